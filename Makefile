@@ -1,0 +1,39 @@
+# Everything from a fresh checkout: needs git, make and Python 3.11+ with venv.
+SHELL := /bin/bash
+PY := .venv/bin/python
+export UV_PYTHON_DOWNLOADS := never
+PYTHON ?= python3
+
+.PHONY: setup demo run test lint bench format
+
+setup: .venv/.ready
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv
+
+.venv/.ready: pyproject.toml uv.lock
+	@if ! command -v uv >/dev/null 2>&1 && [ ! -x .uv/bin/uv ]; then $(MAKE) --no-print-directory .uv/bin/uv; fi
+	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --python "$(PYTHON)"
+	@touch .venv/.ready
+
+demo: setup
+	@$(PY) manage.py demo
+
+run: setup
+	@$(PY) manage.py up
+
+test: setup
+	@$(PY) -m pytest -n 2 --dist worksteal -q
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+	@$(PY) manage.py makemigrations --check --dry-run
+
+format: setup
+	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+
+bench: setup
+	@$(PY) -m bench

@@ -1,0 +1,260 @@
+"""The HTTP doors of agents and shims: parse, one call, reply. One envelope for everything, errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import structlog
+from django.core.cache import cache
+from django.core.exceptions import RequestDataTooBig
+from django.db import DataError, OperationalError
+from django.http import Http404
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from rest_framework import exceptions
+from rest_framework.permissions import BasePermission, IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from agents import dispatch, mail, tools
+from agents.auth import RunPrincipal, RunTokenAuthentication, bearer
+from agents.models import Run
+from beads import inbox
+from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Superseded, Unavailable
+
+log = structlog.get_logger(__name__)
+MAX_BODY = 1024 * 1024
+_STATUS: tuple[tuple[type[GastownError], int], ...] = (
+    (Invalid, 400),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (LostRace, 409),
+    (tools.Throttled, 429),
+    (Unavailable, 503),
+)
+
+
+def envelope(code: str, message: str, http: int, details: Mapping[str, Any] | None = None) -> Response:
+    """An error answer."""
+    return Response({"ok": False, "error": {"code": code, "message": message, "details": dict(details or {})}}, http)
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Every error → the envelope. A bug is logged and answered without its insides."""
+    if isinstance(error, GastownError):
+        http = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
+        return envelope(error.code, error.message, http, error.details)
+    if isinstance(error, Http404):
+        return envelope("not_found", "no such page", 404)
+    if isinstance(error, RequestDataTooBig):
+        return envelope("too_large", f"the body is larger than {MAX_BODY} bytes", 413)
+    if isinstance(error, exceptions.APIException):
+        names = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 429: "throttled"}
+        answer = envelope(names.get(error.status_code, "invalid"), str(error.detail), error.status_code)
+        if getattr(error, "auth_header", None):
+            answer["WWW-Authenticate"] = error.auth_header
+        return answer
+    if isinstance(error, DataError):
+        return envelope("invalid", "the data cannot be stored", 400)
+    if isinstance(error, OperationalError):
+        log.error("api.database", error=str(error))
+        return envelope("unavailable", "the database cannot be reached", 503)
+    log.error("api.error", exc_info=error)
+    return envelope("internal", "an internal error; it has been logged", 500)
+
+
+class IsRun(BasePermission):
+    """Only a run's token."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """True for a run."""
+        return isinstance(request.user, RunPrincipal)
+
+
+class Door(APIView):
+    """Base: refuses large bodies before they are read."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Check the length, then authenticate and authorise."""
+        try:
+            length = int(request.META.get("CONTENT_LENGTH") or 0)
+        except ValueError:
+            length = 0
+        super().initial(request, *args, **kwargs)
+        if length > MAX_BODY:
+            raise RequestDataTooBig
+        if request.method == "POST" and request.META.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" and not length:
+            raise Invalid("send a Content-Length", field="Content-Length")
+
+
+class ToolView(Door):
+    """POST /api/tools/<name>"""
+
+    authentication_classes = [RunTokenAuthentication]
+    permission_classes = [IsRun]
+
+    def post(self, request: Request, name: str) -> Response:
+        """Run one tool for the token's run."""
+        run: Run = request.auth
+        _throttle(run)
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not 0 < len(key) <= 200:
+            raise Invalid("Idempotency-Key: 1 to 200 characters", field="Idempotency-Key")
+        body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
+        http, data = tools.call(name, run, body, timezone.now(), key)
+        return Response({"ok": True, "data": data}, http)
+
+
+def _throttle(run: Run) -> None:
+    """At most so many calls a minute and run (per server process: a brake, not a quota)."""
+    minute = int(timezone.now().timestamp() // 60)
+    key = f"calls:{run.pk}:{minute}"
+    cache.add(key, 0, 120)
+    if cache.incr(key) > tools.CALLS_PER_MINUTE:
+        raise tools.Throttled(f"more than {tools.CALLS_PER_MINUTE} calls a minute")
+
+
+class ToolsView(Door):
+    """GET /api/tools"""
+
+    permission_classes = [IsAuthenticated]
+
+    @extend_schema(responses={200: OpenApiResponse(description="all tools with their JSON Schema")})
+    def get(self, request: Request) -> Response:
+        """All tools with their JSON Schema."""
+        return Response({"ok": True, "data": {"tools": tools.describe()}})
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ClaimBody(_Body):
+    """What the shim says of itself."""
+
+    pid: int | None = None
+    host: Annotated[str, Field(max_length=300)] | None = None
+
+
+class HeartbeatBody(_Body):
+    """What the shim has observed."""
+
+    activity_at: AwareDatetime | None = None
+    active_tool: Annotated[str, Field(max_length=100)] | None = None
+
+
+_Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+class ExitBody(_Body):
+    """How the command ended."""
+
+    exit_code: _Number | None = None
+    signal: _Number | None = None
+    head_sha: Annotated[str, Field(max_length=64, pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")] | None = None
+    salvage_ref: Annotated[str, Field(max_length=200)] | None = None
+    published: bool = False
+    error: Annotated[str, Field(max_length=4000)] | None = None
+    steps: Annotated[list[dict[str, Any]], Field(max_length=50)] = []
+
+
+class ShimDoor(Door):
+    """Base of the shim's doors: the bearer secret is checked by hand, for a claim's is not yet a token."""
+
+    authentication_classes = []
+    permission_classes = []
+    schema = None
+
+    def secret(self, request: Request) -> str:
+        """The bearer secret, or 401."""
+        token = bearer(request)
+        if not token:
+            error = exceptions.NotAuthenticated("a bearer token is needed")
+            error.auth_header = "Bearer"  # type: ignore[attr-defined]
+            raise error
+        return token
+
+    def own(self, request: Request, run_id: str) -> Run:
+        """The live run whose token this is, which must be the one of the path."""
+        token = self.secret(request)
+        run = dispatch.live_run(token)
+        if run is None:
+            if dispatch.fenced_run(token) is not None:
+                raise Superseded(f"run {run_id} has ended")
+            error = exceptions.AuthenticationFailed("unknown token")
+            error.auth_header = "Bearer"  # type: ignore[attr-defined]
+            raise error
+        if run.pk != run_id:
+            raise Forbidden("this token belongs to another run")
+        return run
+
+
+class ClaimView(ShimDoor):
+    """POST /api/runs/<id>/claim"""
+
+    def post(self, request: Request, run_id: str) -> Response:
+        """Claim the run, once, before its deadline."""
+        secret = self.secret(request)
+        tools.parse(ClaimBody, request.data)
+        claimed = dispatch.claim(run_id, secret, timezone.now())
+        run = Run.objects.get(pk=run_id)
+        data = {
+            "token": claimed.token,
+            "lease_until": claimed.lease_until.isoformat(),
+            "lease_seconds": run.lease_seconds,
+            "heartbeat_seconds": run.heartbeat_seconds,
+        }
+        return Response({"ok": True, "data": data})
+
+
+class HeartbeatView(ShimDoor):
+    """POST /api/runs/<id>/heartbeat"""
+
+    def post(self, request: Request, run_id: str) -> Response:
+        """Renew the lease; hear what is wanted."""
+        run = self.own(request, run_id)
+        body: HeartbeatBody = tools.parse(HeartbeatBody, request.data)
+        now = timezone.now()
+        run = dispatch.heartbeat(run.pk, now, activity_at=body.activity_at, active_tool=body.active_tool)
+        reported = bool(run.result) or inbox.kind_of(f"result:{run.pk}") is not None
+        data = {
+            "lease_until": run.lease_until.isoformat() if run.lease_until else None,
+            "lease_seconds": run.lease_seconds,
+            "finish": reported,
+            "stop": run.stop_requested_at is not None,
+            "nudges": mail.take_nudges(run.agent, now) if run.agent else [],
+        }
+        return Response({"ok": True, "data": data})
+
+
+class ExitView(ShimDoor):
+    """POST /api/runs/<id>/exit"""
+
+    def post(self, request: Request, run_id: str) -> Response:
+        """Note how it ended. Also a fenced run's saved work is noted, and answered with 409."""
+        token = self.secret(request)
+        run = dispatch.live_run(token) or dispatch.fenced_run(token)
+        if run is None:
+            run = self.own(request, run_id)
+        if run.pk != run_id:
+            raise Forbidden("this token belongs to another run")
+        body: ExitBody = tools.parse(ExitBody, request.data)
+        dispatch.record_exit(run.pk, body.model_dump(), timezone.now())
+        return Response({"ok": True, "data": {}})
+
+
+class UnknownView(Door):
+    """Whatever else is asked for under /api/."""
+
+    permission_classes = [IsAuthenticated]
+    schema = None
+
+    def _missing(self, request: Request, **kwargs: Any) -> Response:
+        raise Http404
+
+    get = post = put = patch = delete = _missing
+

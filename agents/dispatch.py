@@ -1,0 +1,325 @@
+"""The only writer of Run: a run's whole life, with its lease and its fencing token.
+
+The tick queues, ends and asks to stop. At the door are the *claims* (`pick` by a runner, `claim` by the shim),
+compare-and-swaps that cannot wait for a tick, and *observations* (heartbeat, status line, exit report).
+A run is fenced by `end`: its token is gone, so every later word of it gets `run_superseded`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F
+
+from agents.models import LIVE_RUN, Agent, Run, RunKind, RunOutcome, RunState
+from beads import inbox
+from beads.errors import LostRace, NotFound, Superseded
+from beads.models import Bead
+
+RUN_CHANNEL = "gastown_runs"  # a run was queued, or one is to be stopped: runners listen
+FENCE_MARGIN = dt.timedelta(seconds=15)
+MAX_OUTPUT = 64 * 1024
+
+
+def digest(token: str) -> str:
+    """SHA-256 of a secret, as it is stored."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _tell_runners(payload: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_notify(%s, %s)", [RUN_CHANNEL, payload])
+
+
+def poke(run_id: str) -> None:
+    """Let a run's shim look at once, where its runner is alive."""
+    _tell_runners(f"poke {run_id}")
+
+
+def listen_parameters() -> dict[str, Any]:
+    """Connection parameters of Django's database, for a listening psycopg connection of one's own."""
+    parameters = connection.get_connection_params()
+    return {k: v for k, v in parameters.items() if k not in ("cursor_factory", "context", "pool")}
+
+
+# -- the tick's side ---------------------------------------------------------------------
+
+
+def queue_run(
+    bead: Bead,
+    kind: RunKind,
+    purpose: str,
+    *,
+    agent: Agent | None,
+    target: str,
+    steps: Sequence[Mapping[str, Any]],
+    brief: Mapping[str, Any],
+    start_sha: str = "",
+    lease: Mapping[str, int] | None = None,
+) -> Run:
+    """Create a queued run. Raises LostRace when the bead or the agent has a live run already.
+
+    The branch of a polecat's run is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
+    `start_seconds`, `lease_seconds`, `heartbeat_seconds`.
+    """
+    assert bead.rig is not None
+    attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
+    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if kind == RunKind.POLECAT and agent else ""
+    try:
+        with transaction.atomic():
+            run = Run.objects.create(
+                town=bead.town,
+                rig=bead.rig,
+                bead=bead,
+                agent=agent,
+                kind=kind,
+                purpose=purpose,
+                attempt=attempt,
+                target=target,
+                steps=list(steps),
+                brief=dict(brief),
+                start_sha=start_sha,
+                branch=branch,
+                **(lease or {}),
+            )
+    except IntegrityError as error:
+        raise LostRace(f"{bead.pk} or its agent has a live run already") from error
+    _tell_runners("queued")
+    return run
+
+
+def end(run_id: str, expect: str, outcome: RunOutcome, reason: str, now: dt.datetime) -> None:
+    """End (and so fence) a run that is in state `expect`. Raises LostRace when it is not."""
+    changed = Run.objects.filter(pk=run_id, state=expect).update(
+        state=RunState.ENDED,
+        outcome=outcome,
+        reason=reason[:2000],
+        token_hash=None,
+        fenced_hash=F("token_hash"),
+        ended_at=now,
+    )
+    if changed != 1:
+        raise LostRace(f"run {run_id} is no longer {expect}")
+
+
+def request_stop(run_id: str, reason: str, now: dt.datetime) -> None:
+    """Ask a live run to stop; it learns so at once where its runner is alive, else at its heartbeat."""
+    if Run.objects.filter(LIVE_RUN, pk=run_id, stop_requested_at=None).update(
+        stop_requested_at=now, stop_reason=reason[:300]
+    ):
+        poke(run_id)
+
+
+# -- the runner's side ---------------------------------------------------------------------
+
+
+def pick(runner: str, now: dt.datetime) -> tuple[Run, str] | None:
+    """Take the oldest queued run for `runner`; returns it and the secret for its shim's claim.
+
+    Two runners never get the same run (`SKIP LOCKED`). The run is `starting` until its deadline.
+    """
+    with transaction.atomic():
+        run = (
+            Run.objects.select_for_update(skip_locked=True, of=("self",))
+            .select_related("rig", "agent", "bead", "town")
+            .filter(state=RunState.QUEUED, stop_requested_at=None)
+            .order_by("created_at", "id")
+            .first()
+        )
+        if run is None:
+            return None
+        secret = secrets.token_urlsafe(32)
+        run.state = RunState.STARTING
+        run.runner = runner[:100]
+        run.claim_hash = digest(secret)
+        run.picked_at = now
+        run.start_deadline = now + dt.timedelta(seconds=run.start_seconds)
+        run.save(update_fields=["state", "runner", "claim_hash", "picked_at", "start_deadline"])
+        inbox.wake(run.town)
+    return run, secret
+
+
+def preparing(run_ids: Sequence[str], now: dt.datetime) -> None:
+    """A living runner is still preparing these: slow steps delay a start, they do not half-start it."""
+    for run in Run.objects.filter(pk__in=run_ids, state=RunState.STARTING, claimed_at=None):
+        Run.objects.filter(pk=run.pk, state=RunState.STARTING, claimed_at=None).update(
+            start_deadline=now + dt.timedelta(seconds=run.start_seconds)
+        )
+
+
+def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, pid: int | None = None) -> None:
+    """Observation by the runner: where the worktree started and where the log goes."""
+    fields: dict[str, Any] = {"start_sha": start_sha, "log_path": log_path, "sandbox": sandbox, "pid": pid}
+    changed = Run.objects.filter(pk=run_id, state=RunState.STARTING).update(**fields)
+    if changed != 1:
+        raise LostRace(f"run {run_id} was ended while it was prepared")
+
+
+def start_failed(run_id: str, error: str) -> None:
+    """The runner could not start it: the host's fault. Fenced for the shim, and told as a fact."""
+    with transaction.atomic():
+        run = _locked(run_id)
+        if run is None or run.state != RunState.STARTING or run.claimed_at:
+            return
+        run.claim_hash = ""
+        run.start_error = error[:2000]
+        run.save(update_fields=["claim_hash", "start_error"])
+        inbox.record(run.town, "run.start_failed", run.pk, {"error": error[:2000]}, actor=run.runner)
+
+
+# -- the shim's side ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a successful claim gives: the token (shown once) and the lease."""
+
+    token: str
+    lease_until: dt.datetime
+
+
+def claim(run_id: str, secret: str, now: dt.datetime) -> Claimed:
+    """The shim's claim, once and before the deadline; else `run_superseded` and the shim must do nothing."""
+    token = secrets.token_urlsafe(32)
+    with transaction.atomic():
+        run = _locked(run_id)
+        if run is None:
+            raise Superseded(f"run {run_id} can no longer be claimed")
+        fits = (
+            run.state == RunState.STARTING
+            and run.claimed_at is None
+            and run.claim_hash != ""
+            and secrets.compare_digest(run.claim_hash, digest(secret))
+            and run.stop_requested_at is None
+            and run.start_deadline is not None
+            and now <= run.start_deadline
+        )
+        if not fits:
+            raise Superseded(f"run {run_id} can no longer be claimed")
+        run.state = RunState.RUNNING
+        run.token_hash = digest(token)
+        run.claimed_at = run.heartbeat_at = run.activity_at = now
+        run.lease_until = now + dt.timedelta(seconds=run.lease_seconds)
+        run.save(
+            update_fields=["state", "token_hash", "claimed_at", "heartbeat_at", "activity_at", "lease_until"]
+        )
+        inbox.wake(run.town)
+    return Claimed(token, run.lease_until)
+
+
+def live_run(token: str) -> Run | None:
+    """The run that `token` speaks for, or None when it is unknown, fenced or ended."""
+    return (
+        Run.objects.select_related("town", "rig", "bead", "agent")
+        .filter(token_hash=digest(token), state=RunState.RUNNING)
+        .first()
+    )
+
+
+def fenced_run(token: str) -> Run | None:
+    """The ended run that `token` once spoke for, so that it can be told so."""
+    return Run.objects.filter(fenced_hash=digest(token), state=RunState.ENDED).first()
+
+
+def hold(run_id: str) -> Run:
+    """Lock a run for one tool call, inside a transaction. `run_superseded` when it has exited or ended.
+
+    Serialises tool calls with the exit report: what comes after the exit is refused, in whatever order the two
+    reach the server's threads.
+    """
+    run = _locked(run_id)
+    if run is None or run.state != RunState.RUNNING or run.exited_at is not None:
+        raise Superseded(f"run {run_id} has ended: its calls change nothing")
+    return run
+
+
+def heartbeat(
+    run_id: str, now: dt.datetime, *, activity_at: dt.datetime | None = None, active_tool: str | None = None
+) -> Run:
+    """Renew the lease of a live run; `run_superseded` when it is fenced or ended."""
+    with transaction.atomic():
+        run = _locked(run_id)
+        if run is None or run.state != RunState.RUNNING:
+            raise Superseded(f"run {run_id} has ended")
+        run.heartbeat_at = now
+        run.lease_until = now + dt.timedelta(seconds=run.lease_seconds)
+        if activity_at and (run.activity_at is None or activity_at > run.activity_at):
+            run.activity_at = min(activity_at, now)
+        if active_tool is not None:
+            run.active_tool = active_tool[:100]
+        run.save(update_fields=["heartbeat_at", "lease_until", "activity_at", "active_tool"])
+    return run
+
+
+def touch(run: Run, now: dt.datetime) -> None:
+    """A tool call is activity."""
+    Run.objects.filter(pk=run.pk).update(activity_at=now)
+
+
+def set_status(run: Run, message: str) -> None:
+    """Observation: the agent's status line."""
+    Run.objects.filter(pk=run.pk).update(status_message=message[:280])
+
+
+def set_checkpoint(run: Run, data: Any) -> None:
+    """Observation: what the next attempt should know."""
+    Run.objects.filter(pk=run.pk).update(checkpoint=data)
+
+
+def record_exit(run_id: str, report: Mapping[str, Any], now: dt.datetime) -> None:
+    """The shim's last word. Closes the door for tools at once; a repeat is a no-op; `run_superseded` if fenced.
+
+    Even of a fenced run the saved work is noted (`head_sha`, `salvage_ref`), as an observation only.
+    """
+    with transaction.atomic():
+        run = _locked(run_id)
+        if run is None:
+            raise NotFound(f"no run {run_id}")
+        if run.exited_at is not None:
+            return
+        run.exited_at = now
+        run.exit_code = report.get("exit_code")
+        run.exit_signal = report.get("signal")
+        run.exit_error = str(report.get("error") or "")[:2000]
+        run.head_sha = str(report.get("head_sha") or "")[:64]
+        run.published = bool(report.get("published"))
+        run.salvage_ref = str(report.get("salvage_ref") or "")[:200]
+        run.step_results = list(report.get("steps") or [])[:50]
+        run.save()
+        if run.state != RunState.RUNNING:
+            fenced = True
+        else:
+            fenced = False
+            inbox.record(run.town, "run.exited", run.pk, {}, actor=run.pk, dedupe_key=f"exit:{run.pk}")
+    if fenced:
+        raise Superseded(f"run {run_id} had ended before it exited")
+
+
+def set_result(run_id: str, result: str, summary: str, at: dt.datetime) -> bool:
+    """Observation from a drained fact: what the agent reported. First word counts; False when it was said."""
+    return bool(Run.objects.filter(pk=run_id, result="").update(result=result, summary=summary, result_at=at))
+
+
+def request_publish(run_id: str, now: dt.datetime) -> None:
+    """Note that a publish effect was asked for."""
+    Run.objects.filter(pk=run_id, published=False).update(publish_requested_at=now)
+
+
+def set_published(run_id: str) -> None:
+    """Observation from a publish effect."""
+    Run.objects.filter(pk=run_id).update(published=True)
+
+
+def _locked(run_id: str) -> Run | None:
+    return (
+        Run.objects.select_for_update(of=("self",))
+        .select_related("town", "rig", "bead", "agent")
+        .filter(pk=run_id)
+        .first()
+    )

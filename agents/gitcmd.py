@@ -1,0 +1,297 @@
+"""The one way a git process is started, and the git that runs need: worktrees, publishing, salvage.
+
+Stdlib only: the shim imports it. The environment is built from scratch (no system or user config, no hooks, no
+prompts, no LFS downloads), every call has a time-out after which the whole process group is killed, and no option,
+ref or URL from outside reaches git unchecked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beads.errors import Disposition, GastownError, Invalid
+
+TIMEOUT = 60.0
+NETWORK_TIMEOUT = 120.0
+SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+MAX_BRANCH = 200
+
+_CONFIG = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "safe.directory": "*",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "protocol.ext.allow": "never",
+    "advice.detachedHead": "false",
+    "init.defaultBranch": "main",
+    "user.useConfigOnly": "false",
+    "commit.gpgSign": "false",
+    "core.quotePath": "false",
+}
+_KINDS = (
+    ("disk_full", re.compile(r"no space left on device|disk quota exceeded", re.I)),
+    ("stale_lease", re.compile(r"stale info|\(fetch first\)|non-fast-forward|failed to lock|cannot lock ref", re.I)),
+    (
+        "rejected",
+        re.compile(r"pre-receive hook declined|hook declined|protected branch|remote rejected|deny|denied by", re.I),
+    ),
+    ("auth", re.compile(r"authentication failed|could not read username|permission denied|access denied|403", re.I)),
+    ("missing_ref", re.compile(r"couldn't find remote ref|not our ref|unadvertised object|bad revision", re.I)),
+    (
+        "unreachable",
+        re.compile(
+            r"could not resolve host|connection (refused|timed out|reset)|unable to access|does not appear to be a git"
+            r"|could not read from remote|repository .* not found|unable to connect|early eof|hung up",
+            re.I,
+        ),
+    ),
+)
+
+
+class GitFailed(GastownError):
+    """A git command failed; `kind` says how: unreachable, auth, stale_lease, rejected, missing_ref, disk_full, other."""
+
+    code = "git"
+
+    def __init__(self, message: str, *, kind: str = "other") -> None:
+        retry = kind in ("unreachable", "auth", "timeout", "disk_full")
+        super().__init__(message, disposition=Disposition.RETRY if retry else Disposition.PERMANENT)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class GitResult:
+    """What a git process gave."""
+
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        """stdout, decoded and stripped."""
+        return self.stdout.decode("utf-8", "replace").strip()
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The scrubbed environment. `GASTOWN_GIT_CONFIG` may name a config file, for credential helpers."""
+    env = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": os.environ.get("HOME", "/"),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.environ.get("GASTOWN_GIT_CONFIG", "/dev/null"),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "/bin/false",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_AUTHOR_NAME": "Gastown",
+        "GIT_AUTHOR_EMAIL": "gastown@gastown.invalid",
+        "GIT_COMMITTER_NAME": "Gastown",
+        "GIT_COMMITTER_EMAIL": "gastown@gastown.invalid",
+        "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
+    }
+    for name in ("SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+        if name in os.environ:
+            env[name] = os.environ[name]
+    env["GIT_CONFIG_COUNT"] = str(len(_CONFIG))
+    for number, (key, value) in enumerate(_CONFIG.items()):
+        env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
+    env.update(extra or {})
+    return env
+
+
+def run_git(
+    args: Sequence[str],
+    *,
+    cwd: Path | str,
+    timeout: float = TIMEOUT,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> GitResult:
+    """Run `git ARGS` in `cwd`. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
+    process = subprocess.Popen(
+        ["git", *args],
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(input, timeout=timeout)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise GitFailed(f"git {args[0]} took longer than {timeout:.0f} s", kind="timeout") from None
+        raise
+    result = GitResult(process.returncode, out, err.decode("utf-8", "replace"))
+    if check and result.returncode:
+        raise failure(args[0], result)
+    return result
+
+
+def failure(what: str, result: GitResult) -> GitFailed:
+    """The typed error for a failed git process: one line, credentials removed."""
+    lines = [line for line in redact(result.stderr).strip().splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
+    kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
+    return GitFailed(f"git {what}: {telling[0] if telling else f'exit {result.returncode}'}", kind=kind)
+
+
+# -- names from outside -------------------------------------------------------------------------------------------
+
+
+def check_branch(name: str | bytes, field: str = "branch") -> str:
+    """Return a branch name that is safe everywhere, or raise Invalid with the reason.
+
+    At least as strict as `git check-ref-format`, at most 200 bytes, letters, digits and `._/-+@#=` only.
+    """
+    if isinstance(name, bytes):
+        try:
+            name = name.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Invalid(f"{field} is not UTF-8", field=field) from None
+    shown = name[:60].encode("unicode_escape").decode()
+    if not name:
+        raise Invalid(f"{field} is empty", field=field)
+    if any(unicodedata.category(c) in ("Cs", "Cc", "Cf", "Zs", "Zl", "Zp") for c in name):
+        raise Invalid(f"{field} {shown!r} holds white space, control or undecodable characters", field=field)
+    if len(name.encode()) > MAX_BRANCH:
+        raise Invalid(f"{field} is longer than {MAX_BRANCH} bytes", field=field)
+    if name.startswith("-"):
+        raise Invalid(f"{field} {shown!r} starts with a dash", field=field)
+    bad = next((c for c in name if not (c.isalnum() or c in "._/-+@#=")), None)
+    if bad is not None:
+        raise Invalid(f"{field} {shown!r} holds the character {bad!r}", field=field)
+    parts = name.split("/")
+    if ".." in name or "@{" in name or name == "@" or name.endswith("."):
+        raise Invalid(f"{field} {shown!r} is not a legal branch name", field=field)
+    if any(not p or p.startswith((".", "-")) or p.endswith(".lock") for p in parts):
+        raise Invalid(f"{field} {shown!r} has an illegal path component", field=field)
+    if name.startswith("refs/") or name == "HEAD":
+        raise Invalid(f"{field} {shown!r}: give the branch's short name", field=field)
+    return name
+
+
+def check_remote_url(url: str, field: str = "remote_url") -> str:
+    """Return a remote URL that git may be given: an absolute path, file, http, https, ssh, git, or user@host:path."""
+    if not url or url.startswith("-") or any(ord(c) < 32 for c in url) or len(url) > 1000:
+        raise Invalid(f"{field} is not a git remote", field=field)
+    if url.startswith("/") or re.match(r"(?:https?|ssh|git|file)://[^-\s]", url):
+        return url
+    if re.fullmatch(r"[\w.+-]+@[\w.-]+:(?!-)[^\s]+", url) and "::" not in url:
+        return url
+    raise Invalid(
+        f"{field} {redact(url)!r} is not a git remote: give https://…, ssh://…, user@host:path or an absolute path",
+        field=field,
+    )
+
+
+def redact(text: str) -> str:
+    """Text with credentials in URLs removed."""
+    return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
+
+
+def check_sha(sha: str) -> str:
+    """Return a full object id or raise GitFailed."""
+    if not SHA.fullmatch(sha):
+        raise GitFailed(f"not an object id: {sha[:80]!r}")
+    return sha
+
+
+# -- worktrees, for the runner and the shim -----------------------------------------------------------------------
+
+
+def add_worktree(repo: Path, path: Path, sha: str, branch: str = "") -> None:
+    """A worktree of `repo` at `sha` (on local `branch` when given, else detached); leftovers are replaced."""
+    if path.exists():
+        remove_worktree(repo, path)
+    run_git(["worktree", "prune"], cwd=repo)
+    where = ["-B", check_branch(branch)] if branch else ["--detach"]
+    run_git(["worktree", "add", "--quiet", "--force", *where, str(path), check_sha(sha)], cwd=repo, timeout=600)
+
+
+def reset_worktree(path: Path, sha: str) -> None:
+    """Switch a kept worktree to `sha` and clean it: costs what the changed files cost."""
+    run_git(["checkout", "--quiet", "--force", "--detach", check_sha(sha)], cwd=path, timeout=600)
+    run_git(["clean", "-ffdxq"], cwd=path, timeout=600)
+
+
+def remove_worktree(repo: Path, path: Path) -> None:
+    """Remove a worktree, whatever state it is in."""
+    run_git(["worktree", "remove", "--force", "--force", str(path)], cwd=repo, check=False)
+    if path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+    run_git(["worktree", "prune"], cwd=repo, check=False)
+
+
+def head_sha(path: Path) -> str:
+    """The commit that a worktree has checked out."""
+    return run_git(["rev-parse", "--verify", "HEAD^{commit}"], cwd=path).text
+
+
+def has_object(repo: Path, sha: str) -> bool:
+    """True when `repo` holds the commit `sha`."""
+    return run_git(["cat-file", "-e", f"{check_sha(sha)}^{{commit}}"], cwd=repo, check=False).returncode == 0
+
+
+def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -> str:
+    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown."""
+    if SHA.fullmatch(ref):
+        local = f"refs/gastown/fetched/{ref}"
+        source = ref
+    else:
+        local = f"refs/gastown/remote/{check_branch(ref)}"
+        source = f"refs/heads/{ref}"
+    spec = f"+{source}:{local}"
+    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
+    run_git([*arguments, url, spec], cwd=repo, timeout=timeout)
+    return run_git(["rev-parse", "--verify", f"{local}^{{commit}}"], cwd=repo).text
+
+
+def publish(path: Path, url: str, sha: str, branch: str, *, timeout: float = NETWORK_TIMEOUT) -> None:
+    """Push `sha` as `branch`: idempotent, never forced. Raises GitFailed."""
+    spec = f"{check_sha(sha)}:refs/heads/{check_branch(branch)}"
+    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout)
+
+
+def pin(path: Path, ref: str, sha: str) -> None:
+    """Keep a commit by a ref of ours, so that it is never collected."""
+    run_git(["update-ref", ref, check_sha(sha)], cwd=path)
+
+
+def salvage(path: Path, run_id: str) -> str:
+    """Save uncommitted work (untracked too, ignored not) as a commit under refs/gastown/salvage; "" when clean.
+
+    Touches neither the worktree's index nor its HEAD.
+    """
+    if not run_git(["status", "--porcelain", "-z"], cwd=path).stdout:
+        return ""
+    with tempfile.TemporaryDirectory() as scratch:
+        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        run_git(["read-tree", "HEAD"], cwd=path, env=env)
+        run_git(["add", "--all", "--ignore-errors", "."], cwd=path, env=env, check=False, timeout=300)
+        tree = run_git(["write-tree"], cwd=path, env=env).text
+        parent = head_sha(path)
+        made = run_git(["commit-tree", tree, "-p", parent, "-m", f"Salvage of {run_id}"], cwd=path, env=env).text
+    ref = f"refs/gastown/salvage/{run_id}"
+    pin(path, ref, made)
+    return ref

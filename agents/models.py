@@ -1,0 +1,247 @@
+"""Agents, their runs, and what they tell one another.
+
+Writers: `agents.roster` (Agent), `agents.dispatch` (Run), `agents.mail` (Mail, Nudge), `agents.tools` (ToolCall).
+
+A `Run` is one supervised process (an agent, or a set of gates) with a lease and a fencing token.
+`queued` → `starting` (a runner picked it) → `running` (the shim claimed it) → `ended`, with an `outcome`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from django.db import models
+from django.db.models import Q
+
+from beads.models import Bead, Convoy, Rig, Town, new_id
+
+
+class Role(StrEnum):
+    """What an agent is for."""
+
+    POLECAT = "polecat"
+    REFINERY = "refinery"
+    MAYOR = "mayor"
+
+
+class RunKind(StrEnum):
+    """What a run's process is: an agent of a role, or the gates of a candidate."""
+
+    POLECAT = "polecat"
+    REFINERY = "refinery"
+    MAYOR = "mayor"
+    GATES = "gates"
+
+
+class RunState(StrEnum):
+    """Where a run stands; all but `ended` are live."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class RunOutcome(StrEnum):
+    """How an ended run ended.
+
+    `done`: it reported its result. `failed`: the command ended without one (uses up an attempt).
+    `lost` (lease ran out), `start_failed`: the host's fault, no attempt used. `stopped`: we asked for it.
+    """
+
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+    START_FAILED = "start_failed"
+    STOPPED = "stopped"
+
+
+LIVE_RUN = Q(state__in=[RunState.QUEUED.value, RunState.STARTING.value, RunState.RUNNING.value])
+
+
+def new_run_id() -> str:
+    """A fresh run id such as `run-7x2k9fq3`."""
+    return new_id("run")
+
+
+def _choices(enum: type[StrEnum]) -> list[tuple[str, str]]:
+    return [(m.value, m.value.replace("_", " ")) for m in enum]
+
+
+class Agent(models.Model):
+    """An identity that runs work under a role. `convoy` set: a convoy's own refinery."""
+
+    town = models.ForeignKey(Town, on_delete=models.PROTECT, related_name="agents")
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="agents", null=True, blank=True)
+    name = models.CharField(max_length=80)
+    role = models.CharField(max_length=10, choices=_choices(Role))
+    convoy = models.ForeignKey(
+        Convoy, on_delete=models.PROTECT, related_name="refineries", null=True, blank=True
+    )
+    retired_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["town", "name"], name="agent_name_once"),
+            models.UniqueConstraint(
+                fields=["rig"],
+                name="one_rig_refinery_per_rig",
+                condition=Q(role="refinery", convoy__isnull=True, retired_at__isnull=True),
+            ),
+            models.UniqueConstraint(
+                fields=["convoy", "rig"],
+                name="one_refinery_per_convoy",
+                condition=Q(role="refinery", convoy__isnull=False, retired_at__isnull=True),
+            ),
+            models.CheckConstraint(name="agent_role_legal", condition=Q(role__in=[r.value for r in Role])),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Run(models.Model):
+    """One supervised process for one bead and attempt. All work is attributed to a run, never to an agent."""
+
+    id = models.CharField(primary_key=True, max_length=32, default=new_run_id, editable=False)
+    town = models.ForeignKey(Town, on_delete=models.PROTECT, related_name="runs")
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="runs")
+    bead = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="runs")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="runs", null=True, blank=True)
+    kind = models.CharField(max_length=10, choices=_choices(RunKind))
+    purpose = models.CharField(max_length=10, help_text="work, rework, conflict, review, resolve or gates")
+    attempt = models.PositiveIntegerField()
+    state = models.CharField(max_length=10, choices=_choices(RunState), default=RunState.QUEUED)
+    outcome = models.CharField(max_length=15, choices=_choices(RunOutcome), blank=True)
+    reason = models.TextField(blank=True)
+    # what to run (fixed at creation)
+    steps = models.JSONField(default=list, help_text="[{name, argv|run, timeout, retries, network}]")
+    brief = models.JSONField(default=dict, help_text="what the agent is told; see agents.prompts")
+    start_sha = models.CharField(max_length=64, blank=True, help_text="blank: the target's head at the start")
+    branch = models.CharField(max_length=250, blank=True, help_text="published to; blank: detached")
+    target = models.CharField(max_length=200)
+    start_seconds = models.PositiveIntegerField(default=60)
+    lease_seconds = models.PositiveIntegerField(default=60)
+    heartbeat_seconds = models.PositiveIntegerField(default=10)
+    # lease and fence
+    runner = models.CharField(max_length=100, blank=True)
+    claim_hash = models.CharField(max_length=64, blank=True)
+    token_hash = models.CharField(max_length=64, null=True, blank=True, unique=True)  # noqa: DJ001 - null is "no token"
+    fenced_hash = models.CharField(max_length=64, null=True, blank=True, db_index=True)  # noqa: DJ001 - null is "never had one"
+    start_deadline = models.DateTimeField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    # desired
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    stop_reason = models.CharField(max_length=300, blank=True)
+    # observed
+    created_at = models.DateTimeField(auto_now_add=True)
+    picked_at = models.DateTimeField(null=True, blank=True)
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    activity_at = models.DateTimeField(null=True, blank=True)
+    active_tool = models.CharField(max_length=100, blank=True)
+    status_message = models.CharField(max_length=280, blank=True)
+    checkpoint = models.JSONField(null=True, blank=True)
+    result = models.CharField(max_length=20, blank=True, help_text="done or request_changes, from the tool")
+    result_at = models.DateTimeField(null=True, blank=True)
+    summary = models.TextField(blank=True)
+    start_error = models.TextField(blank=True)
+    exited_at = models.DateTimeField(null=True, blank=True, help_text="tools are refused from here on")
+    exit_code = models.IntegerField(null=True, blank=True)
+    exit_signal = models.IntegerField(null=True, blank=True)
+    exit_error = models.TextField(blank=True)
+    head_sha = models.CharField(max_length=64, blank=True)
+    published = models.BooleanField(default=False)
+    publish_requested_at = models.DateTimeField(null=True, blank=True)
+    salvage_ref = models.CharField(max_length=200, blank=True)
+    sandbox = models.CharField(max_length=20, blank=True, help_text="bubblewrap, or unsandboxed")
+    step_results = models.JSONField(default=list, blank=True)
+    log_path = models.CharField(max_length=500, blank=True)
+    pid = models.IntegerField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("created_at", "id")
+        indexes = [
+            models.Index(fields=["town"], name="run_live", condition=LIVE_RUN),
+            models.Index(fields=["bead", "created_at"], name="run_of_bead"),
+            models.Index(fields=["town", "-ended_at"], name="run_recent"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["bead"], name="one_live_agent_run_per_bead", condition=LIVE_RUN & ~Q(kind="gates")
+            ),
+            models.UniqueConstraint(
+                fields=["bead"], name="one_live_gates_run_per_bead", condition=LIVE_RUN & Q(kind="gates")
+            ),
+            models.UniqueConstraint(fields=["agent"], name="one_live_run_per_agent", condition=LIVE_RUN),
+            models.UniqueConstraint(fields=["bead", "kind", "attempt"], name="run_attempt_once"),
+            models.CheckConstraint(
+                name="run_state_legal", condition=Q(state__in=[s.value for s in RunState])
+            ),
+            models.CheckConstraint(
+                name="run_ended_has_outcome",
+                condition=Q(state="ended") & ~Q(outcome="") | ~Q(state="ended") & Q(outcome=""),
+            ),
+            models.CheckConstraint(
+                name="run_ended_has_no_token", condition=~Q(state="ended") | Q(token_hash__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class ToolCall(models.Model):
+    """An answered tool call under an Idempotency-Key: the same key again gets the same answer."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tool_calls")
+    key = models.CharField(max_length=200)
+    tool = models.CharField(max_length=60)
+    request_hash = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField()
+    response = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "key"], name="tool_call_once")]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.tool}"
+
+
+class Mail(models.Model):
+    """A message to an agent (by name), to `mayor`, or to `overseer`: the people."""
+
+    town = models.ForeignKey(Town, on_delete=models.PROTECT, related_name="mail")
+    sender = models.CharField(max_length=100)
+    recipient = models.CharField(max_length=100)
+    kind = models.CharField(max_length=40, default="NOTE")
+    subject = models.CharField(max_length=300)
+    body = models.TextField(blank=True)
+    about = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="mail", null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    read_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        verbose_name_plural = "mail"
+        indexes = [models.Index(fields=["town", "recipient", "id"], name="mail_of_recipient")]
+
+    def __str__(self) -> str:
+        return f"{self.pk} {self.subject}"
+
+
+class Nudge(models.Model):
+    """A short-lived hint, shown once at the agent's next heartbeat or tool call."""
+
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="nudges")
+    sender = models.CharField(max_length=100)
+    message = models.CharField(max_length=1000)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    delivered_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.agent_id} {self.message[:40]}"

@@ -1,0 +1,442 @@
+"""The process around one run's command: claims the run, keeps its lease, ends it in time, saves its work.
+
+Started by the runner as a script, without Django, in a session of its own: it outlives every server process. Promises:
+- it starts nothing before the server has accepted its claim;
+- it stops the whole process tree before a lease that it cannot renew runs out, and at once when it is fenced;
+- however the command ends, its commits are published, what is uncommitted is salvaged, and the end is reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+if __name__ == "__main__":
+    sys.path[0:1] = [str(Path(__file__).resolve().parent.parent)]
+
+from agents import gitcmd, sandbox
+
+STOP_GRACE = 5.0
+FINISH_GRACE = 30.0
+REPORT_SECONDS = 600.0
+LOG_LIMIT = 20 << 20
+TAIL = 16 << 10
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Refused(Exception):
+    """The server said no: the run is not, or no longer, ours."""
+
+
+class Log:
+    """The run's log: everything up to a limit, then only the count of what was left out. Never blocks."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("ab", buffering=0)
+        self.size = self.file.tell()
+        self.lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Append, or drop past the limit; a full disk loses the log, not the run."""
+        with self.lock, contextlib.suppress(OSError):
+            if self.size < LOG_LIMIT:
+                self.file.write(data)
+                self.size += len(data)
+                if self.size >= LOG_LIMIT:
+                    self.file.write(b"\n[gastown] the log is full: what follows is not kept\n")
+
+    def say(self, text: str) -> None:
+        """A line of the shim's own."""
+        self.write(f"[gastown] {text}\n".encode())
+
+
+class Server:
+    """The shim's side of the HTTP protocol."""
+
+    def __init__(self, url: str, run: str) -> None:
+        self.url = urlsplit(url)
+        self.run = run
+        self.token = ""
+
+    def post(self, verb: str, body: dict[str, Any], timeout: float = 10.0) -> dict[str, Any]:
+        """POST /api/runs/<run>/<verb>. Raises Refused for 4xx, OSError when the server cannot be asked."""
+        host, port = self.url.hostname or "localhost", self.url.port
+        if self.url.scheme == "https":
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, timeout=timeout)
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        try:
+            path = f"{self.url.path.rstrip('/')}/api/runs/{self.run}/{verb}"
+            connection.request("POST", path, json.dumps(body), headers)
+            answer = connection.getresponse()
+            data = answer.read()
+        except http.client.HTTPException as error:
+            raise OSError(str(error)) from error
+        finally:
+            connection.close()
+        if answer.status in (401, 403, 404, 409, 410):
+            raise Refused(data.decode("utf-8", "replace")[:300])
+        if answer.status >= 300:
+            raise OSError(f"HTTP {answer.status}")
+        result: dict[str, Any] = json.loads(data)["data"]
+        return result
+
+
+class Shim:
+    """One run."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.run_dir = Path(spec["run_dir"])
+        self.worktree = Path(spec["worktree"])
+        self.repo = Path(spec["repo"])
+        self.log = Log(self.run_dir / "log")
+        self.server = Server(spec["url"], spec["run"])
+        self.wake = threading.Event()
+        self.poke = threading.Event()
+        self.done = threading.Event()
+        self.lease_end = 0.0
+        self.heartbeat = 10.0
+        self.stop_reason = ""
+        self.fenced = False
+        self.finish_at: float | None = None
+        self.last_output = time.time()
+
+    def main(self) -> int:
+        """Claim, run, save, report. Returns the exit code: 3 when the claim was refused."""
+        if not self._claim():
+            self._remove_worktree()
+            return 3
+        threading.Thread(target=self._keep_lease, daemon=True).start()
+        steps, last = self._run_steps()
+        report = self._save()
+        report |= {"exit_code": last[0], "signal": last[1], "steps": steps}
+        if self.stop_reason:
+            report["error"] = report.get("error") or self.stop_reason
+        self.done.set()
+        self._report(report)
+        self._remove_worktree()
+        return 0
+
+    # -- claim and lease --
+
+    def _claim(self) -> bool:
+        self.server.token = self.spec["claim_secret"]
+        end = time.monotonic() + float(self.spec["start_seconds"])
+        while time.monotonic() < end and not self.stop_reason:
+            sent = time.monotonic()
+            try:
+                answer = self.server.post("claim", {"pid": os.getpid(), "host": os.uname().nodename})
+            except Refused as error:
+                self.log.say(f"the claim was refused, nothing was started: {error}")
+                return False
+            except (OSError, ValueError, KeyError) as error:
+                self.log.say(f"the server cannot be reached: {error}")
+                self.wake.wait(0.5)
+                continue
+            self.server.token = answer["token"]
+            self.lease = float(answer["lease_seconds"])
+            self.heartbeat = float(answer["heartbeat_seconds"])
+            self.lease_end = sent + self.lease
+            return True
+        return False
+
+    def _keep_lease(self) -> None:
+        """Heartbeats, until done. The lease counts from the moment a request was sent, on our own clock."""
+        margin = min(STOP_GRACE + 5.0, self.lease * 0.4)
+        wait = self.heartbeat
+        while not self.done.is_set():
+            self.poke.wait(wait)
+            self.poke.clear()
+            if self.done.is_set():
+                return
+            sent = time.monotonic()
+            try:
+                moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.last_output))
+                answer = self.server.post("heartbeat", {"activity_at": moment}, timeout=min(10.0, self.heartbeat))
+            except Refused:
+                self.fenced = True
+                self._stop("fenced by the server")
+                return
+            except (OSError, ValueError, KeyError):
+                wait = 1.0
+                if time.monotonic() > self.lease_end - margin:
+                    self._stop("the lease could not be renewed")
+                continue
+            wait = self.heartbeat
+            self.lease_end = sent + self.lease
+            self._heed(answer)
+
+    def _heed(self, answer: dict[str, Any]) -> None:
+        for nudge in answer.get("nudges") or []:
+            self.log.say(f"nudge: {nudge}")
+            with (self.run_dir / "nudges").open("a") as handle:
+                handle.write(f"{nudge}\n")
+        if answer.get("stop"):
+            self._stop("asked to stop")
+        elif answer.get("finish") and self.finish_at is None:
+            self.finish_at = time.monotonic() + FINISH_GRACE
+            self.wake.set()
+
+    def _stop(self, reason: str) -> None:
+        if not self.stop_reason:
+            self.stop_reason = reason
+            self.log.say(reason)
+        self.wake.set()
+
+    def on_signal(self, number: int, _frame: object) -> None:
+        """SIGUSR1: look now. SIGTERM and SIGINT: stop."""
+        if number == signal.SIGUSR1:
+            self.poke.set()
+        else:
+            self._stop(f"signal {number}")
+
+    # -- the command --
+
+    def _run_steps(self) -> tuple[list[dict[str, Any]], tuple[int | None, int | None]]:
+        results: list[dict[str, Any]] = []
+        last: tuple[int | None, int | None] = (None, None)
+        for step in self.spec["steps"]:
+            for attempt in range(int(step.get("retries") or 0) + 1):
+                if self.stop_reason:
+                    return results, last
+                result = self._run_step(step)
+                raw = result["outcome_raw"]
+                last = (raw["exit_code"], raw["signal"])
+                plain_failure = last[0] not in (None, 0, 126, 127) and not raw["timed_out"]
+                result["attempts"] = attempt + 1
+                if not plain_failure:
+                    break
+            if self.stop_reason and self.spec["kind"] == "gates":
+                return results, last  # it was stopped, so it says nothing about the candidate
+            results.append(result)
+            if last != (0, None):
+                break
+        return results, last
+
+    def _run_step(self, step: dict[str, Any]) -> dict[str, Any]:
+        gates = self.spec["kind"] == "gates"
+        argv = step.get("argv") or ["sh", "-c", step["run"]]
+        if gates:
+            self.log.say(f"gate {step['name']}: {step.get('run', '')}")
+        command = sandbox.wrap(
+            argv,
+            worktree=self.worktree,
+            repo=self.repo,
+            hidden=[Path(p) for p in self.spec["hidden"]],
+            network=bool(step.get("network")),
+            kind=self.spec["sandbox"] if gates else sandbox.UNSANDBOXED,
+        )
+        env = dict(self.spec["env"])
+        if not gates:
+            env["GASTOWN_TOKEN"] = self.server.token
+        began = time.monotonic()
+        tail: deque[bytes] = deque()
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=self.worktree,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_prepare_gate if gates else _prepare_agent,
+            )
+        except OSError as error:
+            self.log.say(f"cannot start {command[0]}: {error}")
+            code = 127 if isinstance(error, FileNotFoundError) else 126
+            raw = {"exit_code": code, "signal": None, "timed_out": False}
+            return {"name": step["name"], "outcome_raw": raw, "duration_ms": 0, "output": str(error)}
+        pump = threading.Thread(target=self._pump, args=(process, tail), daemon=True)
+        pump.start()
+        waiter = threading.Thread(target=self._await, args=(process,), daemon=True)
+        waiter.start()
+        timed_out = self._watch(process, began, step.get("timeout"))
+        kill_descendants(signal.SIGKILL)
+        waiter.join(5)
+        pump.join(5)
+        code, number = sandbox.inner_status(self.spec["sandbox"], process.returncode)
+        if gates and code is not None and 128 < code <= 192:
+            code, number = None, code - 128  # `sh` reports a killed command as 128 + signal
+        raw = {"exit_code": code, "signal": number, "timed_out": timed_out}
+        return {
+            "name": step["name"],
+            "outcome_raw": raw,
+            "duration_ms": int((time.monotonic() - began) * 1000),
+            "output": b"".join(tail)[-TAIL:].decode("utf-8", "replace").replace("\x00", "\ufffd"),
+        }
+
+    def _watch(self, process: subprocess.Popen[bytes], began: float, timeout: float | None) -> bool:
+        """Wait for the end, a stop, a time-out or the end of the finish grace; True for a time-out."""
+        while process.poll() is None:
+            now = time.monotonic()
+            ends = [e for e in (began + timeout if timeout else None, self.finish_at) if e is not None]
+            if timeout and now >= began + timeout:
+                self.log.say(f"timed out after {timeout:.0f} s")
+                self._kill(process)
+                return True
+            if self.stop_reason or (self.finish_at is not None and now >= self.finish_at):
+                self._kill(process)
+                return False
+            self.wake.wait(max(min(ends) - now, 0.01) if ends else None)
+            self.wake.clear()
+        return False
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGTERM to the tree, SIGKILL after a grace; at once when fenced."""
+        if not self.fenced:
+            kill_descendants(signal.SIGTERM)
+            end = time.monotonic() + STOP_GRACE
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(0.05)
+        kill_descendants(signal.SIGKILL)
+        process.wait()
+
+    def _await(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        self.wake.set()
+
+    def _pump(self, process: subprocess.Popen[bytes], tail: deque[bytes]) -> None:
+        """Output → log and tail."""
+        assert process.stdout is not None
+        kept = 0
+        while data := os.read(process.stdout.fileno(), 65536):
+            self.last_output = time.time()
+            self.log.write(data)
+            tail.append(data)
+            kept += len(data)
+            while kept - len(tail[0]) > TAIL:
+                kept -= len(tail.popleft())
+
+    # -- the end --
+
+    def _save(self) -> dict[str, Any]:
+        """Publish commits and salvage the rest. Never raises: what failed is part of the report."""
+        if self.spec["kind"] == "gates":
+            return {"head_sha": "", "published": False, "salvage_ref": ""}
+        report: dict[str, Any] = {"head_sha": "", "published": False, "salvage_ref": ""}
+        try:
+            head = gitcmd.head_sha(self.worktree)
+            report["head_sha"] = head
+            gitcmd.pin(self.worktree, f"refs/gastown/runs/{self.spec['run']}", head)
+            report["salvage_ref"] = gitcmd.salvage(self.worktree, self.spec["run"])
+            report["published"] = self._publish(head)
+        except (gitcmd.GitFailed, OSError) as error:
+            report["error"] = f"saving the work failed: {error}"
+            self.log.say(report["error"])
+        return report
+
+    def _publish(self, head: str) -> bool:
+        branch = self.spec["branch"]
+        if head == self.spec["start_sha"] and self.spec["kind"] != "polecat":
+            return True
+        for wait in (0.5, 2.0, 5.0, None):
+            try:
+                gitcmd.publish(self.worktree, self.spec["remote_url"], head, branch)
+            except gitcmd.GitFailed as error:
+                self.log.say(f"publishing failed: {error}")
+                if wait is None:
+                    return False
+                time.sleep(wait)
+            else:
+                self.log.say(f"published {head[:12]} as {branch}")
+                return True
+        return False
+
+    def _report(self, report: dict[str, Any]) -> None:
+        """Tell the server, for as long as it is worth while."""
+        end, wait = time.monotonic() + REPORT_SECONDS, 0.2
+        while time.monotonic() < end:
+            try:
+                self.server.post("exit", report)
+            except Refused as error:
+                self.log.say(f"the report was refused: {error}")
+                return
+            except (OSError, ValueError, KeyError):
+                time.sleep(wait)
+                wait = min(wait * 2, 10.0)
+            else:
+                return
+
+    def _remove_worktree(self) -> None:
+        if self.spec["kind"] != "gates":
+            with contextlib.suppress(gitcmd.GitFailed, OSError):
+                gitcmd.remove_worktree(self.repo, self.worktree)
+
+
+def _prepare_agent() -> None:
+    """In the child: die with the shim."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prepare_gate() -> None:
+    """In the child: die with the shim, within limits."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sandbox.limit()
+
+
+def descendants(pid: int) -> list[int]:
+    """All living processes below `pid`. As a subreaper the shim also inherits daemons."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        parent = queue.pop()
+        for task in Path(f"/proc/{parent}/task").glob("*"):
+            with contextlib.suppress(OSError):
+                for child in (task / "children").read_text().split():
+                    found.append(int(child))
+                    queue.append(int(child))
+    return found
+
+
+def kill_descendants(number: int) -> None:
+    """Signal everything below us; for SIGKILL again until nothing is left (what is killed may have just forked)."""
+    for _ in range(100 if number == signal.SIGKILL else 1):
+        living = [pid for pid in descendants(os.getpid()) if not _zombie(pid)]
+        if not living:
+            return
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        if number == signal.SIGKILL:
+            time.sleep(0.005)
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return True
+
+
+def main() -> int:
+    """Read the spec (and delete it: it holds secrets) and run."""
+    path = Path(sys.argv[1])
+    spec = json.loads(path.read_text())
+    path.unlink()
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    shim = Shim(spec)
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, shim.on_signal)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    (shim.run_dir / "pid").write_text(str(os.getpid()))
+    return shim.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,390 @@
+"""The tools that every agent has, and the mayor's. The refinery adds its own in `refinery.toolset`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from agents import dispatch, mail
+from agents.models import Agent, Role, Run
+from agents.tools import ALL, Args, Call, tool
+from beads import config as configs
+from beads import inbox, ledger, plans
+from beads.errors import Conflict, Invalid, NotFound
+from beads.lifecycle import BeadStatus, BeadType
+from beads.models import Bead, Convoy, Rig
+
+Text = Annotated[str, Field(max_length=256 * 1024)]
+Short = Annotated[str, Field(min_length=1, max_length=300)]
+MAYOR = frozenset({Role.MAYOR})
+REFINERY = frozenset({Role.REFINERY})
+MAX_CHECKPOINT = 64 * 1024
+
+prime_extras: list[Callable[[Run], dict[str, Any]]] = []
+
+
+def bead_data(bead: Bead) -> dict[str, Any]:
+    """A bead as tools show it."""
+    return {
+        "id": bead.pk,
+        "type": bead.type,
+        "status": bead.status,
+        "resolution": bead.resolution,
+        "reason": bead.reason,
+        "title": bead.title,
+        "body": bead.body,
+        "priority": bead.priority,
+        "rig": bead.rig.slug if bead.rig else None,
+        "convoy": bead.convoy_id,
+        "merge_sha": bead.merge_sha,
+        "blocked_by": list(bead.blocked_by.values_list("on_id", flat=True)),
+        "created_at": bead.created_at.isoformat(),
+    }
+
+
+def _bead(call: Call, bead_id: str) -> Bead:
+    found = Bead.objects.select_related("rig").filter(pk=bead_id, town=call.run.town).first()
+    if found is None:
+        raise NotFound(f"no bead {bead_id!r} in this town", details={"field": "bead"})
+    return found
+
+
+def _rig(call: Call, slug: str | None) -> Rig:
+    if slug is None:
+        return call.run.rig
+    found = Rig.objects.filter(slug=slug, town=call.run.town).first()
+    if found is None:
+        raise NotFound(f"no rig {slug!r} in this town", details={"field": "rig"})
+    return found
+
+
+def _sender(call: Call) -> str:
+    return call.run.agent.name if call.run.agent else call.run.pk
+
+
+# -- orientation ----------------------------------------------------------------------------------------------------
+
+
+@tool("gt_prime", ALL)
+def prime(call: Call, args: Args) -> dict[str, Any]:
+    """Who you are and what you are to do: agent, run, bead, branch, target, gates, mail, rework or conflict."""
+    run = call.run
+    letters = mail.unread(run.town, _sender(call))
+    data: dict[str, Any] = {
+        "agent": {"name": _sender(call), "role": run.kind},
+        "run": run.pk,
+        "attempt": run.brief.get("attempt", run.attempt),
+        "bead": bead_data(run.bead),
+        "branch": run.branch,
+        "target": run.target,
+        "purpose": run.purpose,
+        "mail": [mail_data(m) for m in letters],
+    }
+    for key in ("gates", "gate_results", "rework", "conflict", "candidate", "convoy", "checkpoint", "previous"):
+        data[key] = run.brief.get(key)
+    data["task"] = {"title": run.brief.get("title"), "body": run.brief.get("body")}
+    for extra in prime_extras:
+        data |= extra(run)
+    return data
+
+
+class StatusArgs(Args):
+    """gt_status"""
+
+    message: Annotated[str, Field(max_length=280)]
+
+
+@tool("gt_status", ALL, StatusArgs)
+def status(call: Call, args: StatusArgs) -> dict[str, Any]:
+    """Show one line about what you are doing on the pages (at most 280 characters)."""
+    dispatch.set_status(call.run, args.message)
+    return {}
+
+
+class CheckpointArgs(Args):
+    """gt_checkpoint"""
+
+    data: Any
+
+
+@tool("gt_checkpoint", ALL, CheckpointArgs)
+def checkpoint(call: Call, args: CheckpointArgs) -> dict[str, Any]:
+    """Keep notes (JSON, at most 64 KiB) that the next attempt is given."""
+    size = len(json.dumps(args.data).encode())
+    if size > MAX_CHECKPOINT:
+        raise Invalid(f"data: {size} bytes, at most {MAX_CHECKPOINT}", field="data")
+    dispatch.set_checkpoint(call.run, args.data)
+    return {"bytes": size}
+
+
+# -- results --------------------------------------------------------------------------------------------------------
+
+
+class DoneArgs(Args):
+    """gt_done"""
+
+    summary: Text = ""
+    branch: Annotated[str, Field(max_length=250)] = ""
+    pr_url: Annotated[str, Field(max_length=1000)] = ""
+
+
+def _result(call: Call, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """Record the run's result, once. It can only ever reach the bead that this run was started for."""
+    run = call.run
+    key = f"result:{run.pk}"
+    if not inbox.record(run.town, kind, run.pk, payload, actor=_sender(call), dedupe_key=key):
+        if inbox.kind_of(key) != kind:
+            raise Conflict("this run has reported another result before")
+        return {"repeat": True}
+    dispatch.poke(run.pk)
+    return {"repeat": False}
+
+
+@tool("gt_done", frozenset({Role.POLECAT, Role.REFINERY}), DoneArgs)
+def done(call: Call, args: DoneArgs) -> dict[str, Any]:
+    """Your work is finished (polecat), or you approve this candidate (refinery). Then exit. Repeats are no-ops."""
+    return _result(call, "run.done", args.model_dump())
+
+
+class Item(Args):
+    """One thing to change."""
+
+    file: Annotated[str, Field(max_length=1000)]
+    line: Annotated[int, Field(ge=1)] | None = None
+    problem: Annotated[str, Field(max_length=4000)]
+    suggestion: Annotated[str, Field(max_length=4000)] | None = None
+
+
+class ChangesArgs(Args):
+    """gt_request_changes"""
+
+    feedback: Annotated[str, Field(min_length=1, max_length=64 * 1024)]
+    items: Annotated[list[Item], Field(max_length=200)] = []
+
+
+@tool("gt_request_changes", REFINERY, ChangesArgs)
+def request_changes(call: Call, args: ChangesArgs) -> dict[str, Any]:
+    """Send the change back to its author: what is wrong, with file, line and what to do."""
+    return _result(call, "run.request_changes", args.model_dump())
+
+
+class EscalateArgs(Args):
+    """gt_escalate"""
+
+    title: Short
+    body: Text = ""
+    severity: Literal["low", "medium", "high", "critical"] = "medium"
+
+
+@tool("gt_escalate", ALL, EscalateArgs)
+def escalate(call: Call, args: EscalateArgs) -> dict[str, Any]:
+    """Call a person."""
+    inbox.record(call.run.town, "escalation.raised", call.run.pk, args.model_dump(), actor=_sender(call))
+    return {}
+
+
+# -- mail -----------------------------------------------------------------------------------------------------------
+
+
+def mail_data(m: Any) -> dict[str, Any]:
+    """A mail as tools and commands show it."""
+    return {
+        "id": m.pk,
+        "from": m.sender,
+        "to": m.recipient,
+        "kind": m.kind,
+        "subject": m.subject,
+        "body": m.body,
+        "about": m.about_id,
+        "at": m.created_at.isoformat(),
+        "read": m.read_at is not None,
+    }
+
+
+class MailArgs(Args):
+    """gt_mail_send"""
+
+    to: Annotated[str, Field(min_length=1, max_length=100)]
+    subject: Short
+    body: Text = ""
+    kind: Annotated[str, Field(min_length=1, max_length=40)] = "NOTE"
+
+
+@tool("gt_mail_send", ALL, MailArgs)
+def mail_send(call: Call, args: MailArgs) -> dict[str, Any]:
+    """Send mail to an agent by name, to `mayor`, or to `overseer` (the people)."""
+    sent = mail.send(
+        call.run.town, _sender(call), args.to, args.subject, args.body, kind=args.kind, about=call.run.bead
+    )
+    return {"id": sent.pk}
+
+
+class MailCheckArgs(Args):
+    """gt_mail_check"""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+@tool("gt_mail_check", ALL, MailCheckArgs)
+def mail_check(call: Call, args: MailCheckArgs) -> dict[str, Any]:
+    """Your unread mail, oldest first; it counts as read afterwards."""
+    letters = mail.unread(call.run.town, _sender(call), args.limit)
+    data = {"mail": [mail_data(m) for m in letters]}
+    mail.mark_read(letters, call.now)
+    return data
+
+
+class NudgeArgs(Args):
+    """gt_nudge"""
+
+    to: Annotated[str, Field(min_length=1, max_length=100)]
+    message: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+@tool("gt_nudge", ALL, NudgeArgs)
+def nudge(call: Call, args: NudgeArgs) -> dict[str, Any]:
+    """Leave a short-lived hint for an agent, shown at its next heartbeat or tool call."""
+    agent = Agent.objects.filter(town=call.run.town, name=args.to, retired_at=None).first()
+    if agent is None:
+        raise NotFound(f"no agent {args.to!r} in this town", details={"field": "to"})
+    mail.nudge(agent, _sender(call), args.message, call.now)
+    return {}
+
+
+# -- beads ----------------------------------------------------------------------------------------------------------
+
+
+class BeadArgs(Args):
+    """gt_bead_show"""
+
+    bead: Annotated[str, Field(max_length=40)]
+
+
+@tool("gt_bead_show", ALL, BeadArgs)
+def bead_show(call: Call, args: BeadArgs) -> dict[str, Any]:
+    """One bead of your town."""
+    return {"bead": bead_data(_bead(call, args.bead))}
+
+
+class BeadListArgs(Args):
+    """gt_bead_list"""
+
+    status: Literal["open", "in_progress", "in_review", "closed", "failed"] | None = None
+    type: Literal["issue", "merge_request", "convoy", "message", "escalation"] | None = None
+    rig: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+@tool("gt_bead_list", ALL, BeadListArgs)
+def bead_list(call: Call, args: BeadListArgs) -> dict[str, Any]:
+    """Beads of your town, newest first."""
+    found = Bead.objects.select_related("rig").filter(town=call.run.town).order_by("-created_at")
+    if args.status:
+        found = found.filter(status=args.status)
+    if args.type:
+        found = found.filter(type=args.type)
+    if args.rig:
+        found = found.filter(rig=_rig(call, args.rig))
+    return {"beads": [bead_data(b) for b in found.prefetch_related("blocked_by")[: args.limit]]}
+
+
+class BeadCreateArgs(Args):
+    """gt_bead_create and gt_sling"""
+
+    title: Short
+    body: Text = ""
+    rig: Annotated[str, Field(max_length=50)] | None = None
+    priority: Annotated[int, Field(ge=0, le=4)] = 2
+    after: Annotated[list[str], Field(max_length=50)] = []
+
+
+@tool("gt_bead_create", ALL, BeadCreateArgs)
+def bead_create(call: Call, args: BeadCreateArgs) -> dict[str, Any]:
+    """File a new issue bead; it is dispatched when it is ready."""
+    made = ledger.create_bead(
+        call.run.town,
+        _rig(call, args.rig),
+        args.title,
+        body=args.body,
+        priority=args.priority,
+        after=[_bead(call, key) for key in args.after],
+        actor=_sender(call),
+    )
+    inbox.wake(call.run.town)
+    return {"id": made.pk}
+
+
+@tool("gt_sling", MAYOR, BeadCreateArgs)
+def sling(call: Call, args: BeadCreateArgs) -> dict[str, Any]:
+    """Sling one issue bead to a rig."""
+    return bead_create(call, args)
+
+
+# -- convoys --------------------------------------------------------------------------------------------------------
+
+
+class ConvoyCreateArgs(Args):
+    """gt_convoy_create"""
+
+    rig: Annotated[str, Field(max_length=50)] | None = None
+    title: Short
+    beads: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
+    merge_mode: Literal["review-then-land", "review-and-merge"] | None = None
+    staged: bool | None = None
+
+
+class ConvoyArgs(Args):
+    """gt_convoy_start and gt_convoy_status"""
+
+    convoy: Annotated[str, Field(max_length=40)]
+
+
+def _convoy(call: Call, key: str) -> Convoy:
+    found = Convoy.objects.select_related("bead", "rig").filter(pk=key, bead__town=call.run.town).first()
+    if found is None:
+        raise NotFound(f"no convoy {key!r} in this town", details={"field": "convoy"})
+    return found
+
+
+@tool("gt_convoy_create", MAYOR, ConvoyCreateArgs)
+def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
+    """Make a convoy from a plan: beads with key, title, body, priority, after."""
+    rig = _rig(call, args.rig)
+    config = configs.effective(rig.town.config, rig.config).convoy
+    plan = plans.parse(args.beads, "beads", rig, lambda slug: _rig(call, slug))
+    made = ledger.create_convoy(rig, args.title, args.merge_mode or config.merge_mode, plan, actor=_sender(call))
+    staged = config.staged if args.staged is None else args.staged
+    if not staged:
+        convoy_start(call, ConvoyArgs(convoy=made.pk))
+    return {"id": made.pk, "staged": staged}
+
+
+@tool("gt_convoy_start", MAYOR, ConvoyArgs)
+def convoy_start(call: Call, args: ConvoyArgs) -> dict[str, Any]:
+    """Start a staged convoy."""
+    convoy = _convoy(call, args.convoy)
+    if convoy.rig.parked_at is not None:
+        raise Conflict(f"rig {convoy.rig.slug} is parked: the convoy stays staged")
+    inbox.record(call.run.town, "convoy.start", convoy.pk, {}, actor=_sender(call))
+    return {"id": convoy.pk}
+
+
+@tool("gt_convoy_status", MAYOR, ConvoyArgs)
+def convoy_status(call: Call, args: ConvoyArgs) -> dict[str, Any]:
+    """A convoy and its beads."""
+    convoy = _convoy(call, args.convoy)
+    beads = convoy.beads.select_related("rig").prefetch_related("blocked_by")
+    closed = sum(1 for b in beads if b.status == BeadStatus.CLOSED)
+    return {
+        "id": convoy.pk,
+        "title": convoy.bead.title,
+        "status": convoy.bead.status,
+        "staged": convoy.started_at is None,
+        "closed": closed,
+        "total": len(beads),
+        "landed_sha": convoy.landed_sha,
+        "beads": [bead_data(b) for b in beads if b.type == BeadType.ISSUE],
+    }

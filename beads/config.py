@@ -1,0 +1,275 @@
+"""The typed config of towns and rigs. Pure. Unknown or ill-typed keys are refused by their full name.
+
+A town's and a rig's overrides are stored as plain JSON; `effective` lays the rig's over the town's over the
+defaults. Source of keys and defaults: the contract's section *Config*.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import functools
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
+
+from beads.errors import Invalid
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+)(ms|s|m|h|d)")
+
+
+def parse_duration(value: object) -> object:
+    """`"1h30m"` → timedelta. Raises ValueError for anything that is not a positive duration."""
+    if isinstance(value, dt.timedelta):
+        return value
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise ValueError('expected a duration such as "30s", "10m" or "1h30m"')
+    seconds = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    if not 0 < seconds <= 366 * 86400:
+        raise ValueError("a duration must be more than 0 and at most a year")
+    return dt.timedelta(seconds=seconds)
+
+
+def format_duration(value: dt.timedelta) -> str:
+    """The inverse of `parse_duration`, in the largest units that fit."""
+    rest = round(value.total_seconds() * 1000)
+    parts = []
+    for unit, size in (("d", 86400000), ("h", 3600000), ("m", 60000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+Duration = Annotated[dt.timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*\S[^\x00]*$")]
+
+
+class MergeStrategy(StrEnum):
+    """How a change lands: pushed by the refinery, or offered as a pull request to people."""
+
+    DIRECT = "direct"
+    PR = "pr"
+
+
+class MergeMethod(StrEnum):
+    """What the landed commit looks like."""
+
+    SQUASH = "squash"
+    MERGE = "merge"
+    REBASE = "rebase"
+
+
+class MergeMode(StrEnum):
+    """How a convoy reaches the default branch."""
+
+    REVIEW_THEN_LAND = "review-then-land"
+    REVIEW_AND_MERGE = "review-and-merge"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _enum(kind: type[StrEnum]) -> BeforeValidator:
+    def convert(value: object) -> object:
+        if isinstance(value, str) and value in list(kind):
+            return kind(value)
+        raise ValueError(f"expected one of {', '.join(kind)}")
+
+    return BeforeValidator(convert)
+
+
+class Gate(_Section):
+    """One check of a candidate: `run` is given to `sh -c`."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+    run: Line
+    timeout: Duration = dt.timedelta(minutes=10)
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    network: bool = False
+
+
+def _gate(value: object) -> object:
+    return {"name": value.strip()[:200] or value, "run": value} if isinstance(value, str) else value
+
+
+class RefineryConfig(_Section):
+    """[refinery]"""
+
+    gates: Annotated[tuple[Annotated[Gate, BeforeValidator(_gate)], ...], Field(strict=False, max_length=50)] = ()
+    auto_merge: bool = True
+    require_clean_merge: bool = True
+    code_review: bool = True
+    max_convoy_concurrency: Annotated[int, Field(ge=1, le=1000)] = 3
+    merge_strategy: Annotated[MergeStrategy, _enum(MergeStrategy)] = MergeStrategy.DIRECT
+    merge_method: Annotated[MergeMethod, _enum(MergeMethod)] = MergeMethod.SQUASH
+    pop_limit: Annotated[int, Field(ge=1, le=1000)] = 10
+    max_rework_cycles: Annotated[int, Field(ge=0, le=100)] = 3
+    push_retries: Annotated[int, Field(ge=0, le=1000)] = 5
+    allow_no_gates: bool = False
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> RefineryConfig:
+        names = [gate.name for gate in self.gates]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"gates: two gates are named {name!r}")
+        return self
+
+
+class ConvoyConfig(_Section):
+    """[convoy]"""
+
+    merge_mode: Annotated[MergeMode, _enum(MergeMode)] = MergeMode.REVIEW_THEN_LAND
+    staged: bool = False
+
+
+class DispatchConfig(_Section):
+    """[dispatch]"""
+
+    max_polecats: Annotated[int, Field(ge=1, le=1000)] = 4
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
+    start_deadline: Duration = dt.timedelta(seconds=60)
+    lease: Duration = dt.timedelta(seconds=60)
+    heartbeat: Duration = dt.timedelta(seconds=10)
+    backoff: Annotated[tuple[Duration, ...], Field(strict=False, min_length=1, max_length=50)] = tuple(
+        dt.timedelta(seconds=s) for s in (30, 60, 120, 300, 600)
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> DispatchConfig:
+        second = dt.timedelta(seconds=1)
+        if self.lease < second or self.heartbeat < second or self.start_deadline < second:
+            raise ValueError("start_deadline, lease and heartbeat must be at least 1s")
+        if self.lease < 2 * self.heartbeat:
+            raise ValueError("lease must be at least twice the heartbeat")
+        return self
+
+    def backoff_for(self, failures: int) -> dt.timedelta:
+        """The wait after `failures` (≥ 1) failed attempts; the last value repeats."""
+        return self.backoff[min(max(failures, 1), len(self.backoff)) - 1]
+
+
+class AgentCommand(_Section):
+    """The program that is an agent; see the contract's *Agent environment*."""
+
+    command: Annotated[tuple[Annotated[str, Field(pattern=r"^[^\x00]*$")], ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_program(self) -> AgentCommand:
+        if not self.command[0].strip():
+            raise ValueError("command: the program's name is empty")
+        return self
+
+
+class AgentsConfig(_Section):
+    """[agents.…]"""
+
+    polecat: AgentCommand | None = None
+    refinery: AgentCommand | None = None
+    mayor: AgentCommand | None = None
+
+
+class PrConfig(_Section):
+    """[pr]"""
+
+    provider: Annotated[str, StringConstraints(pattern=r"^builtin$")] = "builtin"
+    poll_interval: Duration = dt.timedelta(seconds=60)
+    auto_merge_delay: Duration = dt.timedelta(minutes=5)
+
+
+class Config(_Section):
+    """A town's or rig's whole config."""
+
+    refinery: RefineryConfig = RefineryConfig()
+    convoy: ConvoyConfig = ConvoyConfig()
+    dispatch: DispatchConfig = DispatchConfig()
+    agents: AgentsConfig = AgentsConfig()
+    pr: PrConfig = PrConfig()
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Parse TOML; bad TOML raises Invalid naming file, line and column."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"{source}: not TOML: {error}", field=source) from None
+
+
+def validate(overrides: Mapping[str, Any], source: str = "config") -> dict[str, Any]:
+    """Check a town's or rig's overrides; returns them normalised and JSON-able. Raises Invalid naming the key."""
+    config = _parse(overrides, source)
+    return config.model_dump(mode="json", exclude_unset=True)
+
+
+def effective(town: Mapping[str, Any], rig: Mapping[str, Any]) -> Config:
+    """The rig's overrides over the town's over the defaults. Lists are replaced whole."""
+    return _effective(json.dumps(town, sort_keys=True), json.dumps(rig, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _effective(town: str, rig: str) -> Config:
+    return _parse(_merge(json.loads(town), json.loads(rig)), "config")
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def problems(config: Config) -> list[str]:
+    """Why an effective config may not be used, each naming its keys; empty when it may."""
+    refinery = config.refinery
+    found = []
+    if not refinery.code_review and not refinery.gates and not refinery.allow_no_gates:
+        found.append(
+            "refinery.code_review is false and refinery.gates is empty: nothing would check a change. "
+            "Set gates, or refinery.allow_no_gates = true"
+        )
+    return found
+
+
+def _parse(data: Mapping[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(dict(data))
+    except pydantic.ValidationError as error:
+        raise _refusal(error.errors(include_url=False)[0], source) from None
+
+
+def _refusal(error: Mapping[str, Any], source: str) -> Invalid:
+    """One line for the first problem, with the key's full name."""
+    where = [str(part) for part in error["loc"]]
+    field = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        guess = difflib.get_close_matches(where[-1], _known(where[:-1]), n=1)
+        hint = f"; did you mean {'.'.join([*where[:-1], guess[0]])}?" if guess else ""
+        return Invalid(f"{source}: unknown key {field}{hint}", field=field)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return Invalid(f"{source}: {field}: {message}" if field else f"{source}: {message}", field=field)
+
+
+def _known(path: list[str]) -> list[str]:
+    """The keys that a section knows."""
+    model: Any = Config
+    for part in path:
+        if part.isdigit():
+            model = Gate
+            continue
+        info = model.model_fields.get(part)
+        if info is None:
+            return []
+        kinds = [k for k in (info.annotation, *getattr(info.annotation, "__args__", ())) if isinstance(k, type)]
+        model = next((k for k in kinds if issubclass(k, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,19 @@
+"""Heartbeats of the installation's parts: who is alive, as `readyz`, `doctor` and `up` see it."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from django.utils import timezone
+
+from beads.models import Heartbeat
+
+
+def beat(name: str, detail: str = "") -> None:
+    """Say that part `name` is alive now."""
+    Heartbeat.objects.update_or_create(name=name, defaults={"at": timezone.now(), "detail": detail[:300]})
+
+
+def heartbeats() -> dict[str, dt.datetime]:
+    """When each part was last seen alive."""
+    return {h.name: h.at for h in Heartbeat.objects.all()}

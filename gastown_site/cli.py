@@ -1,0 +1,45 @@
+"""The command line's entry: brings the database up for commands that need it, then hands over to Django.
+
+Exit 0 done, 1 refused or failed (one clear line on stderr), 2 usage.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+NO_DATABASE = {"help", "version", "--help", "--version", "-h", "makemigrations", "collectstatic", "check", "test"}
+OWN_DATABASE = {"up", "demo"}
+UNMIGRATED = {"migrate", "dbshell", "shell", "qcluster"}
+
+
+def main() -> None:
+    """Run one command of `sys.argv`."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gastown_site.settings")
+    from beads.errors import GastownError
+
+    argv = sys.argv
+    command = argv[1] if len(argv) > 1 else "help"
+    try:
+        _prepare(command, argv)
+        from django.core.management import execute_from_command_line
+
+        execute_from_command_line(argv)
+    except GastownError as error:
+        from beads.command import refuse
+
+        refuse(error, as_json="--json" in argv)
+
+
+def _prepare(command: str, argv: list[str]) -> None:
+    """Start the embedded database for the length of this process, and bring its tables up to date."""
+    if command in NO_DATABASE | OWN_DATABASE or {"-h", "--help"} & set(argv):
+        return
+    from gastown_site import database
+
+    database.ensure_running()
+    if command not in UNMIGRATED:
+        import django
+
+        django.setup()
+        database.ensure_migrated()

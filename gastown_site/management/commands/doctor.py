@@ -1,0 +1,101 @@
+"""`doctor`: what is wrong with this installation, and what to do."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from django.conf import settings
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from agents import sandbox
+from agents.gitcmd import run_git
+from agents.models import Run
+from beads import config as configs
+from beads.models import Effect, Fact, Rig
+from gastown_site.health import readiness
+from beads.command import ExitWith, GastownCommand, Said, table
+from refinery.models import ReviewEntry
+
+Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
+
+
+class Command(GastownCommand):
+    help = "Check the installation."
+
+    def run(self, **_: Any) -> Any:
+        """All checks; exit 1 when one fails."""
+        rows = [{"check": w, "state": s, "say": say} for check in CHECKS for s, w, say in check()]
+        said = Said(rows, table(rows, ["state", "check", "say"]))
+        return ExitWith(said, 1) if any(r["state"] == "fail" for r in rows) else said
+
+
+def _database() -> Iterator[Check]:
+    with connection.cursor() as cursor:
+        cursor.execute("show server_version")
+        version = cursor.fetchone()[0]
+    yield "ok", "database", f"PostgreSQL {version}"
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if plan:
+        yield "fail", "migrations", f"{len(plan)} are missing: run manage.py migrate"
+
+
+def _tools() -> Iterator[Check]:
+    version = run_git(["--version"], cwd="/").text.split()[2]
+    new = tuple(int(p) for p in version.split(".")[:2]) >= (2, 38)
+    yield ("ok" if new else "fail"), "git", version if new else f"{version}: Gastown needs 2.38 or newer"
+    kind = sandbox.available()
+    if kind == sandbox.BUBBLEWRAP:
+        yield "ok", "sandbox", kind
+    else:
+        yield "warn", "sandbox", "gates run unsandboxed: install bubblewrap"
+    free = shutil.disk_usage(settings.GASTOWN_HOME).free
+    yield ("ok" if free > 2**30 else "warn"), "disk", f"{free // 2**20} MiB free under GASTOWN_HOME"
+
+
+def _parts() -> Iterator[Check]:
+    for part, word in readiness().items():
+        if part != "database":
+            yield ("ok" if word == "ok" else "warn"), part, word if word == "ok" else f"{word}: is manage.py up running?"
+
+
+def _queues() -> Iterator[Check]:
+    quarantined = Fact.objects.filter(processed_at=None, quarantined_at__isnull=False).count()
+    if quarantined:
+        yield "warn", "facts", f"{quarantined} in quarantine: see the admin, mend the cause, release them"
+    failing = Effect.objects.filter(state="pending", attempts__gte=5).count()
+    failed = Effect.objects.filter(state="failed").count()
+    if failing or failed:
+        yield "warn", "effects", f"{failing} keep failing, {failed} gave up: see the admin"
+    for rig in Rig.objects.select_related("town"):
+        for problem in configs.problems(configs.effective(rig.town.config, rig.config)):
+            yield "fail", f"rig {rig.slug}", problem
+
+
+def _invariants() -> Iterator[Check]:
+    """What constraints cannot say."""
+    orphans = ReviewEntry.objects.filter(state="merged").exclude(bead__status="closed").count()
+    if orphans:
+        yield "fail", "invariant 1", f"{orphans} merged entries whose bead is not closed"
+    wrong = ReviewEntry.objects.filter(state="active", bead__status__in=["closed", "failed"]).count()
+    if wrong:
+        yield "fail", "invariant 2", f"{wrong} active entries whose bead has ended"
+    yield "ok", "invariants", "checked"
+
+
+def _worktrees() -> Iterator[Check]:
+    root = Path(settings.GASTOWN_HOME) / "worktrees"
+    names = [p.name for p in root.iterdir()] if root.is_dir() else []
+    live = set(Run.objects.filter(pk__in=names).exclude(state="ended").values_list("pk", flat=True))
+    orphans = [n for n in names if n not in live]
+    if orphans:
+        yield "warn", "worktrees", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"
+
+
+CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _worktrees]

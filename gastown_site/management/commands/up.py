@@ -1,0 +1,75 @@
+"""`up`: the whole installation in one command."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from beads.command import refuse
+from beads.errors import GastownError
+
+
+class Command(BaseCommand):
+    help = "Database, migrations, web, cluster, reconciler, runner; stops them all on SIGTERM."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Arguments."""
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--host", default="127.0.0.1")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until SIGTERM or Ctrl-C."""
+        try:
+            self._up(options["host"], options["port"])
+        except GastownError as error:
+            refuse(error, as_json=False)
+
+    def _up(self, host: str, port: int) -> None:
+        from django.conf import settings
+
+        from gastown_site import database, home, supervisor
+
+        supervisor.check_port(host, port)
+        home.ensure()
+        database.ensure_running()
+        database.ensure_migrated()
+        self._first_operator()
+        shown = f"[{host}]" if ":" in host else host
+        local = "127.0.0.1" if host in ("0.0.0.0", "::") else shown  # noqa: S104
+        url = f"http://{local}:{port}"
+        env = {
+            **os.environ,
+            "DATABASE_URL": os.environ.get("DATABASE_URL") or database.url(),
+            "GASTOWN_URL": os.environ.get("GASTOWN_URL") or url,
+            "GASTOWN_HOME": settings.GASTOWN_HOME,
+            "GASTOWN_SECRET_KEY": settings.SECRET_KEY,
+        }
+        supervisor.Supervisor(supervisor.parts(host, port), env, url, self._say).run()
+        database.stop()
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+    def _first_operator(self) -> None:
+        """Make the account `admin` when there is no user at all; its password is shown this once."""
+        from django.contrib.auth import get_user_model
+
+        from gastown_site import home
+
+        users = get_user_model().objects
+        if users.exists():
+            return
+        password = secrets.token_urlsafe(12)
+        users.create_superuser("admin", "", password)
+        file = home.path() / "admin_password"
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(password + "\n")
+        self._say(f"first start: log in as admin with the password {password} (kept in {file})")
+        self._say(f"change it: {sys.executable} manage.py changepassword admin")

@@ -1,0 +1,198 @@
+"""All settings, from the environment, in one file that fails loudly.
+
+`DATABASE_URL` (unset: embedded PostgreSQL), `GASTOWN_HOME`, `GASTOWN_URL`, `GASTOWN_SECRET_KEY`, `GASTOWN_DEBUG`,
+`GASTOWN_ALLOWED_HOSTS`, `GASTOWN_METRICS_TOKEN`, `GASTOWN_LOG` (console or json).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import environ
+import structlog
+
+from gastown_site import database, home
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+DEBUG = env.bool("GASTOWN_DEBUG", default=False)
+GASTOWN_HOME = str(home.path())
+GASTOWN_URL = env.str("GASTOWN_URL", default="http://127.0.0.1:8000").rstrip("/")
+GASTOWN_METRICS_TOKEN = env.str("GASTOWN_METRICS_TOKEN", default="")
+SECRET_KEY = env.str("GASTOWN_SECRET_KEY", default="") or home.secret_key()
+
+_url = urlsplit(GASTOWN_URL)
+ALLOWED_HOSTS = [
+    *env.list("GASTOWN_ALLOWED_HOSTS", default=[]),
+    _url.hostname or "localhost",
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+]
+CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
+_https = _url.scheme == "https"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
+X_FRAME_OPTIONS = "DENY"
+
+INSTALLED_APPS = [
+    "gastown_site",
+    "refinery",
+    "agents",
+    "beads",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "django_q",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gastown_site.csp.ContentSecurityPolicy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "gastown_site.urls"
+ASGI_APPLICATION = "gastown_site.asgi.application"
+WSGI_APPLICATION = "gastown_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+# PostgreSQL only. A pool where threads come and go (the web process), else one lasting connection.
+_pool = env.bool("GASTOWN_DB_POOL", default=False)
+_database = env.db_url_config(os.environ.get("DATABASE_URL") or database.url())
+DATABASES = {
+    "default": {
+        **_database,
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": unquote(_database.get("HOST") or ""),
+        "CONN_MAX_AGE": 0 if _pool else 60,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            **_database.get("OPTIONS", {}),
+            "application_name": "gastown",
+            **({"pool": {"min_size": 2, "max_size": 20}} if _pool else {}),
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "agents.auth.RunTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "agents.api.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Gastown tool calls",
+    "DESCRIPTION": "What agents and shims call. Authenticate with the run's token.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": ["agents.schema.add_tools"],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+}
+
+# django-q2 only triggers: the truth is in Effect and Run rows. See docs/adr/0004.
+Q_CLUSTER = {
+    "name": "gastown",
+    "orm": "default",
+    "broker_class": "gastown_site.broker.NotifyBroker",
+    "workers": 3,
+    "timeout": 120,
+    "retry": 900,
+    "ack_failures": True,
+    "max_attempts": 1,
+    "catch_up": False,
+    "poll": 1.0,
+    "bulk": 1,
+    "queue_limit": 6,
+    "save_limit": 200,
+    "label": "Task queue",
+}
+
+_renderer: structlog.typing.Processor = (
+    structlog.processors.JSONRenderer()
+    if env.str("GASTOWN_LOG", default="console") == "json"
+    else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+)
+_shared: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": "structlog.stdlib.ProcessorFormatter",
+            "processor": _renderer,
+            "foreign_pre_chain": _shared,
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("GASTOWN_LOG_LEVEL", default="WARNING")},
+    "loggers": {
+        name: {"level": env.str("GASTOWN_LOG_LEVEL", default="INFO")}
+        for name in ("beads", "agents", "refinery", "gastown_site")
+    },
+}
+structlog.configure(
+    processors=[*_shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=True,
+)

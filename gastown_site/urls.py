@@ -1,0 +1,24 @@
+"""Every route. Apart from `/healthz` nothing answers without authentication (see tests/web/test_doors.py)."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.auth import views as auth
+from django.urls import include, path
+
+from gastown_site import health
+
+admin.site.site_header = "Gastown"
+admin.site.site_title = "Gastown"
+admin.site.index_title = "Ops console"
+
+urlpatterns = [
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.metrics, name="metrics"),
+    path("api/", include("agents.urls")),
+    path("accounts/login/", auth.LoginView.as_view(), name="login"),
+    path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+    path("", include("refinery.urls")),
+]

@@ -1,0 +1,375 @@
+"""Carry out a plan: one `match` over the action union, each action through its table's single writer.
+
+Every decision runs in a savepoint of its own: a `LostRace` undoes just that decision, is counted, and is left to the
+next tick. Must run inside the tick's transaction, under the town's lock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from django.db import transaction
+
+from agents import dispatch, mail, roster
+from agents.models import Agent, Run, RunKind, RunOutcome
+from beads import ledger, outbox
+from beads.errors import GastownError
+from beads.lifecycle import BeadStatus, Purpose, Resolution
+from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
+from refinery import briefs, queue
+from refinery.models import Candidate, ReviewEntry
+from refinery.rules.actions import (
+    AbandonLanding,
+    Action,
+    Admit,
+    BranchLanded,
+    CloseEntry,
+    ConvoyLanded,
+    CreateBranch,
+    Decision,
+    EndRun,
+    Escalate,
+    Hold,
+    Land,
+    Leave,
+    MoveBead,
+    NewHead,
+    ObserveBranch,
+    OpenConflict,
+    OpenEntry,
+    OpenRework,
+    PublishRun,
+    Rebuild,
+    RetireAgent,
+    StartRun,
+    StopRun,
+)
+
+log = structlog.get_logger(__name__)
+ACTOR = "gastown"
+
+
+@dataclass
+class Applied:
+    """What a plan did: actions by name, decisions that lost a race, and decisions that failed."""
+
+    actions: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    failed: int = 0
+
+
+def carry_out(town: Town, decisions: Iterable[Decision], now: dt.datetime) -> Applied:
+    """Apply all decisions that have actions."""
+    done = Applied()
+    for decision in decisions:
+        if not decision.actions:
+            continue
+        try:
+            with transaction.atomic():
+                for action in decision.actions:
+                    _apply(town, action, now)
+        except GastownError as error:
+            done.lost += 1
+            log.info("decision.lost", subject=decision.subject, rule=decision.rule, error=error.message)
+        except Exception:
+            done.failed += 1
+            log.exception("decision.failed", subject=decision.subject, rule=decision.rule)
+        else:
+            done.actions.update(type(a).__name__ for a in decision.actions)
+    return done
+
+
+def _apply(town: Town, action: Action, now: dt.datetime) -> None:
+    """Carry out one action."""
+    match action:
+        case StartRun():
+            _start_run(action)
+        case EndRun(run, expect, outcome, reason):
+            dispatch.end(run, expect, RunOutcome(outcome), reason, now)
+        case StopRun(run, reason):
+            dispatch.request_stop(run, reason, now)
+        case PublishRun(run):
+            dispatch.request_publish(run, now)
+            _effect(town, "publish", f"publish:{run}", {"run": run}, now)
+        case MoveBead(bead, expect, to, reason, resolution, sha):
+            ledger.move(
+                Bead(pk=bead),
+                expect,
+                to,
+                actor=ACTOR,
+                reason=reason,
+                resolution=resolution,
+                merge_sha=sha,
+                now=now,
+            )
+        case OpenEntry():
+            _open_entry(action)
+        case Admit(entry, build_no):
+            _admit(town, entry, build_no, now)
+        case Leave(entry):
+            queue.leave(entry)
+        case Rebuild(entry, build_no):
+            _build(town, entry, queue.rebuild(entry, build_no), now)
+        case NewHead(entry, expect, head, branch, why):
+            build_no = queue.new_head(entry, expect, head, branch)
+            ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
+            if build_no is not None:
+                _build(town, entry, build_no, now)
+        case OpenRework(entry, cause, number):
+            _open_rework(town, entry, cause, number)
+        case OpenConflict(entry, candidate, files):
+            _open_conflict(town, entry, candidate, files)
+        case Hold(entry, code, text):
+            _hold(town, entry, code, text)
+        case Land(_, candidate):
+            landing = queue.intend(Candidate.objects.select_related("entry__rig").get(pk=candidate))
+            _effect(town, "land", f"land:{landing.pk}", {"landing": landing.pk}, now)
+        case AbandonLanding(landing_id):
+            queue.abandon(landing_id, now)
+        case CloseEntry():
+            _close_entry(town, action, now)
+        case CreateBranch(branch_id) | ObserveBranch(branch_id):
+            _ask_branch(town, branch_id, isinstance(action, CreateBranch), now)
+        case BranchLanded(branch_id, sha):
+            ledger.branch_landed(ConvoyBranch(pk=branch_id), sha)
+        case ConvoyLanded(convoy, sha):
+            _convoy_landed(town, convoy, sha, now)
+        case Escalate(key, title, body, severity, about):
+            ledger.escalate(
+                town,
+                key,
+                title,
+                body=body,
+                severity=severity,
+                about=Bead.objects.get(pk=about) if about else None,
+                actor=ACTOR,
+            )
+        case RetireAgent(agent):
+            roster.retire(Agent(pk=agent), now)
+
+
+def _effect(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime) -> None:
+    outbox.enqueue(town, kind, key, payload, now)
+
+
+def _build(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
+    """The build is pinned to the head of this moment; its date makes the commit reproducible."""
+    entry = ReviewEntry.objects.get(pk=entry_id)
+    payload = {
+        "entry": entry_id,
+        "build_no": build_no,
+        "head": entry.head_sha,
+        "date": int(now.timestamp()),
+    }
+    _effect(town, "build", f"build:{entry_id}:{build_no}", payload, now)
+
+
+def _admit(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
+    _build(town, entry_id, queue.admit(entry_id, build_no, now), now)
+    entry = ReviewEntry.objects.select_related("rig", "convoy").get(pk=entry_id)
+    roster.refinery_for(entry.rig, briefs.lane_convoy(entry))
+
+
+def _start_run(action: StartRun) -> None:
+    bead = Bead.objects.select_related("town", "rig", "convoy", "parent").get(pk=action.bead)
+    if action.expect_status is not None:
+        ledger.move(
+            bead,
+            action.expect_status,
+            BeadStatus.IN_PROGRESS,
+            actor=ACTOR,
+            reason=f"{action.brief} dispatched",
+        )
+    order = briefs.order(bead, action.brief, action.start_sha)
+    agent: Agent | None
+    match RunKind(action.kind):
+        case RunKind.POLECAT:
+            agent = roster.polecat_for(order.rig, action.prefer_agent)
+        case RunKind.REFINERY:
+            agent = roster.refinery_for(order.rig, order.lane_convoy)
+        case _:
+            agent = None
+    dispatch.queue_run(
+        bead,
+        RunKind(action.kind),
+        action.brief,
+        agent=agent,
+        target=order.target,
+        steps=order.steps,
+        brief=order.brief,
+        start_sha=action.start_sha,
+        lease=order.lease,
+    )
+
+
+def _open_entry(action: OpenEntry) -> None:
+    rig = Rig.objects.select_related("town").get(pk=action.rig)
+    if action.convoy is not None:
+        convoy = Convoy.objects.select_related("bead").get(pk=action.convoy)
+        queue.submit(
+            rig,
+            branch=action.branch,
+            head=action.head,
+            target=action.target,
+            title=f"Land convoy: {convoy.bead.title}"[:300],
+            author=ACTOR,
+            priority=convoy.bead.priority,
+            convoy=convoy,
+            kind="landing",
+        )
+        return
+    source = Bead.objects.select_related("convoy").get(pk=action.source)
+    run = Run.objects.select_related("agent").get(pk=action.run)
+    queue.submit(
+        rig,
+        branch=action.branch,
+        head=action.head,
+        target=action.target,
+        title=source.title,
+        author=run.agent.name if run.agent else ACTOR,
+        priority=source.priority,
+        source=source,
+        convoy=source.convoy,
+    )
+
+
+def _task(town: Town, entry: ReviewEntry, purpose: Purpose, title: str, body: str, context: Any) -> Bead:
+    """A bead that blocks an entry: one step higher in priority than what it unblocks."""
+    task = ledger.create_bead(
+        town,
+        entry.rig,
+        title[:300],
+        body=body,
+        purpose=purpose,
+        priority=max(entry.bead.priority - 1, 0),
+        parent=entry.bead,
+        context=context,
+        actor=ACTOR,
+    )
+    ledger.block(entry.bead, [task], ACTOR)
+    queue.count_rework(entry.pk, purpose)
+    return task
+
+
+def _open_rework(town: Town, entry_id: str, cause: str, number: int) -> None:
+    entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=entry_id)
+    text, context = briefs.rework(entry, cause, number)
+    about = entry.source or entry.bead
+    recipient = entry.author if Agent.objects.filter(town=town, name=entry.author).exists() else "overseer"
+    mail.send(
+        town,
+        ACTOR,
+        recipient,
+        f"Rework: {entry.bead.title}"[:300],
+        text,
+        kind="REWORK_REQUEST",
+        about=about,
+    )
+    ledger.note(about, "rework_requested", ACTOR, text[:2000], round=number, cause=cause)
+    if number:
+        _task(town, entry, Purpose.REWORK, f"Rework: {entry.bead.title}", text, context)
+
+
+def _open_conflict(town: Town, entry_id: str, candidate_id: int, files: tuple[str, ...]) -> None:
+    entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=entry_id)
+    base = Candidate.objects.get(pk=candidate_id).base_sha
+    text = (
+        f"The change of branch {entry.branch} conflicts with {entry.target} at {base}.\n"
+        f"Conflicting files:\n" + "\n".join(f"- {name}" for name in files)
+    )
+    context = {
+        "conflict": {"base_sha": base, "target": entry.target, "files": list(files)},
+        "branch": entry.branch,
+    }
+    task = _task(town, entry, Purpose.CONFLICT, f"Resolve merge conflicts: {entry.bead.title}", text, context)
+    ledger.note(
+        entry.source or entry.bead, "conflict", ACTOR, text[:2000], task=task.pk, files=list(files), base=base
+    )
+
+
+def _hold(town: Town, entry_id: str, code: str, text: str) -> None:
+    queue.hold(entry_id, code, text)
+    entry = ReviewEntry.objects.select_related("bead", "source").get(pk=entry_id)
+    ledger.note(entry.bead, "held", ACTOR, text, code=code)
+    ledger.escalate(
+        town,
+        f"held:{entry_id}:{entry.attempts}",
+        f"Needs a person: {entry.bead.title}",
+        body=f"{text}\n\nBranch {entry.branch} for {entry.target}. When it is mended: mq retry {entry_id}",
+        severity="high",
+        about=entry.bead,
+        actor=ACTOR,
+    )
+
+
+def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
+    entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=action.entry)
+    queue.close(entry, action.state, action.reason, action.text, now=now, merge_sha=action.merge_sha)
+    source = entry.source
+    if action.state == "merged":
+        if source is not None:
+            already = action.reason == "already_merged"
+            resolution = Resolution.ALREADY_MERGED if already else Resolution.MERGED
+            ledger.move(
+                source,
+                source.status,
+                BeadStatus.CLOSED,
+                actor=ACTOR,
+                reason=action.text,
+                resolution=resolution,
+                merge_sha=action.merge_sha,
+                now=now,
+            )
+        if action.delete_branch and entry.branch.startswith("gt/"):
+            payload = {
+                "rig": entry.rig_id,
+                "branch": entry.branch,
+                "sha": entry.head_sha,
+                "target": entry.target,
+            }
+            _effect(town, "delete_branch", f"delete:{entry.rig_id}:{entry.branch}:{entry.pk}", payload, now)
+    elif source is not None and action.reason not in ("superseded", "cancelled"):
+        ledger.move(
+            source,
+            source.status,
+            BeadStatus.FAILED,
+            actor=ACTOR,
+            reason=f"its review entry failed: {action.text}",
+            resolution=Resolution.GAVE_UP,
+            now=now,
+        )
+
+
+def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> None:
+    branch = ConvoyBranch.objects.get(pk=branch_id)
+    ledger.ask_branch(branch, now)
+    kind = "create_branch" if create else "observe_branch"
+    payload = {"branch": branch_id, "asked_at": now.isoformat()}
+    _effect(town, kind, f"{kind}:{branch_id}:{now.isoformat()}", payload, now)
+
+
+def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:
+    convoy = Convoy.objects.select_related("bead", "rig").get(pk=convoy_id)
+    ledger.convoy_landed(convoy, sha, now)
+    mail.send(
+        town,
+        ACTOR,
+        "overseer",
+        f"Convoy landed: {convoy.bead.title}"[:300],
+        f"Landed on {convoy.rig.default_branch} as {sha}.",
+        kind="CONVOY_LANDED",
+        about=convoy.bead,
+    )
+    for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
+        payload = {
+            "rig": branch.rig_id,
+            "branch": branch.name,
+            "sha": branch.head_sha,
+            "target": branch.rig.default_branch,
+        }
+        _effect(town, "delete_branch", f"delete:{branch.rig_id}:{branch.name}", payload, now)

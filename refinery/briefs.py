@@ -1,0 +1,176 @@
+"""What a run is to do and what its agent is told: rows → order and brief. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agents.models import Run
+from beads import config as configs
+from beads.errors import LostRace
+from beads.lifecycle import Purpose
+from beads.models import Bead, Convoy, Rig
+from refinery.gates import say, steps_for
+from refinery.models import Candidate, GateResult, ReviewEntry
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run to be queued."""
+
+    rig: Rig
+    target: str
+    lane_convoy: Convoy | None
+    steps: list[dict[str, Any]]
+    brief: dict[str, Any]
+    lease: dict[str, int]
+
+
+def lane_convoy(entry: ReviewEntry) -> Convoy | None:
+    """The convoy whose own refinery serves the entry's lane; None for the rig refinery."""
+    own_lane = entry.kind == "change" and entry.target.startswith("convoy/")
+    return entry.convoy if own_lane else None
+
+
+def order(bead: Bead, purpose: str, start_sha: str) -> Order:
+    """The run for `bead`: a polecat's for issue beads, gates or a review for a merge request.
+
+    Raises LostRace when the config lost the command meanwhile.
+    """
+    assert bead.rig is not None
+    rig = bead.rig
+    config = configs.effective(bead.town.config, rig.config)
+    lease = {
+        "start_seconds": int(config.dispatch.start_deadline.total_seconds()),
+        "lease_seconds": int(config.dispatch.lease.total_seconds()),
+        "heartbeat_seconds": max(int(config.dispatch.heartbeat.total_seconds()), 1),
+    }
+    entry = _entry_of(bead)
+    target = entry.target if entry else _target(bead)
+    brief: dict[str, Any] = {
+        "kind": purpose,
+        "title": bead.title,
+        "body": bead.body,
+        "gates": [{"name": g.name, "run": g.run} for g in config.refinery.gates],
+    }
+    convoy = bead.convoy or (entry.convoy if entry else None)
+    if convoy is not None:
+        feature = target.startswith("convoy/")
+        brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
+    if purpose == "gates":
+        steps = steps_for(config.refinery.gates)
+    else:
+        agents = config.agents
+        command = agents.refinery if purpose in ("review", "resolve") else agents.polecat
+        if command is None:
+            raise LostRace(f"no command is configured for {purpose} any more")
+        steps = [{"name": "agent", "argv": list(command.command)}]
+    if entry is not None:
+        brief |= _review_context(entry, bead, purpose, start_sha)
+    brief |= _history(bead)
+    return Order(rig, target, lane_convoy(entry) if entry else None, steps, brief, lease)
+
+
+def _entry_of(bead: Bead) -> ReviewEntry | None:
+    """The entry that a merge-request bead is, or that a rework or conflict bead unblocks."""
+    key = bead.pk if bead.type == "merge_request" else bead.parent_id
+    found = ReviewEntry.objects.select_related("bead", "source", "convoy__bead", "rig").filter(pk=key)
+    return found.first() if key else None
+
+
+def _target(bead: Bead) -> str:
+    assert bead.rig is not None
+    if bead.convoy is not None:
+        branch = bead.convoy.branches.filter(rig=bead.rig).first()
+        if branch is not None:
+            return branch.name
+    return bead.rig.default_branch
+
+
+def _review_context(entry: ReviewEntry, bead: Bead, purpose: str, start_sha: str) -> dict[str, Any]:
+    candidate = entry.candidates.filter(build_no=entry.build_no).first()
+    context: dict[str, Any] = {
+        "fetch_branch": entry.branch,
+        "entry": {"id": entry.pk, "branch": entry.branch, "head": entry.head_sha, "target": entry.target},
+    }
+    if bead.purpose != Purpose.WORK:
+        context |= bead.context
+    if candidate is not None:
+        if purpose == "resolve":
+            context["conflict"] = {
+                "base_sha": candidate.base_sha,
+                "target": entry.target,
+                "files": candidate.files,
+            }
+        else:
+            context["candidate"] = {
+                "sha": candidate.sha,
+                "base": candidate.base_sha,
+                "tree": candidate.tree_sha,
+                "head": candidate.head_sha,
+                "source_title": entry.bead.title,
+            }
+            context["gate_results"] = gate_results(entry, candidate)
+    if purpose in ("review", "resolve", "gates") and entry.source is not None:
+        context["title"] = entry.source.title
+        context["body"] = entry.source.body
+    return context
+
+
+def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
+    """The latest result of each gate on the candidate's tree, as an agent sees it."""
+    latest: dict[str, GateResult] = {}
+    for result in GateResult.objects.filter(entry=entry, tree_sha=candidate.tree_sha).order_by("id"):
+        latest[result.gate] = result
+    return [
+        {
+            "gate": r.gate,
+            "outcome": r.outcome,
+            "say": say(r),
+            "output": r.output[-4000:],
+            "failures": r.failures,
+        }
+        for r in latest.values()
+    ]
+
+
+def _history(bead: Bead) -> dict[str, Any]:
+    last = Run.objects.filter(bead=bead).exclude(kind="gates").order_by("-created_at").first()
+    count = Run.objects.filter(bead=bead).exclude(kind="gates").count()
+    told: dict[str, Any] = {"attempt": count + 1}
+    if last is not None:
+        told["previous"] = {"run": last.pk, "reason": last.reason}
+        told["checkpoint"] = last.checkpoint
+    return told
+
+
+def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, Any]]:
+    """The text of a rework request and the context of its bead: what failed, file, line, what to do."""
+    candidate = entry.candidates.filter(build_no=entry.build_no).first()
+    lines = [f"{entry.bead.title}: branch {entry.branch} at {entry.head_sha[:12]} for {entry.target}."]
+    context: dict[str, Any] = {"branch": entry.branch}
+    if cause == "gates" and candidate is not None:
+        failed = [r for r in gate_results(entry, candidate) if r["outcome"] == "fail"]
+        items = []
+        for result in failed:
+            lines.append(f"\nGate {result['gate']!r} failed: {result['say']}")
+            for f in result["failures"]:
+                lines.append(f"- {f['file']}:{f['line']}: {f['text']}")
+                items.append(
+                    {"file": f["file"], "line": f["line"], "problem": f["text"] or "gate failed here"}
+                )
+            lines.append(f"\n{result['output'][-2000:]}")
+        context["rework"] = {"feedback": lines[1].strip() if len(lines) > 1 else "", "items": items}
+        context["gate_results"] = failed
+    else:
+        verdict = entry.verdicts.filter(head_sha=entry.head_sha, decision="request_changes").last()
+        feedback = verdict.feedback if verdict else ""
+        items = verdict.items if verdict else []
+        lines.append(f"\n{verdict.by if verdict else 'The reviewer'} asks for changes:\n{feedback}")
+        for item in items:
+            place = f"{item.get('file', '')}:{item['line']}" if item.get("line") else item.get("file", "")
+            hint = f" Suggestion: {item['suggestion']}" if item.get("suggestion") else ""
+            lines.append(f"- {place}: {item.get('problem', '')}{hint}")
+        context["rework"] = {"feedback": feedback, "items": items}
+    context["rework"]["round"] = number
+    return "\n".join(lines), context

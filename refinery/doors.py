@@ -1,0 +1,285 @@
+"""What people decide: one function each, shared by commands, pages and admin. Thin.
+
+Each refuses at once what can be refused, then records one fact with its actor, or makes a new row through the single
+writer. The tick carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from agents.gitcmd import GitFailed, check_branch, check_remote_url, redact
+from agents.models import LIVE_RUN, Run, RunState
+from beads import config as configs
+from beads import inbox, ledger
+from beads.errors import Conflict, Invalid, NotFound, Refused
+from beads.lifecycle import BeadStatus, BeadType, is_final
+from beads.models import Bead, Convoy, Escalation, Rig, Town
+from refinery import queue
+from refinery.effects import repo_of
+from refinery.git import Repo
+from refinery.models import ReviewEntry
+
+
+# -- towns and rigs -------------------------------------------------------------------------------------------------
+
+
+def pause(town: Town, reason: str, who: str) -> None:
+    """Stop dispatching in a town."""
+    with transaction.atomic():
+        ledger.pause_town(town, reason or f"paused by {who}")
+        inbox.wake(town)
+
+
+def resume(town: Town, who: str) -> None:
+    """Undo `pause`."""
+    with transaction.atomic():
+        ledger.resume_town(town)
+        inbox.wake(town)
+
+
+def park(rig: Rig, who: str) -> None:
+    """Stop dispatching in a rig."""
+    with transaction.atomic():
+        ledger.park_rig(rig)
+        inbox.wake(rig.town)
+
+
+def unpark(rig: Rig, who: str) -> None:
+    """Undo `park`."""
+    with transaction.atomic():
+        ledger.unpark_rig(rig)
+        inbox.wake(rig.town)
+
+
+def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, overrides: Mapping[str, Any]) -> Rig:
+    """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done."""
+    ledger.check_slug("rig", slug)
+    check_remote_url(url)
+    if branch is not None:
+        check_branch(branch, "default_branch")
+    town = Town.objects.filter(slug=town_slug or "main").first()
+    if town is None and town_slug not in (None, "main"):
+        raise NotFound(f"no town {town_slug}", details={"field": "town"})
+    found = configs.problems(configs.effective(town.config if town else {}, overrides))
+    if found:
+        raise Invalid(found[0], field="config")
+    if Rig.objects.filter(slug=slug).exists():
+        raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
+    branch = _look(url, branch)
+    with transaction.atomic():
+        town = town or ledger.create_town("main")
+        return ledger.create_rig(town, slug, url, branch, overrides)
+
+
+def _look(url: str, branch: str | None) -> str:
+    """The default branch, after having seen it on the remote."""
+    scratch = Repo.open_or_create(Path(settings.GASTOWN_HOME) / "repos" / "look.git")
+    try:
+        if branch is None:
+            named = scratch.default_branch(url)
+            for name in [named] if named else ["main", "master"]:
+                if scratch.ls_remote(url, name):
+                    return check_branch(name, "default_branch")
+            raise Invalid(f"remote {redact(url)} names no default branch: give --default-branch", field="default_branch")
+        if scratch.ls_remote(url, branch) is None:
+            raise Invalid(f"remote {redact(url)} has no branch {branch}", field="default_branch")
+    except GitFailed as error:
+        raise Refused(
+            f"remote_url {redact(url)} cannot be read: {error.message}", code=error.kind, details={"field": "remote_url"}
+        ) from error
+    return branch
+
+
+# -- beads and convoys ----------------------------------------------------------------------------------------------
+
+
+def sling(rig: Rig, title: str, *, body: str, priority: int, after: Sequence[Bead], who: str) -> Bead:
+    """One issue bead, dispatched when it is ready."""
+    with transaction.atomic():
+        for blocker in after:
+            if blocker.town_id != rig.town_id:
+                raise Invalid(f"{blocker.pk} belongs to another town", field="after")
+        bead = ledger.create_bead(rig.town, rig, title, body=body, priority=priority, after=after, actor=who)
+        inbox.wake(rig.town)
+    return bead
+
+
+def cancel_bead(bead: Bead, reason: str, who: str) -> None:
+    """Ask for a bead's end."""
+    if is_final(bead.status):
+        raise Conflict(f"{bead.pk} is {bead.status} already")
+    if bead.type != BeadType.ISSUE:
+        raise Conflict(f"{bead.pk} is a {bead.type}: use the command for those")
+    inbox.record(bead.town, "bead.cancel", bead.pk, {"reason": reason}, actor=who)
+
+
+def retry_bead(bead: Bead, who: str) -> None:
+    """Bring a failed bead back."""
+    if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:
+        raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
+    inbox.record(bead.town, "bead.retry", bead.pk, {}, actor=who)
+
+
+def create_convoy(
+    rig: Rig, title: str, mode: str | None, plan: Sequence[Mapping[str, Any]], *, staged: bool | None, who: str
+) -> tuple[Convoy, bool]:
+    """Make a convoy from a checked plan; returns it and whether it stays staged."""
+    config = configs.effective(rig.town.config, rig.config).convoy
+    staged = config.staged if staged is None else staged
+    if not staged and rig.parked_at is not None:
+        raise Conflict(f"rig {rig.slug} is parked: unpark it, or give --staged")
+    with transaction.atomic():
+        convoy = ledger.create_convoy(rig, title, mode or config.merge_mode, plan, actor=who)
+        if not staged:
+            start_convoy(convoy, who)
+    return convoy, staged
+
+
+def start_convoy(convoy: Convoy, who: str) -> None:
+    """Let a staged convoy's beads be dispatched."""
+    if convoy.started_at is not None:
+        raise Conflict(f"convoy {convoy.pk} was started before")
+    if convoy.rig.parked_at is not None:
+        raise Conflict(f"rig {convoy.rig.slug} is parked: the convoy stays staged")
+    inbox.record(convoy.bead.town, "convoy.start", convoy.pk, {}, actor=who)
+
+
+def close_convoy(convoy: Convoy, who: str) -> None:
+    """Close a convoy midway: runs are stopped, entries cancelled, its branch kept."""
+    if is_final(convoy.bead.status):
+        raise Conflict(f"convoy {convoy.pk} is {convoy.bead.status} already")
+    inbox.record(convoy.bead.town, "convoy.close", convoy.pk, {}, actor=who)
+
+
+def retry_convoy(convoy: Convoy, who: str) -> None:
+    """Retry a convoy's failed beads, or its failed landing."""
+    failed = convoy.beads.filter(status=BeadStatus.FAILED).exists()
+    if convoy.bead.status == BeadStatus.CLOSED or not (failed or convoy.bead.status == BeadStatus.FAILED):
+        raise Conflict(f"convoy {convoy.pk} has nothing that failed")
+    inbox.record(convoy.bead.town, "convoy.retry", convoy.pk, {}, actor=who)
+
+
+# -- review entries -------------------------------------------------------------------------------------------------
+
+
+def submit(
+    rig: Rig, branch: str, target: str | None, title: str | None, bead: Bead | None, priority: int, who: str
+) -> tuple[ReviewEntry, bool]:
+    """Enqueue an existing remote branch; returns the entry and whether it is new."""
+    branch = check_branch(branch, "branch")
+    target = check_branch(target or rig.default_branch, "target")
+    if branch == target:
+        raise Invalid("branch and target are the same", field="branch")
+    if not 0 <= priority <= 4:
+        raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    found = configs.problems(configs.effective(rig.town.config, rig.config))
+    if found:
+        raise Invalid(found[0], field="config")
+    if bead is not None:
+        if bead.type != BeadType.ISSUE or bead.rig_id != rig.pk:
+            raise Invalid(f"{bead.pk} is not an issue of rig {rig.slug}", field="bead")
+        if is_final(bead.status):
+            raise Conflict(f"{bead.pk} is {bead.status} already")
+        if Run.objects.filter(LIVE_RUN, bead=bead).exists():
+            raise Conflict(f"{bead.pk} is being worked on by an agent")
+    try:
+        repo = repo_of(rig)
+        head = repo.ls_remote(rig.remote_url, branch)
+        if head is None:
+            raise Invalid(f"rig {rig.slug} has no branch {branch} on its remote", field="branch")
+        if repo.ls_remote(rig.remote_url, target) is None:
+            raise Invalid(f"rig {rig.slug} has no branch {target} on its remote", field="target")
+        repo.fetch_sha(rig.remote_url, head, branch)
+        title = title or (bead.title if bead else repo.subject(head)) or f"Merge {branch}"
+    except GitFailed as error:
+        message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
+        raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error
+    with transaction.atomic():
+        made = queue.submit(
+            rig,
+            branch=branch,
+            head=head,
+            target=target,
+            title=title[:300].strip() or branch,
+            author=who,
+            priority=priority,
+            source=bead,
+        )
+        inbox.wake(rig.town)
+    return made
+
+
+def _active(entry: ReviewEntry) -> None:
+    if entry.state != "active":
+        raise Conflict(f"{entry.pk} is {entry.state} ({entry.reason})")
+
+
+def approve(entry: ReviewEntry, who: str, *, head: str | None = None, merge_now: bool = True) -> None:
+    """A person's approval, of exactly the head they saw."""
+    _active(entry)
+    _record_verdict(entry, who, head, {"decision": "approve", "merge_now": merge_now})
+
+
+def request_changes(
+    entry: ReviewEntry, who: str, feedback: str, *, items: Sequence[Mapping[str, Any]] = (), head: str | None = None
+) -> None:
+    """A person sends the change back."""
+    _active(entry)
+    feedback = ledger.check_text("body", feedback, 64 * 1024, required=True)
+    told = {"decision": "request_changes", "feedback": feedback, "items": [dict(i) for i in items]}
+    _record_verdict(entry, who, head, told)
+
+
+def _record_verdict(entry: ReviewEntry, who: str, head: str | None, told: dict[str, Any]) -> None:
+    if head is not None and (len(head) < 7 or not entry.head_sha.startswith(head)):
+        raise Conflict(
+            f"the head moved: it is {entry.head_sha[:12]}, not {head[:12]}", details={"head": entry.head_sha}
+        )
+    inbox.record(entry.rig.town, "entry.verdict", entry.pk, {"head": entry.head_sha, **told}, actor=who)
+
+
+def reject(entry: ReviewEntry, reason: str, who: str) -> None:
+    """Take an entry out of the queue for good."""
+    _active(entry)
+    reason = ledger.check_text("reason", reason, 2000, required=True)
+    inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
+
+
+def retry_entry(entry: ReviewEntry, who: str) -> None:
+    """Clear an entry's hold, or bring a failed one back."""
+    if entry.state == "merged":
+        raise Conflict(f"{entry.pk} is merged")
+    if entry.state == "active" and not entry.held:
+        raise Conflict(f"{entry.pk} is not held: there is nothing to retry")
+    inbox.record(entry.rig.town, "entry.retry", entry.pk, {}, actor=who)
+
+
+# -- runs and escalations -------------------------------------------------------------------------------------------
+
+
+def stop_run(run: Run, reason: str, who: str) -> None:
+    """Ask a live run to stop."""
+    if run.state == RunState.ENDED:
+        raise Conflict(f"{run.pk} has ended")
+    inbox.record(run.town, "run.stop", run.pk, {"reason": reason or f"stopped by {who}"}, actor=who)
+
+
+def acknowledge(escalation: Escalation, who: str) -> None:
+    """A person has seen it."""
+    if escalation.closed_at is not None:
+        raise Conflict(f"{escalation.pk} is closed")
+    inbox.record(escalation.town, "escalation.ack", escalation.pk, {}, actor=who)
+
+
+def close_escalation(escalation: Escalation, who: str, reason: str = "") -> None:
+    """It needs nobody any more."""
+    if escalation.closed_at is not None:
+        raise Conflict(f"{escalation.pk} is closed")
+    inbox.record(escalation.town, "escalation.close", escalation.pk, {"reason": reason}, actor=who)
+

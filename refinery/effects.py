@@ -1,0 +1,230 @@
+"""Effects: what the plan wants done outside the database. Each handler looks before it acts.
+
+At least once, under a deterministic key: a second run finds the work done and reports the same result. The result
+is a fact, recorded in the transaction that marks the effect done. What could not be asked is tried again later
+(unknown never means fine); what was refused for good is reported as `effect.failed`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from agents.models import Run
+from beads import config as configs
+from beads import inbox, outbox
+from beads.errors import Disposition, GastownError
+from beads.models import ConvoyBranch, Effect, Rig
+from refinery import git, queue
+from refinery.models import Landing, ReviewEntry, Verdict
+
+log = structlog.get_logger(__name__)
+STRUGGLING = 5
+COMMITTER = ("Gastown Refinery", "refinery@gastown.invalid")
+
+Result = tuple[str, str, dict[str, Any]]  # fact kind, subject, payload
+
+
+def repo_of(rig: Rig) -> git.Repo:
+    """The rig's bare mirror, made when missing."""
+    return git.Repo.open_or_create(Path(settings.GASTOWN_HOME) / "repos" / f"{rig.pk}.git")
+
+
+def run_effect(effect_id: int) -> str:
+    """Run one effect if it is pending and nobody else has it; returns what came of it, for the log."""
+    with outbox.holding(effect_id) as effect:
+        if effect is None:
+            return "skipped"
+        handler = HANDLERS.get(effect.kind)
+        try:
+            if handler is None:
+                raise GastownError(f"unknown kind of effect {effect.kind!r}")
+            result = handler(effect.payload)
+        except Exception as error:
+            return _failed(effect, error)
+        now = timezone.now()
+        with transaction.atomic():
+            outbox.succeed(effect, now)
+            if result is not None:
+                kind, subject, payload = result
+                inbox.record(
+                    effect.town, kind, subject, payload, actor="executor", dedupe_key=f"effect:{effect.pk}"
+                )
+        return "done"
+
+
+def _failed(effect: Effect, error: Exception) -> str:
+    """Try again later, or report the failure: the error's disposition decides; bugs count as permanent."""
+    now = timezone.now()
+    message = f"{error}" if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
+    again = isinstance(error, GastownError) and error.disposition != Disposition.PERMANENT
+    told = {"kind": effect.kind, "key": effect.key, "error": message, "payload": effect.payload}
+    log.warning("effect.failed", effect=effect.key, attempts=effect.attempts, again=again, error=message)
+    with transaction.atomic():
+        if again:
+            outbox.retry_later(effect, now, message)
+            if effect.attempts == STRUGGLING:
+                inbox.record(
+                    effect.town,
+                    "effect.struggling",
+                    effect.key[:100],
+                    told,
+                    dedupe_key=f"struggling:{effect.pk}",
+                )
+            return "retry"
+        outbox.give_up(effect, now, message)
+        inbox.record(
+            effect.town,
+            "effect.failed",
+            effect.key[:100],
+            told,
+            dedupe_key=f"gave-up:{effect.pk}:{effect.attempts}",
+        )
+    return "failed"
+
+
+# -- handlers ---------------------------------------------------------------------
+
+
+def _build(payload: Mapping[str, Any]) -> Result | None:
+    """Build the candidate of one entry on the target's present head."""
+    entry = ReviewEntry.objects.select_related("rig__town", "bead", "source").get(pk=payload["entry"])
+    if entry.state != "active" or entry.build_no != payload["build_no"]:
+        return None
+    rig = entry.rig
+    config = configs.effective(rig.town.config, rig.config).refinery
+    repo = repo_of(rig)
+    head = payload["head"]
+    repo.fetch_sha(rig.remote_url, head, entry.branch)
+    base = repo.fetch_branch(rig.remote_url, entry.target)
+    method = str(config.merge_method)
+    if entry.kind == "landing" and method == "squash":
+        method = "merge"  # the beads were squashed one by one: landing keeps their commits
+    spec = git.CandidateSpec(
+        head=head,
+        base=base,
+        method=method,
+        title=_title(entry),
+        body=_body(entry),
+        trailers=_trailers(entry, head, reviewed=config.code_review),
+        committer=COMMITTER,
+        date=int(payload["date"]),
+    )
+    built = repo.build_candidate(spec)
+    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base}
+    match built:
+        case git.Built(sha=sha, tree=tree):
+            told |= {"result": "built", "sha": sha, "tree": tree}
+        case git.ConflictFound(files=files):
+            told |= {"result": "conflict", "files": list(files)}
+        case git.AlreadyMerged():
+            told |= {"result": "already_merged"}
+        case git.NothingToMerge():
+            told |= {"result": "empty"}
+    return "candidate.built", entry.pk, told
+
+
+def _title(entry: ReviewEntry) -> str:
+    return " ".join(entry.bead.title.split())
+
+
+def _body(entry: ReviewEntry) -> str:
+    run = Run.objects.filter(bead=entry.source, head_sha=entry.head_sha).exclude(summary="").last()
+    return run.summary.strip()[:4000] if entry.source and run else ""
+
+
+def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[str, str]]:
+    """`Reviewed-by` names who has approved this head, and the refinery whose approval landing still needs."""
+    names = list(
+        Verdict.objects.filter(entry=entry, head_sha=head, decision="approve").values_list("by", flat=True)
+    )
+    if reviewed and not names:
+        from agents.roster import refinery_for
+        from refinery.briefs import lane_convoy
+
+        names = [refinery_for(entry.rig, lane_convoy(entry)).name]
+    trailers = [("Bead", entry.source_id or entry.convoy_id or entry.pk), ("Merge-Request", entry.pk)]
+    return trailers + [("Reviewed-by", name) for name in dict.fromkeys(names)]
+
+
+def _land(payload: Mapping[str, Any]) -> Result | None:
+    """Push the candidate of one landing, and say what git shows afterwards."""
+    landing = Landing.objects.select_related("entry", "candidate", "rig").get(pk=payload["landing"])
+    entry, candidate, rig = landing.entry, landing.candidate, landing.rig
+    repo = repo_of(rig)
+    subject = str(landing.pk)
+    if not queue.begin_push(landing.pk):
+        return None
+    # A crash may lie behind us: what is on the remote counts, not what we remember.
+    target = repo.fetch_branch(rig.remote_url, landing.target)
+    if not repo.is_ancestor(candidate.sha, target):
+        head = repo.ls_remote(rig.remote_url, entry.branch)
+        if head is None:
+            message = f"branch {entry.branch} no longer exists on the remote"
+            return "landing.concluded", subject, {"state": "refused", "message": message}
+        if head != candidate.head_sha:
+            message = f"branch {entry.branch} moved from {candidate.head_sha[:12]} to {head[:12]}"
+            return "landing.concluded", subject, {"state": "head_moved", "message": message, "head": head}
+    landed = repo.land(rig.remote_url, landing.target, landing.expected_sha, candidate.sha)
+    match landed:
+        case git.Landed():
+            message = f"landed on {landing.target} as {candidate.sha[:12]}"
+            return "landing.concluded", subject, {"state": "landed", "message": message}
+        case git.TargetMoved(actual=actual):
+            message = f"{landing.target} moved to {actual[:12]} before the push"
+            return "landing.concluded", subject, {"state": "moved", "message": message}
+        case git.PushRefused(message=message):
+            return "landing.concluded", subject, {"state": "refused", "message": message}
+
+
+def _create_branch(payload: Mapping[str, Any]) -> Result | None:
+    """Cut a convoy's feature branch from the default branch, once."""
+    branch = ConvoyBranch.objects.select_related("rig").get(pk=payload["branch"])
+    repo = repo_of(branch.rig)
+    base = repo.fetch_branch(branch.rig.remote_url, branch.rig.default_branch)
+    sha = repo.create_branch(branch.rig.remote_url, branch.name, base)
+    return "branch.seen", str(branch.pk), {"sha": sha, "asked_at": payload["asked_at"]}
+
+
+def _observe_branch(payload: Mapping[str, Any]) -> Result | None:
+    """Look where a convoy's feature branch stands; an empty SHA says the remote has no such branch."""
+    branch = ConvoyBranch.objects.select_related("rig").get(pk=payload["branch"])
+    sha = repo_of(branch.rig).ls_remote(branch.rig.remote_url, branch.name)
+    return "branch.seen", str(branch.pk), {"sha": sha or "", "asked_at": payload["asked_at"]}
+
+
+def _delete_branch(payload: Mapping[str, Any]) -> Result | None:
+    """Delete a branch whose change the target is seen to contain; keep it when it moved or when it does not."""
+    rig = Rig.objects.get(pk=payload["rig"])
+    repo_of(rig).delete_branch(rig.remote_url, payload["branch"], payload["sha"])
+    return None
+
+
+def _publish(payload: Mapping[str, Any]) -> Result | None:
+    """Push what a run's shim had to keep local."""
+    run = Run.objects.select_related("rig").get(pk=payload["run"])
+    if run.head_sha and run.branch:
+        repo_of(run.rig).create_branch(run.rig.remote_url, run.branch, run.head_sha)
+    return "run.published", run.pk, {}
+
+
+HANDLERS: dict[str, Callable[[Mapping[str, Any]], Result | None]] = {
+    "build": _build,
+    "land": _land,
+    "create_branch": _create_branch,
+    "observe_branch": _observe_branch,
+    "delete_branch": _delete_branch,
+    "publish": _publish,
+}
+
+
+def sweep(now: dt.datetime | None = None) -> int:
+    """Hand over again what is due and lies about; see `beads.outbox.sweep`."""
+    return outbox.sweep(now or timezone.now())

@@ -1,0 +1,110 @@
+"""The only writer of gate results, and the rule that tells *fail* from *error*.
+
+Exit 0 passes. 126, 127, a signal, a time-out or a step that never ran to its end is an *error* of the gate or its
+host: never merged past, never blamed on the author. Anything else is a *fail*.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from beads.config import Gate
+
+from agents.models import Run
+from refinery.models import Candidate, GateResult
+
+_FILE_LINE = re.compile(
+    r"(?:^|[\s\"'(])(?:\./)?(?P<file>(?!https?://)[\w][\w./+-]{0,200}\.\w{1,8})"
+    r"(?:\"?, line |:)(?P<line>\d{1,7})(?::\d+)?(?P<text>[^\n]{0,300})"
+)
+MAX_FAILURES = 20
+
+
+def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
+    """`pass`, `fail` or `error` (source: the contract, section Config)."""
+    if timed_out or signal or exit_code is None or exit_code in (126, 127):
+        return "error"
+    return "pass" if exit_code == 0 else "fail"
+
+
+def first_failures(output: str) -> list[dict[str, Any]]:
+    """`file:line` mentions in a gate's output, first ones first, each place once."""
+    found: list[dict[str, Any]] = []
+    seen: set[tuple[str, int]] = set()
+    for match in _FILE_LINE.finditer(output):
+        place = (match["file"], int(match["line"]))
+        if place not in seen:
+            seen.add(place)
+            text = match["text"].strip(" :)\"'")
+            found.append({"file": place[0], "line": place[1], "text": text})
+        if len(found) >= MAX_FAILURES:
+            break
+    return found
+
+
+def steps_for(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
+    """The run's steps that execute these gates, in order."""
+    return [
+        {
+            "name": gate.name,
+            "run": gate.run,
+            "timeout": gate.timeout.total_seconds(),
+            "retries": gate.retries,
+            "network": gate.network,
+        }
+        for gate in gates
+    ]
+
+
+def record(run: Run, candidate: Candidate) -> int:
+    """Observation: write the results of a gates run for its candidate's tree; returns how many."""
+    commands = {step["name"]: step.get("run", "") for step in run.steps}
+    results = [_result(run, candidate, step, commands) for step in run.step_results]
+    GateResult.objects.bulk_create(results, ignore_conflicts=True)
+    return len(results)
+
+
+def _result(
+    run: Run, candidate: Candidate, step: Mapping[str, Any], commands: Mapping[str, str]
+) -> GateResult:
+    raw = step.get("outcome_raw") or {}
+    exit_code, signal = raw.get("exit_code"), raw.get("signal")
+    timed_out = bool(raw.get("timed_out"))
+    output = str(step.get("output") or "")
+    outcome = classify(exit_code, signal, timed_out)
+    return GateResult(
+        entry_id=candidate.entry_id,
+        candidate=candidate,
+        run=run,
+        tree_sha=candidate.tree_sha,
+        gate=str(step.get("name"))[:200],
+        command=commands.get(str(step.get("name")), ""),
+        outcome=outcome,
+        exit_code=exit_code,
+        signal=signal,
+        timed_out=timed_out,
+        duration_ms=int(step.get("duration_ms") or 0),
+        output=output[-16384:],
+        failures=first_failures(output) if outcome == "fail" else [],
+        sandbox=run.sandbox,
+    )
+
+
+def say(result: GateResult) -> str:
+    """One line for a person: how the gate ended, and where it first failed."""
+    if result.timed_out:
+        how = "timed out"
+    elif result.signal:
+        how = f"killed by signal {result.signal}"
+    else:
+        how = f"exit {result.exit_code}"
+        if result.exit_code == 127:
+            how += " (command not found)"
+        elif result.exit_code == 126:
+            how += " (command cannot be executed)"
+    if result.failures:
+        first = result.failures[0]
+        how += f", first at {first['file']}:{first['line']} {first['text']}".rstrip()
+    return how

@@ -1,0 +1,362 @@
+"""Git as the refinery needs it: a bare mirror per rig, candidates built without a worktree, landing by lease.
+
+With `agents.gitcmd` the only modules that run git. Objects are read through GitPython; all that writes is fixed
+plumbing over resolved object ids. Answers are typed; *unknown* (the remote could not be asked) always raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import git as gitpython
+
+from agents import gitcmd
+from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
+from beads.errors import GastownError
+
+
+@dataclass(frozen=True)
+class CandidateSpec:
+    """What to build. The same spec gives the same commit: committer and `date` (Unix seconds) are inputs."""
+
+    head: str
+    base: str
+    method: str
+    title: str
+    committer: tuple[str, str]
+    date: int
+    body: str = ""
+    trailers: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Built:
+    """The candidate: its commit, tree and the base it stands on."""
+
+    sha: str
+    tree: str
+    base: str
+    head: str
+
+
+@dataclass(frozen=True)
+class ConflictFound:
+    """It does not merge: these paths conflict."""
+
+    files: tuple[str, ...]
+    base: str
+    head: str
+
+
+@dataclass(frozen=True)
+class AlreadyMerged:
+    """The base contains the head."""
+
+    base: str
+    head: str
+
+
+@dataclass(frozen=True)
+class NothingToMerge:
+    """Merging changes no file."""
+
+    base: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Landed:
+    """The remote's target contains the candidate."""
+
+    target: str
+
+
+@dataclass(frozen=True)
+class TargetMoved:
+    """The target was not where it was expected; nothing was pushed."""
+
+    actual: str
+
+
+@dataclass(frozen=True)
+class PushRefused:
+    """The remote refused (a hook, a protected branch); nothing was pushed."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class ChangedFile:
+    """One file of a diff: status letter, path, and the old path of a rename."""
+
+    status: str
+    path: str
+    old_path: str = ""
+
+
+class Repo:
+    """A bare repository that mirrors what the refinery needs of a rig's remote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open_or_create(cls, path: Path) -> Repo:
+        """Open the repository at `path`, making it when missing."""
+        if not (path / "HEAD").exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            run_git(["init", "--quiet", "--bare", "--template=", str(path)], cwd=path.parent)
+        return cls(path)
+
+    def _git(self, *args: str, input: bytes | None = None, timeout: float = gitcmd.TIMEOUT) -> str:
+        return run_git(args, cwd=self.path, input=input, timeout=timeout).text
+
+    # -- the remote --
+
+    def ls_remote(self, url: str, branch: str) -> str | None:
+        """The branch's head on the remote; None only when the remote answered that it has no such branch."""
+        ref = f"refs/heads/{check_branch(branch)}"
+        result = run_git(["ls-remote", "--end-of-options", url, ref], cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        for line in result.text.splitlines():
+            sha, _, name = line.partition("\t")
+            if name == ref:
+                return check_sha(sha)
+        return None
+
+    def default_branch(self, url: str) -> str | None:
+        """The branch that the remote's HEAD names, or None when it names none."""
+        arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
+        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        for line in result.text.splitlines():
+            if line.startswith("ref: refs/heads/"):
+                return line.removeprefix("ref: refs/heads/").partition("\t")[0]
+        return None
+
+    def fetch_branch(self, url: str, branch: str) -> str:
+        """Fetch a branch of the remote and return its commit."""
+        return gitcmd.fetch(self.path, url, check_branch(branch))
+
+    def fetch_sha(self, url: str, sha: str, branch: str) -> None:
+        """Have the commit `sha`: from here, by its id, or through the branch it was on. Raises GitFailed."""
+        if gitcmd.has_object(self.path, sha):
+            return
+        try:
+            gitcmd.fetch(self.path, url, check_sha(sha))
+        except GitFailed as error:
+            if error.kind not in ("missing_ref", "other"):
+                raise
+            gitcmd.fetch(self.path, url, check_branch(branch))
+        if not gitcmd.has_object(self.path, sha):
+            raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
+
+    # -- questions --
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """True when `new` contains `old`. Raises GitFailed when either is unknown."""
+        arguments = ["merge-base", "--is-ancestor", check_sha(old), check_sha(new)]
+        result = run_git(arguments, cwd=self.path, check=False)
+        if result.returncode in (0, 1):
+            return result.returncode == 0
+        raise gitcmd.failure("merge-base", result)
+
+    def merge_base(self, a: str, b: str) -> str | None:
+        """The best common ancestor, or None for unrelated histories."""
+        result = run_git(["merge-base", check_sha(a), check_sha(b)], cwd=self.path, check=False)
+        if result.returncode > 1:
+            raise gitcmd.failure("merge-base", result)
+        return result.text or None
+
+    # -- candidates --
+
+    def build_candidate(self, spec: CandidateSpec) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
+        """Build the exact commit that gates test and landing pushes, without a worktree."""
+        base, head, base_tree = self._resolve(spec.base, spec.head)
+        if self.is_ancestor(head, base):
+            return AlreadyMerged(base, head)
+        if spec.method == "rebase":
+            return self._rebase(spec, base, head, base_tree)
+        merged = self._merge_tree(base, head)
+        if isinstance(merged, tuple):
+            return ConflictFound(merged, base, head)
+        if merged == base_tree:
+            return NothingToMerge(base, head)
+        parents = [base, head] if spec.method == "merge" else [base]
+        author = None if spec.method == "merge" else self._author(base, head)
+        sha = self._commit(merged, parents, _message(spec), spec, author)
+        gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
+        return Built(sha, merged, base, head)
+
+    def _resolve(self, base: str, head: str) -> tuple[str, str, str]:
+        """Both commits and the base's tree, resolved first: to merge-tree a bad ref and a conflict look alike."""
+        wanted = f"{check_sha(base)}^{{commit}}\n{check_sha(head)}^{{commit}}\n{base}^{{tree}}\n"
+        lines = self._git("cat-file", "--batch-check=%(objectname)", input=wanted.encode()).splitlines()
+        if len(lines) != 3 or any(not gitcmd.SHA.fullmatch(line) for line in lines):
+            raise GitFailed(f"cannot resolve {base[:12]} and {head[:12]}", kind="missing_ref")
+        return lines[0], lines[1], lines[2]
+
+    def _merge_tree(self, ours: str, theirs: str) -> str | tuple[str, ...]:
+        """The merged tree, or the conflicting paths. Judged by the leading tree id, not by the exit code alone."""
+        arguments = ["merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", ours, theirs]
+        result = run_git(arguments, cwd=self.path, check=False)
+        tree, *files = result.stdout.decode("utf-8", "surrogateescape").rstrip("\0").split("\0")
+        if result.returncode not in (0, 1) or not gitcmd.SHA.fullmatch(tree):
+            raise gitcmd.failure("merge-tree", result)
+        if result.returncode == 0:
+            return tree
+        names = dict.fromkeys(f.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for f in files if f)
+        return tuple(names) or ("(no path named)",)
+
+    def _rebase(
+        self, spec: CandidateSpec, base: str, head: str, base_tree: str
+    ) -> Built | ConflictFound | NothingToMerge:
+        """Replay each commit onto the base. git 2.39 knows no --merge-base here, so a commit is replayed by merging
+        it with a stand-in for what came before: the same tree, with the original parent as its parent."""
+        tip, tip_tree = base, base_tree
+        arguments = ["rev-list", "--reverse", "--topo-order", "--no-merges", f"{base}..{head}"]
+        for commit in self._git(*arguments).split():
+            parent = self._git("rev-parse", "--verify", f"{commit}^")
+            stand_in = self._commit(tip_tree, [parent], "stand-in\n", spec, None)
+            merged = self._merge_tree(stand_in, commit)
+            if isinstance(merged, tuple):
+                return ConflictFound(merged, base, head)
+            if merged == tip_tree:
+                continue
+            text = self._git("show", "-s", "--format=%B", commit)
+            tip = self._commit(merged, [tip], _with_trailers(text, spec.trailers), spec, self._author_of(commit))
+            tip_tree = merged
+        if tip_tree == base_tree:
+            return NothingToMerge(base, head)
+        gitcmd.pin(self.path, f"refs/gastown/candidates/{tip}", tip)
+        return Built(tip, tip_tree, base, head)
+
+    def _author(self, base: str, head: str) -> tuple[str, str, str] | None:
+        """The author of the change: that of its first own commit."""
+        arguments = ["log", "--reverse", "--no-merges", "--format=%an%x00%ae%x00%at", f"{base}..{head}"]
+        first = self._git(*arguments).splitlines()[:1]
+        parts = first[0].split("\0") if first else []
+        return (parts[0], parts[1], parts[2]) if len(parts) == 3 else None
+
+    def _author_of(self, commit: str) -> tuple[str, str, str]:
+        name, mail, when = self._git("show", "-s", "--format=%an%x00%ae%x00%at", commit).split("\0")
+        return name, mail, when
+
+    def _commit(
+        self, tree: str, parents: Sequence[str], message: str, spec: CandidateSpec, author: tuple[str, str, str] | None
+    ) -> str:
+        name, mail, when = author or (*spec.committer, str(spec.date))
+        env = {
+            "GIT_AUTHOR_NAME": name or "unknown",
+            "GIT_AUTHOR_EMAIL": mail,
+            "GIT_AUTHOR_DATE": f"@{when} +0000",
+            "GIT_COMMITTER_NAME": spec.committer[0],
+            "GIT_COMMITTER_EMAIL": spec.committer[1],
+            "GIT_COMMITTER_DATE": f"@{spec.date} +0000",
+        }
+        arguments = ["commit-tree", tree, *(word for parent in parents for word in ("-p", parent))]
+        return run_git(arguments, cwd=self.path, env=env, input=message.encode()).text
+
+    # -- landing --
+
+    def land(self, url: str, target: str, expected: str, candidate: str) -> Landed | TargetMoved | PushRefused:
+        """Push `candidate` onto `target` if that is still at `expected`; never forced.
+
+        Looks first and looks again after any push: what the remote holds is the answer. Raises when it cannot be
+        asked, for then nothing is known.
+        """
+        if not self.is_ancestor(expected, candidate):
+            raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
+        ref = f"refs/heads/{check_branch(target)}"
+        actual = self.fetch_branch(url, target)
+        if self.is_ancestor(candidate, actual):
+            return Landed(actual)
+        if actual != expected:
+            return TargetMoved(actual)
+        lease = f"--force-with-lease={ref}:{expected}"
+        arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
+        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
+        actual = self.fetch_branch(url, target)
+        if self.is_ancestor(candidate, actual):
+            return Landed(actual)
+        error = gitcmd.failure("push", result)
+        if actual != expected:
+            return TargetMoved(actual)
+        if result.returncode and error.kind in ("rejected", "other", "stale_lease", "auth"):
+            return PushRefused(_refusal(result.stderr) or error.message)
+        raise error
+
+    def create_branch(self, url: str, branch: str, sha: str) -> str:
+        """Make `branch` at `sha`; when it exists, return where it is."""
+        found = self.ls_remote(url, branch)
+        if found is None:
+            try:
+                gitcmd.publish(self.path, url, sha, branch)
+            except GitFailed:
+                found = self.ls_remote(url, branch)
+                if found is None:
+                    raise
+        return found or sha
+
+    def delete_branch(self, url: str, branch: str, expected: str) -> bool:
+        """Delete `branch` if it still is at `expected`; True when it is gone."""
+        ref = f"refs/heads/{check_branch(branch)}"
+        found = self.ls_remote(url, branch)
+        if found is None:
+            return True
+        if found != expected:
+            return False
+        lease = f"--force-with-lease={ref}:{check_sha(expected)}"
+        arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
+        run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        return True
+
+    # -- reading, for pages --
+
+    def subject(self, sha: str) -> str:
+        """The first line of a commit's message."""
+        summary = gitpython.Repo(self.path).commit(check_sha(sha)).summary
+        return summary if isinstance(summary, str) else bytes(summary).decode("utf-8", "replace")
+
+    def commits_between(self, base: str, head: str, limit: int = 200) -> list[gitpython.Commit]:
+        """The commits of `base..head`, newest first."""
+        span = f"{check_sha(base)}..{check_sha(head)}"
+        return list(gitpython.Repo(self.path).iter_commits(span, max_count=limit))
+
+    def changed_files(self, base: str, sha: str) -> list[ChangedFile]:
+        """What a diff touches."""
+        arguments = ["diff-tree", "-r", "-M", "-z", "--name-status", check_sha(base), check_sha(sha)]
+        words = run_git(arguments, cwd=self.path).stdout.decode("utf-8", "replace").rstrip("\0").split("\0")
+        found, index = [], 0
+        while index + 1 < len(words):
+            status = words[index][:1]
+            if status in ("R", "C"):
+                found.append(ChangedFile(status, words[index + 2], words[index + 1]))
+                index += 3
+            else:
+                found.append(ChangedFile(status, words[index + 1]))
+                index += 2
+        return found
+
+    def diff(self, base: str, sha: str, limit: int = 400_000) -> tuple[str, bool]:
+        """The unified diff, at most `limit` bytes of it, and whether it was cut."""
+        arguments = ["diff-tree", "-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", check_sha(base)]
+        out = run_git([*arguments, check_sha(sha)], cwd=self.path).stdout
+        return out[:limit].decode("utf-8", "replace"), len(out) > limit
+
+
+def _message(spec: CandidateSpec) -> str:
+    text = spec.title if not spec.body else f"{spec.title}\n\n{spec.body}"
+    return _with_trailers(text, spec.trailers)
+
+
+def _with_trailers(text: str, trailers: Sequence[tuple[str, str]]) -> str:
+    lines = "\n".join(f"{key}: {' '.join(value.split())}" for key, value in trailers)
+    return f"{text.strip()}\n\n{lines}\n" if lines else f"{text.strip()}\n"
+
+
+def _refusal(stderr: str) -> str:
+    """What the remote said when it refused."""
+    said = [line.removeprefix("remote:").strip() for line in gitcmd.redact(stderr).splitlines()]
+    telling = [line for line in said if line and not line.startswith(("To ", "error: failed to push"))]
+    return "; ".join(telling)[:500]

@@ -1,0 +1,93 @@
+"""`convoy create|start|status|list|close|retry`"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from beads import plans
+from beads.errors import NotFound
+from beads.models import Convoy
+from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
+from refinery import doors, shows
+from refinery.files import read_text
+
+
+def convoy_of(key: str) -> Convoy:
+    """A convoy by id."""
+    found = Convoy.objects.select_related("bead__town", "rig__town").filter(pk=key).first()
+    if found is None:
+        raise NotFound(f"no convoy {key}", details={"field": "id"})
+    return found
+
+
+class Command(GastownCommand):
+    help = "Convoys: batches of beads."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Verbs."""
+        verbs = self.subcommands(parser)
+        create = self.sub(verbs, "create", self.create, "make a convoy from a plan; prints its id")
+        create.add_argument("rig")
+        create.add_argument("--title", required=True)
+        create.add_argument("--file", metavar="PLAN.toml", required=True)
+        create.add_argument("--merge-mode", choices=["review-then-land", "review-and-merge"])
+        create.add_argument("--staged", action="store_true", default=None)
+        listing = self.sub(verbs, "list", self.list, "convoys, newest first")
+        listing.add_argument("--town")
+        listing.add_argument("--all", action="store_true")
+        for name, run, text in (
+            ("start", self.start, "dispatch a staged convoy"),
+            ("status", self.status, "a convoy's progress"),
+            ("close", self.close, "close midway: runs stop, entries are cancelled, the branch is kept"),
+            ("retry", self.retry, "retry failed beads, or a failed landing"),
+        ):
+            self.sub(verbs, name, run, text).add_argument("id")
+
+    def create(
+        self, rig: str, title: str, file: str, merge_mode: str | None, staged: bool | None, **_: Any
+    ) -> Any:
+        """Make a convoy."""
+        home = rig_of(rig)
+        plan = plans.parse_text(read_text(file, "file"), file, home, rig_of)
+        convoy, is_staged = doors.create_convoy(home, title, merge_mode, plan, staged=staged, who=actor())
+        beads = {b.plan_key: b.pk for b in convoy.beads.all()}
+        return Said({"id": convoy.pk, "staged": is_staged, "beads": beads}, convoy.pk)
+
+    def start(self, id: str, **_: Any) -> Any:
+        """Start."""
+        doors.start_convoy(convoy_of(id), actor())
+        return Said({"id": id}, f"convoy {id} is started")
+
+    def close(self, id: str, **_: Any) -> Any:
+        """Close."""
+        doors.close_convoy(convoy_of(id), actor())
+        return Said({"id": id}, f"convoy {id} is being closed")
+
+    def retry(self, id: str, **_: Any) -> Any:
+        """Retry."""
+        doors.retry_convoy(convoy_of(id), actor())
+        return Said({"id": id}, f"convoy {id} is being retried")
+
+    def status(self, id: str, **_: Any) -> Any:
+        """Progress."""
+        convoy = convoy_of(id)
+        data = shows.convoy_data(shows.Board(convoy.bead.town), convoy)
+        head = f"{data['id']} {data['title']}: {data['phase']} ({data['closed']}/{data['total']}), {data['reason']}"
+        landed = f"\nlanded as {data['landed_sha']}" if data["landed_sha"] else ""
+        rows = table(data["beads"], ["wave", "id", "status", "title", "reason"])
+        return Said(data, f"{head}{landed}\n{rows}")
+
+    def list(self, town: str | None, all: bool, **_: Any) -> Any:
+        """Convoys."""
+        owner = town_of(town)
+        board = shows.Board(owner)
+        found = Convoy.objects.select_related("bead", "rig").filter(bead__town=owner).order_by("-bead__created_at")
+        rows = []
+        for convoy in found[:200]:
+            phase, why = board.convoy(convoy)
+            if all or convoy.pk in board.world.convoy:
+                rows.append(
+                    {"id": convoy.pk, "phase": phase, "rig": convoy.rig.slug, "title": convoy.bead.title, "reason": why}
+                )
+        return Said(rows, table(rows, ["id", "phase", "rig", "title", "reason"], "no convoys"))

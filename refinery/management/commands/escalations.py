@@ -1,0 +1,62 @@
+"""`escalations list|ack|close`"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from beads.errors import NotFound
+from beads.models import Escalation
+from beads.command import GastownCommand, Said, actor, table
+from refinery import doors
+
+
+def escalation_of(key: str) -> Escalation:
+    """An escalation by id."""
+    found = Escalation.objects.select_related("bead", "town").filter(pk=key).first()
+    if found is None:
+        raise NotFound(f"no escalation {key}", details={"field": "id"})
+    return found
+
+
+class Command(GastownCommand):
+    help = "What needs a person."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Verbs."""
+        verbs = self.subcommands(parser)
+        self.sub(verbs, "list", self.list, "open escalations").add_argument("--all", action="store_true")
+        self.sub(verbs, "ack", self.ack, "you have seen it").add_argument("id")
+        close = self.sub(verbs, "close", self.close, "it needs nobody any more")
+        close.add_argument("id")
+        close.add_argument("--reason", default="")
+
+    def list(self, all: bool, **_: Any) -> Any:
+        """Escalations."""
+        found = Escalation.objects.select_related("bead", "town").order_by("-bead__created_at")
+        if not all:
+            found = found.filter(closed_at=None)
+        rows = [
+            {
+                "id": e.pk,
+                "severity": e.severity,
+                "title": e.bead.title,
+                "body": e.bead.body,
+                "about": e.about_id,
+                "town": e.town.slug,
+                "acknowledged_by": e.acknowledged_by,
+                "open": e.closed_at is None,
+            }
+            for e in found[:200]
+        ]
+        return Said(rows, table(rows, ["id", "severity", "title", "about", "acknowledged_by"], "nothing needs you"))
+
+    def ack(self, id: str, **_: Any) -> Any:
+        """Acknowledge."""
+        doors.acknowledge(escalation_of(id), actor())
+        return Said({"id": id}, f"{id} is acknowledged")
+
+    def close(self, id: str, reason: str, **_: Any) -> Any:
+        """Close."""
+        doors.close_escalation(escalation_of(id), actor(), reason)
+        return Said({"id": id}, f"{id} is closed")

@@ -1,0 +1,116 @@
+"""`mq submit|list|show|approve|request-changes|reject|retry`: the merge queue."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from beads.errors import NotFound
+from beads.models import Town
+from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
+from refinery import doors, shows
+from refinery.models import ReviewEntry
+
+
+def entry_of(key: str) -> ReviewEntry:
+    """A review entry by id."""
+    found = ReviewEntry.objects.select_related("bead__town", "rig__town", "source").filter(pk=key).first()
+    if found is None:
+        raise NotFound(f"no review entry {key}", details={"field": "id"})
+    return found
+
+
+class Command(GastownCommand):
+    help = "The merge queue."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Verbs."""
+        verbs = self.subcommands(parser)
+        submit = self.sub(verbs, "submit", self.submit, "enqueue an existing remote branch; prints the entry's id")
+        submit.add_argument("rig")
+        submit.add_argument("--branch", required=True)
+        submit.add_argument("--target")
+        submit.add_argument("--title")
+        submit.add_argument("--bead")
+        submit.add_argument("--priority", type=int, default=2)
+        listing = self.sub(verbs, "list", self.list, "entries in queue order")
+        listing.add_argument("--rig")
+        listing.add_argument("--all", action="store_true", help="ended ones too")
+        self.sub(verbs, "show", self.show, "one entry with all that is known").add_argument("id")
+        approve = self.sub(verbs, "approve", self.approve, "a person's approval of exactly this head")
+        approve.add_argument("id")
+        approve.add_argument("--head", metavar="SHA")
+        changes = self.sub(verbs, "request-changes", self.request_changes, "send it back")
+        changes.add_argument("id")
+        changes.add_argument("--body", required=True)
+        changes.add_argument("--head", metavar="SHA")
+        reject = self.sub(verbs, "reject", self.reject, "take it out for good")
+        reject.add_argument("id")
+        reject.add_argument("--reason", required=True)
+        self.sub(verbs, "retry", self.retry, "clear a hold, or bring a failed entry back").add_argument("id")
+
+    def submit(
+        self,
+        rig: str,
+        branch: str,
+        target: str | None,
+        title: str | None,
+        bead: str | None,
+        priority: int,
+        **_: Any,
+    ) -> Any:
+        """Enqueue a branch."""
+        source = bead_of(bead) if bead else None
+        entry, new = doors.submit(rig_of(rig), branch, target, title, source, priority, actor())
+        return Said({"id": entry.pk, "new": new, "head": entry.head_sha, "target": entry.target}, entry.pk)
+
+    def list(self, rig: str | None, all: bool, **_: Any) -> Any:
+        """Entries in queue order."""
+        towns = [rig_of(rig).town] if rig else list(Town.objects.order_by("pk"))
+        rows = []
+        for town in towns:
+            board = shows.Board(town)
+            found = ReviewEntry.objects.select_related("bead", "rig").filter(rig__town=town)
+            found = found.filter(rig__slug=rig) if rig else found
+            active = {e.pk: e for e in found.filter(state="active")}
+            for views in board.lanes.values():
+                rows += [shows.entry_data(board, active[v.id]) for v in views if v.id in active]
+            if all:
+                ended = found.exclude(state="active").order_by("-closed_at")[:200]
+                rows += [shows.entry_data(board, e) for e in ended]
+        columns = ["position", "id", "phase", "target", "branch", "attempts", "title", "detail"]
+        return Said(rows, table(rows, columns, "the queue is empty"))
+
+    def show(self, id: str, **_: Any) -> Any:
+        """One entry."""
+        entry = entry_of(id)
+        data = shows.entry_detail(shows.Board(entry.rig.town), entry)
+        lines = [
+            f"{data['id']} {data['title']}",
+            f"{data['phase']}: {data['detail']}",
+            f"{data['branch']} at {data['head'][:12]} → {data['target']}",
+        ]
+        lines += [f"gate {g['gate']}: {g['outcome']} ({g['say']})" for g in data["gates"]]
+        lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
+        lines += [f"landing {x['state']}: {x['message']}" for x in data["landings"]]
+        return Said(data, "\n".join(lines))
+
+    def approve(self, id: str, head: str | None, **_: Any) -> Any:
+        """Approve."""
+        doors.approve(entry_of(id), actor(), head=head)
+        return Said({"id": id}, f"{id} is approved")
+
+    def request_changes(self, id: str, body: str, head: str | None, **_: Any) -> Any:
+        """Send back."""
+        doors.request_changes(entry_of(id), actor(), body, head=head)
+        return Said({"id": id}, f"{id} is sent back")
+
+    def reject(self, id: str, reason: str, **_: Any) -> Any:
+        """Reject."""
+        doors.reject(entry_of(id), reason, actor())
+        return Said({"id": id}, f"{id} is rejected")
+
+    def retry(self, id: str, **_: Any) -> Any:
+        """Retry."""
+        doors.retry_entry(entry_of(id), actor())
+        return Said({"id": id}, f"{id} is being retried")

@@ -1,0 +1,65 @@
+"""The reconciler process: ticks within milliseconds of a fact, and looks around every few seconds anyway."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import psycopg
+import structlog
+from django.core.management.base import BaseCommand
+from django.db import OperationalError, close_old_connections
+from django.utils import timezone
+
+from agents.dispatch import listen_parameters
+from beads import ops
+from beads.inbox import WAKE_CHANNEL
+from beads.models import Town
+from refinery import effects, reconciler
+from refinery.tasks import ensure_schedule
+
+log = structlog.get_logger(__name__)
+LOOK_SECONDS = 5.0  # leases, deadlines, back-offs and effects that lie about come due without a fact
+
+
+class Command(BaseCommand):
+    help = "Listen for facts and run the reconcile tick (one of the processes of `up`)."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Loop until SIGTERM."""
+        self.stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        while not self.stopping:
+            try:
+                self._serve()
+            except (psycopg.OperationalError, OperationalError) as error:
+                log.warning("reconciler.database", error=str(error))
+                close_old_connections()
+                time.sleep(1)
+
+    def _stop(self, *args: Any) -> None:
+        self.stopping = True
+
+    def _serve(self) -> None:
+        """One database session's worth: listen on a connection of its own, tick on Django's."""
+        ensure_schedule()
+        with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
+            listener.execute(f"listen {WAKE_CHANNEL}")
+            log.info("reconciler.ready")
+            due = 0.0
+            while not self.stopping:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + LOOK_SECONDS
+                    ops.beat("reconciler")
+                    reconciler.settle_all()
+                    effects.sweep(timezone.now())
+                woken = {
+                    n.payload
+                    for n in listener.notifies(timeout=min(max(due - time.monotonic(), 0), 1), stop_after=1)
+                }
+                woken |= {n.payload for n in listener.notifies(timeout=0)}
+                for town in Town.objects.filter(slug__in=woken):
+                    reconciler.settle(town)
+

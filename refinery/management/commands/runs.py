@@ -1,0 +1,106 @@
+"""`runs list|show|log|stop`"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from pathlib import Path
+
+from agents.models import LIVE_RUN, Run
+from beads.errors import NotFound
+from beads.command import GastownCommand, Said, actor, ago, table
+from refinery import doors
+
+
+def run_of(key: str) -> Run:
+    """A run by id."""
+    found = Run.objects.select_related("agent", "rig", "town").filter(pk=key).first()
+    if found is None:
+        raise NotFound(f"no run {key}", details={"field": "id"})
+    return found
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """A run as lists show it."""
+    return {
+        "id": run.pk,
+        "kind": run.kind,
+        "purpose": run.purpose,
+        "state": run.state,
+        "outcome": run.outcome,
+        "reason": run.reason,
+        "bead": run.bead_id,
+        "agent": run.agent.name if run.agent else "",
+        "attempt": run.attempt,
+        "rig": run.rig.slug,
+        "status_message": run.status_message,
+        "sandbox": run.sandbox,
+        "started": ago(run.claimed_at),
+        "created_at": run.created_at,
+    }
+
+
+class Command(GastownCommand):
+    help = "Runs: supervised processes of agents and gates."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Verbs."""
+        verbs = self.subcommands(parser)
+        listing = self.sub(verbs, "list", self.list, "live runs, or the latest")
+        listing.add_argument("--all", action="store_true")
+        listing.add_argument("--bead")
+        self.sub(verbs, "show", self.show, "one run").add_argument("id")
+        log = self.sub(verbs, "log", self.log, "a run's output")
+        log.add_argument("id")
+        log.add_argument("--tail", type=int, default=0, metavar="LINES")
+        stop = self.sub(verbs, "stop", self.stop, "ask a live run to stop")
+        stop.add_argument("id")
+        stop.add_argument("--reason", default="")
+
+    def list(self, all: bool, bead: str | None, **_: Any) -> Any:
+        """Runs."""
+        found = Run.objects.select_related("agent", "rig").order_by("-created_at")
+        if bead:
+            found = found.filter(bead_id=bead)
+        elif not all:
+            found = found.filter(LIVE_RUN)
+        rows = [run_row(r) for r in found[:200]]
+        columns = ["id", "kind", "state", "outcome", "bead", "agent", "started", "status_message"]
+        return Said(rows, table(rows, columns, "no live runs"))
+
+    def show(self, id: str, **_: Any) -> Any:
+        """One run."""
+        run = run_of(id)
+        data = run_row(run) | {
+            "branch": run.branch,
+            "target": run.target,
+            "start_sha": run.start_sha,
+            "head_sha": run.head_sha,
+            "published": run.published,
+            "salvage_ref": run.salvage_ref,
+            "exit_code": run.exit_code,
+            "exit_signal": run.exit_signal,
+            "result": run.result,
+            "summary": run.summary,
+            "lease_until": run.lease_until,
+            "ended_at": run.ended_at,
+            "steps": run.step_results,
+        }
+        return Said(data, "\n".join(f"{k}: {v}" for k, v in data.items() if v not in ("", None, [])))
+
+    def log(self, id: str, tail: int, **_: Any) -> Any:
+        """A run's output."""
+        run = run_of(id)
+        path = Path(run.log_path) if run.log_path else None
+        if path is None or not path.exists():
+            raise NotFound(f"run {id} has no log here")
+        text = path.read_bytes().decode("utf-8", "replace")
+        if tail > 0:
+            text = "\n".join(text.splitlines()[-tail:])
+        return Said({"id": id, "log": text}, text)
+
+    def stop(self, id: str, reason: str, **_: Any) -> Any:
+        """Stop."""
+        doors.stop_run(run_of(id), reason, actor())
+        return Said({"id": id}, f"run {id} is being stopped")

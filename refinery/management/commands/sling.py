@@ -1,0 +1,27 @@
+"""`sling RIG --title T`: one issue bead."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from beads.command import GastownCommand, Said, actor, bead_of, rig_of
+from refinery import doors
+
+
+class Command(GastownCommand):
+    help = "Sling one issue bead to a rig; prints its id."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Arguments."""
+        parser.add_argument("rig")
+        parser.add_argument("--title", required=True)
+        parser.add_argument("--body", default="")
+        parser.add_argument("--priority", type=int, default=2)
+        parser.add_argument("--after", metavar="BEAD", action="append", default=[])
+
+    def run(self, rig: str, title: str, body: str, priority: int, after: list[str], **_: Any) -> Any:
+        """Make the bead."""
+        blockers = [bead_of(key) for key in after]
+        bead = doors.sling(rig_of(rig), title, body=body, priority=priority, after=blockers, who=actor())
+        return Said({"id": bead.pk, "status": bead.status}, bead.pk)

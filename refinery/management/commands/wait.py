@@ -1,0 +1,89 @@
+"""`wait`: block until something ends. Exit 0 merged, closed or landed; 1 failed; 3 time-out."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+import time
+
+import psycopg
+from django.db.models import Q
+
+from agents.dispatch import listen_parameters
+from agents.models import LIVE_RUN, Run
+from beads.inbox import WAKE_CHANNEL
+from beads.lifecycle import LIVE
+from beads.models import Bead, Effect, Fact
+from beads.command import ExitWith, GastownCommand, bead_of
+from refinery import shows
+from refinery.management.commands.convoy import convoy_of
+from refinery.management.commands.mq import entry_of
+from refinery.models import ReviewEntry
+
+TIMED_OUT = 3
+LOOK_SECONDS = 0.5
+
+
+class Command(GastownCommand):
+    help = "Wait until a convoy, a bead or an entry ends, or until nothing is going on."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Arguments."""
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--convoy", metavar="ID")
+        what.add_argument("--bead", metavar="ID")
+        what.add_argument("--mq", metavar="ID")
+        what.add_argument("--idle", action="store_true")
+        parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS")
+
+    def run(
+        self, convoy: str | None, bead: str | None, mq: str | None, idle: bool, timeout: float | None, **_: Any
+    ) -> Any:
+        """Look at each wake-up, and every half second anyway."""
+
+        def look() -> tuple[bool | None, dict[str, Any]]:
+            if convoy:
+                return _bead(convoy_of(convoy).bead)
+            if bead:
+                return _bead(bead_of(bead))
+            if mq:
+                return _entry(entry_of(mq))
+            return _idle()
+
+        end = None if timeout is None else time.monotonic() + timeout
+        with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
+            listener.execute(f"listen {WAKE_CHANNEL}")
+            while True:
+                good, data = look()
+                if good is not None:
+                    return data if good else ExitWith(data, 1)
+                left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
+                if left <= 0:
+                    return ExitWith(data | {"timeout": True}, TIMED_OUT)
+                list(listener.notifies(timeout=left, stop_after=1))
+
+
+def _bead(bead: Bead) -> tuple[bool | None, dict[str, Any]]:
+    data = {"id": bead.pk, "status": bead.status, "resolution": bead.resolution, "reason": bead.reason}
+    if bead.status in LIVE:
+        board = shows.Board(bead.town)
+        data["reason"] = board.convoy(bead.convoy_detail)[1] if bead.type == "convoy" else board.bead(bead)
+        return None, data
+    return bead.status == "closed" and bead.resolution not in ("cancelled", "superseded"), data
+
+
+def _entry(entry: ReviewEntry) -> tuple[bool | None, dict[str, Any]]:
+    data = shows.entry_data(shows.Board(entry.rig.town), entry)
+    return (None if entry.state == "active" else entry.state == "merged"), data
+
+
+def _idle() -> tuple[bool | None, dict[str, Any]]:
+    """Nothing runs, nothing is to be done outside, no fact waits, and no lane works on an entry."""
+    busy = {
+        "runs": Run.objects.filter(LIVE_RUN).count(),
+        "effects": Effect.objects.filter(state="pending").count(),
+        "facts": Fact.objects.filter(processed_at=None, quarantined_at=None).count(),
+        "admitted": ReviewEntry.objects.filter(Q(state="active") & ~Q(admitted_at=None)).count(),
+    }
+    return (None if any(busy.values()) else True), busy

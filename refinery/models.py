@@ -1,0 +1,212 @@
+"""The refinery's tables. Writers: `refinery.queue` (all but gate results), `refinery.gates` (GateResult).
+
+`ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
+were given on, gate results for the tree they were run on, and a landing names one candidate.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from agents.models import Run
+from beads.models import Bead, Convoy, Rig
+
+_ACTIVE = Q(state="active")
+_LANDING_OPEN = Q(state__in=["intent", "pushing"])
+
+
+class ReviewEntry(models.Model):
+    """One change offered for one target branch of one rig.
+
+    `state`: active, merged (git showed it on the target), failed (see `reason`).
+    `admitted_at`: it has its lane's slot. `held`: waits for a person, and why.
+    """
+
+    bead = models.OneToOneField(Bead, on_delete=models.PROTECT, primary_key=True, related_name="review")
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="reviews")
+    convoy = models.ForeignKey(
+        Convoy, on_delete=models.PROTECT, related_name="reviews", null=True, blank=True
+    )
+    kind = models.CharField(max_length=10, default="change", help_text="change, or landing of a convoy")
+    source = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="entries", null=True, blank=True)
+    author = models.CharField(max_length=100, blank=True, help_text="agent or person who made the change")
+    branch = models.CharField(max_length=250)
+    head_sha = models.CharField(max_length=64)
+    target = models.CharField(max_length=200)
+    state = models.CharField(max_length=10, default="active")
+    reason = models.CharField(max_length=40, blank=True, help_text="closed set of exit reasons")
+    reason_text = models.TextField(blank=True)
+    merge_sha = models.CharField(max_length=64, blank=True)
+    superseded_by = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="supersedes"
+    )
+    admitted_at = models.DateTimeField(null=True, blank=True)
+    build_no = models.PositiveIntegerField(default=0)
+    held = models.CharField(max_length=40, blank=True)
+    held_text = models.TextField(blank=True)
+    attempts = models.PositiveIntegerField(default=0, help_text="times it was admitted")
+    rework_count = models.PositiveIntegerField(default=0)
+    conflict_count = models.PositiveIntegerField(default=0)
+    land_retries = models.PositiveIntegerField(default=0, help_text="since it was admitted")
+    gates_again_at = models.DateTimeField(null=True, blank=True, help_text="results before this do not count")
+    reject_requested = models.TextField(blank=True)
+    observed_head = models.CharField(max_length=64, blank=True, help_text="a newer head seen on the branch")
+    created_at = models.DateTimeField(auto_now_add=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "review entries"
+        permissions = [("can_review", "Can approve, request changes, merge, reject and retry")]
+        constraints = [
+            models.UniqueConstraint(fields=["source"], name="one_active_entry_per_source", condition=_ACTIVE),
+            models.UniqueConstraint(
+                fields=["rig", "target", "branch"], name="one_active_entry_per_branch", condition=_ACTIVE
+            ),
+            models.UniqueConstraint(
+                fields=["convoy", "rig"],
+                name="one_active_landing_entry_per_convoy",
+                condition=_ACTIVE & Q(kind="landing"),
+            ),
+            models.UniqueConstraint(
+                fields=["rig", "target"],
+                name="one_admitted_entry_per_lane",
+                condition=_ACTIVE & Q(admitted_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="entry_state_legal", condition=Q(state__in=["active", "merged", "failed"])
+            ),
+            models.CheckConstraint(
+                name="entry_merged_has_sha", condition=~Q(state="merged") | ~Q(merge_sha="")
+            ),
+            models.CheckConstraint(
+                name="entry_closed_has_reason", condition=Q(state="active") | ~Q(reason="")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.bead_id} {self.branch} → {self.target}"
+
+
+class Candidate(models.Model):
+    """What one build of an entry gave. `result`: built, conflict, already_merged, empty, error."""
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="candidates")
+    build_no = models.PositiveIntegerField()
+    result = models.CharField(max_length=20)
+    head_sha = models.CharField(max_length=64)
+    base_sha = models.CharField(max_length=64, blank=True)
+    sha = models.CharField(max_length=64, blank=True)
+    tree_sha = models.CharField(max_length=64, blank=True)
+    files = models.JSONField(default=list, blank=True, help_text="conflicting paths")
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(fields=["entry", "build_no"], name="one_candidate_per_build"),
+            models.CheckConstraint(
+                name="candidate_result_legal",
+                condition=Q(result__in=["built", "conflict", "already_merged", "empty", "error"]),
+            ),
+            models.CheckConstraint(
+                name="candidate_built_has_shas",
+                condition=~Q(result="built") | (~Q(sha="") & ~Q(tree_sha="") & ~Q(base_sha="")),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.entry_id} #{self.build_no} {self.sha[:10] or self.result}"
+
+
+class GateResult(models.Model):
+    """One gate's outcome on one tree. `outcome`: pass, fail, error (127, signal, time-out, broken host)."""
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="gate_results")
+    candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="gate_results")
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="gate_results")
+    tree_sha = models.CharField(max_length=64)
+    gate = models.CharField(max_length=200)
+    command = models.TextField()
+    outcome = models.CharField(max_length=10)
+    exit_code = models.IntegerField(null=True, blank=True)
+    signal = models.IntegerField(null=True, blank=True)
+    timed_out = models.BooleanField(default=False)
+    duration_ms = models.PositiveIntegerField(default=0)
+    output = models.TextField(blank=True, help_text="the end of its output")
+    failures = models.JSONField(default=list, blank=True, help_text="[{file, line, text}]")
+    sandbox = models.CharField(max_length=20, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(fields=["run", "gate"], name="one_result_per_gate_and_run"),
+            models.CheckConstraint(
+                name="gate_outcome_legal", condition=Q(outcome__in=["pass", "fail", "error"])
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.gate} {self.outcome}"
+
+
+class Verdict(models.Model):
+    """A review of one head, by an agent's run or a person. Never changed; a newer one counts."""
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="verdicts")
+    head_sha = models.CharField(max_length=64)
+    decision = models.CharField(max_length=20, help_text="approve or request_changes")
+    by = models.CharField(max_length=150)
+    run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="verdict", null=True, blank=True)
+    merge_now = models.BooleanField(default=False)
+    feedback = models.TextField(blank=True)
+    items = models.JSONField(default=list, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.CheckConstraint(
+                name="verdict_legal", condition=Q(decision__in=["approve", "request_changes"])
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.decision} by {self.by}"
+
+
+class Landing(models.Model):
+    """The intent to push one candidate onto its target, and what git showed afterwards.
+
+    `state`: intent, pushing, landed, moved (target moved), head_moved, refused, abandoned.
+    """
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="landings")
+    candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="landings")
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="+")
+    target = models.CharField(max_length=200)
+    expected_sha = models.CharField(max_length=64)
+    state = models.CharField(max_length=12, default="intent")
+    message = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    concluded_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["rig", "target"], name="one_active_landing_per_branch", condition=_LANDING_OPEN
+            ),
+            models.UniqueConstraint(fields=["candidate"], name="one_landing_per_candidate"),
+            models.CheckConstraint(
+                name="landing_state_legal",
+                condition=Q(
+                    state__in=["intent", "pushing", "landed", "moved", "head_moved", "refused", "abandoned"]
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.entry_id} {self.state}"

@@ -1,0 +1,297 @@
+"""Statuses that are derived from the world: stage, phase, queue order, readiness. Pure.
+
+One function each, used alike by the rules, the queue, the pages and the admin, so that no page can say something
+else than the rules do.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from beads.config import Config, MergeStrategy
+
+from beads.lifecycle import BeadStatus, Resolution
+from refinery.world import BeadView, CandidateView, ConvoyView, EntryView, RigView, RunView, World
+
+CONFLICT_LIMIT = 10
+HOST_FAULTS_FREE = 3
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+# -- entries ---------------------------------------------------------------------
+
+
+class Stage(StrEnum):
+    """Where an active entry stands. Exactly one holds; rules match on it, `phase` names it for people."""
+
+    BLOCKED = "blocked"
+    HELD = "held"
+    UNBUILT = "unbuilt"
+    BUILDING = "building"
+    NOTHING = "nothing"
+    CONFLICT = "conflict"
+    BUILD_ERROR = "build_error"
+    NEEDS_GATES = "needs_gates"
+    GATING = "gating"
+    GATE_ERROR = "gate_error"
+    GATE_FAILED = "gate_failed"
+    CHANGES_REQUESTED = "changes_requested"
+    NEEDS_REVIEW = "needs_review"
+    REVIEWING = "reviewing"
+    NO_REVIEWER = "no_reviewer"
+    NEEDS_APPROVAL = "needs_approval"
+    MERGE_DELAY = "merge_delay"
+    GREEN = "green"
+    LANDING = "landing"
+    LANDED = "landed"
+    TARGET_MOVED = "target_moved"
+    HEAD_MOVED = "head_moved"
+    PUSH_REFUSED = "push_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An entry's stage with one sentence that says why."""
+
+    stage: Stage
+    why: str
+
+
+_LANDING_STAGE = {
+    "intent": (Stage.LANDING, "about to be pushed"),
+    "pushing": (Stage.LANDING, "being pushed"),
+    "landed": (Stage.LANDED, "git shows it on the target"),
+    "moved": (Stage.TARGET_MOVED, "the target moved: built and gated again"),
+    "head_moved": (Stage.HEAD_MOVED, "the branch has a newer head"),
+    "refused": (Stage.PUSH_REFUSED, "the remote refused the push"),
+}
+
+
+def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
+    """Where an active entry stands, from what is stored and observed. Total: every entry has a stage."""
+    landing = entry.landing
+    if landing is not None and landing.state in ("intent", "pushing", "landed"):
+        stage, why = _LANDING_STAGE[landing.state]
+        return Standing(stage, landing.message or why)
+    if entry.waiting_for:
+        names = ", ".join(f"{b.id} ({b.status})" for b in entry.waiting_for)
+        return Standing(Stage.BLOCKED, f"waits for {entry.waiting_for[0].purpose} {names}")
+    if entry.held:
+        return Standing(Stage.HELD, entry.held_text or entry.held)
+    if landing is not None and landing.state in _LANDING_STAGE:
+        stage, why = _LANDING_STAGE[landing.state]
+        return Standing(stage, landing.message or why)
+    candidate = entry.candidate
+    if candidate is None:
+        if not entry.admitted:
+            return Standing(Stage.UNBUILT, "waits for its turn")
+        return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
+    if candidate.head != entry.head:
+        return Standing(Stage.UNBUILT, "has a new head")
+    match candidate.result:
+        case "already_merged":
+            return Standing(Stage.NOTHING, f"{entry.head[:10]} is already contained in {entry.target}")
+        case "empty":
+            return Standing(Stage.NOTHING, f"it changes nothing on {entry.target}")
+        case "conflict":
+            return Standing(
+                Stage.CONFLICT, f"conflicts with {entry.target} in {', '.join(candidate.files[:5])}"
+            )
+        case "error":
+            return Standing(Stage.BUILD_ERROR, candidate.error or "the candidate could not be built")
+        case _:
+            return _gated(entry, candidate, rig) or _reviewed(entry, rig) or _approved(entry, rig, now)
+
+
+def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
+    """The gates' part of `standing`; None when all have passed on exactly this tree."""
+    results = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
+    missing = []
+    for gate in rig.config.refinery.gates:
+        result = results.get((gate.name, gate.run))
+        if result is None:
+            missing.append(gate.name)
+        elif result.outcome == "error":
+            return Standing(Stage.GATE_ERROR, f"gate {gate.name!r} could not be run: {result.detail}")
+        elif result.outcome == "fail":
+            return Standing(Stage.GATE_FAILED, f"gate {gate.name!r} failed: {result.detail}")
+    if not missing:
+        return None
+    if entry.live_run("gates"):
+        return Standing(Stage.GATING, f"gates are running: {', '.join(missing)}")
+    return Standing(Stage.NEEDS_GATES, f"gates to run: {', '.join(missing)}")
+
+
+def _reviewed(entry: EntryView, rig: RigView) -> Standing | None:
+    """The review's part of `standing`; None when nothing stands against merging."""
+    human, agent = entry.latest_verdict(human=True), entry.latest_verdict(human=False)
+    verdicts = [v for v in (human, agent) if v is not None]
+    newest = max(verdicts, key=lambda v: v.id, default=None)
+    if newest is not None and newest.decision == "request_changes":
+        return Standing(Stage.CHANGES_REQUESTED, f"{newest.by} asked for changes")
+    if not rig.config.refinery.code_review or any(v.decision == "approve" for v in verdicts):
+        return None
+    if entry.live_run("refinery"):
+        return Standing(Stage.REVIEWING, "the refinery is reviewing it")
+    if rig.config.agents.refinery is None:
+        return Standing(
+            Stage.NO_REVIEWER,
+            "code_review is on but agents.refinery.command is not set: approve it by hand, or set one",
+        )
+    return Standing(Stage.NEEDS_REVIEW, "waits for the refinery's review")
+
+
+def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
+    """The people's part of `standing`."""
+    config = rig.config
+    by_pr = config.refinery.merge_strategy == MergeStrategy.PR
+    human = entry.latest_verdict(human=True)
+    if (by_pr or not config.refinery.auto_merge) and (human is None or human.decision != "approve"):
+        return Standing(Stage.NEEDS_APPROVAL, "waits for a person's approval")
+    if by_pr and human is not None and not human.merge_now:
+        if not config.refinery.auto_merge:
+            return Standing(Stage.NEEDS_APPROVAL, f"approved by {human.by}; waits for a person to merge it")
+        due = human.created_at + config.pr.auto_merge_delay
+        if now < due:
+            return Standing(
+                Stage.MERGE_DELAY, f"approved by {human.by}; merges by itself at {due:%H:%M:%S} UTC"
+            )
+    ungated = "" if config.refinery.gates else " (ungated)"
+    return Standing(Stage.GREEN, f"green{ungated}")
+
+
+_WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})
+_LANDS = frozenset(
+    {Stage.GREEN, Stage.LANDING, Stage.LANDED, Stage.TARGET_MOVED, Stage.HEAD_MOVED, Stage.PUSH_REFUSED}
+)
+_REVIEWS = frozenset({Stage.CHANGES_REQUESTED, Stage.NEEDS_REVIEW, Stage.REVIEWING})
+
+
+def phase(stage: Stage, *, admitted: bool) -> str:
+    """The people's word for a stage: blocked, queued, gating, reviewing, awaiting_human or landing."""
+    if stage == Stage.BLOCKED:
+        return "blocked"
+    if stage in _WAITS_FOR_PERSON:
+        return "awaiting_human"
+    if not admitted:
+        return "queued"
+    if stage in _LANDS:
+        return "landing"
+    if stage in _REVIEWS:
+        return "reviewing"
+    return "gating"
+
+
+def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
+    """True when an entry waits for its lane: neither blocked, nor waiting on a person, nor admitted."""
+    if entry.admitted or entry.reject_requested or entry.source_cancelled:
+        return False
+    stage = standing(entry, rig, now).stage
+    return stage not in _WAITS_FOR_PERSON and stage not in (
+        Stage.BLOCKED,
+        Stage.LANDING,
+        Stage.LANDED,
+    )
+
+
+def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str]:
+    """The one order of the queue: priority, convoy age, retries, age."""
+    return (
+        entry.priority,
+        entry.convoy_age or entry.created_at,
+        entry.attempts,
+        entry.created_at,
+        entry.id,
+    )
+
+
+def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
+    """Admitted entries first, then by `queue_key`."""
+    return sorted(entries, key=lambda e: (not e.admitted, queue_key(e)))
+
+
+def is_feature_lane(entry: EntryView) -> bool:
+    """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
+    return entry.kind == "change" and entry.target.startswith("convoy/") and entry.convoy is not None
+
+
+# -- beads and convoys ---------------------------------------------------------------------
+
+
+def host_faults(bead_runs: Iterable[RunView]) -> int:
+    """How many of the latest runs in a row ended by the host's fault."""
+    count = 0
+    for run in reversed([r for r in bead_runs if not r.live]):
+        if run.outcome not in ("lost", "start_failed"):
+            break
+        count += 1
+    return count
+
+
+def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
+    """The earliest moment for the next attempt. Host faults retry at once, until they repeat."""
+    last = bead.last_run
+    if last is None or last.ended_at is None:
+        return EPOCH
+    faults = host_faults(bead.runs)
+    if faults:
+        if faults < HOST_FAULTS_FREE:
+            return EPOCH
+        return last.ended_at + config.dispatch.backoff_for(faults - HOST_FAULTS_FREE + 1)
+    if last.outcome == "failed":
+        return last.ended_at + config.dispatch.backoff_for(bead.attempts_used)
+    return EPOCH
+
+
+def bead_wait(world: World, bead: BeadView) -> str | None:
+    """Why an open bead is not dispatched now, in one sentence; None when it is ready."""
+    rig = world.rigs[bead.rig]
+    convoy = world.convoy.get(bead.convoy or "")
+    if world.paused:
+        return f"town {world.town} is paused: {world.paused_reason or 'no reason given'}"
+    if rig.parked:
+        return f"rig {rig.slug} is parked"
+    if convoy is not None and convoy.started_at is None:
+        return "its convoy is staged: start it"
+    if bead.waiting_for:
+        return "waits for " + ", ".join(f"{b.id} ({b.status})" for b in bead.waiting_for)
+    if convoy is not None and convoy.lands_once:
+        branch = convoy.branch_in(bead.rig)
+        if branch is None or not branch.base_sha:
+            return "its convoy's feature branch is being created"
+    if rig.config.agents.polecat is None:
+        return f"rig {rig.slug} has no agents.polecat.command"
+    if rig.problems:
+        return rig.problems[0]
+    if world.breaker_open:
+        return f"the breaker is open: {world.recent_failures} runs failed in 30 minutes"
+    due = next_try_at(bead, rig.config)
+    if world.now < due:
+        return f"attempt {bead.attempts_used + 1} starts at {due:%H:%M:%S} UTC"
+    return None
+
+
+def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:
+    """A live convoy's phase (staged, active, needs_attention, ready_to_land, landing) and why."""
+    if convoy.started_at is None:
+        return "staged", "nothing is dispatched until it is started"
+    if convoy.failed_beads:
+        names = ", ".join(b.id for b in convoy.failed_beads)
+        return "needs_attention", f"failed: {names}. Retry it, cancel it, or close the convoy"
+    if any(entry.state == "active" for entry in convoy.landings):
+        return "landing", "its landing entry is in the queue"
+    done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
+    if convoy.all_closed:
+        return "ready_to_land", "all beads are closed"
+    return "active", f"{done} of {len(convoy.beads)} beads closed"
+
+
+def ended_phase(status: str, resolution: str) -> str:
+    """An ended convoy's phase: landed, closed, cancelled or failed."""
+    if status == BeadStatus.FAILED:
+        return "failed"
+    if resolution == Resolution.MERGED:
+        return "landed"
+    return "cancelled" if resolution == Resolution.CANCELLED else "closed"

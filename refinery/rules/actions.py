@@ -1,0 +1,243 @@
+"""The closed union of actions: what a plan may ask for. Pure.
+
+Each action names the state it was decided on; `refinery.apply` compares and swaps on it. Adding one means a
+dataclass here, its rule, and one `match` arm in `refinery.apply`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Queue a run for a bead. `brief` says what for: work, rework, conflict, review, resolve, gates."""
+
+    bead: str
+    kind: str
+    brief: str
+    start_sha: str = ""
+    prefer_agent: int | None = None
+    expect_status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndRun:
+    """End and fence a run that is in state `expect`."""
+
+    run: str
+    expect: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """Ask a live run to stop."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRun:
+    """Push an ended run's commits to its branch, which its shim could not."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveBead:
+    """Move a bead's status from exactly `expect`."""
+
+    bead: str
+    expect: str
+    to: str
+    reason: str
+    resolution: str = ""
+    merge_sha: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEntry:
+    """Enqueue a review entry for what `run` published for a source bead, or (`convoy` set) a convoy's landing."""
+
+    rig: int
+    branch: str
+    head: str
+    target: str
+    run: str | None = None
+    source: str | None = None
+    convoy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Give an entry its lane's slot and build its candidate."""
+
+    entry: str
+    build_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Take an entry out of its lane's slot: it waits for people or for work."""
+
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Build the admitted entry again on the target's present head."""
+
+    entry: str
+    build_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewHead:
+    """Pin a new head: verdicts and gate results of the old one stop counting."""
+
+    entry: str
+    expect: str
+    head: str
+    branch: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRework:
+    """Send the change back: mail, a rework bead that blocks the entry. `cause`: gates or review."""
+
+    entry: str
+    cause: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConflict:
+    """A *Resolve merge conflicts* task that blocks the entry."""
+
+    entry: str
+    candidate: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Wait for a person: release the slot, say why, escalate."""
+
+    entry: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """Write the intent to push the candidate, and push it."""
+
+    entry: str
+    candidate: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonLanding:
+    """Withdraw an intent that nobody has begun to push."""
+
+    landing: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseEntry:
+    """End an entry: merged (git shows it) or failed with a reason from the closed set."""
+
+    entry: str
+    state: str
+    reason: str
+    text: str
+    merge_sha: str = ""
+    delete_branch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBranch:
+    """Cut a convoy's feature branch on the remote."""
+
+    branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveBranch:
+    """Ask the remote where a convoy's feature branch stands."""
+
+    branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class BranchLanded:
+    """Note the commit on the target that holds a feature branch."""
+
+    branch: int
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConvoyLanded:
+    """Note where a convoy landed, tell the people once, delete its branches."""
+
+    convoy: str
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Escalate:
+    """Tell the people, once per open `key`."""
+
+    key: str
+    title: str
+    body: str = ""
+    severity: str = "medium"
+    about: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetireAgent:
+    """Take an agent out of service."""
+
+    agent: int
+
+
+Action = (
+    StartRun
+    | EndRun
+    | StopRun
+    | PublishRun
+    | MoveBead
+    | OpenEntry
+    | Admit
+    | Leave
+    | Rebuild
+    | NewHead
+    | OpenRework
+    | OpenConflict
+    | Hold
+    | Land
+    | AbandonLanding
+    | CloseEntry
+    | CreateBranch
+    | ObserveBranch
+    | BranchLanded
+    | ConvoyLanded
+    | Escalate
+    | RetireAgent
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a subject's first matching rule says: why, and the actions (none: it waits)."""
+
+    subject: str
+    rule: str
+    why: str
+    actions: tuple[Action, ...] = ()

@@ -1,0 +1,167 @@
+"""Rules for issue beads: dispatch, retry, hand-over to review, cancel. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from beads.lifecycle import BeadStatus, Purpose
+from refinery.phases import bead_wait
+from refinery.rules.actions import (
+    Action,
+    Decision,
+    Escalate,
+    MoveBead,
+    NewHead,
+    OpenEntry,
+    PublishRun,
+    StartRun,
+)
+from refinery.world import BeadView, RunView, World
+
+Told = tuple[str, str, tuple[Action, ...]]
+
+
+def decide(world: World) -> Iterator[Decision]:
+    """One decision for each live issue bead, in dispatch order: priority, convoy age, age."""
+    slots = Counter(run.rig for run in world.runs if run.kind == "polecat")
+    if world.breaker_open and "breaker" not in world.escalated:
+        yield Decision(
+            f"town {world.town}",
+            "breaker",
+            f"{world.recent_failures} runs failed within 30 minutes: dispatch pauses",
+            (
+                Escalate(
+                    "breaker",
+                    "Dispatch paused: too many runs fail",
+                    f"{world.recent_failures} runs failed within 30 minutes. Look at their logs.",
+                    "high",
+                ),
+            ),
+        )
+    for bead in sorted(world.beads, key=lambda b: _order(world, b)):
+        rule, why, actions = _one(world, bead, slots)
+        yield Decision(f"bead {bead.id}", rule, why, actions)
+
+
+def _order(world: World, bead: BeadView) -> tuple[object, ...]:
+    convoy = world.convoy.get(bead.convoy or "")
+    age = convoy.started_at if convoy and convoy.started_at else bead.created_at
+    return (bead.priority, age, bead.created_at, bead.id)
+
+
+def _one(world: World, bead: BeadView, slots: Counter[int]) -> Told:
+    entry = world.entry_of_source.get(bead.id)
+    if bead.cancel_requested:
+        return _cancel(world, bead)
+    if bead.purpose != Purpose.WORK and bead.parent not in world.entry:
+        why = "the review entry it was for has ended"
+        return "unneeded", why, (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, why, "superseded"),)
+    if bead.live_run is not None:
+        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", ()
+    if entry is not None:
+        if bead.status == BeadStatus.IN_REVIEW:
+            return "in-review", f"review entry {entry.id}", ()
+        why = f"review entry {entry.id} is open"
+        return "has-entry", why, (MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why),)
+    match bead.status:
+        case BeadStatus.IN_PROGRESS:
+            return _after_run(world, bead)
+        case BeadStatus.IN_REVIEW:
+            why = "its review entry is gone: back to work"
+            return "review-gone", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+        case _:
+            return _dispatch(world, bead, slots)
+
+
+def _cancel(world: World, bead: BeadView) -> Told:
+    entry = world.entry_of_source.get(bead.id)
+    if entry is not None and entry.landing is not None and entry.landing.state in ("pushing", "landed"):
+        return "cancel-too-late", "its change is being pushed: git decides", ()
+    return (
+        "cancel",
+        "cancelled",
+        (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, "cancelled", "cancelled"),),
+    )
+
+
+def _after_run(world: World, bead: BeadView) -> Told:
+    """The bead's run has ended: what came of it?"""
+    run = bead.last_run
+    if run is None:
+        why = "has no run: back to the queue"
+        return "no-run", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+    match run.outcome:
+        case "done":
+            if not run.published:
+                why = "its commits are being published"
+                return "publish", why, () if run.publish_requested else (PublishRun(run.id),)
+            return _hand_over(world, bead, run)
+        case "failed":
+            limit = world.rigs[bead.rig].config.dispatch.max_attempts
+            if bead.attempts_used >= limit:
+                return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
+            why = f"attempt {bead.attempts_used} failed: {run.reason}"
+            return "attempt-failed", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+        case _:
+            why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
+            return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+
+
+def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:
+    if bead.purpose == Purpose.WORK:
+        opened = OpenEntry(
+            rig=bead.rig,
+            branch=run.branch,
+            head=run.head_sha,
+            target=world.target_of(bead),
+            run=run.id,
+            source=bead.id,
+        )
+        why = run.summary or "work finished"
+        return "submit", why, (opened, MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why))
+    entry = world.entry[bead.parent or ""]
+    actions: tuple[Action, ...] = (
+        MoveBead(bead.id, bead.status, BeadStatus.CLOSED, run.summary or "done", "done"),
+    )
+    if run.head_sha != entry.head:
+        why = f"{bead.purpose} {bead.id} is done"
+        actions = (NewHead(entry.id, entry.head, run.head_sha, run.branch, why), *actions)
+    return f"{bead.purpose}-done", run.summary or "done", actions
+
+
+def _give_up(bead: BeadView, run: RunView, why: str) -> Told:
+    return (
+        "give-up",
+        why,
+        (
+            MoveBead(bead.id, bead.status, BeadStatus.FAILED, why, "gave_up"),
+            Escalate(
+                f"failed:{bead.id}", f"Failed: {bead.title}", f"{why}\nLast run: {run.id}", "high", bead.id
+            ),
+        ),
+    )
+
+
+def _dispatch(world: World, bead: BeadView, slots: Counter[int]) -> Told:
+    wait = bead_wait(world, bead)
+    if wait is not None:
+        return "wait", wait, ()
+    limit = world.rigs[bead.rig].config.dispatch.max_polecats
+    if slots[bead.rig] >= limit:
+        return "no-slot", f"all {limit} polecats of the rig are busy", ()
+    slots[bead.rig] += 1
+    before = bead.published_head
+    start_sha = before.head_sha if before else ""
+    prefer = bead.last_run.agent if bead.last_run else None
+    if bead.purpose != Purpose.WORK and not start_sha:
+        start_sha = world.entry[bead.parent or ""].head
+    start = StartRun(
+        bead=bead.id,
+        kind="polecat",
+        brief=str(bead.purpose),
+        start_sha=start_sha,
+        prefer_agent=prefer,
+        expect_status=bead.status,
+    )
+    return "dispatch", f"attempt {bead.attempts_used + 1}", (start,)

@@ -1,0 +1,211 @@
+"""Rules for review entries, from admission to landing: one `match` over the entry's stage. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from refinery.phases import CONFLICT_LIMIT, HOST_FAULTS_FREE, Stage, host_faults, is_feature_lane, standing
+from refinery.rules.actions import (
+    AbandonLanding,
+    Action,
+    CloseEntry,
+    Decision,
+    Hold,
+    Land,
+    Leave,
+    NewHead,
+    OpenConflict,
+    OpenRework,
+    Rebuild,
+    StartRun,
+)
+from refinery.world import EntryView, RigView, World
+
+Told = tuple[str, str, tuple[Action, ...]]
+GATES_TRIES = HOST_FAULTS_FREE + 2
+
+
+def decide(world: World) -> Iterator[Decision]:
+    """One decision for each active entry (admission is the lanes' matter)."""
+    for entry in world.entries:
+        rule, why, actions = _one(world, entry, world.rigs[entry.rig])
+        yield Decision(f"entry {entry.id}", rule, why, actions)
+
+
+def _one(world: World, entry: EntryView, rig: RigView) -> Told:
+    stands = standing(entry, rig, world.now)
+    stage, why = stands.stage, stands.why
+    candidate = entry.candidate
+    if stage == Stage.LANDED and candidate is not None:
+        return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"),)
+    withdrawn = _withdrawn(entry)
+    if withdrawn and not (entry.landing and entry.landing.state == "pushing"):
+        abandon: tuple[Action, ...] = ()
+        if entry.landing and entry.landing.state == "intent":
+            abandon = (AbandonLanding(entry.landing.id),)
+        code, text = withdrawn
+        return code, text, (*abandon, CloseEntry(entry.id, "failed", code, text))
+    if any(b.status == "failed" for b in entry.waiting_for):
+        text = "; ".join(f"{b.purpose} {b.id} failed" for b in entry.waiting_for if b.status == "failed")
+        return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
+    if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
+        return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
+    if entry.observed_head and entry.observed_head != entry.head and stage != Stage.LANDING:
+        moved = NewHead(
+            entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head"
+        )
+        return "head-moved", "the branch has a newer head", (moved,)
+    if not entry.admitted:
+        return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()
+    return _admitted(world, entry, rig, stage, why)
+
+
+def _withdrawn(entry: EntryView) -> tuple[str, str] | None:
+    """The exit reason when a person or the source bead took the change back."""
+    if entry.reject_requested:
+        return "rejected", entry.reject_requested
+    if entry.source_cancelled:
+        return "cancelled", "its bead was cancelled"
+    if entry.source_status in ("closed", "failed"):
+        return "cancelled", f"its bead is {entry.source_status}"
+    return None
+
+
+def _merged(entry: EntryView, sha: str, text: str, reason: str = "merged") -> CloseEntry:
+    return CloseEntry(entry.id, "merged", reason, text, sha, delete_branch=True)
+
+
+def _admitted(world: World, entry: EntryView, rig: RigView, stage: Stage, why: str) -> Told:
+    """An entry in its lane's slot: take the next step."""
+    config = rig.config.refinery
+    candidate = entry.candidate
+    if candidate is None or stage in (Stage.BUILDING, Stage.LANDING):
+        return str(stage), why, ()
+    match stage:
+        case Stage.UNBUILT:
+            return "rebuild", why, (Rebuild(entry.id, entry.build_no),)
+        case Stage.NOTHING if entry.kind == "landing":
+            text = "landing changes nothing: no commit of its beads is missing on the target"
+            return "landing-empty", text, (CloseEntry(entry.id, "failed", "nothing_to_land", text),)
+        case Stage.NOTHING:
+            sha = entry.head if candidate.result == "already_merged" else candidate.base
+            return "already-merged", why, (_merged(entry, sha, why, "already_merged"),)
+        case Stage.BUILD_ERROR:
+            return "build-error", why, (Hold(entry.id, "build_error", why),)
+        case Stage.CONFLICT:
+            return _conflict(world, entry, rig, why)
+        case Stage.NEEDS_GATES:
+            return _gates(entry, why)
+        case Stage.GATE_ERROR:
+            return "gate-error", why, (Hold(entry.id, "gate_error", why),)
+        case Stage.GATE_FAILED:
+            return _rework(entry, rig, "gates", why)
+        case Stage.CHANGES_REQUESTED:
+            return _rework(entry, rig, "review", why)
+        case Stage.NEEDS_REVIEW:
+            return _review(world, entry, rig, why)
+        case Stage.GREEN:
+            return "land", why, (Land(entry.id, candidate.id),)
+        case Stage.TARGET_MOVED if entry.land_retries >= config.push_retries:
+            text = f"the target moved {entry.land_retries} times while landing: {why}"
+            return "push-retries", text, (Hold(entry.id, "push_retries", text),)
+        case Stage.TARGET_MOVED | Stage.HEAD_MOVED:
+            return "rebuild", why, (Rebuild(entry.id, entry.build_no),)
+        case Stage.PUSH_REFUSED:
+            return "push-refused", why, (Hold(entry.id, "push_refused", why),)
+        case _:
+            return str(stage), why, ()
+
+
+def _gates(entry: EntryView, why: str) -> Told:
+    if entry.live_run("gates"):
+        return "gates-stopping", "the gates of an older candidate are being stopped", ()
+    runs = entry.runs_of_candidate("gates")
+    if host_faults(runs) >= GATES_TRIES:
+        text = f"the gates could not be started {GATES_TRIES} times: {runs[-1].reason}"
+        return "gates-broken", text, (Hold(entry.id, "gate_error", text),)
+    assert entry.candidate is not None
+    return "run-gates", why, (StartRun(entry.id, "gates", "gates", entry.candidate.sha),)
+
+
+def _review(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
+    wait = _refinery_busy(world, entry)
+    if wait:
+        return "refinery-busy", wait, ()
+    assert entry.candidate is not None
+    runs = [r for r in entry.runs_of_candidate("refinery") if not r.live]
+    failed = [r for r in runs if r.outcome == "failed"]
+    if len(failed) >= rig.config.dispatch.max_attempts:
+        text = f"the refinery ended {len(failed)} times without a verdict; the last: {failed[-1].reason}"
+        return "review-gave-up", text, (Hold(entry.id, "review_gave_up", text),)
+    if failed and runs[-1] is failed[-1] and failed[-1].ended_at is not None:
+        due = failed[-1].ended_at + rig.config.dispatch.backoff_for(len(failed))
+        if world.now < due:
+            return "review-backoff", f"the next review starts at {due:%H:%M:%S} UTC", ()
+    if host_faults(runs) >= GATES_TRIES:
+        text = f"the review could not be started {GATES_TRIES} times: {runs[-1].reason}"
+        return "review-broken", text, (Hold(entry.id, "review_gave_up", text),)
+    return "review", why, (StartRun(entry.id, "refinery", "review", entry.candidate.sha),)
+
+
+def _refinery_busy(world: World, entry: EntryView) -> str:
+    """What the lane's refinery is still busy with, or an empty string."""
+    key = (entry.rig, entry.convoy if is_feature_lane(entry) else None)
+    run = world.busy_refineries.get(key)
+    return f"its refinery is still ending run {run}" if run else ""
+
+
+def _rework(entry: EntryView, rig: RigView, cause: str, why: str) -> Told:
+    limit = rig.config.refinery.max_rework_cycles
+    if rig.config.agents.polecat is None:
+        code = "gates_failed" if cause == "gates" else "changes_requested"
+        return (
+            f"{cause}-no-polecat",
+            why,
+            (OpenRework(entry.id, cause, 0), CloseEntry(entry.id, "failed", code, why)),
+        )
+    if entry.rework_count >= limit:
+        text = f"still not right after {limit} rounds of rework: {why}"
+        return "rework-limit", text, (Hold(entry.id, "rework_limit", text),)
+    return "rework", why, (OpenRework(entry.id, cause, entry.rework_count + 1),)
+
+
+def _conflict(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
+    config = rig.config
+    candidate = entry.candidate
+    assert candidate is not None
+    if entry.conflict_count >= CONFLICT_LIMIT:
+        text = f"conflicted {CONFLICT_LIMIT} times: {why}"
+        return "conflict-limit", text, (Hold(entry.id, "conflict", text),)
+    if not config.refinery.require_clean_merge and config.agents.refinery is not None:
+        return _resolve(world, entry, rig, why)
+    if config.agents.polecat is None:
+        return "conflict-no-polecat", why, (CloseEntry(entry.id, "failed", "conflict", why),)
+    return "conflict", why, (OpenConflict(entry.id, candidate.id, candidate.files),)
+
+
+def _resolve(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
+    """The refinery agent resolves the conflict in its worktree; its result is a new head."""
+    candidate = entry.candidate
+    assert candidate is not None
+    if entry.live_run("refinery"):
+        return "resolving", "the refinery is resolving the conflict", ()
+    done = [
+        r
+        for r in entry.runs_of_candidate("refinery")
+        if r.purpose == "resolve" and r.outcome == "done" and r.published and r.head_sha
+    ]
+    if done and done[-1].head_sha != entry.head:
+        run = done[-1]
+        return (
+            "resolved",
+            "the refinery resolved the conflict",
+            (NewHead(entry.id, entry.head, run.head_sha, run.branch, "conflict resolved by the refinery"),),
+        )
+    wait = _refinery_busy(world, entry)
+    if wait:
+        return "refinery-busy", wait, ()
+    ended = [r for r in entry.runs_of_candidate("refinery") if r.purpose == "resolve"]
+    if len(ended) >= rig.config.dispatch.max_attempts:
+        return "resolve-gave-up", why, (OpenConflict(entry.id, candidate.id, candidate.files),)
+    return "resolve", why, (StartRun(entry.id, "refinery", "resolve", entry.head),)

@@ -1,0 +1,201 @@
+"""Rows → what commands and pages show of beads, entries and convoys. Statuses come from `refinery.phases` only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils import timezone
+
+from beads.models import Bead, Convoy, Town
+from beads.plans import waves
+from refinery import phases, snapshot
+from refinery.briefs import gate_results
+from refinery.models import ReviewEntry
+from refinery.world import EntryView, World
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An entry's phase, stage, why, and place in its lane."""
+
+    phase: str
+    stage: str
+    reason: str
+    position: int | None
+
+
+class Board:
+    """One look at a town's world, asked many times."""
+
+    def __init__(self, town: Town) -> None:
+        self.world: World = snapshot.load(town, timezone.now())
+        self.shown: dict[str, Shown] = {}
+        lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
+        for view in self.world.entries:
+            lanes[view.rig, view.target].append(view)
+        self.lanes = {key: phases.in_queue_order(views) for key, views in sorted(lanes.items())}
+        for views in self.lanes.values():
+            place = 0
+            for view in views:
+                rig = self.world.rigs[view.rig]
+                stands = phases.standing(view, rig, self.world.now)
+                phase = phases.phase(stands.stage, admitted=view.admitted)
+                place += phase not in ("blocked", "awaiting_human")
+                waits = phase in ("blocked", "awaiting_human")
+                self.shown[view.id] = Shown(phase, str(stands.stage), stands.why, None if waits else place)
+        self.beads = {b.id: b for b in self.world.beads}
+
+    def entry(self, entry: ReviewEntry) -> Shown:
+        """Phase and reason of any entry, ended ones included."""
+        if entry.state == "merged":
+            return Shown("merged", "merged", entry.reason_text or entry.reason, None)
+        if entry.state == "failed":
+            return Shown("failed", "failed", f"{entry.reason}: {entry.reason_text}", None)
+        return self.shown.get(entry.pk) or Shown("queued", "unbuilt", "just submitted", None)
+
+    def bead(self, bead: Bead) -> str:
+        """Why a bead stands where it stands, in one sentence."""
+        view = self.beads.get(bead.pk)
+        if view is None or bead.status in ("closed", "failed"):
+            return bead.reason
+        entry = self.world.entry_of_source.get(bead.pk)
+        if entry is not None:
+            shown = self.shown[entry.id]
+            return f"{shown.phase.replace('_', ' ')}: {shown.reason}"
+        if view.live_run is not None:
+            return f"run {view.live_run.id} is {view.live_run.state}"
+        return phases.bead_wait(self.world, view) or "ready"
+
+    def convoy(self, convoy: Convoy) -> tuple[str, str]:
+        """A convoy's phase and why."""
+        view = self.world.convoy.get(convoy.pk)
+        if view is not None:
+            return phases.convoy_phase(view)
+        return phases.ended_phase(convoy.bead.status, convoy.bead.resolution), convoy.bead.reason
+
+
+def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
+    """An entry as lists show it."""
+    shown = board.entry(entry)
+    return {
+        "id": entry.pk,
+        "phase": shown.phase,
+        "reason": shown.reason if entry.state == "active" else entry.reason,
+        "detail": shown.reason,
+        "stage": shown.stage,
+        "head": entry.head_sha,
+        "target": entry.target,
+        "branch": entry.branch,
+        "position": shown.position,
+        "attempts": entry.attempts,
+        "bead": entry.source_id,
+        "convoy": entry.convoy_id,
+        "kind": entry.kind,
+        "rig": entry.rig.slug,
+        "title": entry.bead.title,
+        "priority": entry.bead.priority,
+        "merge_sha": entry.merge_sha,
+        "held": entry.held,
+        "rework": entry.rework_count,
+        "created_at": entry.created_at.isoformat(),
+    }
+
+
+def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
+    """An entry with all that is known about it."""
+    candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
+    return entry_data(board, entry) | {
+        "superseded_by": entry.superseded_by_id,
+        "blocked_by": list(entry.bead.blocked_by.values_list("on_id", flat=True)),
+        "candidate": {
+            "sha": candidate.sha,
+            "tree": candidate.tree_sha,
+            "base": candidate.base_sha,
+            "head": candidate.head_sha,
+            "result": candidate.result,
+            "files": candidate.files,
+            "error": candidate.error,
+        }
+        if candidate
+        else None,
+        "gates": gate_results(entry, candidate) if candidate else [],
+        "gate_history": [
+            {"gate": g.gate, "outcome": g.outcome, "tree": g.tree_sha, "exit_code": g.exit_code, "sandbox": g.sandbox}
+            for g in entry.gate_results.all()
+        ],
+        "verdicts": [
+            {"decision": v.decision, "by": v.by, "head": v.head_sha, "feedback": v.feedback, "items": v.items}
+            for v in entry.verdicts.all()
+        ],
+        "landings": [
+            {"state": x.state, "expected": x.expected_sha, "candidate": x.candidate.sha, "message": x.message}
+            for x in entry.landings.select_related("candidate")
+        ],
+        "history": history(entry.bead),
+    }
+
+
+def history(bead: Bead) -> list[dict[str, Any]]:
+    """A bead's events, oldest first."""
+    return [
+        {
+            "at": e.created_at.isoformat(),
+            "kind": e.kind,
+            "from": e.from_status,
+            "to": e.to_status,
+            "actor": e.actor,
+            "reason": e.reason,
+            "data": e.data,
+        }
+        for e in bead.events.all()[:500]
+    ]
+
+
+def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
+    """A bead as lists show it."""
+    return {
+        "id": bead.pk,
+        "type": bead.type,
+        "status": bead.status,
+        "resolution": bead.resolution,
+        "reason": board.bead(bead),
+        "title": bead.title,
+        "priority": bead.priority,
+        "purpose": bead.purpose,
+        "rig": bead.rig.slug if bead.rig else None,
+        "convoy": bead.convoy_id,
+        "merge_sha": bead.merge_sha,
+        "created_at": bead.created_at.isoformat(),
+    }
+
+
+def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
+    """A convoy with its beads by wave."""
+    phase, why = board.convoy(convoy)
+    beads = list(convoy.beads.select_related("rig").prefetch_related("blocked_by"))
+    after = {b.pk: [d.on_id for d in b.blocked_by.all()] for b in beads}
+    wave_of = {key: number for number, wave in enumerate(waves(after), 1) for key in wave}
+    rows = [
+        bead_row(board, b) | {"key": b.plan_key, "wave": wave_of[b.pk], "after": after[b.pk]} for b in beads
+    ]
+    return {
+        "id": convoy.pk,
+        "title": convoy.bead.title,
+        "rig": convoy.rig.slug,
+        "phase": phase,
+        "reason": why,
+        "status": convoy.bead.status,
+        "resolution": convoy.bead.resolution,
+        "merge_mode": convoy.merge_mode,
+        "staged": convoy.started_at is None,
+        "closed": sum(1 for b in beads if b.status == "closed"),
+        "total": len(beads),
+        "landed_sha": convoy.landed_sha,
+        "branches": [
+            {"rig": b.rig.slug, "name": b.name, "base": b.base_sha, "head": b.head_sha, "landed": b.landed_sha}
+            for b in convoy.branches.select_related("rig")
+        ],
+        "beads": sorted(rows, key=lambda r: (r["wave"], r["created_at"])),
+    }

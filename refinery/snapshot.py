@@ -1,0 +1,364 @@
+"""Rows → World, in a fixed number of queries, whatever the size of the town's history.
+
+Only live rows are read (partial indexes), with what hangs on them. `load` is what the tick, `explain`, the pages and
+the commands all look at.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Q
+
+from agents.models import LIVE_RUN, Agent, Role, Run, RunOutcome
+from beads import config as configs
+from beads.lifecycle import FINAL, LIVE, BeadType
+from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
+from refinery.gates import say
+from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Verdict
+from refinery.world import (
+    BREAKER_WINDOW,
+    AgentView,
+    BeadView,
+    Blocker,
+    BranchView,
+    CandidateView,
+    ConvoyView,
+    EntryView,
+    GateView,
+    LandingEntry,
+    LandingView,
+    RigView,
+    RunView,
+    TrackedBead,
+    VerdictView,
+    World,
+)
+
+_LIVE = sorted(LIVE)
+_HOST = [RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED]
+
+
+def load(town: Town, now: dt.datetime) -> World:
+    """The world of `town` at `now`: about fifteen queries."""
+    rigs = {rig.pk: _rig(town, rig) for rig in Rig.objects.filter(town=town)}
+    issues = list(Bead.objects.filter(town=town, type=BeadType.ISSUE, status__in=_LIVE))
+    entries = list(
+        ReviewEntry.objects.select_related("bead", "source", "convoy", "convoy__bead").filter(
+            rig__town=town, state="active"
+        )
+    )
+    runs = _runs(town)
+    by_bead: dict[str, list[RunView]] = defaultdict(list)
+    for run in runs:
+        by_bead[run.bead].append(run)
+    blockers = _blockers(town)
+    convoys = _convoys(town)
+    live_runs = tuple(r for r in runs if r.live)
+    return World(
+        now=now,
+        town=town.slug,
+        paused=town.paused_at is not None,
+        paused_reason=town.paused_reason,
+        rigs=rigs,
+        beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
+        entries=tuple(_entries(town, entries, blockers, by_bead)),
+        convoys=convoys,
+        runs=live_runs,
+        final_beads_with_live_runs=_ended_beads(live_runs),
+        refineries=_refineries(town, convoys, live_runs),
+        busy_refineries=_busy(town, live_runs),
+        recent_failures=Run.objects.filter(
+            town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=_HOST
+        ).count(),
+        escalated=frozenset(
+            Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
+                "key", flat=True
+            )
+        ),
+    )
+
+
+def _rig(town: Town, rig: Rig) -> RigView:
+    config = configs.effective(town.config, rig.config)
+    return RigView(
+        id=rig.pk,
+        slug=rig.slug,
+        default_branch=rig.default_branch,
+        config=config,
+        parked=rig.parked_at is not None,
+        problems=tuple(configs.problems(config)),
+    )
+
+
+def _runs(town: Town) -> list[RunView]:
+    """Live runs, and the ended ones of live beads since their last retry, oldest first."""
+    wanted = Run.objects.filter(town=town).filter(LIVE_RUN | Q(bead__status__in=_LIVE))
+    rows = wanted.select_related("bead").defer("brief", "bead__body", "bead__context", "steps")
+    return [run_view(r) for r in rows.order_by("created_at", "id") if _counts(r)]
+
+
+def _counts(run: Run) -> bool:
+    since = run.bead.retried_at
+    return since is None or run.created_at >= since or run.state != "ended" or bool(run.published)
+
+
+def run_view(r: Run) -> RunView:
+    """A run as the rules see it."""
+    retried = r.bead.retried_at
+    forgotten = retried is not None and r.created_at < retried and r.state == "ended"
+    return RunView(
+        id=r.pk,
+        bead=r.bead_id,
+        kind=r.kind,
+        state=r.state,
+        attempt=r.attempt,
+        created_at=r.created_at,
+        rig=r.rig_id,
+        outcome="stopped" if forgotten else r.outcome,
+        agent=r.agent_id,
+        purpose=r.purpose,
+        start_deadline=r.start_deadline,
+        lease_until=r.lease_until,
+        start_error=r.start_error,
+        exited_at=r.exited_at,
+        exit_code=r.exit_code,
+        exit_signal=r.exit_signal,
+        exit_error=r.exit_error,
+        start_sha=r.start_sha,
+        head_sha=r.head_sha,
+        branch=r.branch,
+        published=r.published,
+        publish_requested=r.publish_requested_at is not None,
+        result=r.result,
+        summary=r.summary[:300],
+        reason=r.reason,
+        stop_requested=r.stop_requested_at is not None,
+        has_steps=bool(r.step_results),
+        ended_at=r.ended_at,
+    )
+
+
+def _blockers(town: Town) -> dict[str, list[Blocker]]:
+    found: dict[str, list[Blocker]] = defaultdict(list)
+    rows = Dependency.objects.filter(bead__town=town, bead__status__in=_LIVE).order_by("id")
+    for row in rows.values_list("bead_id", "on_id", "on__status", "on__title", "on__purpose"):
+        found[row[0]].append(Blocker(row[1], row[2], row[3], row[4]))
+    return found
+
+
+def _bead(b: Bead, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunView]]) -> BeadView:
+    assert b.rig_id is not None
+    return BeadView(
+        id=b.pk,
+        status=b.status,
+        created_at=b.created_at,
+        rig=b.rig_id,
+        title=b.title,
+        purpose=b.purpose,
+        priority=b.priority,
+        convoy=b.convoy_id,
+        parent=b.parent_id,
+        cancel_requested=b.cancel_requested_at is not None,
+        blockers=tuple(blockers.get(b.pk, ())),
+        runs=tuple(runs.get(b.pk, ())),
+    )
+
+
+def _entries(
+    town: Town,
+    entries: list[ReviewEntry],
+    blockers: dict[str, list[Blocker]],
+    runs: dict[str, list[RunView]],
+) -> Iterable[EntryView]:
+    ids = [e.pk for e in entries]
+    candidates = {
+        (c.entry_id, c.build_no): c
+        for c in Candidate.objects.filter(entry_id__in=ids, entry__state="active").order_by("id")
+    }
+    gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
+    for result in GateResult.objects.filter(entry_id__in=ids).order_by("id"):
+        gates[result.entry_id][result.tree_sha, result.gate, result.command] = result
+    verdicts: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in Verdict.objects.filter(entry_id__in=ids).order_by("id"):
+        verdicts[verdict.entry_id].append(verdict)
+    landings: dict[str, Landing] = {}
+    for landing in Landing.objects.filter(entry_id__in=ids).order_by("id"):
+        landings[landing.entry_id] = landing
+    building = [f"build:{e.pk}:{e.build_no}" for e in entries if e.admitted_at]
+    errors = dict(Effect.objects.filter(key__in=building, state="pending").values_list("key", "error"))
+    for e in entries:
+        candidate = candidates.get((e.pk, e.build_no))
+        latest = landings.get(e.pk)
+        counts = latest is not None and (
+            latest.state in ("intent", "pushing", "landed")
+            or (candidate is not None and latest.candidate_id == candidate.pk)
+        )
+        held_over = latest if counts else None
+        if held_over is not None and held_over.state == "landed" and candidate is None:
+            candidate = candidates.get((e.pk, _build_of(candidates, held_over)))
+        yield _entry(
+            e,
+            candidate,
+            held_over,
+            list(gates[e.pk].values()),
+            verdicts[e.pk],
+            tuple(blockers.get(e.pk, ())),
+            tuple(runs.get(e.pk, ())),
+            errors.get(f"build:{e.pk}:{e.build_no}", ""),
+        )
+
+
+def _build_of(candidates: dict[tuple[str, int], Candidate], landing: Landing) -> int:
+    return next((no for (_, no), c in candidates.items() if c.pk == landing.candidate_id), 0)
+
+
+def _entry(
+    e: ReviewEntry,
+    candidate: Candidate | None,
+    landing: Landing | None,
+    gates: list[GateResult],
+    verdicts: list[Verdict],
+    blockers: tuple[Blocker, ...],
+    runs: tuple[RunView, ...],
+    build_error: str,
+) -> EntryView:
+    convoy = e.convoy
+    convoy_ended = bool(
+        e.kind == "landing" and convoy and (convoy.bead.status in FINAL or convoy.close_requested_at)
+    )
+    since = e.gates_again_at
+    return EntryView(
+        id=e.pk,
+        rig=e.rig_id,
+        branch=e.branch,
+        head=e.head_sha,
+        target=e.target,
+        created_at=e.created_at,
+        title=e.bead.title,
+        status=e.bead.status,
+        kind=e.kind,
+        convoy=e.convoy_id,
+        convoy_age=convoy.started_at if convoy else None,
+        source=e.source_id,
+        source_status=e.source.status if e.source else "",
+        source_cancelled=convoy_ended or bool(e.source and e.source.cancel_requested_at),
+        author=e.author,
+        priority=e.bead.priority,
+        admitted_at=e.admitted_at,
+        build_no=e.build_no,
+        build_error=f"building it failed, trying again: {build_error}" if build_error else "",
+        held=e.held,
+        held_text=e.held_text,
+        attempts=e.attempts,
+        rework_count=e.rework_count,
+        conflict_count=e.conflict_count,
+        land_retries=e.land_retries,
+        reject_requested=e.reject_requested,
+        observed_head=e.observed_head,
+        candidate=_candidate(candidate) if candidate else None,
+        gates=tuple(
+            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g))
+            for g in gates
+            if since is None or g.created_at >= since
+        ),
+        verdicts=tuple(
+            VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now)
+            for v in verdicts
+        ),
+        landing=LandingView(landing.pk, landing.candidate_id, landing.state, landing.message)
+        if landing
+        else None,
+        blockers=blockers,
+        runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
+    )
+
+
+def _candidate(c: Candidate) -> CandidateView:
+    return CandidateView(
+        id=c.pk,
+        build_no=c.build_no,
+        result=c.result,
+        head=c.head_sha,
+        base=c.base_sha,
+        sha=c.sha,
+        tree=c.tree_sha,
+        files=tuple(c.files),
+        error=c.error,
+    )
+
+
+def _convoys(town: Town) -> tuple[ConvoyView, ...]:
+    rows = list(
+        Convoy.objects.select_related("bead").filter(bead__town=town, bead__status__in=_LIVE).order_by("pk")
+    )
+    ids = [c.pk for c in rows]
+    beads: dict[Any, list[TrackedBead]] = defaultdict(list)
+    tracked = Bead.objects.filter(convoy_id__in=ids).order_by("created_at", "id")
+    for b in tracked.only("pk", "rig", "status", "resolution", "title", "closed_at", "convoy"):
+        beads[b.convoy_id].append(
+            TrackedBead(b.pk, b.rig_id or 0, b.status, b.resolution, b.title, b.closed_at)
+        )
+    branches: dict[Any, list[BranchView]] = defaultdict(list)
+    for br in ConvoyBranch.objects.filter(convoy_id__in=ids).order_by("pk"):
+        branches[br.convoy_id].append(
+            BranchView(
+                br.pk,
+                br.rig_id,
+                br.name,
+                br.base_sha,
+                br.head_sha,
+                br.asked_at,
+                br.observed_at,
+                br.landed_sha,
+            )
+        )
+    landings: dict[Any, list[LandingEntry]] = defaultdict(list)
+    for e in ReviewEntry.objects.filter(convoy_id__in=ids, kind="landing").order_by("created_at"):
+        landings[e.convoy_id].append(
+            LandingEntry(e.pk, e.rig_id, e.state, e.reason, e.reason_text, e.merge_sha)
+        )
+    return tuple(
+        ConvoyView(
+            id=c.pk,
+            rig=c.rig_id,
+            status=c.bead.status,
+            merge_mode=c.merge_mode,
+            title=c.bead.title,
+            started_at=c.started_at,
+            close_requested=c.close_requested_at is not None,
+            beads=tuple(beads[c.pk]),
+            branches=tuple(branches[c.pk]),
+            landings=tuple(landings[c.pk]),
+        )
+        for c in rows
+    )
+
+
+def _ended_beads(live_runs: tuple[RunView, ...]) -> frozenset[str]:
+    ids = {r.bead for r in live_runs}
+    return frozenset(Bead.objects.filter(pk__in=ids, status__in=sorted(FINAL)).values_list("pk", flat=True))
+
+
+def _refineries(
+    town: Town, convoys: tuple[ConvoyView, ...], live_runs: tuple[RunView, ...]
+) -> tuple[AgentView, ...]:
+    busy = {r.agent for r in live_runs}
+    live = {c.id: c for c in convoys}
+    rows = Agent.objects.filter(town=town, role=Role.REFINERY, convoy__isnull=False, retired_at=None)
+    views = []
+    for a in rows.order_by("pk"):
+        convoy = live.get(a.convoy_id or "")
+        reviewed = convoy is not None and convoy.all_closed
+        views.append(AgentView(a.pk, a.convoy_id or "", convoy is None, reviewed, a.pk in busy))
+    return tuple(views)
+
+
+def _busy(town: Town, live_runs: tuple[RunView, ...]) -> dict[tuple[int, str | None], str]:
+    """Refineries with a live run: (rig, convoy or None) → run id."""
+    by_agent = {r.agent: r.id for r in live_runs if r.kind == "refinery" and r.agent is not None}
+    rows = Agent.objects.filter(pk__in=[a for a in by_agent if a is not None])
+    return {(a.rig_id or 0, a.convoy_id): by_agent[a.pk] for a in rows}

@@ -1,0 +1,40 @@
+"""django-q2's entry points: the minute's reconcile tick, and one effect. Thin doors, no logic.
+
+The schedule is the safety net of the reconciler process: the very same tick, in `transaction.atomic` with
+`select_for_update`, so that nothing depends on a wake-up.
+"""
+
+from __future__ import annotations
+
+from beads import ops
+from refinery import effects, reconciler
+
+SCHEDULE = "reconcile"
+
+
+def reconcile() -> int:
+    """Every minute: settle all towns and hand over effects that lie about. Returns the number of ticks."""
+    ops.beat("cluster", "ran the minute's tick")
+    ticks = reconciler.settle_all()
+    effects.sweep()
+    return ticks
+
+
+def run_effect(effect_id: int) -> str:
+    """Run one effect."""
+    return effects.run_effect(effect_id)
+
+
+def heartbeat() -> None:
+    """The cluster works: `up` enqueues this and watches for it."""
+    ops.beat("cluster", "ran a heartbeat task")
+
+
+def ensure_schedule() -> None:
+    """Make the minute's schedule exist exactly once."""
+    from django_q.models import Schedule
+
+    Schedule.objects.update_or_create(
+        name=SCHEDULE,
+        defaults={"func": "refinery.tasks.reconcile", "schedule_type": Schedule.MINUTES, "minutes": 1},
+    )

@@ -1,0 +1,55 @@
+"""The refinery's own tools, added to the agents' registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.models import Run
+from agents.tools import Args, Call, tool
+from agents.toolset import REFINERY, prime_extras
+from beads import inbox
+from beads.errors import NotFound
+from refinery.briefs import gate_results
+from refinery.models import Candidate, ReviewEntry
+
+
+class RunGatesArgs(Args):
+    """gt_run_gates"""
+
+    again: bool = False
+
+
+def _candidate(run: Run) -> Candidate | None:
+    return Candidate.objects.select_related("entry").filter(entry_id=run.bead_id, sha=run.start_sha).last()
+
+
+@tool("gt_run_gates", REFINERY, RunGatesArgs)
+def run_gates(call: Call, args: RunGatesArgs) -> dict[str, Any]:
+    """The gate results of your candidate; with `again` they are run again before it may land."""
+    candidate = _candidate(call.run)
+    if candidate is None:
+        raise NotFound("this run reviews no candidate")
+    if args.again:
+        inbox.record(call.run.town, "gates.again", candidate.entry_id, {}, actor=call.run.pk)
+    return {"candidate": candidate.sha, "again": args.again, "gates": gate_results(candidate.entry, candidate)}
+
+
+def _review_context(run: Run) -> dict[str, Any]:
+    """What `gt_prime` adds for a refinery: the merge request it reviews."""
+    entry = ReviewEntry.objects.select_related("source").filter(pk=run.bead_id).first()
+    if entry is None:
+        return {}
+    source = entry.source
+    return {
+        "merge_request": {
+            "id": entry.pk,
+            "branch": entry.branch,
+            "head": entry.head_sha,
+            "target": entry.target,
+            "kind": entry.kind,
+            "source": {"id": source.pk, "title": source.title, "body": source.body} if source else None,
+        }
+    }
+
+
+prime_extras.append(_review_context)

@@ -1,0 +1,369 @@
+"""Everything a rule may see, as frozen dataclasses. Pure; what is derived from it lives in `refinery.phases`.
+
+`None` in an observed field means *unknown*, which is never taken for fine, absent or dead.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from beads.config import Config
+
+from beads.lifecycle import BeadStatus, Purpose
+
+BREAKER_WINDOW = dt.timedelta(minutes=30)
+BREAKER_LIMIT = 20
+FENCE_MARGIN = dt.timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True)
+class RigView:
+    """A rig with its effective config."""
+
+    id: int
+    slug: str
+    default_branch: str
+    config: Config
+    parked: bool = False
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as last observed."""
+
+    id: str
+    bead: str
+    kind: str
+    state: str
+    attempt: int
+    created_at: dt.datetime
+    rig: int = 0
+    outcome: str = ""
+    agent: int | None = None
+    purpose: str = ""
+    start_deadline: dt.datetime | None = None
+    lease_until: dt.datetime | None = None
+    start_error: str = ""
+    exited_at: dt.datetime | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    exit_error: str = ""
+    start_sha: str = ""
+    head_sha: str = ""
+    branch: str = ""
+    published: bool = False
+    publish_requested: bool = False
+    result: str = ""
+    summary: str = ""
+    reason: str = ""
+    stop_requested: bool = False
+    has_steps: bool = False
+    ended_at: dt.datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        """True until the run is ended (and fenced)."""
+        return self.state != "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A bead that another one waits for."""
+
+    id: str
+    status: str
+    title: str = ""
+    purpose: str = Purpose.WORK
+
+
+@dataclass(frozen=True, slots=True)
+class BeadView:
+    """A live issue bead with its runs since the last retry, oldest first."""
+
+    id: str
+    status: str
+    created_at: dt.datetime
+    rig: int
+    title: str = ""
+    purpose: str = Purpose.WORK
+    priority: int = 2
+    convoy: str | None = None
+    parent: str | None = None
+    cancel_requested: bool = False
+    blockers: tuple[Blocker, ...] = ()
+    runs: tuple[RunView, ...] = ()
+
+    @property
+    def live_run(self) -> RunView | None:
+        """Its one live agent run."""
+        return next((r for r in self.runs if r.live), None)
+
+    @property
+    def last_run(self) -> RunView | None:
+        """Its latest run."""
+        return self.runs[-1] if self.runs else None
+
+    @property
+    def waiting_for(self) -> tuple[Blocker, ...]:
+        """Blockers that are not closed. A failed one keeps it blocked, visibly."""
+        return tuple(b for b in self.blockers if b.status != BeadStatus.CLOSED)
+
+    @property
+    def attempts_used(self) -> int:
+        """Attempts that count against the cap: those in which the command itself failed."""
+        return sum(1 for r in self.runs if r.outcome == "failed")
+
+    @property
+    def published_head(self) -> RunView | None:
+        """The latest run whose commits reached the remote: where the next attempt starts."""
+        return next((r for r in reversed(self.runs) if r.published and r.head_sha), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateView:
+    """What a build gave."""
+
+    id: int
+    build_no: int
+    result: str
+    head: str
+    base: str = ""
+    sha: str = ""
+    tree: str = ""
+    files: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateView:
+    """A gate's latest outcome on a tree."""
+
+    gate: str
+    command: str
+    tree: str
+    outcome: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictView:
+    """A review of one head."""
+
+    id: int
+    decision: str
+    head: str
+    by: str
+    human: bool
+    created_at: dt.datetime
+    merge_now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LandingView:
+    """The latest landing of a candidate."""
+
+    id: int
+    candidate: int
+    state: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """An active review entry. `candidate` is that of the current build, or None while it is being built."""
+
+    id: str
+    rig: int
+    branch: str
+    head: str
+    target: str
+    created_at: dt.datetime
+    title: str = ""
+    status: str = BeadStatus.OPEN
+    kind: str = "change"
+    convoy: str | None = None
+    convoy_age: dt.datetime | None = None
+    source: str | None = None
+    source_status: str = ""
+    source_cancelled: bool = False
+    author: str = ""
+    priority: int = 2
+    admitted_at: dt.datetime | None = None
+    build_no: int = 0
+    build_error: str = ""
+    held: str = ""
+    held_text: str = ""
+    attempts: int = 0
+    rework_count: int = 0
+    conflict_count: int = 0
+    land_retries: int = 0
+    reject_requested: str = ""
+    observed_head: str = ""
+    candidate: CandidateView | None = None
+    gates: tuple[GateView, ...] = ()
+    verdicts: tuple[VerdictView, ...] = ()
+    landing: LandingView | None = None
+    blockers: tuple[Blocker, ...] = ()
+    runs: tuple[RunView, ...] = ()
+
+    @property
+    def admitted(self) -> bool:
+        """True while it has its lane's slot."""
+        return self.admitted_at is not None
+
+    @property
+    def waiting_for(self) -> tuple[Blocker, ...]:
+        """Open rework or conflict tasks."""
+        return tuple(b for b in self.blockers if b.status != BeadStatus.CLOSED)
+
+    def live_run(self, kind: str) -> RunView | None:
+        """Its live run of a kind."""
+        return next((r for r in self.runs if r.live and r.kind == kind), None)
+
+    def runs_of_candidate(self, kind: str) -> tuple[RunView, ...]:
+        """All runs of a kind that were started on the current candidate."""
+        if self.candidate is None:
+            return ()
+        shas = {self.candidate.sha, self.candidate.head} - {""}
+        return tuple(r for r in self.runs if r.kind == kind and r.start_sha in shas)
+
+    def latest_verdict(self, *, human: bool) -> VerdictView | None:
+        """The newest verdict on exactly this head, by a person or by an agent."""
+        return next(
+            (v for v in reversed(self.verdicts) if v.head == self.head and v.human is human),
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BranchView:
+    """A convoy's feature branch in one rig."""
+
+    id: int
+    rig: int
+    name: str
+    base_sha: str = ""
+    head_sha: str = ""
+    asked_at: dt.datetime | None = None
+    observed_at: dt.datetime | None = None
+    landed_sha: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedBead:
+    """A convoy's bead, final ones included."""
+
+    id: str
+    rig: int
+    status: str
+    resolution: str = ""
+    title: str = ""
+    closed_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LandingEntry:
+    """A landing entry of a live convoy, ended ones included."""
+
+    id: str
+    rig: int
+    state: str
+    reason: str = ""
+    reason_text: str = ""
+    merge_sha: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvoyView:
+    """A live convoy."""
+
+    id: str
+    rig: int
+    status: str
+    merge_mode: str
+    title: str = ""
+    started_at: dt.datetime | None = None
+    close_requested: bool = False
+    beads: tuple[TrackedBead, ...] = ()
+    branches: tuple[BranchView, ...] = ()
+    landings: tuple[LandingEntry, ...] = ()
+
+    @property
+    def lands_once(self) -> bool:
+        """True for `review-then-land`."""
+        return self.merge_mode == "review-then-land"
+
+    @property
+    def failed_beads(self) -> tuple[TrackedBead, ...]:
+        """Beads that failed: the convoy needs attention."""
+        return tuple(b for b in self.beads if b.status == BeadStatus.FAILED)
+
+    @property
+    def all_closed(self) -> bool:
+        """True when every bead is closed."""
+        return all(b.status == BeadStatus.CLOSED for b in self.beads)
+
+    def branch_in(self, rig: int) -> BranchView | None:
+        """Its feature branch in a rig."""
+        return next((b for b in self.branches if b.rig == rig), None)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """A refinery that serves a convoy and is not retired."""
+
+    id: int
+    convoy: str
+    convoy_ended: bool
+    convoy_reviewed: bool
+    busy: bool
+
+
+@dataclass(frozen=True)
+class World:
+    """One town at one moment."""
+
+    now: dt.datetime
+    town: str
+    paused: bool = False
+    paused_reason: str = ""
+    rigs: Mapping[int, RigView] = field(default_factory=dict)
+    beads: tuple[BeadView, ...] = ()
+    entries: tuple[EntryView, ...] = ()
+    convoys: tuple[ConvoyView, ...] = ()
+    runs: tuple[RunView, ...] = ()
+    final_beads_with_live_runs: frozenset[str] = frozenset()
+    refineries: tuple[AgentView, ...] = ()
+    busy_refineries: Mapping[tuple[int, str | None], str] = field(default_factory=dict)
+    recent_failures: int = 0
+    escalated: frozenset[str] = frozenset()
+
+    @cached_property
+    def convoy(self) -> dict[str, ConvoyView]:
+        """Live convoys by id."""
+        return {c.id: c for c in self.convoys}
+
+    @cached_property
+    def entry_of_source(self) -> dict[str, EntryView]:
+        """Active entries by source bead."""
+        return {e.source: e for e in self.entries if e.source}
+
+    @cached_property
+    def entry(self) -> dict[str, EntryView]:
+        """Active entries by id."""
+        return {e.id: e for e in self.entries}
+
+    @property
+    def breaker_open(self) -> bool:
+        """True when so many runs failed lately that dispatch pauses by itself."""
+        return self.recent_failures >= BREAKER_LIMIT
+
+    def target_of(self, bead: BeadView) -> str:
+        """The branch a bead's change is for."""
+        convoy = self.convoy.get(bead.convoy or "")
+        branch = convoy.branch_in(bead.rig) if convoy and convoy.lands_once else None
+        return branch.name if branch else self.rigs[bead.rig].default_branch
