@@ -274,11 +274,12 @@ class Shim:
         if gates and code is not None and 128 < code <= 192:
             code, number = None, code - 128  # `sh` reports a killed command as 128 + signal
         raw = {"exit_code": code, "signal": number, "timed_out": timed_out}
+        output = b"".join(tail)[-TAIL:].decode("utf-8", "replace").replace("\x00", "\ufffd")
         return {
             "name": step["name"],
             "outcome_raw": raw,
             "duration_ms": int((time.monotonic() - began) * 1000),
-            "output": b"".join(tail)[-TAIL:].decode("utf-8", "replace").replace("\x00", "\ufffd"),
+            "output": output.replace(f"{self.worktree}/", ""),  # paths as the author knows them
         }
 
     def _watch(self, process: subprocess.Popen[bytes], began: float, timeout: float | None) -> bool:

@@ -33,6 +33,10 @@ def main() -> None:
 
 def _prepare(command: str, argv: list[str]) -> None:
     """Start the embedded database for the length of this process, and bring its tables up to date."""
+    if command == "demo":
+        from gastown_site import home
+
+        os.environ["GASTOWN_HOME"] = os.environ.get("DEMO_HOME") or str(home.path() / "demo")
     if command in NO_DATABASE | OWN_DATABASE or {"-h", "--help"} & set(argv):
         return
     from gastown_site import database

@@ -1,0 +1,110 @@
+"""The demo's stage: a remote from this project's own history, the config, and the check of how it ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from agents.gitcmd import GitFailed, run_git
+from beads.models import Bead, BeadEvent, Convoy, Town
+from refinery.models import GateResult, ReviewEntry
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+_SKIP = shutil.ignore_patterns(".git", ".venv", ".uv", "__pycache__", ".*_cache", "*.egg-info", "staticfiles")
+
+
+def make_remote(path: Path) -> str:
+    """A bare clone of this project's repository at `path`; returns its default branch.
+
+    An unpacked archive has no history: then a repository is made from the files.
+    """
+    try:
+        run_git(["rev-parse", "--verify", "HEAD^{commit}"], cwd=PROJECT)
+        run_git(["clone", "--quiet", "--bare", "--no-local", str(PROJECT), str(path)], cwd=path.parent, timeout=120)
+        head = run_git(["rev-parse", "HEAD^{commit}"], cwd=path).text
+    except GitFailed:
+        shutil.rmtree(path, ignore_errors=True)
+        head = _from_files(path)
+    branch = run_git(["symbolic-ref", "--short", "--quiet", "HEAD"], cwd=path, check=False).text or "main"
+    run_git(["update-ref", f"refs/heads/{branch}", head], cwd=path)
+    run_git(["symbolic-ref", "HEAD", f"refs/heads/{branch}"], cwd=path)
+    return branch
+
+
+def _from_files(path: Path) -> str:
+    tree = path.with_suffix(".files")
+    shutil.copytree(PROJECT, tree, ignore=_SKIP)
+    run_git(["init", "--quiet"], cwd=tree)
+    run_git(["add", "-A"], cwd=tree)
+    run_git(["commit", "--quiet", "-m", "The project as it was unpacked"], cwd=tree)
+    run_git(["clone", "--quiet", "--bare", str(tree), str(path)], cwd=path.parent)
+    shutil.rmtree(tree)
+    return run_git(["rev-parse", "HEAD"], cwd=path).text
+
+
+def config() -> str:
+    """The demo town's config, as TOML."""
+    python = json.dumps(sys.executable)
+    tests = "test ! -d demo_town || python3 -m unittest discover -s demo_town -t ."
+    syntax = "files=$(git ls-files 'demo_town/*.py'); test -z \"$files\" || python3 -m py_compile $files"
+    return f"""
+[refinery]
+gates = [
+  {{ name = "syntax", run = {json.dumps(syntax)}, timeout = "1m" }},
+  {{ name = "tests", run = {json.dumps(tests)}, timeout = "1m" }},
+]
+code_review = true
+[dispatch]
+max_polecats = 6
+start_deadline = "15s"
+lease = "20s"
+heartbeat = "4s"
+backoff = ["2s", "5s", "10s"]
+[agents.polecat]
+command = [{python}, {json.dumps(str(HERE / "polecat.py"))}]
+[agents.refinery]
+command = [{python}, {json.dumps(str(HERE / "refinery.py"))}]
+"""
+
+
+def landed_log(remote: Path, branch: str, scratch: Path, since: str) -> str:
+    """`git log --oneline` of what is new on the default branch, from a fresh clone."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    run_git(["clone", "--quiet", "--branch", branch, str(remote), str(scratch)], cwd=remote.parent, timeout=120)
+    return run_git(["log", "--oneline", "--graph", f"{since}..HEAD"], cwd=scratch).text
+
+
+def shortcomings(town: Town, scratch: Path, since: str) -> list[str]:
+    """What is missing of the promised end; empty when all is well. Judged from git and from the ledger."""
+    found = [f"convoy {c.pk} is {c.bead.status}" for c in _convoys(town) if c.bead.status != "closed"]
+    log = run_git(["log", "--format=%H%x00%T%x00%(trailers:key=Bead,valueonly,separator=%x2C)", f"{since}..HEAD"], cwd=scratch)
+    commits = [line.split("\0") for line in log.text.splitlines()]
+    trailers = {name for commit in commits for name in commit[2].split(",")}
+    work = Bead.objects.filter(town=town, type="issue", purpose="work")
+    found += [f"no commit with the trailer Bead: {b.pk} ({b.title})" for b in work if b.pk not in trailers]
+    gated = set(GateResult.objects.filter(entry__rig__town=town, outcome="pass").values_list("tree_sha", flat=True))
+    for entry in ReviewEntry.objects.filter(rig__town=town, state="merged"):
+        tree = run_git(["rev-parse", f"{entry.merge_sha}^{{tree}}"], cwd=scratch).text
+        if tree not in gated:
+            found.append(f"{entry.pk} landed the tree {tree[:12]}, which no gate has seen")
+    kinds = set(BeadEvent.objects.filter(bead__town=town).values_list("kind", flat=True))
+    found += [f"no {kind.replace('_', ' ')} happened" for kind in ("conflict", "rework_requested") if kind not in kinds]
+    return found
+
+
+def _convoys(town: Town) -> list[Convoy]:
+    return list(Convoy.objects.select_related("bead").filter(bead__town=town).order_by("bead__created_at"))
+
+
+def progress(town: Town) -> list[dict[str, Any]]:
+    """Each convoy and its beads, as the pages show them."""
+    from refinery import shows
+
+    board = shows.Board(town)
+    return [shows.convoy_data(board, convoy) for convoy in _convoys(town)]
+
+
