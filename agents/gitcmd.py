@@ -8,6 +8,7 @@ ref or URL from outside reaches git unchecked.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,13 +221,28 @@ def check_sha(sha: str) -> str:
 # -- worktrees, for the runner and the shim -----------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def repo_lock(repo: Path, *, exclusive: bool) -> Iterator[None]:
+    """Fetches share the repository; making or removing a worktree excludes them for a moment.
+
+    A fetch walks every worktree's HEAD and fails on one that is half-made.
+    """
+    common = repo if (repo / "HEAD").exists() else repo.parent
+    with (common / "gastown.lock").open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+
+
 def add_worktree(repo: Path, path: Path, sha: str, branch: str = "") -> None:
     """A worktree of `repo` at `sha` (on local `branch` when given, else detached); leftovers are replaced."""
     if path.exists():
         remove_worktree(repo, path)
-    run_git(["worktree", "prune"], cwd=repo)
+    path.parent.mkdir(parents=True, exist_ok=True)
     where = ["-B", check_branch(branch)] if branch else ["--detach"]
-    run_git(["worktree", "add", "--quiet", "--force", *where, str(path), check_sha(sha)], cwd=repo, timeout=600)
+    with repo_lock(repo, exclusive=True):
+        arguments = ["worktree", "add", "--quiet", "--force", "--no-checkout", *where, str(path), check_sha(sha)]
+        run_git(arguments, cwd=repo)
+    run_git(["reset", "--quiet", "--hard", sha], cwd=path, timeout=600)
 
 
 def reset_worktree(path: Path, sha: str) -> None:
@@ -237,10 +253,11 @@ def reset_worktree(path: Path, sha: str) -> None:
 
 def remove_worktree(repo: Path, path: Path) -> None:
     """Remove a worktree, whatever state it is in."""
-    run_git(["worktree", "remove", "--force", "--force", str(path)], cwd=repo, check=False)
-    if path.exists():
-        shutil.rmtree(path, ignore_errors=True)
-    run_git(["worktree", "prune"], cwd=repo, check=False)
+    with repo_lock(repo, exclusive=True):
+        run_git(["worktree", "remove", "--force", "--force", str(path)], cwd=repo, check=False)
+        if path.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        run_git(["worktree", "prune"], cwd=repo, check=False)
 
 
 def head_sha(path: Path) -> str:
@@ -263,7 +280,14 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
         source = f"refs/heads/{ref}"
     spec = f"+{source}:{local}"
     arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
-    run_git([*arguments, url, spec], cwd=repo, timeout=timeout)
+    for attempt in range(4):
+        try:
+            with repo_lock(repo, exclusive=False):
+                run_git([*arguments, url, spec], cwd=repo, timeout=timeout)
+            break
+        except GitFailed as error:
+            if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
+                raise
     return run_git(["rev-parse", "--verify", f"{local}^{{commit}}"], cwd=repo).text
 
 

@@ -66,6 +66,8 @@ class Board:
             return f"{shown.phase.replace('_', ' ')}: {shown.reason}"
         if view.live_run is not None:
             return f"run {view.live_run.id} is {view.live_run.state}"
+        if bead.status != "open" and view.last_run is not None:
+            return f"run {view.last_run.id} has ended: {view.last_run.reason}"
         return phases.bead_wait(self.world, view) or "ready"
 
     def convoy(self, convoy: Convoy) -> tuple[str, str]:

@@ -1,2 +1,20 @@
+"""The people's pages."""
+
 from __future__ import annotations
-urlpatterns: list = []
+
+from django.urls import path
+
+from refinery import views
+
+urlpatterns = [
+    path("", views.towns, name="towns"),
+    path("towns/<slug:slug>/", views.town, name="town"),
+    path("convoys/<str:key>/", views.convoy, name="convoy"),
+    path("convoys/<str:key>/<str:verb>/", views.convoy_act, name="convoy-act"),
+    path("beads/<str:key>/", views.bead, name="bead"),
+    path("reviews/<str:key>/", views.review, name="review"),
+    path("reviews/<str:key>/<str:verb>/", views.review_act, name="review-act"),
+    path("queue/", views.queue, name="queue"),
+    path("runs/<str:key>/", views.run, name="run"),
+    path("mail/", views.mail, name="mail"),
+]

@@ -1,0 +1,45 @@
+"""Hostile text made harmless and visible, and a diff as classified lines. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+MAX_LINE = 2000
+
+
+def tame(text: str) -> str:
+    """Without ANSI sequences; control, zero-width and direction-changing characters are shown as U+XXXX."""
+    text = _ANSI.sub("", text).replace("\r\n", "\n")
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else f"⟨U+{ord(c):04X}⟩" for c in text)
+
+
+def diff_lines(text: str) -> list[dict[str, Any]]:
+    """A unified diff as `{kind, text, old, new}`: kinds file, meta, hunk, add, del, same."""
+    rows: list[dict[str, Any]] = []
+    old = new = 0
+    in_hunk = False
+    for raw in tame(text).split("\n"):
+        line = raw if len(raw) <= MAX_LINE else raw[:MAX_LINE] + " …(cut)"
+        hunk = re.match(r"@@ -(\d+)(?:,\d+)? \+(\d+)", line)
+        if line.startswith("diff --git "):
+            in_hunk = False
+            rows.append({"kind": "file", "text": line.removeprefix("diff --git "), "old": "", "new": ""})
+        elif hunk:
+            in_hunk = True
+            old, new = int(hunk[1]), int(hunk[2])
+            rows.append({"kind": "hunk", "text": line, "old": "", "new": ""})
+        elif not in_hunk:
+            rows.append({"kind": "meta", "text": line, "old": "", "new": ""})
+        elif line.startswith("+"):
+            rows.append({"kind": "add", "text": line, "old": "", "new": new})
+            new += 1
+        elif line.startswith("-"):
+            rows.append({"kind": "del", "text": line, "old": old, "new": ""})
+            old += 1
+        else:
+            rows.append({"kind": "same", "text": line, "old": old if line else "", "new": new if line else ""})
+            old, new = old + 1, new + 1
+    return rows
