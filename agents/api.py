@@ -53,7 +53,13 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     if isinstance(error, RequestDataTooBig):
         return envelope("too_large", f"the body is larger than {MAX_BODY} bytes", 413)
     if isinstance(error, exceptions.APIException):
-        names = {401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 429: "throttled"}
+        names = {
+            401: "unauthenticated",
+            403: "forbidden",
+            404: "not_found",
+            405: "method_not_allowed",
+            429: "throttled",
+        }
         answer = envelope(names.get(error.status_code, "invalid"), str(error.detail), error.status_code)
         if getattr(error, "auth_header", None):
             answer["WWW-Authenticate"] = error.auth_header
@@ -87,7 +93,11 @@ class Door(APIView):
         super().initial(request, *args, **kwargs)
         if length > MAX_BODY:
             raise RequestDataTooBig
-        if request.method == "POST" and request.META.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" and not length:
+        if (
+            request.method == "POST"
+            and request.META.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked"
+            and not length
+        ):
             raise Invalid("send a Content-Length", field="Content-Length")
 
 
@@ -257,4 +267,3 @@ class UnknownView(Door):
         raise Http404
 
     get = post = put = patch = delete = _missing
-

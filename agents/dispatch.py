@@ -206,9 +206,7 @@ def claim(run_id: str, secret: str, now: dt.datetime) -> Claimed:
         run.token_hash = digest(token)
         run.claimed_at = run.heartbeat_at = run.activity_at = now
         run.lease_until = now + dt.timedelta(seconds=run.lease_seconds)
-        run.save(
-            update_fields=["state", "token_hash", "claimed_at", "heartbeat_at", "activity_at", "lease_until"]
-        )
+        run.save(update_fields=["state", "token_hash", "claimed_at", "heartbeat_at", "activity_at", "lease_until"])
         inbox.wake(run.town)
     return Claimed(token, run.lease_until)
 

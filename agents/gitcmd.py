@@ -61,7 +61,10 @@ _KINDS = (
 
 
 class GitFailed(GastownError):
-    """A git command failed; `kind` says how: unreachable, auth, stale_lease, rejected, missing_ref, disk_full, other."""
+    """A git command failed.
+
+    `kind` says how: unreachable, auth, timeout, stale_lease, rejected, missing_ref, disk_full or other.
+    """
 
     code = "git"
 

@@ -60,8 +60,6 @@ def nudge(agent: Agent, sender: str, message: str, now: dt.datetime) -> Nudge:
 
 def take_nudges(agent: Agent, now: dt.datetime) -> list[str]:
     """The agent's undelivered nudges, marked delivered."""
-    waiting = list(
-        Nudge.objects.filter(agent=agent, delivered_at=None, expires_at__gt=now).order_by("id")[:20]
-    )
+    waiting = list(Nudge.objects.filter(agent=agent, delivered_at=None, expires_at__gt=now).order_by("id")[:20])
     Nudge.objects.filter(pk__in=[n.pk for n in waiting]).update(delivered_at=now)
     return [f"{n.sender}: {n.message}" for n in waiting]

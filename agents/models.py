@@ -75,9 +75,7 @@ class Agent(models.Model):
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="agents", null=True, blank=True)
     name = models.CharField(max_length=80)
     role = models.CharField(max_length=10, choices=_choices(Role))
-    convoy = models.ForeignKey(
-        Convoy, on_delete=models.PROTECT, related_name="refineries", null=True, blank=True
-    )
+    convoy = models.ForeignKey(Convoy, on_delete=models.PROTECT, related_name="refineries", null=True, blank=True)
     retired_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -127,7 +125,7 @@ class Run(models.Model):
     # lease and fence
     runner = models.CharField(max_length=100, blank=True)
     claim_hash = models.CharField(max_length=64, blank=True)
-    token_hash = models.CharField(max_length=64, null=True, blank=True, unique=True)  # noqa: DJ001 - null is "no token"
+    token_hash = models.CharField(max_length=64, null=True, blank=True, unique=True)
     fenced_hash = models.CharField(max_length=64, null=True, blank=True, db_index=True)  # noqa: DJ001 - null is "never had one"
     start_deadline = models.DateTimeField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -177,9 +175,7 @@ class Run(models.Model):
             ),
             models.UniqueConstraint(fields=["agent"], name="one_live_run_per_agent", condition=LIVE_RUN),
             models.UniqueConstraint(fields=["bead", "kind", "attempt"], name="run_attempt_once"),
-            models.CheckConstraint(
-                name="run_state_legal", condition=Q(state__in=[s.value for s in RunState])
-            ),
+            models.CheckConstraint(name="run_state_legal", condition=Q(state__in=[s.value for s in RunState])),
             models.CheckConstraint(
                 name="run_ended_has_outcome",
                 condition=Q(state="ended") & ~Q(outcome="") | ~Q(state="ended") & Q(outcome=""),

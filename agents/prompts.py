@@ -44,15 +44,13 @@ Rules
 """
 
 
-def render(
-    brief: Mapping[str, Any], *, role: str, agent: str, bead: str, branch: str, target: str
-) -> str:
+def render(brief: Mapping[str, Any], *, role: str, agent: str, bead: str, branch: str, target: str) -> str:
     """The whole prompt for one run."""
     kind = str(brief.get("kind", "work"))
     names = {"agent": agent, "bead": bead, "branch": branch or "(detached)", "target": target}
-    base = (brief.get("candidate") or brief.get("conflict") or {}).get("base") or (
-        brief.get("conflict") or {}
-    ).get("base_sha", "")
+    base = (brief.get("candidate") or brief.get("conflict") or {}).get("base") or (brief.get("conflict") or {}).get(
+        "base_sha", ""
+    )
     if kind == "resolve":
         opening = _RESOLVE.format(**names, base=base)
     elif role == "refinery":

@@ -14,9 +14,9 @@ from agents.models import LIVE_RUN, Agent, Role, Run
 from beads.models import Convoy, Rig, Town
 
 NAMES = (
-    "Toast Maple Birch Ember Flint Hazel Juniper Kestrel Lark Moss Nettle Otter Pike Quill Rowan Sage Thistle "
-    "Umber Vesper Wren"
-).split()
+    *("Toast", "Maple", "Birch", "Ember", "Flint", "Hazel", "Juniper", "Kestrel", "Lark", "Moss"),
+    *("Nettle", "Otter", "Pike", "Quill", "Rowan", "Sage", "Thistle", "Umber", "Vesper", "Wren"),
+)
 
 
 def polecat_for(rig: Rig, prefer: int | None = None) -> Agent:
@@ -37,9 +37,7 @@ def refinery_for(rig: Rig, convoy: Convoy | None) -> Agent:
     found = Agent.objects.filter(rig=rig, role=Role.REFINERY, convoy=convoy, retired_at=None).first()
     if found:
         return found
-    name = (
-        f"{rig.slug}-refinery" if convoy is None else f"{rig.slug}-refinery-{convoy.pk.removeprefix('gt-')}"
-    )
+    name = f"{rig.slug}-refinery" if convoy is None else f"{rig.slug}-refinery-{convoy.pk.removeprefix('gt-')}"
     return _create(rig.town, rig, name, Role.REFINERY, convoy)
 
 

@@ -177,9 +177,7 @@ class Runner:
             return path, lock
         raise RuntimeError("a thousand gate worktrees are in use")
 
-    def _spec(
-        self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str
-    ) -> dict[str, Any]:
+    def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
         agent = run.agent.name if run.agent else ""
         env = {
             "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
@@ -299,4 +297,3 @@ class Runner:
             return str(SHIM).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return False
-

@@ -17,7 +17,14 @@ from pathlib import Path
 
 BUBBLEWRAP = "bubblewrap"
 UNSANDBOXED = "unsandboxed"
-_BASE = ["--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+_BASE = [
+    "--die-with-parent",
+    "--new-session",
+    "--unshare-pid",
+    "--unshare-ipc",
+    "--unshare-uts",
+    "--unshare-cgroup-try",
+]
 
 
 @functools.cache

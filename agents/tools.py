@@ -1,7 +1,7 @@
 """The tool registry: one definition serves HTTP, `GET /api/tools` and OpenAPI.
 
 A call runs in one transaction that locks its run first, so it is ordered with the run's exit report: what comes after
-the end is refused and changes nothing. Tools record facts, write observations, or make new rows; no tool moves a status.
+the end is refused and changes nothing. Tools record facts, write observations, or make new rows; none moves a status.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def call(name: str, run: Run, body: object, now: dt.datetime, key: str | None = 
             earlier = ToolCall.objects.filter(run=held, key=key).first()
             if earlier is not None:
                 if earlier.request_hash != mark:
-                    raise Conflict("this Idempotency-Key was used for another call", details={"field": "Idempotency-Key"})
+                    raise Conflict(
+                        "this Idempotency-Key was used for another call", details={"field": "Idempotency-Key"}
+                    )
                 return earlier.status, dict(earlier.response)
         data = found.handler(Call(held, now), args)
         dispatch.touch(held, now)

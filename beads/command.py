@@ -1,7 +1,7 @@
 """The base of Gastown's commands: `--json`, one clear line for a refusal, exit codes 0, 1, 2.
 
-A command parses, makes one call, and replies. With `--json` exactly one document goes to stdout: `{"ok": true, "data": …}`
-or `{"ok": false, "error": {"code", "message", "details"}}`; logs go to stderr.
+A command parses, makes one call, and replies. With `--json` one document goes to stdout: `{"ok": true, "data": …}` or
+`{"ok": false, "error": {"code", "message", "details"}}`; logs go to stderr.
 """
 
 from __future__ import annotations
@@ -178,5 +178,3 @@ def ago(moment: Any) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{max(seconds, 0)}s"
-
-

@@ -83,9 +83,7 @@ def create_rig(town: Town, slug: str, url: str, branch: str, config: Mapping[str
 
 def pause_town(town: Town, reason: str) -> None:
     """Stop dispatching and admitting in a town; live runs go on."""
-    Town.objects.filter(pk=town.pk, paused_at=None).update(
-        paused_at=timezone.now(), paused_reason=reason[:300]
-    )
+    Town.objects.filter(pk=town.pk, paused_at=None).update(paused_at=timezone.now(), paused_reason=reason[:300])
 
 
 def resume_town(town: Town) -> None:
@@ -230,9 +228,7 @@ def retitle_priority(bead: Bead, priority: int) -> None:
 # -- convoys ---------------------------------------------------------------------
 
 
-def create_convoy(
-    rig: Rig, title: str, merge_mode: str, plan: Sequence[Mapping[str, Any]], *, actor: str
-) -> Convoy:
+def create_convoy(rig: Rig, title: str, merge_mode: str, plan: Sequence[Mapping[str, Any]], *, actor: str) -> Convoy:
     """Make a staged convoy from a checked plan (see `beads.plans`): one bead per item, `after` as blocks.
 
     Each item: key, title, body, priority, after (keys), rig (a Rig).
@@ -257,9 +253,7 @@ def create_convoy(
         if merge_mode == "review-then-land":
             slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "convoy"
             for rig_id in sorted({b.rig_id for b in made.values() if b.rig_id is not None}):
-                ConvoyBranch.objects.create(
-                    convoy=convoy, rig_id=rig_id, name=f"convoy/{slug}/{bead.pk}/head"
-                )
+                ConvoyBranch.objects.create(convoy=convoy, rig_id=rig_id, name=f"convoy/{slug}/{bead.pk}/head")
     return convoy
 
 
@@ -272,9 +266,7 @@ def start_convoy(convoy: Convoy, now: dt.datetime, *, actor: str) -> None:
 
 def request_close_convoy(convoy: Convoy, now: dt.datetime) -> None:
     """Set the wish to close a convoy midway; the tick decides."""
-    Convoy.objects.filter(pk=convoy.pk, close_requested_at=None, landed_at=None).update(
-        close_requested_at=now
-    )
+    Convoy.objects.filter(pk=convoy.pk, close_requested_at=None, landed_at=None).update(close_requested_at=now)
 
 
 def clear_close_request(convoy: Convoy) -> None:

@@ -76,13 +76,9 @@ class Bead(models.Model):
     title = models.CharField(max_length=300)
     body = models.TextField(blank=True)
     priority = models.PositiveSmallIntegerField(default=2, help_text="0 (first) to 4 (last)")
-    convoy = models.ForeignKey(
-        "Convoy", on_delete=models.PROTECT, related_name="beads", null=True, blank=True
-    )
+    convoy = models.ForeignKey("Convoy", on_delete=models.PROTECT, related_name="beads", null=True, blank=True)
     plan_key = models.CharField(max_length=100, blank=True, help_text="its key in the convoy's plan")
-    parent = models.ForeignKey(
-        "self", on_delete=models.PROTECT, related_name="children", null=True, blank=True
-    )
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, related_name="children", null=True, blank=True)
     context = models.JSONField(default=dict, blank=True, help_text="rework or conflict brief, for the agent")
     merge_sha = models.CharField(max_length=64, blank=True, help_text="commit on the target with its change")
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
@@ -100,9 +96,7 @@ class Bead(models.Model):
             models.Index(fields=["town", "-created_at"], name="bead_recent"),
         ]
         constraints = [
-            models.CheckConstraint(
-                name="bead_status_legal", condition=Q(status__in=[s.value for s in BeadStatus])
-            ),
+            models.CheckConstraint(name="bead_status_legal", condition=Q(status__in=[s.value for s in BeadStatus])),
             models.CheckConstraint(name="bead_type_legal", condition=Q(type__in=[t.value for t in BeadType])),
             models.CheckConstraint(name="bead_priority_range", condition=Q(priority__lte=4)),
             models.CheckConstraint(
@@ -140,9 +134,7 @@ class Dependency(models.Model):
 class Convoy(models.Model):
     """The convoy side of a convoy bead. `started_at` null means staged: nothing is dispatched."""
 
-    bead = models.OneToOneField(
-        Bead, on_delete=models.PROTECT, primary_key=True, related_name="convoy_detail"
-    )
+    bead = models.OneToOneField(Bead, on_delete=models.PROTECT, primary_key=True, related_name="convoy_detail")
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="convoys")
     merge_mode = models.CharField(max_length=30)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -167,9 +159,7 @@ class ConvoyBranch(models.Model):
     base_sha = models.CharField(max_length=64, blank=True)
     head_sha = models.CharField(max_length=64, blank=True)
     observed_at = models.DateTimeField(null=True, blank=True)
-    asked_at = models.DateTimeField(
-        null=True, blank=True, help_text="when a look at the remote was asked for"
-    )
+    asked_at = models.DateTimeField(null=True, blank=True, help_text="when a look at the remote was asked for")
     landed_sha = models.CharField(max_length=64, blank=True)
 
     class Meta:
@@ -186,15 +176,11 @@ class ConvoyBranch(models.Model):
 class Escalation(models.Model):
     """The escalation side of an escalation bead: something a person should see. One open per (town, key)."""
 
-    bead = models.OneToOneField(
-        Bead, on_delete=models.PROTECT, primary_key=True, related_name="escalation_detail"
-    )
+    bead = models.OneToOneField(Bead, on_delete=models.PROTECT, primary_key=True, related_name="escalation_detail")
     town = models.ForeignKey(Town, on_delete=models.PROTECT, related_name="escalations")
     key = models.CharField(max_length=200)
     severity = models.CharField(max_length=10, default="medium")
-    about = models.ForeignKey(
-        Bead, on_delete=models.PROTECT, null=True, blank=True, related_name="escalations"
-    )
+    about = models.ForeignKey(Bead, on_delete=models.PROTECT, null=True, blank=True, related_name="escalations")
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     acknowledged_by = models.CharField(max_length=100, blank=True)
     closed_at = models.DateTimeField(null=True, blank=True)
@@ -237,7 +223,7 @@ class Fact(models.Model):
     subject = models.CharField(max_length=100, blank=True)
     payload = models.JSONField(default=dict)
     actor = models.CharField(max_length=100, blank=True)
-    dedupe_key = models.CharField(max_length=200, null=True, blank=True, unique=True)  # noqa: DJ001 - null is "no key"
+    dedupe_key = models.CharField(max_length=200, null=True, blank=True, unique=True)
     recorded_at = models.DateTimeField(auto_now_add=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     processed_at = models.DateTimeField(null=True, blank=True)
@@ -279,9 +265,7 @@ class Effect(models.Model):
         ordering = ("id",)
         indexes = [models.Index(fields=["next_try_at"], name="effect_pending", condition=Q(state="pending"))]
         constraints = [
-            models.CheckConstraint(
-                name="effect_state_legal", condition=Q(state__in=["pending", "done", "failed"])
-            )
+            models.CheckConstraint(name="effect_state_legal", condition=Q(state__in=["pending", "done", "failed"]))
         ]
 
     def __str__(self) -> str:

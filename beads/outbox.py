@@ -46,9 +46,7 @@ def sweep(now: dt.datetime, grace: dt.timedelta = dt.timedelta(seconds=5), limit
 
     A doubled task does no harm: only one holder of the advisory lock runs an effect at a time.
     """
-    due = list(
-        Effect.objects.filter(state="pending", next_try_at__lte=now - grace).order_by("next_try_at")[:limit]
-    )
+    due = list(Effect.objects.filter(state="pending", next_try_at__lte=now - grace).order_by("next_try_at")[:limit])
     for effect in due:
         Effect.objects.filter(pk=effect.pk, state="pending").update(next_try_at=now)
         _hand_over(effect)
@@ -82,9 +80,7 @@ def succeed(effect: Effect, now: dt.datetime) -> None:
 
 def give_up(effect: Effect, now: dt.datetime, error: str) -> None:
     """Mark an effect failed for good. Call it in the transaction that records the failure as a fact."""
-    Effect.objects.filter(pk=effect.pk, state="pending").update(
-        state="failed", finished_at=now, error=error[:2000]
-    )
+    Effect.objects.filter(pk=effect.pk, state="pending").update(state="failed", finished_at=now, error=error[:2000])
 
 
 def retry_later(effect: Effect, now: dt.datetime, error: str) -> dt.datetime:

@@ -79,7 +79,9 @@ def _refuse_cycle(items: Sequence[Mapping[str, Any]], source: str) -> None:
         def walk(key: str, path: list[str] = path) -> None:
             if key in path:
                 cycle = [*path[path.index(key) :], key]
-                raise Invalid(f"{source}: dependency cycle: {' → '.join(cycle)}", field="after", details={"path": cycle})
+                raise Invalid(
+                    f"{source}: dependency cycle: {' → '.join(cycle)}", field="after", details={"path": cycle}
+                )
             if key in done:
                 return
             path.append(key)

@@ -110,5 +110,3 @@ def _fill(registry: CollectorRegistry) -> None:
     now = timezone.now()
     for part, at in ops.heartbeats().items():
         ages.labels(part).set((now - at).total_seconds())
-
-

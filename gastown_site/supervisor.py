@@ -181,7 +181,9 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise Refused(f"port {port} on {host} cannot be used: {error.strerror}", details={"field": "port"}) from None
+            raise Refused(
+                f"port {port} on {host} cannot be used: {error.strerror}", details={"field": "port"}
+            ) from None
 
 
 def parts(host: str, port: int) -> list[Part]:

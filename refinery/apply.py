@@ -287,9 +287,7 @@ def _open_conflict(town: Town, entry_id: str, candidate_id: int, files: tuple[st
         "branch": entry.branch,
     }
     task = _task(town, entry, Purpose.CONFLICT, f"Resolve merge conflicts: {entry.bead.title}", text, context)
-    ledger.note(
-        entry.source or entry.bead, "conflict", ACTOR, text[:2000], task=task.pk, files=list(files), base=base
-    )
+    ledger.note(entry.source or entry.bead, "conflict", ACTOR, text[:2000], task=task.pk, files=list(files), base=base)
 
 
 def _hold(town: Town, entry_id: str, code: str, text: str) -> None:

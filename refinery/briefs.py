@@ -156,9 +156,7 @@ def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, 
             lines.append(f"\nGate {result['gate']!r} failed: {result['say']}")
             for f in result["failures"]:
                 lines.append(f"- {f['file']}:{f['line']}: {f['text']}")
-                items.append(
-                    {"file": f["file"], "line": f["line"], "problem": f["text"] or "gate failed here"}
-                )
+                items.append({"file": f["file"], "line": f["line"], "problem": f["text"] or "gate failed here"})
             lines.append(f"\n{result['output'][-2000:]}")
         context["rework"] = {"feedback": lines[1].strip() if len(lines) > 1 else "", "items": items}
         context["gate_results"] = failed

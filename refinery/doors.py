@@ -25,7 +25,6 @@ from refinery.effects import repo_of
 from refinery.git import Repo
 from refinery.models import ReviewEntry
 
-
 # -- towns and rigs -------------------------------------------------------------------------------------------------
 
 
@@ -86,12 +85,16 @@ def _look(url: str, branch: str | None) -> str:
             for name in [named] if named else ["main", "master"]:
                 if scratch.ls_remote(url, name):
                     return check_branch(name, "default_branch")
-            raise Invalid(f"remote {redact(url)} names no default branch: give --default-branch", field="default_branch")
+            raise Invalid(
+                f"remote {redact(url)} names no default branch: give --default-branch", field="default_branch"
+            )
         if scratch.ls_remote(url, branch) is None:
             raise Invalid(f"remote {redact(url)} has no branch {branch}", field="default_branch")
     except GitFailed as error:
         raise Refused(
-            f"remote_url {redact(url)} cannot be read: {error.message}", code=error.kind, details={"field": "remote_url"}
+            f"remote_url {redact(url)} cannot be read: {error.message}",
+            code=error.kind,
+            details={"field": "remote_url"},
         ) from error
     return branch
 
@@ -282,4 +285,3 @@ def close_escalation(escalation: Escalation, who: str, reason: str = "") -> None
     if escalation.closed_at is not None:
         raise Conflict(f"{escalation.pk} is closed")
     inbox.record(escalation.town, "escalation.close", escalation.pk, {"reason": reason}, actor=who)
-

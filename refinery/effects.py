@@ -54,9 +54,7 @@ def run_effect(effect_id: int) -> str:
             outbox.succeed(effect, now)
             if result is not None:
                 kind, subject, payload = result
-                inbox.record(
-                    effect.town, kind, subject, payload, actor="executor", dedupe_key=f"effect:{effect.pk}"
-                )
+                inbox.record(effect.town, kind, subject, payload, actor="executor", dedupe_key=f"effect:{effect.pk}")
         return "done"
 
 
@@ -142,9 +140,7 @@ def _body(entry: ReviewEntry) -> str:
 
 def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[str, str]]:
     """`Reviewed-by` names who has approved this head, and the refinery whose approval landing still needs."""
-    names = list(
-        Verdict.objects.filter(entry=entry, head_sha=head, decision="approve").values_list("by", flat=True)
-    )
+    names = list(Verdict.objects.filter(entry=entry, head_sha=head, decision="approve").values_list("by", flat=True))
     if reviewed and not names:
         from agents.roster import refinery_for
         from refinery.briefs import lane_convoy

@@ -10,9 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from beads.config import Gate
-
 from agents.models import Run
+from beads.config import Gate
 from refinery.models import Candidate, GateResult
 
 _FILE_LINE = re.compile(
@@ -66,9 +65,7 @@ def record(run: Run, candidate: Candidate) -> int:
     return len(results)
 
 
-def _result(
-    run: Run, candidate: Candidate, step: Mapping[str, Any], commands: Mapping[str, str]
-) -> GateResult:
+def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], commands: Mapping[str, str]) -> GateResult:
     raw = step.get("outcome_raw") or {}
     exit_code, signal = raw.get("exit_code"), raw.get("signal")
     timed_out = bool(raw.get("timed_out"))

@@ -116,9 +116,7 @@ def _escalation(fact: Fact) -> Escalation:
 
 
 def _run(fact: Fact) -> Run:
-    found = (
-        Run.objects.select_related("bead", "agent", "town").filter(pk=fact.subject, town=fact.town).first()
-    )
+    found = Run.objects.select_related("bead", "agent", "town").filter(pk=fact.subject, town=fact.town).first()
     if found is None:
         raise NotFound(f"no run {fact.subject}")
     return found

@@ -25,9 +25,7 @@ class ReviewEntry(models.Model):
 
     bead = models.OneToOneField(Bead, on_delete=models.PROTECT, primary_key=True, related_name="review")
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="reviews")
-    convoy = models.ForeignKey(
-        Convoy, on_delete=models.PROTECT, related_name="reviews", null=True, blank=True
-    )
+    convoy = models.ForeignKey(Convoy, on_delete=models.PROTECT, related_name="reviews", null=True, blank=True)
     kind = models.CharField(max_length=10, default="change", help_text="change, or landing of a convoy")
     source = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="entries", null=True, blank=True)
     author = models.CharField(max_length=100, blank=True, help_text="agent or person who made the change")
@@ -73,15 +71,9 @@ class ReviewEntry(models.Model):
                 name="one_admitted_entry_per_lane",
                 condition=_ACTIVE & Q(admitted_at__isnull=False),
             ),
-            models.CheckConstraint(
-                name="entry_state_legal", condition=Q(state__in=["active", "merged", "failed"])
-            ),
-            models.CheckConstraint(
-                name="entry_merged_has_sha", condition=~Q(state="merged") | ~Q(merge_sha="")
-            ),
-            models.CheckConstraint(
-                name="entry_closed_has_reason", condition=Q(state="active") | ~Q(reason="")
-            ),
+            models.CheckConstraint(name="entry_state_legal", condition=Q(state__in=["active", "merged", "failed"])),
+            models.CheckConstraint(name="entry_merged_has_sha", condition=~Q(state="merged") | ~Q(merge_sha="")),
+            models.CheckConstraint(name="entry_closed_has_reason", condition=Q(state="active") | ~Q(reason="")),
         ]
 
     def __str__(self) -> str:
@@ -143,9 +135,7 @@ class GateResult(models.Model):
         ordering = ("id",)
         constraints = [
             models.UniqueConstraint(fields=["run", "gate"], name="one_result_per_gate_and_run"),
-            models.CheckConstraint(
-                name="gate_outcome_legal", condition=Q(outcome__in=["pass", "fail", "error"])
-            ),
+            models.CheckConstraint(name="gate_outcome_legal", condition=Q(outcome__in=["pass", "fail", "error"])),
         ]
 
     def __str__(self) -> str:
@@ -168,9 +158,7 @@ class Verdict(models.Model):
     class Meta:
         ordering = ("id",)
         constraints = [
-            models.CheckConstraint(
-                name="verdict_legal", condition=Q(decision__in=["approve", "request_changes"])
-            )
+            models.CheckConstraint(name="verdict_legal", condition=Q(decision__in=["approve", "request_changes"]))
         ]
 
     def __str__(self) -> str:
@@ -202,9 +190,7 @@ class Landing(models.Model):
             models.UniqueConstraint(fields=["candidate"], name="one_landing_per_candidate"),
             models.CheckConstraint(
                 name="landing_state_legal",
-                condition=Q(
-                    state__in=["intent", "pushing", "landed", "moved", "head_moved", "refused", "abandoned"]
-                ),
+                condition=Q(state__in=["intent", "pushing", "landed", "moved", "head_moved", "refused", "abandoned"]),
             ),
         ]
 

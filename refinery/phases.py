@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from beads.config import Config, MergeStrategy
-
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.world import BeadView, CandidateView, ConvoyView, EntryView, RigView, RunView, World
 
@@ -96,9 +95,7 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         case "empty":
             return Standing(Stage.NOTHING, f"it changes nothing on {entry.target}")
         case "conflict":
-            return Standing(
-                Stage.CONFLICT, f"conflicts with {entry.target} in {', '.join(candidate.files[:5])}"
-            )
+            return Standing(Stage.CONFLICT, f"conflicts with {entry.target} in {', '.join(candidate.files[:5])}")
         case "error":
             return Standing(Stage.BUILD_ERROR, candidate.error or "the candidate could not be built")
         case _:
@@ -155,17 +152,13 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
             return Standing(Stage.NEEDS_APPROVAL, f"approved by {human.by}; waits for a person to merge it")
         due = human.created_at + config.pr.auto_merge_delay
         if now < due:
-            return Standing(
-                Stage.MERGE_DELAY, f"approved by {human.by}; merges by itself at {due:%H:%M:%S} UTC"
-            )
+            return Standing(Stage.MERGE_DELAY, f"approved by {human.by}; merges by itself at {due:%H:%M:%S} UTC")
     ungated = "" if config.refinery.gates else " (ungated)"
     return Standing(Stage.GREEN, f"green{ungated}")
 
 
 _WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})
-_LANDS = frozenset(
-    {Stage.GREEN, Stage.LANDING, Stage.LANDED, Stage.TARGET_MOVED, Stage.HEAD_MOVED, Stage.PUSH_REFUSED}
-)
+_LANDS = frozenset({Stage.GREEN, Stage.LANDING, Stage.LANDED, Stage.TARGET_MOVED, Stage.HEAD_MOVED, Stage.PUSH_REFUSED})
 _REVIEWS = frozenset({Stage.CHANGES_REQUESTED, Stage.NEEDS_REVIEW, Stage.REVIEWING})
 
 

@@ -68,9 +68,7 @@ def submit(
         )
         for entry in older:
             _abandon_intents(entry, bead.created_at)
-            close(
-                entry, "failed", "superseded", f"superseded by {bead.pk} at {head[:12]}", now=bead.created_at
-            )
+            close(entry, "failed", "superseded", f"superseded by {bead.pk} at {head[:12]}", now=bead.created_at)
         made = ReviewEntry.objects.create(
             bead=bead,
             rig=rig,
@@ -151,9 +149,7 @@ def hold(entry_id: str, code: str, text: str) -> None:
     _swap(entry_id, {"held": ""}, held=code, held_text=text, admitted_at=None)
 
 
-def close(
-    entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.datetime, merge_sha: str = ""
-) -> None:
+def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.datetime, merge_sha: str = "") -> None:
     """End an entry and its merge-request bead together."""
     _swap(
         entry.pk,
@@ -209,9 +205,7 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
     if entry.source and entry.source.status == BeadStatus.CLOSED:
         raise Conflict(f"its bead {entry.source_id} is closed ({entry.source.resolution})")
     same = ReviewEntry.objects.filter(state="active", rig=entry.rig, target=entry.target, branch=entry.branch)
-    if same.exists() or (
-        entry.source and ReviewEntry.objects.filter(state="active", source=entry.source).exists()
-    ):
+    if same.exists() or (entry.source and ReviewEntry.objects.filter(state="active", source=entry.source).exists()):
         raise Conflict(f"another entry for {entry.branch} is active")
     changed = ReviewEntry.objects.filter(pk=entry.pk, state="failed").update(
         state="active", reason="", reason_text="", closed_at=None, superseded_by=None, **fresh
@@ -330,9 +324,7 @@ def conclude(landing_id: int, state: str, message: str, now: dt.datetime) -> Non
 
 def abandon(landing_id: int, now: dt.datetime) -> None:
     """Withdraw an intent that nobody has begun to push; LostRace when somebody has."""
-    changed = Landing.objects.filter(pk=landing_id, state="intent").update(
-        state="abandoned", concluded_at=now
-    )
+    changed = Landing.objects.filter(pk=landing_id, state="intent").update(state="abandoned", concluded_at=now)
     if changed != 1:
         raise LostRace(f"landing {landing_id} is being pushed")
 

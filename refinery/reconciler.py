@@ -61,9 +61,7 @@ class _DryRun(Exception):
     """Rolls a dry run back."""
 
 
-def tick(
-    town: Town, now: dt.datetime | None = None, *, wait: bool = True, dry_run: bool = False
-) -> TickReport:
+def tick(town: Town, now: dt.datetime | None = None, *, wait: bool = True, dry_run: bool = False) -> TickReport:
     """Run one tick of `town`.
 
     `wait=False` returns at once (`busy`) when another tick holds the town. `dry_run` rolls everything back.

@@ -179,9 +179,7 @@ def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
     beads = list(convoy.beads.select_related("rig").prefetch_related("blocked_by"))
     after = {b.pk: [d.on_id for d in b.blocked_by.all()] for b in beads}
     wave_of = {key: number for number, wave in enumerate(waves(after), 1) for key in wave}
-    rows = [
-        bead_row(board, b) | {"key": b.plan_key, "wave": wave_of[b.pk], "after": after[b.pk]} for b in beads
-    ]
+    rows = [bead_row(board, b) | {"key": b.plan_key, "wave": wave_of[b.pk], "after": after[b.pk]} for b in beads]
     return {
         "id": convoy.pk,
         "title": convoy.bead.title,

@@ -71,9 +71,7 @@ def load(town: Town, now: dt.datetime) -> World:
         final_beads_with_live_runs=_ended_beads(live_runs),
         refineries=_refineries(town, convoys, live_runs),
         busy_refineries=_busy(town, live_runs),
-        recent_failures=Run.objects.filter(
-            town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=_HOST
-        ).count(),
+        recent_failures=Run.objects.filter(town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=_HOST).count(),
         escalated=frozenset(
             Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
                 "key", flat=True
@@ -227,9 +225,7 @@ def _entry(
     build_error: str,
 ) -> EntryView:
     convoy = e.convoy
-    convoy_ended = bool(
-        e.kind == "landing" and convoy and (convoy.bead.status in FINAL or convoy.close_requested_at)
-    )
+    convoy_ended = bool(e.kind == "landing" and convoy and (convoy.bead.status in FINAL or convoy.close_requested_at))
     since = e.gates_again_at
     return EntryView(
         id=e.pk,
@@ -269,9 +265,7 @@ def _entry(
             VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now)
             for v in verdicts
         ),
-        landing=LandingView(landing.pk, landing.candidate_id, landing.state, landing.message)
-        if landing
-        else None,
+        landing=LandingView(landing.pk, landing.candidate_id, landing.state, landing.message) if landing else None,
         blockers=blockers,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )
@@ -292,16 +286,12 @@ def _candidate(c: Candidate) -> CandidateView:
 
 
 def _convoys(town: Town) -> tuple[ConvoyView, ...]:
-    rows = list(
-        Convoy.objects.select_related("bead").filter(bead__town=town, bead__status__in=_LIVE).order_by("pk")
-    )
+    rows = list(Convoy.objects.select_related("bead").filter(bead__town=town, bead__status__in=_LIVE).order_by("pk"))
     ids = [c.pk for c in rows]
     beads: dict[Any, list[TrackedBead]] = defaultdict(list)
     tracked = Bead.objects.filter(convoy_id__in=ids).order_by("created_at", "id")
     for b in tracked.only("pk", "rig", "status", "resolution", "title", "closed_at", "convoy"):
-        beads[b.convoy_id].append(
-            TrackedBead(b.pk, b.rig_id or 0, b.status, b.resolution, b.title, b.closed_at)
-        )
+        beads[b.convoy_id].append(TrackedBead(b.pk, b.rig_id or 0, b.status, b.resolution, b.title, b.closed_at))
     branches: dict[Any, list[BranchView]] = defaultdict(list)
     for br in ConvoyBranch.objects.filter(convoy_id__in=ids).order_by("pk"):
         branches[br.convoy_id].append(
@@ -318,9 +308,7 @@ def _convoys(town: Town) -> tuple[ConvoyView, ...]:
         )
     landings: dict[Any, list[LandingEntry]] = defaultdict(list)
     for e in ReviewEntry.objects.filter(convoy_id__in=ids, kind="landing").order_by("created_at"):
-        landings[e.convoy_id].append(
-            LandingEntry(e.pk, e.rig_id, e.state, e.reason, e.reason_text, e.merge_sha)
-        )
+        landings[e.convoy_id].append(LandingEntry(e.pk, e.rig_id, e.state, e.reason, e.reason_text, e.merge_sha))
     return tuple(
         ConvoyView(
             id=c.pk,
@@ -343,9 +331,7 @@ def _ended_beads(live_runs: tuple[RunView, ...]) -> frozenset[str]:
     return frozenset(Bead.objects.filter(pk__in=ids, status__in=sorted(FINAL)).values_list("pk", flat=True))
 
 
-def _refineries(
-    town: Town, convoys: tuple[ConvoyView, ...], live_runs: tuple[RunView, ...]
-) -> tuple[AgentView, ...]:
+def _refineries(town: Town, convoys: tuple[ConvoyView, ...], live_runs: tuple[RunView, ...]) -> tuple[AgentView, ...]:
     busy = {r.agent for r in live_runs}
     live = {c.id: c for c in convoys}
     rows = Agent.objects.filter(town=town, role=Role.REFINERY, convoy__isnull=False, retired_at=None)

@@ -13,7 +13,9 @@ MAX_LINE = 2000
 def tame(text: str) -> str:
     """Without ANSI sequences; control, zero-width and direction-changing characters are shown as U+XXXX."""
     text = _ANSI.sub("", text).replace("\r\n", "\n")
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else f"⟨U+{ord(c):04X}⟩" for c in text)
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else f"⟨U+{ord(c):04X}⟩" for c in text
+    )
 
 
 def diff_lines(text: str) -> list[dict[str, Any]]:

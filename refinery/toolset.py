@@ -35,8 +35,8 @@ def run_gates(call: Call, args: RunGatesArgs) -> dict[str, Any]:
 
 
 def _review_context(run: Run) -> dict[str, Any]:
-    """What `gt_prime` adds for a refinery: the merge request it reviews."""
-    entry = ReviewEntry.objects.select_related("source").filter(pk=run.bead_id).first()
+    """What `gt_prime` adds: the merge request that is reviewed, reworked or in conflict."""
+    entry = ReviewEntry.objects.select_related("source").filter(pk__in=[run.bead_id, run.bead.parent_id or ""]).first()
     if entry is None:
         return {}
     source = entry.source

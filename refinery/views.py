@@ -165,9 +165,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
 @require_GET
 def review(request: HttpRequest, key: str, status: int = 200, notice: str = "") -> HttpResponse:
     """One review entry, its diff, and what a reviewer can do."""
-    entry = get_object_or_404(
-        ReviewEntry.objects.select_related("bead", "rig__town", "source", "convoy__bead"), pk=key
-    )
+    entry = get_object_or_404(ReviewEntry.objects.select_related("bead", "rig__town", "source", "convoy__bead"), pk=key)
     data = shows.entry_detail(shows.Board(entry.rig.town), entry)
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
     lines, cut, problem = _diff(entry, candidate)

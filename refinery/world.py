@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from beads.config import Config
-
 from beads.lifecycle import BeadStatus, Purpose
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)

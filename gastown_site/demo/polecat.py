@@ -17,7 +17,8 @@ TOWN = Path("demo_town")
 
 TASKS: dict[str, dict[str, str]] = {
     "well": {
-        "well.py": '"""The town\'s well."""\n\n\ndef draw(buckets: int) -> int:\n    """Litres of water in `buckets`."""\n'
+        "well.py": '"""The town\'s well."""\n\n\ndef draw(buckets: int) -> int:\n'
+        '    """Litres of water in `buckets`."""\n'
         "    return buckets * 10\n",
         "test_well.py": "import unittest\n\nfrom demo_town import well\n\n\nclass WellTest(unittest.TestCase):\n"
         "    def test_draw(self):\n        self.assertEqual(well.draw(3), 30)\n",
@@ -41,7 +42,8 @@ TASKS: dict[str, dict[str, str]] = {
         "    def test_lunch(self):\n        self.assertEqual(market.lunch(2), (4, 20))\n",
     },
     "festival": {
-        "festival.py": '"""The festival: lunch for each stroke of the bell."""\n\nfrom demo_town import market, tower\n\n\n'
+        "festival.py": '"""The festival: lunch for each stroke of the bell."""\n\n'
+        "from demo_town import market, tower\n\n\n"
         'def feast(hour: int) -> tuple[int, int]:\n    """What the feast at `hour` needs."""\n'
         "    return market.lunch(tower.bells(hour))\n",
         "test_festival.py": "import unittest\n\nfrom demo_town import festival\n\n\n"

@@ -81,7 +81,9 @@ def landed_log(remote: Path, branch: str, scratch: Path, since: str) -> str:
 def shortcomings(town: Town, scratch: Path, since: str) -> list[str]:
     """What is missing of the promised end; empty when all is well. Judged from git and from the ledger."""
     found = [f"convoy {c.pk} is {c.bead.status}" for c in _convoys(town) if c.bead.status != "closed"]
-    log = run_git(["log", "--format=%H%x00%T%x00%(trailers:key=Bead,valueonly,separator=%x2C)", f"{since}..HEAD"], cwd=scratch)
+    log = run_git(
+        ["log", "--format=%H%x00%T%x00%(trailers:key=Bead,valueonly,separator=%x2C)", f"{since}..HEAD"], cwd=scratch
+    )
     commits = [line.split("\0") for line in log.text.splitlines()]
     trailers = {name for commit in commits for name in commit[2].split(",")}
     work = Bead.objects.filter(town=town, type="issue", purpose="work")
@@ -106,5 +108,3 @@ def progress(town: Town) -> list[dict[str, Any]]:
 
     board = shows.Board(town)
     return [shows.convoy_data(board, convoy) for convoy in _convoys(town)]
-
-

@@ -121,9 +121,7 @@ def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:
         why = run.summary or "work finished"
         return "submit", why, (opened, MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why))
     entry = world.entry[bead.parent or ""]
-    actions: tuple[Action, ...] = (
-        MoveBead(bead.id, bead.status, BeadStatus.CLOSED, run.summary or "done", "done"),
-    )
+    actions: tuple[Action, ...] = (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, run.summary or "done", "done"),)
     if run.head_sha != entry.head:
         why = f"{bead.purpose} {bead.id} is done"
         actions = (NewHead(entry.id, entry.head, run.head_sha, run.branch, why), *actions)
@@ -136,9 +134,7 @@ def _give_up(bead: BeadView, run: RunView, why: str) -> Told:
         why,
         (
             MoveBead(bead.id, bead.status, BeadStatus.FAILED, why, "gave_up"),
-            Escalate(
-                f"failed:{bead.id}", f"Failed: {bead.title}", f"{why}\nLast run: {run.id}", "high", bead.id
-            ),
+            Escalate(f"failed:{bead.id}", f"Failed: {bead.title}", f"{why}\nLast run: {run.id}", "high", bead.id),
         ),
     )
 

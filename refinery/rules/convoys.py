@@ -98,9 +98,7 @@ def _land(world: World, convoy: ConvoyView) -> Told:
     )
 
 
-def _land_branch(
-    world: World, convoy: ConvoyView, branch: BranchView, last: LandingEntry | None
-) -> Told | None:
+def _land_branch(world: World, convoy: ConvoyView, branch: BranchView, last: LandingEntry | None) -> Told | None:
     """The next step for one rig's feature branch."""
     if last is not None and last.state == "active":
         return "landing", f"landing entry {last.id} is in the queue", ()

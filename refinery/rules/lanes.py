@@ -20,8 +20,7 @@ def decide(world: World) -> Iterator[Decision]:
     for entry in world.entries:
         lanes[entry.rig, entry.target].append(entry)
     working = {
-        rig: sum(1 for e in world.entries if e.rig == rig and e.admitted and is_feature_lane(e))
-        for rig in world.rigs
+        rig: sum(1 for e in world.entries if e.rig == rig and e.admitted and is_feature_lane(e)) for rig in world.rigs
     }
     popped = 0
     heads = {key: in_queue_order(entries) for key, entries in lanes.items()}

@@ -51,9 +51,7 @@ def _one(world: World, entry: EntryView, rig: RigView) -> Told:
     if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
         return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
     if entry.observed_head and entry.observed_head != entry.head and stage != Stage.LANDING:
-        moved = NewHead(
-            entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head"
-        )
+        moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
         return "head-moved", "the branch has a newer head", (moved,)
     if not entry.admitted:
         return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()

@@ -132,9 +132,7 @@ class Command(BaseCommand):
 
         return self._follow(town, up, lines)
 
-    def _follow(
-        self, town: Town, up: subprocess.Popen[bytes], show: Callable[[list[dict[str, Any]]], None]
-    ) -> bool:
+    def _follow(self, town: Town, up: subprocess.Popen[bytes], show: Callable[[list[dict[str, Any]]], None]) -> bool:
         end = time.monotonic() + DEADLINE
         with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
             listener.execute(f"listen {WAKE_CHANNEL}")

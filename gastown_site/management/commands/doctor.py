@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
-from typing import Any
-
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import connection
@@ -17,9 +15,9 @@ from agents import sandbox
 from agents.gitcmd import run_git
 from agents.models import Run
 from beads import config as configs
+from beads.command import ExitWith, GastownCommand, Said, table
 from beads.models import Effect, Fact, Rig
 from gastown_site.health import readiness
-from beads.command import ExitWith, GastownCommand, Said, table
 from refinery.models import ReviewEntry
 
 Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
@@ -62,7 +60,11 @@ def _tools() -> Iterator[Check]:
 def _parts() -> Iterator[Check]:
     for part, word in readiness().items():
         if part != "database":
-            yield ("ok" if word == "ok" else "warn"), part, word if word == "ok" else f"{word}: is manage.py up running?"
+            yield (
+                ("ok" if word == "ok" else "warn"),
+                part,
+                word if word == "ok" else f"{word}: is manage.py up running?",
+            )
 
 
 def _queues() -> Iterator[Check]:

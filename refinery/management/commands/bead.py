@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from beads.models import Bead
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, town_of
+from beads.models import Bead
 from refinery import doors, shows
 
 
@@ -49,9 +49,7 @@ class Command(GastownCommand):
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
         return Said(data, "\n".join(lines))
 
-    def list(
-        self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any
-    ) -> Any:
+    def list(self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any) -> Any:
         """Beads."""
         owner = rig_of(rig).town if rig else town_of(town)
         found = Bead.objects.select_related("rig").filter(town=owner).order_by("-created_at")

@@ -6,9 +6,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads import plans
+from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.errors import NotFound
 from beads.models import Convoy
-from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from refinery import doors, shows
 from refinery.files import read_text
 
@@ -44,9 +44,7 @@ class Command(GastownCommand):
         ):
             self.sub(verbs, name, run, text).add_argument("id")
 
-    def create(
-        self, rig: str, title: str, file: str, merge_mode: str | None, staged: bool | None, **_: Any
-    ) -> Any:
+    def create(self, rig: str, title: str, file: str, merge_mode: str | None, staged: bool | None, **_: Any) -> Any:
         """Make a convoy."""
         home = rig_of(rig)
         plan = plans.parse_text(read_text(file, "file"), file, home, rig_of)

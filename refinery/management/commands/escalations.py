@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from beads.command import GastownCommand, Said, actor, table
 from beads.errors import NotFound
 from beads.models import Escalation
-from beads.command import GastownCommand, Said, actor, table
 from refinery import doors
 
 

@@ -10,8 +10,8 @@ from django.utils import timezone
 from agents import mail as post
 from agents.models import Mail
 from agents.toolset import mail_data
-from beads.errors import NotFound
 from beads.command import GastownCommand, Said, actor, table, town_of
+from beads.errors import NotFound
 
 
 class Command(GastownCommand):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from beads.errors import NotFound
 from beads.models import Town
-from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from refinery import doors, shows
 from refinery.models import ReviewEntry
 

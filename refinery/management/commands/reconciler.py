@@ -56,10 +56,8 @@ class Command(BaseCommand):
                     reconciler.settle_all()
                     effects.sweep(timezone.now())
                 woken = {
-                    n.payload
-                    for n in listener.notifies(timeout=min(max(due - time.monotonic(), 0), 1), stop_after=1)
+                    n.payload for n in listener.notifies(timeout=min(max(due - time.monotonic(), 0), 1), stop_after=1)
                 }
                 woken |= {n.payload for n in listener.notifies(timeout=0)}
                 for town in Town.objects.filter(slug__in=woken):
                     reconciler.settle(town)
-

@@ -8,9 +8,9 @@ from typing import Any
 from agents.gitcmd import redact
 from beads import config as configs
 from beads import ledger
+from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.errors import Invalid
 from beads.models import Rig
-from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from refinery import doors
 from refinery.files import read_config
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
-from pathlib import Path
-
 from agents.models import LIVE_RUN, Run
-from beads.errors import NotFound
 from beads.command import GastownCommand, Said, actor, ago, table
+from beads.errors import NotFound
 from refinery import doors
 
 

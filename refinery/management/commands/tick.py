@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from beads.models import Town
 from beads.command import GastownCommand, Said, town_of
+from beads.models import Town
 from refinery import reconciler
 
 

@@ -6,8 +6,8 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads import ledger
-from beads.models import Town
 from beads.command import GastownCommand, Said, actor, table, town_of
+from beads.models import Town
 from refinery import doors
 from refinery.files import read_config
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser
 from typing import Any
-
-import time
 
 import psycopg
 from django.db.models import Q
 
 from agents.dispatch import listen_parameters
 from agents.models import LIVE_RUN, Run
+from beads.command import ExitWith, GastownCommand, bead_of
 from beads.inbox import WAKE_CHANNEL
 from beads.lifecycle import LIVE
 from beads.models import Bead, Effect, Fact
-from beads.command import ExitWith, GastownCommand, bead_of
 from refinery import shows
 from refinery.management.commands.convoy import convoy_of
 from refinery.management.commands.mq import entry_of

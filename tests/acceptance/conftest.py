@@ -1,0 +1,170 @@
+"""A stage for stories: a real git remote, a town on PostgreSQL, real shims and agents; the test drives the ticks.
+
+What `up` spreads over processes (reconciler, cluster, runner, web) is driven here in one, by the same code, so that a
+story can stop between any two steps.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.utils import timezone
+
+from agents.dispatch import listen_parameters
+from agents.models import LIVE_RUN, Run
+from agents.runner import Runner
+from beads import config as configs
+from beads import ledger, plans
+from beads.inbox import WAKE_CHANNEL
+from beads.models import Bead, Convoy, Effect, Rig, Town
+from refinery import doors, effects, reconciler, shows
+from refinery.models import ReviewEntry
+
+AGENTS = Path(__file__).parent / "agents"
+WHO = "test:alice"
+
+
+class Stage:
+    """The whole cast: remote, town, rig, runner."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.remote = root / "remote.git"
+        self.clone = root / "clone"
+        self.release = root / "release"
+        self.git("init", "-q", "--bare", "-b", "main", str(self.remote), cwd=root)
+        self.git("init", "-q", "-b", "main", str(self.clone), cwd=root)
+        self.commit("main", {"README.md": "# Project\n", "signs.txt": "one\ntwo\nthree\n"}, start=None)
+        self.town: Town
+        self.rig: Rig
+        self.runner = Runner()
+        self.listener = psycopg.connect(**listen_parameters(), autocommit=True)
+        self.listener.execute(f"listen {WAKE_CHANNEL}")
+
+    # -- git, as a person --
+
+    def git(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> str:
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.root), "GIT_CONFIG_NOSYSTEM": "1"}
+        for who in ("AUTHOR", "COMMITTER"):
+            env |= {f"GIT_{who}_NAME": "Ann", f"GIT_{who}_EMAIL": "ann@example.org"}
+        command = ["git", "-c", "safe.directory=*", *arguments]
+        done = subprocess.run(command, cwd=cwd or self.clone, env=env, capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def commit(self, branch: str, files: dict[str, str], start: str | None = "main", force: bool = False) -> str:
+        """Commit `files` on `branch` (made from `start`) and push it; returns the commit."""
+        if start is not None:
+            self.git("fetch", "-q", str(self.remote), "+refs/heads/*:refs/remotes/origin/*")
+            self.git("checkout", "-q", "-B", branch, f"origin/{start}")
+        for name, text in files.items():
+            path = self.clone / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", f"Change {', '.join(files)}")
+        self.git("push", "-q", *(["--force"] if force else []), str(self.remote), f"HEAD:refs/heads/{branch}")
+        return self.git("rev-parse", "HEAD")
+
+    def sha(self, branch: str = "main") -> str:
+        return self.git("rev-parse", f"refs/heads/{branch}", cwd=self.remote)
+
+    def file(self, name: str, branch: str = "main") -> str:
+        return self.git("show", f"{branch}:{name}", cwd=self.remote)
+
+    def log(self, branch: str = "main") -> list[str]:
+        return self.git("log", "--first-parent", "--format=%s", branch, cwd=self.remote).splitlines()
+
+    # -- the town --
+
+    def open(self, *, agents: bool = True, **refinery: Any) -> Rig:
+        """Make the town and the rig. Keywords go into [refinery]; `agents=False`: no agent commands."""
+        config: dict[str, Any] = {
+            "refinery": {"code_review": False, "gates": ["true"], **refinery},
+            "dispatch": {"max_polecats": 8, "backoff": ["1ms"], "heartbeat": "1s", "lease": "20s"},
+        }
+        if agents:
+            config["agents"] = {
+                "polecat": {"command": [sys.executable, str(AGENTS / "polecat.py")]},
+                "refinery": {"command": [sys.executable, str(AGENTS / "refinery.py"), str(self.release)]},
+            }
+        self.town = ledger.create_town("main", configs.validate(config))
+        self.rig = doors.add_rig("main", "proj", str(self.remote), None, {})
+        return self.rig
+
+    def submit(self, branch: str, target: str | None = None, bead: Bead | None = None) -> ReviewEntry:
+        return doors.submit(self.rig, branch, target, None, bead, 2, WHO)[0]
+
+    def sling(self, title: str, body: str, *after: Bead) -> Bead:
+        return doors.sling(self.rig, title, body=body, priority=2, after=after, who=WHO)
+
+    def convoy(self, title: str, beads: dict[str, tuple[str, list[str]]], mode: str | None = None, **more: Any) -> Convoy:
+        """`beads`: key → (shell script, after)."""
+        rows = [{"key": k, "title": k, "body": body, "after": after} for k, (body, after) in beads.items()]
+        plan = plans.parse(rows, "plan", self.rig, lambda slug: Rig.objects.get(slug=slug))
+        return doors.create_convoy(self.rig, title, mode, plan, staged=more.get("staged", False), who=WHO)[0]
+
+    # -- driving --
+
+    def step(self) -> None:
+        """What the reconciler, the cluster and the runner do, once."""
+        reconciler.settle(self.town)
+        for effect in Effect.objects.filter(state="pending", next_try_at__lte=timezone.now()):
+            effects.run_effect(effect.pk)
+        self.runner._look()
+
+    def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """Drive until the condition holds; fails with the plan's own explanation."""
+        end = time.monotonic() + seconds
+        while True:
+            self.step()
+            found = condition()
+            if found:
+                return found
+            if time.monotonic() > end:
+                told = "\n".join(f"{d.subject}: {d.rule}: {d.why}" for d in reconciler.explain(self.town))
+                raise AssertionError(f"it did not come to pass:\n{told}")
+            list(self.listener.notifies(timeout=0.1, stop_after=1))
+
+    def phase(self, entry: ReviewEntry) -> str:
+        return shows.Board(self.town).entry(ReviewEntry.objects.get(pk=entry.pk)).phase
+
+    def await_phase(self, entry: ReviewEntry, *phases: str) -> ReviewEntry:
+        self.until(lambda: self.phase(entry) in phases)
+        return ReviewEntry.objects.select_related("bead", "source").get(pk=entry.pk)
+
+    def await_bead(self, bead: Bead, *statuses: str) -> Bead:
+        self.until(lambda: Bead.objects.get(pk=bead.pk).status in statuses)
+        return Bead.objects.get(pk=bead.pk)
+
+    def close(self) -> None:
+        """Stop what still runs; every shim must be gone afterwards."""
+        for run in Run.objects.filter(LIVE_RUN):
+            doors.stop_run(run, "the story is over", WHO)
+        self.release.touch()
+        for shim in self.runner.shims.values():
+            shim.terminate()
+            shim.wait(20)
+        self.runner.pool.shutdown(wait=True)
+        self.listener.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, settings: Any, transactional_db: None, live_server: Any) -> Iterator[Stage]:
+    """A fresh stage, with the web server running in this process."""
+    settings.GASTOWN_HOME = str(tmp_path / "home with space")
+    settings.GASTOWN_URL = live_server.url
+    Path(settings.GASTOWN_HOME).mkdir()
+    made = Stage(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()

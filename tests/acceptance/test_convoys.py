@@ -1,0 +1,174 @@
+"""Rows C of the scenarios, with real polecats and refineries in real worktrees."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.models import Agent, Mail, Run
+from beads.errors import Conflict
+from beads.models import Bead, Convoy, Escalation
+from refinery import doors, phases, shows
+from refinery.models import ReviewEntry
+from tests.acceptance.conftest import WHO, Stage
+
+
+def write(name: str, text: str = "x") -> str:
+    return f"echo {text} > {name}"
+
+
+def phase(stage: Stage, convoy: Convoy) -> str:
+    return shows.Board(stage.town).convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk))[0]
+
+
+def reviewing(convoy: bool | None = None) -> int:
+    """How many reviews are running at this moment."""
+    runs = Run.objects.filter(kind="refinery", state="running")
+    if convoy is not None:
+        runs = runs.exclude(agent__convoy=None) if convoy else runs.filter(agent__convoy=None)
+    return runs.count()
+
+
+def test_c1_convoys_are_reviewed_side_by_side(stage: Stage) -> None:
+    stage.open(gates=[], code_review=True)
+    convoys = [stage.convoy(f"Convoy {n}", {"a": (write(f"{n}a"), []), "b": (write(f"{n}b"), [])}) for n in range(3)]
+    stage.until(lambda: reviewing() == 3)  # nobody has been approved yet: all three wait in parallel
+    stage.release.touch()
+    for convoy in convoys:
+        assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+    assert {"0a", "0b", "1a", "1b", "2a", "2b"} <= set(stage.git("ls-tree", "--name-only", "main", cwd=stage.remote).split())
+
+
+def test_c1_a_limit_of_one_serialises(stage: Stage) -> None:
+    stage.open(gates=[], code_review=True, max_convoy_concurrency=1)
+    convoys = [stage.convoy(f"Convoy {n}", {"a": (write(f"{n}a"), [])}) for n in range(2)]
+    stage.until(lambda: ReviewEntry.objects.count() == 2 and reviewing() == 1)
+    stage.step()
+    assert reviewing() == 1
+    assert ReviewEntry.objects.filter(admitted_at=None).count() == 1
+    stage.release.touch()
+    for convoy in convoys:
+        assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+
+
+def test_c2_three_convoy_refineries_and_the_rig_refinery_work_at_once(stage: Stage) -> None:
+    stage.open(gates=[], code_review=True)
+    convoys = [stage.convoy(f"Convoy {n}", {"a": (write(f"{n}a"), [])}) for n in range(4)]
+    alone = stage.sling("Alone", write("alone"))
+    stage.until(lambda: ReviewEntry.objects.count() == 5 and reviewing() == 4)
+    assert reviewing(convoy=True) == 3
+    assert reviewing(convoy=False) == 1
+    assert ReviewEntry.objects.filter(state="active", admitted_at=None).count() == 1
+    stage.release.touch()
+    for bead in [alone, *(c.bead for c in convoys)]:
+        assert stage.await_bead(bead, "closed", "failed").resolution == "merged"
+    assert Agent.objects.filter(role="refinery", convoy__isnull=False).count() == 4
+    stage.until(lambda: not Agent.objects.filter(role="refinery", convoy__isnull=False, retired_at=None).exists())
+
+
+def test_c3_a_convoy_with_a_failed_bead_does_not_land_until_it_is_retried_or_dropped(stage: Stage) -> None:
+    stage.open()
+    stage.rig.refresh_from_db()
+    convoy = stage.convoy("Mixed", {"good": (write("good"), []), "bad": ("exit 1", [])})
+    bad = convoy.beads.get(plan_key="bad")
+    stage.await_bead(bad, "failed")
+    stage.until(lambda: phase(stage, convoy) == "needs_attention" and convoy.beads.get(plan_key="good").status == "closed")
+    assert not ReviewEntry.objects.filter(kind="landing").exists()
+    assert Escalation.objects.filter(about=convoy.bead, closed_at=None).exists()
+    doors.retry_bead(Bead.objects.get(pk=bad.pk), WHO)
+    stage.until(lambda: Bead.objects.get(pk=bad.pk).status != "failed")
+    doors.cancel_bead(Bead.objects.get(pk=bad.pk), "dropped", WHO)
+    assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+    assert Bead.objects.get(pk=bad.pk).resolution == "cancelled"
+    assert stage.file("good") == "x"
+
+
+def test_c4_it_lands_once_with_one_message(stage: Stage) -> None:
+    stage.open()
+    convoy = stage.convoy("Both", {"a": (write("a"), []), "b": (write("b"), [])})
+    assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+    convoy.refresh_from_db()
+    assert convoy.landed_sha == stage.sha()
+    assert Mail.objects.filter(kind="CONVOY_LANDED").count() == 1
+    assert ReviewEntry.objects.filter(kind="landing").count() == 1
+    stage.until(lambda: "convoy/" not in stage.git("branch", "--list", cwd=stage.remote))
+
+
+def test_c5_a_landing_that_conflicts_with_a_moved_default_branch_is_resolved_and_lands(stage: Stage) -> None:
+    stage.open()
+    convoy = stage.convoy("Late", {"a": ("sed -i '2s/.*/convoy/' signs.txt", [])})
+    stage.until(lambda: convoy.branches.get().base_sha)
+    stage.commit("main", {"signs.txt": "one\noutside\nthree\n"})
+    assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+    assert Bead.objects.filter(purpose="conflict", status="closed").count() == 1
+    assert {"convoy", "outside"} <= set(stage.file("signs.txt").splitlines())
+
+
+def test_c6_review_and_merge_takes_each_bead_through_the_rig_refinery(stage: Stage) -> None:
+    stage.open(gates=["true"], code_review=True)
+    stage.release.touch()
+    beads = {"a": (write("a"), []), "b": (write("b"), [])}
+    convoy = stage.convoy("Each", beads, "review-and-merge")
+    assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "done"
+    assert {e.target for e in ReviewEntry.objects.all()} == {"main"}
+    assert not Agent.objects.filter(role="refinery", convoy__isnull=False).exists()
+    assert sorted(stage.log()[:2]) == ["a", "b"]
+
+
+def test_c7_a_staged_convoy_waits_and_does_not_start_on_a_parked_rig(stage: Stage) -> None:
+    stage.open()
+    convoy = stage.convoy("Staged", {"a": (write("a"), [])}, staged=True)
+    stage.step()
+    assert not Run.objects.exists()
+    assert phase(stage, convoy) == "staged"
+    doors.park(stage.rig, WHO)
+    convoy = Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk)
+    with pytest.raises(Conflict, match="parked"):
+        doors.start_convoy(convoy, WHO)
+    stage.step()
+    assert phase(stage, convoy) == "staged"
+    doors.unpark(stage.rig, WHO)
+    doors.start_convoy(Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk), WHO)
+    assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+
+
+def test_c8_a_beads_worktree_holds_the_merged_work_of_its_blockers(stage: Stage) -> None:
+    stage.open()
+    plan = {"first": (write("first", "1"), []), "second": ("test \"$(cat first)\" = 1 && cp first second", ["first"])}
+    convoy = stage.convoy("Waves", plan)
+    assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+    assert stage.file("second") == "1"
+
+
+def test_c9_a_convoy_closed_midway_stops_its_runs_and_keeps_its_branch(stage: Stage) -> None:
+    stage.open(gates=[], code_review=True)
+    convoy = stage.convoy("Midway", {"a": (write("a"), []), "b": (write("b"), ["a"])})
+    stage.until(lambda: reviewing() == 1)
+    doors.close_convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk), WHO)
+    assert stage.await_bead(convoy.bead, "closed").resolution == "cancelled"
+    stage.until(lambda: not Run.objects.exclude(state="ended").exists())
+    assert {b.resolution for b in convoy.beads.all()} == {"cancelled"}
+    assert {e.reason for e in ReviewEntry.objects.all()} == {"cancelled"}
+    assert stage.sha(convoy.branches.get().name)
+    assert stage.log() == ["Change README.md, signs.txt"]
+
+
+def test_a_convoy_whose_landing_changes_nothing_fails_and_says_so(stage: Stage) -> None:
+    stage.open()
+    convoy = stage.convoy("Empty", {"a": ("true", [])})
+    bead = stage.await_bead(convoy.bead, "closed", "failed")
+    assert bead.status == "failed"
+    assert "changes nothing" in bead.reason
+
+
+def test_a_reviewers_rework_reaches_the_polecat_and_then_lands(stage: Stage) -> None:
+    stage.open(code_review=True)
+    stage.release.touch()
+    bead = stage.sling("Sloppy", "echo 'reject: say please' > a.txt\n---rework---\necho please > a.txt")
+    assert stage.await_bead(bead, "closed", "failed").resolution == "merged"
+    entry = ReviewEntry.objects.get(source=bead)
+    assert [v.decision for v in entry.verdicts.all()] == ["request_changes", "approve"]
+    assert "a.txt:1" in Mail.objects.get(kind="REWORK_REQUEST").body
+    assert phases.phase(phases.Stage.GREEN, admitted=True) == "landing"
+    body = stage.git("log", "-1", "--format=%B", "main", cwd=stage.remote)
+    assert f"Bead: {bead.pk}" in body
+    assert "Reviewed-by: proj-refinery" in body
