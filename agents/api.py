@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import structlog
 from django.core.cache import cache
@@ -61,8 +61,9 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
             429: "throttled",
         }
         answer = envelope(names.get(error.status_code, "invalid"), str(error.detail), error.status_code)
-        if getattr(error, "auth_header", None):
-            answer["WWW-Authenticate"] = error.auth_header
+        header = getattr(error, "auth_header", None)
+        if header:
+            answer["WWW-Authenticate"] = header
         return answer
     if isinstance(error, DataError):
         return envelope("invalid", "the data cannot be stored", 400)
@@ -109,7 +110,7 @@ class ToolView(Door):
 
     def post(self, request: Request, name: str) -> Response:
         """Run one tool for the token's run."""
-        run: Run = request.auth
+        run = cast(Run, request.auth)
         _throttle(run)
         key = request.headers.get("Idempotency-Key")
         if key is not None and not 0 < len(key) <= 200:

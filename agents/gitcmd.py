@@ -224,6 +224,17 @@ def check_sha(sha: str) -> str:
 # -- worktrees, for the runner and the shim -----------------------------------------------------------------------
 
 
+def ensure_bare(path: Path) -> None:
+    """Make the bare repository at `path` when it is missing; several processes at once make one."""
+    if (path / "HEAD").exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / "HEAD").exists():
+            run_git(["init", "--quiet", "--bare", "--template=", str(path)], cwd=path.parent)
+
+
 @contextlib.contextmanager
 def repo_lock(repo: Path, *, exclusive: bool) -> Iterator[None]:
     """Fetches share the repository; making or removing a worktree excludes them for a moment.

@@ -132,11 +132,7 @@ class Runner:
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""
         path = self.home / "repos" / f"{run.rig_id}.git"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / f"{run.rig_id}.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (path / "HEAD").exists():
-                gitcmd.run_git(["init", "--quiet", "--bare", "--template=", str(path)], cwd=path.parent)
+        gitcmd.ensure_bare(path)
         return path
 
     def _start_commit(self, run: Run, repo: Path) -> str:

@@ -259,8 +259,8 @@ class Shim:
             )
         except OSError as error:
             self.log.say(f"cannot start {command[0]}: {error}")
-            code = 127 if isinstance(error, FileNotFoundError) else 126
-            raw = {"exit_code": code, "signal": None, "timed_out": False}
+            missing = 127 if isinstance(error, FileNotFoundError) else 126
+            raw = {"exit_code": missing, "signal": None, "timed_out": False}
             return {"name": step["name"], "outcome_raw": raw, "duration_ms": 0, "output": str(error)}
         pump = threading.Thread(target=self._pump, args=(process, tail), daemon=True)
         pump.start()
@@ -272,7 +272,7 @@ class Shim:
         pump.join(5)
         code, number = sandbox.inner_status(self.spec["sandbox"], process.returncode)
         if gates and code is not None and 128 < code <= 192:
-            code, number = None, code - 128  # `sh` reports a killed command as 128 + signal
+            number, code = code - 128, None  # `sh` reports a killed command as 128 + signal
         raw = {"exit_code": code, "signal": number, "timed_out": timed_out}
         output = b"".join(tail)[-TAIL:].decode("utf-8", "replace").replace("\x00", "\ufffd")
         return {

@@ -13,7 +13,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError
@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from beads.errors import GastownError, NotFound
 from beads.models import Bead, Rig, Town
+from beads.replies import refuse
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,6 @@ class Said:
 
     data: Any
     text: str
-
-
-def refuse(error: GastownError, *, as_json: bool) -> NoReturn:
-    """Say why, and exit 1."""
-    if as_json:
-        told = {"code": error.code, "message": error.message, "details": error.details}
-        sys.stdout.write(json.dumps({"ok": False, "error": told}, default=str) + "\n")
-    else:
-        sys.stderr.write(f"error: {' '.join(error.message.split())}\n")
-    sys.stdout.flush()
-    sys.exit(1)
 
 
 def actor() -> str:

@@ -38,7 +38,7 @@ def enqueue(town: Town, kind: str, key: str, payload: Mapping[str, Any], now: dt
 
 
 def _hand_over(effect: Effect) -> None:
-    async_task(TASK, effect.pk, task_name=effect.key[:100], save=False)
+    async_task(TASK, effect.pk, task_name=effect.key[:100], save=False)  # type: ignore[no-untyped-call]
 
 
 def sweep(now: dt.datetime, grace: dt.timedelta = dt.timedelta(seconds=5), limit: int = 200) -> int:

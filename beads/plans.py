@@ -95,7 +95,9 @@ def _refuse_cycle(items: Sequence[Mapping[str, Any]], source: str) -> None:
 
 def waves(after: Mapping[str, Sequence[str]]) -> list[list[str]]:
     """Keys by wave: each wave depends only on earlier ones."""
-    left, result, done = dict(after), [], set()
+    left = dict(after)
+    result: list[list[str]] = []
+    done: set[str] = set()
     while left:
         wave = [key for key, blockers in left.items() if all(b in done or b not in after for b in blockers)]
         if not wave:

@@ -19,7 +19,7 @@ CHANNEL = "gastown_tasks"
 WAIT_SECONDS = 1.0
 
 
-class NotifyBroker(ORM):  # type: ignore[misc]
+class NotifyBroker(ORM):
     """LISTEN instead of sleep."""
 
     _listener: psycopg.Connection[Any] | None = None
@@ -27,7 +27,7 @@ class NotifyBroker(ORM):  # type: ignore[misc]
 
     def enqueue(self, task: Any) -> Any:
         """Insert the task and notify in the same transaction."""
-        made = super().enqueue(task)
+        made = super().enqueue(task)  # type: ignore[no-untyped-call]
         with connection.cursor() as cursor:
             cursor.execute("select pg_notify(%s, '')", [CHANNEL])
         return made
@@ -36,7 +36,7 @@ class NotifyBroker(ORM):  # type: ignore[misc]
         """Claimed tasks, or None after at most a second's wait for news."""
         listener = self._listen()
         if listener is None:
-            return super().dequeue()
+            return super().dequeue()  # type: ignore[no-untyped-call]
         if not self._due():
             try:
                 list(listener.notifies(timeout=WAIT_SECONDS, stop_after=1))
@@ -44,7 +44,7 @@ class NotifyBroker(ORM):  # type: ignore[misc]
                 self._drop()
             if not self._due():
                 return None
-        return super().dequeue()
+        return super().dequeue()  # type: ignore[no-untyped-call]
 
     def _due(self) -> bool:
         """True when a task waits that nobody has claimed."""

@@ -26,7 +26,7 @@ def main() -> None:
 
         execute_from_command_line(argv)
     except GastownError as error:
-        from beads.command import refuse
+        from beads.replies import refuse
 
         refuse(error, as_json="--json" in argv)
 

@@ -258,7 +258,8 @@ def _start(base: Path) -> None:
     if not (data / "PG_VERSION").exists():
         _initialise(data)
     _own(sockets, 0o700)
-    if sockets.stat().st_uid not in (os.geteuid(), pwd.getpwnam(_server_user()).pw_uid if _server_user() else -1):
+    user = _server_user()
+    if sockets.stat().st_uid not in (os.geteuid(), pwd.getpwnam(user).pw_uid if user else -1):
         raise Refused(f"{sockets} belongs to somebody else")
     options = {
         "listen_addresses": "",
@@ -273,14 +274,17 @@ def _start(base: Path) -> None:
     conf.write_text("\n".join(lines) + "\n")
     conf.chmod(0o644)
     log = data.parent / "server.log"
-    result = _pg("pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-t", str(START_SECONDS), check=False)
-    deadline = time.monotonic() + 10
-    while not _alive():
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        # after a kill -9 the old server's backends may still hold the data directory for a moment
+        result = _pg("pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-t", str(START_SECONDS), check=False)
+        if _alive():
+            break
         if time.monotonic() > deadline:
             tail = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
             said = (tail or result.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise Refused(f"the embedded PostgreSQL does not start: {said} (see {log})", code="database")
-        time.sleep(0.02)
+        time.sleep(0.2)
     _ensure_database()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -87,18 +88,16 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def _fill(registry: CollectorRegistry) -> None:
-    beads = Gauge("gastown_beads", "Beads", ["type", "status"], registry=registry)
-    for row in Bead.objects.values("type", "status").annotate(n=Count("pk")):
-        beads.labels(row["type"], row["status"]).set(row["n"])
-    runs = Gauge("gastown_runs", "Runs", ["kind", "state", "outcome"], registry=registry)
-    for row in Run.objects.values("kind", "state", "outcome").annotate(n=Count("pk")):
-        runs.labels(row["kind"], row["state"], row["outcome"]).set(row["n"])
-    entries = Gauge("gastown_review_entries", "Review entries", ["state"], registry=registry)
-    for row in ReviewEntry.objects.values("state").annotate(n=Count("pk")):
-        entries.labels(row["state"]).set(row["n"])
-    effects = Gauge("gastown_effects", "Effects", ["kind", "state"], registry=registry)
-    for row in Effect.objects.values("kind", "state").annotate(n=Count("pk")):
-        effects.labels(row["kind"], row["state"]).set(row["n"])
+    counted: tuple[tuple[str, str, QuerySet[Any], tuple[str, ...]], ...] = (
+        ("gastown_beads", "Beads", Bead.objects.all(), ("type", "status")),
+        ("gastown_runs", "Runs", Run.objects.all(), ("kind", "state", "outcome")),
+        ("gastown_review_entries", "Review entries", ReviewEntry.objects.all(), ("state",)),
+        ("gastown_effects", "Effects", Effect.objects.all(), ("kind", "state")),
+    )
+    for name, text, rows, labels in counted:
+        gauge = Gauge(name, text, labels, registry=registry)
+        for row in rows.order_by().values_list(*labels).annotate(n=Count("pk")):
+            gauge.labels(*row[:-1]).set(row[-1])
     facts = Fact.objects.filter(processed_at=None)
     Gauge("gastown_facts_pending", "Facts to be drained", registry=registry).set(
         facts.filter(quarantined_at=None).count()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import environ
@@ -17,7 +18,7 @@ import structlog
 from gastown_site import database, home
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env: Any = environ.Env()  # type: ignore[no-untyped-call]
 
 DEBUG = env.bool("GASTOWN_DEBUG", default=False)
 GASTOWN_HOME = str(home.path())

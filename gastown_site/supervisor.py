@@ -137,7 +137,7 @@ class Supervisor:
         try:
             close_old_connections()
             seen = ops.heartbeats().get("cluster")
-            async_task("refinery.tasks.heartbeat", save=False)
+            async_task("refinery.tasks.heartbeat", save=False)  # type: ignore[no-untyped-call]
         except DatabaseError as error:
             log.warning("watchdog.database", error=str(error))
             return

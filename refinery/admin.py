@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
 from django.utils import timezone
 
@@ -185,14 +183,8 @@ class ReviewEntryAdmin(ReadOnlyAdmin):
         return why(entry.rig.town, f"entry {entry.pk}")
 
 
-class _Rows(ReadOnlyAdmin):
-    """Plain rows."""
-
-    list_select_related: Any = True
-
-
 @admin.register(models.Candidate)
-class CandidateAdmin(_Rows):
+class CandidateAdmin(ReadOnlyAdmin):
     """Builds."""
 
     list_display = ("id", "entry", "build_no", "result", "sha", "base_sha", "created_at")
@@ -200,7 +192,7 @@ class CandidateAdmin(_Rows):
 
 
 @admin.register(models.GateResult)
-class GateResultAdmin(_Rows):
+class GateResultAdmin(ReadOnlyAdmin):
     """Gate results."""
 
     list_display = ("id", "entry", "gate", "outcome", "exit_code", "duration_ms", "sandbox", "created_at")
@@ -208,14 +200,14 @@ class GateResultAdmin(_Rows):
 
 
 @admin.register(models.Verdict)
-class VerdictAdmin(_Rows):
+class VerdictAdmin(ReadOnlyAdmin):
     """Verdicts."""
 
     list_display = ("id", "entry", "decision", "by", "head_sha", "created_at")
 
 
 @admin.register(models.Landing)
-class LandingAdmin(_Rows):
+class LandingAdmin(ReadOnlyAdmin):
     """Landings."""
 
     list_display = ("id", "entry", "state", "expected_sha", "message", "created_at")

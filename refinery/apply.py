@@ -116,10 +116,10 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case Rebuild(entry, build_no):
             _build(town, entry, queue.rebuild(entry, build_no), now)
         case NewHead(entry, expect, head, branch, why):
-            build_no = queue.new_head(entry, expect, head, branch)
+            rebuild = queue.new_head(entry, expect, head, branch)
             ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
-            if build_no is not None:
-                _build(town, entry, build_no, now)
+            if rebuild is not None:
+                _build(town, entry, rebuild, now)
         case OpenRework(entry, cause, number):
             _open_rework(town, entry, cause, number)
         case OpenConflict(entry, candidate, files):

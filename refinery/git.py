@@ -105,9 +105,7 @@ class Repo:
     @classmethod
     def open_or_create(cls, path: Path) -> Repo:
         """Open the repository at `path`, making it when missing."""
-        if not (path / "HEAD").exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            run_git(["init", "--quiet", "--bare", "--template=", str(path)], cwd=path.parent)
+        gitcmd.ensure_bare(path)
         return cls(path)
 
     def _git(self, *args: str, input: bytes | None = None, timeout: float = gitcmd.TIMEOUT) -> str:

@@ -229,7 +229,7 @@ def review_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     except Conflict as error:
         get = cast(Any, request)
         get.method = "GET"
-        return cast(HttpResponse, review(get, key, status=409, notice=error.message))
+        return review(get, key, status=409, notice=error.message)
     except GastownError as error:
         messages.error(request, error.message)
     else:

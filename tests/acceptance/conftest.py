@@ -46,6 +46,7 @@ class Stage:
         self.town: Town
         self.rig: Rig
         self.runner = Runner()
+        self.hold: set[str] = set()  # kinds of effects that are kept back
         self.listener = psycopg.connect(**listen_parameters(), autocommit=True)
         self.listener.execute(f"listen {WAKE_CHANNEL}")
 
@@ -106,7 +107,9 @@ class Stage:
     def sling(self, title: str, body: str, *after: Bead) -> Bead:
         return doors.sling(self.rig, title, body=body, priority=2, after=after, who=WHO)
 
-    def convoy(self, title: str, beads: dict[str, tuple[str, list[str]]], mode: str | None = None, **more: Any) -> Convoy:
+    def convoy(
+        self, title: str, beads: dict[str, tuple[str, list[str]]], mode: str | None = None, **more: Any
+    ) -> Convoy:
         """`beads`: key → (shell script, after)."""
         rows = [{"key": k, "title": k, "body": body, "after": after} for k, (body, after) in beads.items()]
         plan = plans.parse(rows, "plan", self.rig, lambda slug: Rig.objects.get(slug=slug))
@@ -117,7 +120,9 @@ class Stage:
     def step(self) -> None:
         """What the reconciler, the cluster and the runner do, once."""
         reconciler.settle(self.town)
-        for effect in Effect.objects.filter(state="pending", next_try_at__lte=timezone.now()):
+        for effect in Effect.objects.filter(state="pending", next_try_at__lte=timezone.now()).exclude(
+            kind__in=self.hold
+        ):
             effects.run_effect(effect.pk)
         self.runner._look()
 

@@ -35,7 +35,9 @@ def test_c1_convoys_are_reviewed_side_by_side(stage: Stage) -> None:
     stage.release.touch()
     for convoy in convoys:
         assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
-    assert {"0a", "0b", "1a", "1b", "2a", "2b"} <= set(stage.git("ls-tree", "--name-only", "main", cwd=stage.remote).split())
+    assert {"0a", "0b", "1a", "1b", "2a", "2b"} <= set(
+        stage.git("ls-tree", "--name-only", "main", cwd=stage.remote).split()
+    )
 
 
 def test_c1_a_limit_of_one_serialises(stage: Stage) -> None:
@@ -71,7 +73,9 @@ def test_c3_a_convoy_with_a_failed_bead_does_not_land_until_it_is_retried_or_dro
     convoy = stage.convoy("Mixed", {"good": (write("good"), []), "bad": ("exit 1", [])})
     bad = convoy.beads.get(plan_key="bad")
     stage.await_bead(bad, "failed")
-    stage.until(lambda: phase(stage, convoy) == "needs_attention" and convoy.beads.get(plan_key="good").status == "closed")
+    stage.until(
+        lambda: phase(stage, convoy) == "needs_attention" and convoy.beads.get(plan_key="good").status == "closed"
+    )
     assert not ReviewEntry.objects.filter(kind="landing").exists()
     assert Escalation.objects.filter(about=convoy.bead, closed_at=None).exists()
     doors.retry_bead(Bead.objects.get(pk=bad.pk), WHO)
@@ -106,7 +110,7 @@ def test_c5_a_landing_that_conflicts_with_a_moved_default_branch_is_resolved_and
 def test_c6_review_and_merge_takes_each_bead_through_the_rig_refinery(stage: Stage) -> None:
     stage.open(gates=["true"], code_review=True)
     stage.release.touch()
-    beads = {"a": (write("a"), []), "b": (write("b"), [])}
+    beads: dict[str, tuple[str, list[str]]] = {"a": (write("a"), []), "b": (write("b"), [])}
     convoy = stage.convoy("Each", beads, "review-and-merge")
     assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "done"
     assert {e.target for e in ReviewEntry.objects.all()} == {"main"}
@@ -133,7 +137,7 @@ def test_c7_a_staged_convoy_waits_and_does_not_start_on_a_parked_rig(stage: Stag
 
 def test_c8_a_beads_worktree_holds_the_merged_work_of_its_blockers(stage: Stage) -> None:
     stage.open()
-    plan = {"first": (write("first", "1"), []), "second": ("test \"$(cat first)\" = 1 && cp first second", ["first"])}
+    plan = {"first": (write("first", "1"), []), "second": ('test "$(cat first)" = 1 && cp first second', ["first"])}
     convoy = stage.convoy("Waves", plan)
     assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
     assert stage.file("second") == "1"

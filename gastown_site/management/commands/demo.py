@@ -24,10 +24,10 @@ from rich.table import Table
 
 from agents.dispatch import listen_parameters
 from agents.gitcmd import run_git
-from beads.command import refuse
 from beads.errors import GastownError, Refused
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Town
+from beads.replies import refuse
 from gastown_site import database, home
 from gastown_site.demo import story
 from refinery import reconciler

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from beads.command import refuse
 from beads.errors import GastownError
+from beads.replies import refuse
 
 
 class Command(BaseCommand):

@@ -20,7 +20,9 @@ class Command(GastownCommand):
         parser.add_argument("--priority", type=int, default=2)
         parser.add_argument("--after", metavar="BEAD", action="append", default=[])
 
-    def run(self, rig: str, title: str, body: str, priority: int, after: list[str], **_: Any) -> Any:
+    def run(  # type: ignore[override]
+        self, rig: str, title: str, body: str, priority: int, after: list[str], **_: Any
+    ) -> Any:
         """Make the bead."""
         blockers = [bead_of(key) for key in after]
         bead = doors.sling(rig_of(rig), title, body=body, priority=priority, after=blockers, who=actor())

@@ -19,7 +19,9 @@ class Command(GastownCommand):
         parser.add_argument("--explain", action="store_true", help="each subject, the rule that matched, the action")
         parser.add_argument("--dry-run", action="store_true", help="change nothing")
 
-    def run(self, town: str | None, explain: bool, dry_run: bool, **_: Any) -> Any:
+    def run(  # type: ignore[override]
+        self, town: str | None, explain: bool, dry_run: bool, **_: Any
+    ) -> Any:
         """Tick."""
         towns = [town_of(town)] if town else list(Town.objects.order_by("pk"))
         data, lines = [], []

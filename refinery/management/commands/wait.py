@@ -36,7 +36,7 @@ class Command(GastownCommand):
         what.add_argument("--idle", action="store_true")
         parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS")
 
-    def run(
+    def run(  # type: ignore[override]
         self, convoy: str | None, bead: str | None, mq: str | None, idle: bool, timeout: float | None, **_: Any
     ) -> Any:
         """Look at each wake-up, and every half second anyway."""

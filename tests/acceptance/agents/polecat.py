@@ -25,5 +25,7 @@ else:
     script = work
 subprocess.run(["sh", "-ec", script], check=True)
 subprocess.run(["git", "add", "-A"], check=True)
-subprocess.run(["git", "commit", "-q", "--no-edit", "--allow-empty", "-m", f"{prime['purpose']}: {source['title']}"], check=True)
+subprocess.run(
+    ["git", "commit", "-q", "--no-edit", "--allow-empty", "-m", f"{prime['purpose']}: {source['title']}"], check=True
+)
 call("gt_done", summary=f"{prime['purpose']} done")

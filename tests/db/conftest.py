@@ -1,0 +1,104 @@
+"""A town without processes: rows, facts and ticks. Time is an argument."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from agents import dispatch
+from agents.models import Run
+from beads import config as configs
+from beads import inbox, ledger
+from beads.models import Bead, Effect, Rig, Town
+from refinery import queue, reconciler
+from refinery.models import ReviewEntry
+
+SHA = {name: (name * 40)[:40] for name in "abcdef0123456789"}
+
+
+class Place:
+    """One town, one rig, and the outside world played by facts."""
+
+    def __init__(self, **refinery: Any) -> None:
+        config = {
+            "refinery": {"code_review": False, "gates": ["true"], **refinery},
+            "agents": {"polecat": {"command": ["polecat"]}, "refinery": {"command": ["refinery"]}},
+        }
+        self.now = timezone.now()
+        self.town: Town = ledger.create_town("main", configs.validate(config))
+        self.rig: Rig = ledger.create_rig(self.town, "proj", "/nowhere.git", "main")
+
+    def tick(self, rounds: int = 8) -> None:
+        """Tick until it is quiet; more than `rounds` means that rules fight."""
+        for _ in range(rounds):
+            self.now += dt.timedelta(milliseconds=1)
+            if not reconciler.tick(self.town, self.now).changed:
+                return
+        raise AssertionError("the plan does not come to rest")
+
+    def later(self, **delta: float) -> None:
+        self.now += dt.timedelta(**delta)
+
+    def bead(self, title: str = "Work", *after: Bead) -> Bead:
+        return ledger.create_bead(self.town, self.rig, title, after=after, actor="test")
+
+    def entry(
+        self, branch: str = "feature", head: str = SHA["a"], source: Bead | None = None, **more: Any
+    ) -> ReviewEntry:
+        return queue.submit(
+            self.rig, branch=branch, head=head, target="main", title=branch, author="test", source=source, **more
+        )[0]
+
+    def start(self, run: Run) -> str:
+        """The runner picks it, the shim claims it; returns the token."""
+        while picked := dispatch.pick("runner", self.now):
+            if picked[0].pk == run.pk:
+                return dispatch.claim(run.pk, picked[1], self.now).token
+        raise AssertionError(f"{run} was not to be picked")
+
+    def running(self, **match: Any) -> tuple[Run, str]:
+        run = Run.objects.get(state="queued", **match)
+        token = self.start(run)
+        return Run.objects.get(pk=run.pk), token
+
+    def say(self, run: Run, kind: str, **payload: Any) -> None:
+        """What a tool call of the run records."""
+        inbox.record(self.town, kind, run.pk, payload, actor="agent", dedupe_key=f"result:{run.pk}")
+
+    def exit(self, run: Run, code: int = 0, head: str = "", **more: Any) -> None:
+        report = {"exit_code": code, "head_sha": head, "published": bool(head), **more}
+        dispatch.record_exit(run.pk, report, self.now)
+
+    def built(self, entry: ReviewEntry, tree: str = SHA["c"], base: str = SHA["b"]) -> str:
+        """The build effect's answer; returns the candidate."""
+        entry.refresh_from_db()
+        sha = f"{entry.build_no:040x}"
+        payload = {"build_no": entry.build_no, "result": "built", "head": entry.head_sha}
+        inbox.record(self.town, "candidate.built", entry.pk, payload | {"base": base, "sha": sha, "tree": tree})
+        self.tick()
+        return sha
+
+    def gated(self, code: int = 0) -> None:
+        """The live gates run ends with `code`."""
+        run, _ = self.running(kind="gates")
+        raw = {"exit_code": code, "signal": None, "timed_out": False}
+        self.exit(run, code, steps=[{"name": "true", "outcome_raw": raw, "output": ""}])
+        self.tick()
+
+    def effects(self, kind: str) -> list[Effect]:
+        return list(Effect.objects.filter(kind=kind).order_by("pk"))
+
+
+@pytest.fixture
+def place(db: None) -> Place:
+    """The usual town."""
+    return Place()
+
+
+@pytest.fixture
+def reviewed(db: None) -> Place:
+    """A town whose refinery reviews, without gates."""
+    return Place(code_review=True, gates=[])

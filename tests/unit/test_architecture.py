@@ -1,0 +1,71 @@
+"""One writer for each table; git and processes only where they belong; files that a person reads in one sitting."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [
+    p
+    for app in ("beads", "agents", "refinery", "gastown_site")
+    for p in (ROOT / app).rglob("*.py")
+    if "migrations" not in p.parts and "demo" not in p.parts
+]
+WRITERS = {
+    **dict.fromkeys(
+        ("Town", "Rig", "Bead", "Dependency", "Convoy", "ConvoyBranch", "BeadEvent", "Escalation"), "beads/ledger.py"
+    ),
+    "Fact": "beads/inbox.py",
+    "Effect": "beads/outbox.py",
+    "Heartbeat": "beads/ops.py",
+    "Agent": "agents/roster.py",
+    "Run": "agents/dispatch.py",
+    "ToolCall": "agents/tools.py",
+    "Mail": "agents/mail.py",
+    "Nudge": "agents/mail.py",
+    **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Landing"), "refinery/queue.py"),
+    "GateResult": "refinery/gates.py",
+}
+WRITES = "create|bulk_create|update|update_or_create|get_or_create|delete|bulk_update"
+
+
+@pytest.mark.parametrize("model", sorted(WRITERS))
+def test_each_table_has_one_writer(model: str) -> None:
+    pattern = re.compile(rf"\b{model}\.objects\b[^\n]*?(?:\n\s+\.[^\n]*)*?\.(?:{WRITES})\(")
+    writers = {str(p.relative_to(ROOT)) for p in SOURCES if pattern.search(p.read_text())}
+    assert writers <= {WRITERS[model]}
+
+
+def test_git_and_processes_are_started_in_few_places() -> None:
+    users = {
+        str(p.relative_to(ROOT))
+        for p in SOURCES
+        if re.search(r"^import subprocess|^from subprocess", p.read_text(), re.M)
+    }
+    assert users == {
+        "agents/gitcmd.py", "agents/runner.py", "agents/sandbox.py", "agents/shim.py",
+        "gastown_site/database.py", "gastown_site/supervisor.py", "gastown_site/management/commands/demo.py",
+    }  # fmt: skip
+
+
+def test_files_can_be_read_in_one_sitting() -> None:
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 450}
+    assert not long
+
+
+def test_every_public_thing_says_what_it_is() -> None:
+    missing = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        if path.name != "__init__.py" and ast.get_docstring(tree) is None:
+            missing.append(str(path))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                inside_meta = node.name in ("Meta", "walk", "look", "stop", "register", "action", "convert", "lines")
+                if not inside_meta and ast.get_docstring(node) is None and node.name != "Command":
+                    missing.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert not missing

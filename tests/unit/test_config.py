@@ -1,0 +1,77 @@
+"""The typed config: defaults, overrides, and one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beads import config
+from beads.errors import Invalid
+
+
+def test_defaults_are_the_contracts() -> None:
+    found = config.effective({}, {})
+    assert found.refinery.auto_merge and found.refinery.require_clean_merge and found.refinery.code_review
+    assert (found.refinery.max_convoy_concurrency, found.refinery.pop_limit) == (3, 10)
+    assert (found.refinery.max_rework_cycles, found.refinery.push_retries) == (3, 5)
+    assert (str(found.refinery.merge_strategy), str(found.refinery.merge_method)) == ("direct", "squash")
+    assert found.convoy.merge_mode == "review-then-land"
+    assert (found.dispatch.max_polecats, found.dispatch.max_attempts) == (4, 5)
+    assert found.dispatch.lease == dt.timedelta(seconds=60)
+    assert found.pr.auto_merge_delay == dt.timedelta(minutes=5)
+
+
+def test_the_rig_overrides_the_town_key_by_key() -> None:
+    town = config.validate(
+        {"refinery": {"gates": ["a"], "auto_merge": False}, "agents": {"polecat": {"command": ["x"]}}}
+    )
+    rig = config.validate({"refinery": {"gates": ["b", {"name": "c", "run": "c", "timeout": "1h30m"}]}})
+    found = config.effective(town, rig)
+    assert [g.name for g in found.refinery.gates] == ["b", "c"]
+    assert found.refinery.gates[1].timeout == dt.timedelta(minutes=90)
+    assert found.refinery.auto_merge is False
+    assert found.agents.polecat is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "needle"),
+    [
+        ("[refinery]\nx = = 1", "line 2, column 5"),
+        ("[refinery", "not TOML"),
+        ("[refinery]\ngate = ['x']", "unknown key refinery.gate; did you mean refinery.gates?"),
+        ("[refinary]\n", "unknown key refinary; did you mean refinery?"),
+        ("[refinery]\nauto_merge = 'yes'", "refinery.auto_merge"),
+        ("[refinery]\npop_limit = 0", "refinery.pop_limit"),
+        ("[refinery]\nmerge_method = 'octopus'", "refinery.merge_method: expected one of squash, merge, rebase"),
+        ("[refinery]\ngates = ['x', 'x']", "two gates are named 'x'"),
+        ("[refinery]\ngates = ['']", "refinery.gates.0"),
+        ("[dispatch]\nlease = '60'", "dispatch.lease"),
+        ("[dispatch]\nlease = '10s'\nheartbeat = '9s'", "lease must be at least twice the heartbeat"),
+        ("[agents.polecat]\ncommand = 'sh -c x'", "agents.polecat.command"),
+        ("[agents.polecat]\ncommand = []", "agents.polecat.command"),
+        ("[pr]\nprovider = 'sourcehut'", "pr.provider"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(text: str, needle: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        config.validate(config.parse_toml(text, "town.toml"), "town.toml")
+    assert needle in refused.value.message
+    assert refused.value.message.startswith("town.toml")
+    assert "\n" not in refused.value.message
+
+
+def test_nothing_that_would_check_a_change_is_refused_unless_it_is_meant() -> None:
+    bare: dict[str, Any] = {"refinery": {"code_review": False}}
+    assert "refinery.gates" in config.problems(config.effective(bare, {}))[0]
+    bare["refinery"]["allow_no_gates"] = True
+    assert config.problems(config.effective(bare, {})) == []
+
+
+@given(st.integers(min_value=1, max_value=30 * 86400 * 1000))
+def test_durations_survive_a_round_trip(milliseconds: int) -> None:
+    value = dt.timedelta(milliseconds=milliseconds)
+    assert config.parse_duration(config.format_duration(value)) == value
