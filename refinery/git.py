@@ -169,42 +169,45 @@ class Repo:
     # -- candidates --
 
     def build_candidate(self, spec: CandidateSpec) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
-        """Build the exact commit that gates test and landing pushes, without a worktree."""
-        base, head, base_tree = self._resolve(spec.base, spec.head)
-        if self.is_ancestor(head, base):
+        """Build the exact commit that gates test and landing pushes, without a worktree: four git processes.
+
+        Raises GitFailed when a commit is unknown: that is told before anything is merged.
+        """
+        base, head = check_sha(spec.base), check_sha(spec.head)
+        author = self._author(base, head)
+        if author is None:
             return AlreadyMerged(base, head)
+        # merging the base with itself in the same process gives its tree, to compare with
+        base_tree, merged = self._merge_trees([(base, base), (base, head)])
+        assert isinstance(base_tree, str)
         if spec.method == "rebase":
             return self._rebase(spec, base, head, base_tree)
-        merged = self._merge_tree(base, head)
         if isinstance(merged, tuple):
             return ConflictFound(merged, base, head)
         if merged == base_tree:
             return NothingToMerge(base, head)
         parents = [base, head] if spec.method == "merge" else [base]
-        author = None if spec.method == "merge" else self._author(base, head)
-        sha = self._commit(merged, parents, _message(spec), spec, author)
+        sha = self._commit(merged, parents, _message(spec), spec, None if spec.method == "merge" else author)
         gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
         return Built(sha, merged, base, head)
 
-    def _resolve(self, base: str, head: str) -> tuple[str, str, str]:
-        """Both commits and the base's tree, resolved first: to merge-tree a bad ref and a conflict look alike."""
-        wanted = f"{check_sha(base)}^{{commit}}\n{check_sha(head)}^{{commit}}\n{base}^{{tree}}\n"
-        lines = self._git("cat-file", "--batch-check=%(objectname)", input=wanted.encode()).splitlines()
-        if len(lines) != 3 or any(not gitcmd.SHA.fullmatch(line) for line in lines):
-            raise GitFailed(f"cannot resolve {base[:12]} and {head[:12]}", kind="missing_ref")
-        return lines[0], lines[1], lines[2]
-
-    def _merge_tree(self, ours: str, theirs: str) -> str | tuple[str, ...]:
-        """The merged tree, or the conflicting paths. Judged by the leading tree id, not by the exit code alone."""
-        arguments = ["merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", ours, theirs]
-        result = run_git(arguments, cwd=self.path, check=False)
-        tree, *files = result.stdout.decode("utf-8", "surrogateescape").rstrip("\0").split("\0")
-        if result.returncode not in (0, 1) or not gitcmd.SHA.fullmatch(tree):
-            raise gitcmd.failure("merge-tree", result)
-        if result.returncode == 0:
-            return tree
-        names = dict.fromkeys(f.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for f in files if f)
-        return tuple(names) or ("(no path named)",)
+    def _merge_trees(self, pairs: Sequence[tuple[str, str]]) -> list[str | tuple[str, ...]]:
+        """For each pair the merged tree, or the conflicting paths. Each answer says itself which it is; a pair that
+        cannot be merged at all (an unknown commit) has no answer, and that raises."""
+        arguments = ["merge-tree", "--write-tree", "--stdin", "-z", "--name-only", "--no-messages"]
+        asked = "".join(f"{ours} {theirs}\n" for ours, theirs in pairs).encode()
+        result = run_git(arguments, cwd=self.path, input=asked, check=False)
+        words = iter(result.stdout.decode("utf-8", "surrogateescape").split("\0"))
+        answers: list[str | tuple[str, ...]] = []
+        for _ in pairs:
+            clean, tree = next(words, ""), next(words, "")
+            if clean not in ("0", "1") or not gitcmd.SHA.fullmatch(tree):
+                raise gitcmd.failure("merge-tree", result)
+            files = []
+            while name := next(words, ""):
+                files.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+            answers.append(tree if clean == "1" else tuple(dict.fromkeys(files)) or ("(no path named)",))
+        return answers
 
     def _rebase(
         self, spec: CandidateSpec, base: str, head: str, base_tree: str
@@ -216,7 +219,7 @@ class Repo:
         for commit in self._git(*arguments).split():
             parent = self._git("rev-parse", "--verify", f"{commit}^")
             stand_in = self._commit(tip_tree, [parent], "stand-in\n", spec, None)
-            merged = self._merge_tree(stand_in, commit)
+            (merged,) = self._merge_trees([(stand_in, commit)])
             if isinstance(merged, tuple):
                 return ConflictFound(merged, base, head)
             if merged == tip_tree:
@@ -230,11 +233,13 @@ class Repo:
         return Built(tip, tip_tree, base, head)
 
     def _author(self, base: str, head: str) -> tuple[str, str, str] | None:
-        """The author of the change: that of its first own commit."""
-        arguments = ["log", "--reverse", "--no-merges", "--format=%an%x00%ae%x00%at", f"{base}..{head}"]
-        first = self._git(*arguments).splitlines()[:1]
-        parts = first[0].split("\0") if first else []
-        return (parts[0], parts[1], parts[2]) if len(parts) == 3 else None
+        """The author of the change: that of its first own commit that is no merge. None when `base` has it all."""
+        arguments = ["log", "--reverse", "--topo-order", "--format=%an%x00%ae%x00%at%x00%P", f"{base}..{head}", "--"]
+        rows = [line.split("\0") for line in self._git(*arguments).splitlines()]
+        if not rows:
+            return None
+        name, mail, when, _ = next((row for row in rows if " " not in row[3]), rows[0])
+        return name, mail, when
 
     def _author_of(self, commit: str) -> tuple[str, str, str]:
         name, mail, when = self._git("show", "-s", "--format=%an%x00%ae%x00%at", commit).split("\0")

@@ -1,0 +1,83 @@
+"""`gt_done` received → the next run's command started, with `up` on this machine: agents hand over one slot."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from agents.gitcmd import run_git
+from bench.django_town import installation
+
+BEADS = 25
+SCRIPT = """
+import os, time, urllib.request
+started = time.time()
+request = urllib.request.Request(os.environ["GASTOWN_URL"] + "/api/tools/gt_done", data=b"{}", headers={
+    "Authorization": "Bearer " + os.environ["GASTOWN_TOKEN"], "Content-Type": "application/json"})
+urllib.request.urlopen(request).read()
+open(LOG, "a").write(f"{started} {time.time()}\\n")
+"""
+
+
+def main() -> None:
+    """Print median and p95."""
+    with installation() as home:
+        from gastown_site import database
+
+        log = home / "times"
+        script = home / "agent.py"
+        script.write_text(f"LOG = {str(log)!r}\n{SCRIPT}")
+        remote = home / "remote.git"
+        run_git(["init", "--quiet", "--bare", "-b", "main", str(remote)], cwd=home)
+        tree = run_git(["hash-object", "-t", "tree", "-w", "--stdin"], cwd=remote, input=b"").text
+        sha = run_git(["commit-tree", tree, "-m", "start"], cwd=remote).text
+        run_git(["update-ref", "refs/heads/main", sha], cwd=remote)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        env = {**os.environ, "DATABASE_URL": database.url()}
+        env.pop("GASTOWN_URL", None)
+        manage = [sys.executable, str(Path(__file__).parents[1] / "manage.py")]
+        with (home / "up.log").open("wb") as out:
+            up = subprocess.Popen([*manage, "up", "--port", str(port)], env=env, stdout=out, stderr=out)
+        try:
+            _measure(home, remote, script, log)
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(60)
+
+
+def _measure(home: Path, remote: Path, script: Path, log: Path) -> None:
+    from beads import config, ledger
+    from refinery import doors
+
+    end = time.monotonic() + 60
+    while "ready: " not in (home / "up.log").read_text() and time.monotonic() < end:
+        time.sleep(0.1)
+    settings = {
+        "refinery": {"code_review": False, "gates": ["true"]},
+        "dispatch": {"max_polecats": 1},
+        "agents": {"polecat": {"command": [sys.executable, "-S", str(script)]}},
+    }
+    town = ledger.create_town("bench", config.validate(settings))
+    rig = doors.add_rig("bench", "bench", str(remote), None, {})
+    for n in range(BEADS):
+        doors.sling(rig, f"bead {n}", body="", priority=2, after=[], who="bench")
+    rows: list[list[float]] = []
+    end = time.monotonic() + 120
+    while len(rows) < BEADS and time.monotonic() < end:
+        time.sleep(0.2)
+        with contextlib.suppress(FileNotFoundError):
+            rows = [[float(x) for x in line.split()] for line in log.read_text().splitlines()]
+    gaps = sorted((b[0] - a[1]) * 1000 for a, b in itertools.pairwise(rows))
+    print(f"{len(rows)} runs of town {town.slug}, one polecat: gt_done answered → next command started")
+    p95 = gaps[int(len(gaps) * 0.95)]
+    print(f"median {statistics.median(gaps):.0f} ms (target ≤ 300), p95 {p95:.0f} ms (target ≤ 800)")

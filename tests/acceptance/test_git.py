@@ -1,0 +1,180 @@
+"""The refinery's git over real repositories: what is built, what is refused, and what a push really did."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents import gitcmd
+from agents.gitcmd import GitFailed
+from beads.errors import Invalid
+from refinery import git
+
+ME = ("Gastown", "gastown@example.org")
+
+
+class Ground:
+    """A remote, a person's clone, and our mirror."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.remote, self.work = root, root / "remote.git", root / "work"
+        self.url = str(self.remote)
+        self.git("init", "-q", "--bare", "-b", "main", str(self.remote), cwd=root)
+        self.git("init", "-q", "-b", "main", str(self.work), cwd=root)
+        self.base = self.commit("main", {"a.txt": "1\n2\n3\n", "b b.txt": "x\n"}, new=False)
+        self.repo = git.Repo.open_or_create(root / "mirror.git")
+
+    def git(self, *words: str, cwd: Path | None = None) -> str:
+        command = ["git", "-c", "user.name=Ann", "-c", "user.email=ann@example.org", *words]
+        return subprocess.run(command, cwd=cwd or self.work, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, branch: str, files: dict[str, str], new: bool = True, start: str = "main") -> str:
+        if new:
+            self.git("checkout", "-q", "-B", branch, start)
+        for name, text in files.items():
+            (self.work / name).write_text(text)
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", f"change {branch}")
+        self.git("push", "-q", "-f", self.url, f"HEAD:refs/heads/{branch}")
+        return self.git("rev-parse", "HEAD")
+
+    def spec(self, head: str, method: str = "squash", base: str = "") -> git.CandidateSpec:
+        self.repo.fetch_branch(self.url, "main")
+        self.repo.fetch_sha(self.url, head, "main")
+        trailers = [("Bead", "gt-1"), ("Merge-Request", "gt-2")]
+        return git.CandidateSpec(head, base or self.base, method, "Title", ME, 1700000000, "Body", trailers)
+
+    def built(self, head: str, method: str = "squash", base: str = "") -> git.Built:
+        found = self.repo.build_candidate(self.spec(head, method, base))
+        assert isinstance(found, git.Built)
+        return found
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    """Fresh ground."""
+    return Ground(tmp_path)
+
+
+def test_a_squash_keeps_the_author_and_carries_the_trailers_and_is_the_same_again(ground: Ground) -> None:
+    ground.commit("feature", {"c.txt": "c\n"})
+    head = ground.commit("feature", {"d.txt": "d\n"}, new=False)
+    built = ground.built(head)
+    assert built == ground.built(head)
+    show = ground.repo._git("show", "-s", "--format=%an %ae|%cn|%P|%B", built.sha)
+    assert show.startswith(
+        f"Ann ann@example.org|Gastown|{ground.base}|Title\n\nBody\n\nBead: gt-1\nMerge-Request: gt-2"
+    )
+    assert {f.path for f in ground.repo.changed_files(ground.base, built.sha)} == {"c.txt", "d.txt"}
+
+
+def test_merge_and_rebase(ground: Ground) -> None:
+    first = ground.commit("feature", {"c.txt": "c\n"})
+    head = ground.commit("feature", {"d.txt": "d\n"}, new=False)
+    main = ground.commit("main", {"e.txt": "e\n"})
+    merged = ground.built(head, "merge", main)
+    assert ground.repo._git("show", "-s", "--format=%P", merged.sha) == f"{main} {head}"
+    rebased = ground.built(head, "rebase", main)
+    assert rebased.tree == merged.tree
+    log = ground.repo._git("log", "--format=%s %an", f"{main}..{rebased.sha}").splitlines()
+    assert log == ["change feature Ann", "change feature Ann"]
+    assert not ground.repo.is_ancestor(first, rebased.sha)
+
+
+def test_a_conflict_names_its_files(ground: Ground) -> None:
+    name = 'odd "ünï" name.txt'
+    base = ground.commit("main", {name: "1\n"}, new=False)
+    head = ground.commit("feature", {"a.txt": "1\nmine\n3\n", name: "mine\n"})
+    main = ground.commit("main", {"a.txt": "1\ntheirs\n3\n", name: "theirs\n"}, start=base)
+    for method in ("squash", "rebase"):
+        found = ground.repo.build_candidate(ground.spec(head, method, main))
+        assert isinstance(found, git.ConflictFound)
+        assert set(found.files) == {"a.txt", name}
+
+
+def test_what_is_there_already_and_what_changes_nothing(ground: Ground) -> None:
+    assert isinstance(ground.repo.build_candidate(ground.spec(ground.base)), git.AlreadyMerged)
+    head = ground.commit("empty", {})
+    assert isinstance(ground.repo.build_candidate(ground.spec(head)), git.NothingToMerge)
+
+
+def test_an_unknown_commit_is_no_conflict(ground: Ground) -> None:
+    head = ground.commit("feature", {"c.txt": "c\n"})
+    spec = ground.spec(head)
+    for wrong in (replace(spec, head="d" * 40), replace(spec, base="d" * 40), replace(spec, head="--output=x")):
+        with pytest.raises(GitFailed):
+            ground.repo.build_candidate(wrong)
+
+
+def test_landing_twice_is_landing_once(ground: Ground) -> None:
+    built = ground.built(ground.commit("feature", {"c.txt": "c\n"}))
+    for _ in range(2):
+        assert ground.repo.land(ground.url, "main", ground.base, built.sha) == git.Landed(built.sha)
+    assert ground.git("rev-list", "--count", "main", cwd=ground.remote) == "2"
+
+
+def test_a_moved_target_is_never_forced(ground: Ground) -> None:
+    built = ground.built(ground.commit("feature", {"c.txt": "c\n"}))
+    outside = ground.commit("main", {"e.txt": "e\n"})
+    assert ground.repo.land(ground.url, "main", ground.base, built.sha) == git.TargetMoved(outside)
+    assert ground.git("rev-parse", "main", cwd=ground.remote) == outside
+
+
+def test_a_refusing_remote_says_why(ground: Ground) -> None:
+    built = ground.built(ground.commit("feature", {"c.txt": "c\n"}))
+    hook = ground.remote / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho 'only on Tuesdays' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    found = ground.repo.land(ground.url, "main", ground.base, built.sha)
+    assert isinstance(found, git.PushRefused)
+    assert "only on Tuesdays" in found.message
+
+
+def test_a_remote_that_cannot_be_asked_is_unknown_never_absent(ground: Ground) -> None:
+    with pytest.raises(GitFailed) as failed:
+        ground.repo.ls_remote(str(ground.root / "nowhere.git"), "main")
+    assert failed.value.kind == "unreachable"
+    assert ground.repo.ls_remote(ground.url, "no-such-branch") is None
+
+
+def test_branches_are_made_once_and_deleted_only_where_they_were_seen(ground: Ground) -> None:
+    ground.repo.fetch_branch(ground.url, "main")
+    assert ground.repo.create_branch(ground.url, "convoy/x/head", ground.base) == ground.base
+    head = ground.commit("convoy/x/head", {"c.txt": "c\n"})
+    assert ground.repo.create_branch(ground.url, "convoy/x/head", ground.base) == head
+    assert ground.repo.delete_branch(ground.url, "convoy/x/head", ground.base) is False
+    assert ground.repo.delete_branch(ground.url, "convoy/x/head", head) is True
+    assert ground.repo.delete_branch(ground.url, "convoy/x/head", head) is True
+
+
+def test_salvage_keeps_uncommitted_work_and_touches_nothing(ground: Ground) -> None:
+    ground.repo.fetch_branch(ground.url, "main")
+    tree = ground.root / "tree"
+    gitcmd.add_worktree(ground.repo.path, tree, ground.base)
+    assert gitcmd.salvage(tree, "run-1") == ""
+    (tree / "new.txt").write_text("precious")
+    ref = gitcmd.salvage(tree, "run-1")
+    assert ground.repo._git("show", f"{ref}:new.txt") == "precious"
+    assert gitcmd.run_git(["status", "--porcelain"], cwd=tree).text == "?? new.txt"
+    gitcmd.remove_worktree(ground.repo.path, tree)
+    assert not tree.exists()
+
+
+@pytest.mark.parametrize("url", ["--upload-pack=x", "ext::sh -c x", "ftp://x/y", "relative/path", "", "a\nb", "-x@h:p"])
+def test_a_remote_url_is_never_an_option(url: str) -> None:
+    with pytest.raises(Invalid):
+        gitcmd.check_remote_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["/abs/path with space.git", "https://host:8443/x.git", "git@host:me/x.git", "ssh://h/x"]
+)
+def test_usual_remotes_are_taken(url: str) -> None:
+    assert gitcmd.check_remote_url(url) == url
+
+
+def test_credentials_are_not_shown() -> None:
+    assert gitcmd.redact("fatal: https://me:secret@host:8443/x") == "fatal: https://host:8443/x"
