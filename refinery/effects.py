@@ -18,11 +18,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents.models import Run
+from agents.roster import refinery_for
 from beads import config as configs
 from beads import inbox, outbox
 from beads.errors import Disposition, GastownError
 from beads.models import ConvoyBranch, Effect, Rig
 from refinery import git, queue
+from refinery.briefs import lane_convoy
 from refinery.models import Landing, ReviewEntry, Verdict
 
 log = structlog.get_logger(__name__)
@@ -142,9 +144,6 @@ def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[st
     """`Reviewed-by` names who has approved this head, and the refinery whose approval landing still needs."""
     names = list(Verdict.objects.filter(entry=entry, head_sha=head, decision="approve").values_list("by", flat=True))
     if reviewed and not names:
-        from agents.roster import refinery_for
-        from refinery.briefs import lane_convoy
-
         names = [refinery_for(entry.rig, lane_convoy(entry)).name]
     trailers = [("Bead", entry.source_id or entry.convoy_id or entry.pk), ("Merge-Request", entry.pk)]
     return trailers + [("Reviewed-by", name) for name in dict.fromkeys(names)]

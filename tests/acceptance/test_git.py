@@ -22,24 +22,24 @@ class Ground:
     def __init__(self, root: Path) -> None:
         self.root, self.remote, self.work = root, root / "remote.git", root / "work"
         self.url = str(self.remote)
-        self.git("init", "-q", "--bare", "-b", "main", str(self.remote), cwd=root)
-        self.git("init", "-q", "-b", "main", str(self.work), cwd=root)
+        self.run("init", "-q", "--bare", "-b", "main", str(self.remote), cwd=root)
+        self.run("init", "-q", "-b", "main", str(self.work), cwd=root)
         self.base = self.commit("main", {"a.txt": "1\n2\n3\n", "b b.txt": "x\n"}, new=False)
         self.repo = git.Repo.open_or_create(root / "mirror.git")
 
-    def git(self, *words: str, cwd: Path | None = None) -> str:
+    def run(self, *words: str, cwd: Path | None = None) -> str:
         command = ["git", "-c", "user.name=Ann", "-c", "user.email=ann@example.org", *words]
         return subprocess.run(command, cwd=cwd or self.work, check=True, capture_output=True, text=True).stdout.strip()
 
     def commit(self, branch: str, files: dict[str, str], new: bool = True, start: str = "main") -> str:
         if new:
-            self.git("checkout", "-q", "-B", branch, start)
+            self.run("checkout", "-q", "-B", branch, start)
         for name, text in files.items():
             (self.work / name).write_text(text)
-        self.git("add", "-A")
-        self.git("commit", "-q", "--allow-empty", "-m", f"change {branch}")
-        self.git("push", "-q", "-f", self.url, f"HEAD:refs/heads/{branch}")
-        return self.git("rev-parse", "HEAD")
+        self.run("add", "-A")
+        self.run("commit", "-q", "--allow-empty", "-m", f"change {branch}")
+        self.run("push", "-q", "-f", self.url, f"HEAD:refs/heads/{branch}")
+        return self.run("rev-parse", "HEAD")
 
     def spec(self, head: str, method: str = "squash", base: str = "") -> git.CandidateSpec:
         self.repo.fetch_branch(self.url, "main")
@@ -113,14 +113,14 @@ def test_landing_twice_is_landing_once(ground: Ground) -> None:
     built = ground.built(ground.commit("feature", {"c.txt": "c\n"}))
     for _ in range(2):
         assert ground.repo.land(ground.url, "main", ground.base, built.sha) == git.Landed(built.sha)
-    assert ground.git("rev-list", "--count", "main", cwd=ground.remote) == "2"
+    assert ground.run("rev-list", "--count", "main", cwd=ground.remote) == "2"
 
 
 def test_a_moved_target_is_never_forced(ground: Ground) -> None:
     built = ground.built(ground.commit("feature", {"c.txt": "c\n"}))
     outside = ground.commit("main", {"e.txt": "e\n"})
     assert ground.repo.land(ground.url, "main", ground.base, built.sha) == git.TargetMoved(outside)
-    assert ground.git("rev-parse", "main", cwd=ground.remote) == outside
+    assert ground.run("rev-parse", "main", cwd=ground.remote) == outside
 
 
 def test_a_refusing_remote_says_why(ground: Ground) -> None:
