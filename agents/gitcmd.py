@@ -23,7 +23,7 @@ from pathlib import Path
 from beads.errors import Disposition, GastownError, Invalid
 
 TIMEOUT = 60.0
-NETWORK_TIMEOUT = 120.0
+NETWORK_TIMEOUT = 600.0
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MAX_BRANCH = 200
 

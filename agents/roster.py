@@ -19,11 +19,11 @@ NAMES = (
 )
 
 
-def polecat_for(rig: Rig, prefer: int | None = None) -> Agent:
-    """An idle polecat of the rig (`prefer` by id when it is idle), or a new one."""
+def polecat_for(rig: Rig, prefer: int | None = None, author: str = "") -> Agent:
+    """An idle polecat of the rig, or a new one. First choice: `prefer` by id, then the change's author by name."""
     busy = Run.objects.filter(LIVE_RUN, town=rig.town, agent__isnull=False).values("agent_id")
     idle = Agent.objects.filter(rig=rig, role=Role.POLECAT, retired_at=None).exclude(pk__in=busy)
-    chosen = idle.filter(pk=prefer).first() if prefer else None
+    chosen = idle.filter(pk=prefer).first() if prefer else idle.filter(name=author).first()
     chosen = chosen or idle.order_by("pk").first()
     if chosen:
         return chosen
@@ -33,9 +33,11 @@ def polecat_for(rig: Rig, prefer: int | None = None) -> Agent:
 
 
 def refinery_for(rig: Rig, convoy: Convoy | None) -> Agent:
-    """The rig's refinery, or `convoy`'s own in that rig; made when missing."""
-    found = Agent.objects.filter(rig=rig, role=Role.REFINERY, convoy=convoy, retired_at=None).first()
+    """The rig's refinery, or `convoy`'s own in that rig; made when missing, taken back when it had retired."""
+    found = Agent.objects.filter(rig=rig, role=Role.REFINERY, convoy=convoy).order_by("retired_at", "pk").last()
     if found:
+        if found.retired_at is not None:
+            Agent.objects.filter(pk=found.pk).update(retired_at=None)
         return found
     name = f"{rig.slug}-refinery" if convoy is None else f"{rig.slug}-refinery-{convoy.pk.removeprefix('gt-')}"
     return _create(rig.town, rig, name, Role.REFINERY, convoy)

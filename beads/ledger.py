@@ -341,6 +341,12 @@ def acknowledge(escalation: Escalation, who: str, now: dt.datetime) -> None:
         note(escalation.bead, "acknowledged", who)
 
 
+def settle_escalations(about: Iterable[str], who: str, now: dt.datetime, reason: str) -> None:
+    """What was escalated about these beads needs nobody any more."""
+    for escalation in Escalation.objects.select_related("bead").filter(about_id__in=list(about), closed_at=None):
+        close_escalation(escalation, who, now, reason)
+
+
 def close_escalation(escalation: Escalation, who: str, now: dt.datetime, reason: str = "") -> None:
     """It needs nobody any more. LostRace when it was closed before."""
     if Escalation.objects.filter(pk=escalation.pk, closed_at=None).update(closed_at=now) != 1:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
-NO_DATABASE = {"help", "version", "--help", "--version", "-h", "makemigrations", "collectstatic", "check", "test"}
+NO_DATABASE = {"help", "version", "--help", "--version", "-h", "collectstatic", "check", "test"}
 OWN_DATABASE = {"up", "demo"}
-UNMIGRATED = {"migrate", "dbshell", "shell", "qcluster"}
+UNMIGRATED = {"migrate", "makemigrations", "dbshell", "shell", "qcluster"}
 
 
 def main() -> None:

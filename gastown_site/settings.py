@@ -151,8 +151,8 @@ Q_CLUSTER = {
     "orm": "default",
     "broker_class": "gastown_site.broker.NotifyBroker",
     "workers": 3,
-    "timeout": 120,
-    "retry": 900,
+    "timeout": 1500,  # a build may fetch a large repository: see gitcmd.NETWORK_TIMEOUT
+    "retry": 7200,
     "ack_failures": True,
     "max_attempts": 1,
     "catch_up": False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.utils import timezone
 
+from agents.gitcmd import redact
 from agents.models import Run
 from beads import inbox, outbox
 from beads.admin import BlockedByInline, EventInline
@@ -220,5 +221,12 @@ class RigAdmin(ReadOnlyAdmin):
 
     list_display = ("slug", "town", "default_branch", "parked_at")
     list_filter = ("town",)
-    search_fields = ("slug", "remote_url")
+    search_fields = ("slug",)
+    exclude = ("remote_url",)
+    readonly_fields = ("remote",)
     actions = [ACTIONS["park_rig"], ACTIONS["unpark_rig"]]
+
+    @admin.display(description="Remote")
+    def remote(self, rig: Rig) -> str:
+        """The URL without credentials."""
+        return redact(rig.remote_url)

@@ -189,7 +189,7 @@ def _start_run(action: StartRun) -> None:
     agent: Agent | None
     match RunKind(action.kind):
         case RunKind.POLECAT:
-            agent = roster.polecat_for(order.rig, action.prefer_agent)
+            agent = roster.polecat_for(order.rig, action.prefer_agent, order.author)
         case RunKind.REFINERY:
             agent = roster.refinery_for(order.rig, order.lane_convoy)
         case _:
@@ -309,7 +309,10 @@ def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
     entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=action.entry)
     queue.close(entry, action.state, action.reason, action.text, now=now, merge_sha=action.merge_sha)
     source = entry.source
+    ledger.settle_escalations([entry.pk], ACTOR, now, f"its entry is {action.state}")
     if action.state == "merged":
+        if source is not None:
+            ledger.settle_escalations([source.pk], ACTOR, now, "it is merged")
         if source is not None:
             already = action.reason == "already_merged"
             resolution = Resolution.ALREADY_MERGED if already else Resolution.MERGED
@@ -354,6 +357,7 @@ def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> N
 def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:
     convoy = Convoy.objects.select_related("bead", "rig").get(pk=convoy_id)
     ledger.convoy_landed(convoy, sha, now)
+    ledger.settle_escalations([convoy_id], ACTOR, now, "the convoy has landed")
     mail.send(
         town,
         ACTOR,

@@ -23,6 +23,7 @@ class Order:
     lane_convoy: Convoy | None
     steps: list[dict[str, Any]]
     brief: dict[str, Any]
+    author: str
     lease: dict[str, int]
 
 
@@ -68,7 +69,8 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
     if entry is not None:
         brief |= _review_context(entry, bead, purpose, start_sha)
     brief |= _history(bead)
-    return Order(rig, target, lane_convoy(entry) if entry else None, steps, brief, lease)
+    author = entry.author if entry else ""
+    return Order(rig, target, lane_convoy(entry) if entry else None, steps, brief, author, lease)
 
 
 def _entry_of(bead: Bead) -> ReviewEntry | None:

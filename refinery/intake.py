@@ -53,6 +53,7 @@ def take(fact: Fact, now: dt.datetime) -> None:
             queue.request_reject(_entry(fact), data.get("reason", ""))
         case "entry.retry":
             queue.reopen(_entry(fact), now, fact.actor)
+            ledger.settle_escalations([fact.subject], fact.actor, now, "retried")
         case "entry.promote":
             queue.promote(_entry(fact), int(data["priority"]))
         case "gates.again":
@@ -196,6 +197,7 @@ def _retry_bead(bead: Bead, now: dt.datetime, actor: str) -> None:
     if bead.status != BeadStatus.FAILED:
         raise Conflict(f"{bead.pk} is {bead.status}: only a failed bead can be retried")
     ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+    ledger.settle_escalations([bead.pk], actor, now, "retried")
 
 
 def _start_convoy(fact: Fact, now: dt.datetime) -> None:
@@ -215,6 +217,7 @@ def _retry_convoy(convoy: Convoy, now: dt.datetime, actor: str) -> None:
     if convoy.bead.status == BeadStatus.FAILED:
         ledger.move(convoy.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
         ledger.clear_close_request(convoy)
+        ledger.settle_escalations([convoy.pk], actor, now, "retried")
         for branch in convoy.branches.all():
             ledger.forget_branch(branch)
         queue.forget_landings(convoy)

@@ -19,7 +19,6 @@ import pytest
 from django.utils import timezone
 
 from agents.dispatch import listen_parameters
-from agents.models import LIVE_RUN, Run
 from agents.runner import Runner
 from beads import config as configs
 from beads import ledger, plans
@@ -152,13 +151,12 @@ class Stage:
 
     def close(self) -> None:
         """Stop what still runs; every shim must be gone afterwards."""
-        for run in Run.objects.filter(LIVE_RUN):
-            doors.stop_run(run, "the story is over", WHO)
+        self.runner.stopping = True
+        self.runner.pool.shutdown(wait=True)
         self.release.touch()
         for shim in self.runner.shims.values():
             shim.terminate()
             shim.wait(20)
-        self.runner.pool.shutdown(wait=True)
         self.listener.close()
 
 

@@ -10,6 +10,7 @@ from django.db import connection
 
 from agents.gitcmd import check_branch
 from agents.models import Mail, Run
+from beads import ledger
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Escalation
 from refinery import doors, effects, queue, reconciler
@@ -291,3 +292,15 @@ def test_a_gate_sees_the_candidate_read_only_git_and_its_own_tmp(stage: Stage, t
     stage.commit("feature", {"f.txt": "f\n"})
     entry = stage.await_phase(stage.submit("feature"), "merged", "failed", "awaiting_human")
     assert entry.state == "merged", GateResult.objects.get().output
+
+
+def test_what_was_escalated_is_settled_when_it_lands(stage: Stage) -> None:
+    stage.open(agents=False, gates=["no-such-command-here"])
+    stage.commit("feature", {"f.txt": "f\n"})
+    entry = stage.await_phase(stage.submit("feature"), "awaiting_human")
+    assert Escalation.objects.filter(closed_at=None).count() == 1
+    ledger.set_config(stage.rig, {"refinery": {"gates": ["true"]}})
+    doors.retry_entry(entry, WHO)
+    stage.await_phase(entry, "merged")
+    assert not Escalation.objects.filter(closed_at=None).exists()
+    assert [g.outcome for g in entry.gate_results.all()] == ["error", "pass"]
