@@ -69,8 +69,8 @@ class GitFailed(GastownError):
     code = "git"
 
     def __init__(self, message: str, *, kind: str = "other") -> None:
-        retry = kind in ("unreachable", "auth", "timeout", "disk_full")
-        super().__init__(message, disposition=Disposition.RETRY if retry else Disposition.PERMANENT)
+        told = kind in ("missing_ref", "rejected", "stale_lease")  # an answer; anything else may be the weather
+        super().__init__(message, disposition=Disposition.PERMANENT if told else Disposition.RETRY)
         self.kind = kind
 
 

@@ -206,7 +206,9 @@ def _publish(payload: Mapping[str, Any]) -> Result | None:
     """Push what a run's shim had to keep local."""
     run = Run.objects.select_related("rig").get(pk=payload["run"])
     if run.head_sha and run.branch:
-        repo_of(run.rig).create_branch(run.rig.remote_url, run.branch, run.head_sha)
+        found = repo_of(run.rig).create_branch(run.rig.remote_url, run.branch, run.head_sha)
+        if found != run.head_sha:
+            raise GastownError(f"branch {run.branch} is at {found[:12]} on the remote, not at {run.head_sha[:12]}")
     return "run.published", run.pk, {}
 
 

@@ -79,6 +79,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.BLOCKED, f"waits for {entry.waiting_for[0].purpose} {names}")
     if entry.held:
         return Standing(Stage.HELD, entry.held_text or entry.held)
+    if rig.problems:
+        return Standing(Stage.HELD, f"the config is refused: {rig.problems[0]}")
     if landing is not None and landing.state in _LANDING_STAGE:
         stage, why = _LANDING_STAGE[landing.state]
         return Standing(stage, landing.message or why)
@@ -141,8 +143,10 @@ def _reviewed(entry: EntryView, rig: RigView) -> Standing | None:
 
 
 def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
-    """The people's part of `standing`."""
+    """The people's part of `standing`. Intermediate merges into a convoy's branch wait for nobody: its landing does."""
     config = rig.config
+    if is_feature_lane(entry):
+        return Standing(Stage.GREEN, "green: an intermediate merge into the convoy's branch")
     by_pr = config.refinery.merge_strategy == MergeStrategy.PR
     human = entry.latest_verdict(human=True)
     if (by_pr or not config.refinery.auto_merge) and (human is None or human.decision != "approve"):

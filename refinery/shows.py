@@ -43,8 +43,11 @@ class Board:
                 stands = phases.standing(view, rig, self.world.now)
                 phase = phases.phase(stands.stage, admitted=view.admitted)
                 place += phase not in ("blocked", "awaiting_human")
+                why = stands.why
+                if phase == "queued" and (self.world.paused or rig.parked):
+                    why = f"rig {rig.slug} is parked" if rig.parked else f"paused: {self.world.paused_reason}"
                 waits = phase in ("blocked", "awaiting_human")
-                self.shown[view.id] = Shown(phase, str(stands.stage), stands.why, None if waits else place)
+                self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
         self.beads = {b.id: b for b in self.world.beads}
 
     def entry(self, entry: ReviewEntry) -> Shown:

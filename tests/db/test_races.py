@@ -324,3 +324,22 @@ def test_the_tick_needs_a_fixed_number_of_queries(place: Place) -> None:
         place.entry(f"branch-{n}", f"{n:040x}")
     place.tick()
     assert count() == few
+
+
+def test_pr_strategy_waits_for_a_person_and_lands_the_head_they_approved(db: None) -> None:
+    place = Place(merge_strategy="pr")
+    entry = place.entry(head=SHA["a"])
+    place.tick()
+    place.built(entry)
+    place.gated()
+    entry.refresh_from_db()
+    assert entry.admitted_at is None
+    verdict = {"head": SHA["a"], "decision": "approve"}
+    inbox.record(place.town, "entry.verdict", entry.pk, verdict, actor="web:rita")
+    place.tick()
+    assert not Landing.objects.exists()  # it merges by itself only after auto_merge_delay
+    place.later(minutes=6)
+    place.tick()
+    place.built(entry)
+    assert Landing.objects.get().candidate.head_sha == SHA["a"]
+    assert Run.objects.filter(kind="gates").count() == 1  # the same tree is not gated twice

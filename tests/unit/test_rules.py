@@ -140,6 +140,12 @@ def actions(found: World) -> list[str]:
             Stage.LANDING,
             ["AbandonLanding", "CloseEntry"],
         ),
+        (
+            replace(ENTRY, target="convoy/c/gt-c/head", convoy="gt-c", candidate=BUILT, gates=(PASS,), verdicts=(OK,)),
+            {"merge_strategy": "pr"},
+            Stage.GREEN,
+            ["Land"],
+        ),
         (replace(ENTRY, held="gate_error", admitted_at=None), {}, Stage.HELD, []),
         (replace(ENTRY, blockers=(Blocker("gt-r", "open"),)), {}, Stage.BLOCKED, ["Leave"]),
         (
@@ -156,6 +162,12 @@ def test_an_entrys_stage_and_what_follows(
     rig = replace(RIG, config=config(**settings))
     assert standing(entry, rig, NOW).stage == stage
     assert actions(replace(world(entries=(entry,)), rigs={1: rig})) == act
+
+
+def test_a_config_that_checks_nothing_lands_nothing() -> None:
+    rig = replace(RIG, config=config(gates=[], code_review=False), problems=("nothing would check a change",))
+    found = replace(world(entries=(replace(ENTRY, candidate=BUILT),)), rigs={1: rig})
+    assert actions(found) == ["Leave"]
 
 
 def test_every_stage_has_a_phase() -> None:

@@ -73,6 +73,16 @@ def test_a_reviewer_sends_back_with_file_and_line(place: Place, reviewer: Client
     assert entry.verdicts.get().items == [{"file": "a.py", "line": 3, "problem": "name it"}]
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "path", ["gastown/gastown.css", "gastown/live.js", "gastown/favicon.svg", "admin/css/base.css"]
+)
+def test_style_and_script_are_served(client: Client, path: str) -> None:
+    answer = client.get(f"/static/{path}")
+    assert answer.status_code == 200
+    answer.close()
+
+
 def test_hostile_text_is_tamed() -> None:
     assert tame("\x1b[31mred\x1b[0m \u202e \u200b\x07") == "red ⟨U+202E⟩ ⟨U+200B⟩⟨U+0007⟩"
 
