@@ -31,7 +31,8 @@ HUNG_SECONDS = 75.0
 _libc = ctypes.CDLL(None)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """In a child: SIGTERM when the parent goes, whatever kills it."""
     _libc.prctl(1, signal.SIGTERM)
 
 
@@ -55,7 +56,7 @@ class Part:
             cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         self.started = time.monotonic()
 

@@ -209,3 +209,17 @@ def test_the_demo_lands_both_convoys(home: Path) -> None:
     assert "both convoys have landed" in done.stdout
     assert "Land convoy: Town square" in done.stdout
     until(lambda: not postmasters(home))
+
+
+def test_a_demo_that_is_terminated_leaves_nothing_running(home: Path) -> None:
+    command = [sys.executable, str(ROOT / "manage.py"), "demo"]
+    env = environment(home, DEMO_HOME=str(home))
+    demo = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "in_progress" in line:
+            break
+    demo.send_signal(signal.SIGTERM)
+    demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    until(lambda: not postmasters(home))

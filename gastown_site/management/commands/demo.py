@@ -28,7 +28,7 @@ from beads.errors import GastownError, Refused
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Town
 from beads.replies import refuse
-from gastown_site import database, home
+from gastown_site import database, home, supervisor
 from gastown_site.demo import story
 from refinery import reconciler
 
@@ -47,6 +47,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the whole demo."""
         self.console = Console(highlight=False)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like Ctrl-C: nothing is left running
         try:
             code = self._demo(options["port"])
         except GastownError as error:
@@ -85,7 +86,14 @@ class Command(BaseCommand):
         env["DATABASE_URL"] = os.environ.get("DATABASE_URL") or database.url()
         with (stage / "up.log").open("wb") as log:
             command = [sys.executable, str(story.PROJECT / "manage.py"), "up", "--port", str(port)]
-            return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=supervisor.die_with_parent,
+            )
 
     def _await_ready(self, up: subprocess.Popen[bytes], log: Path) -> None:
         end = time.monotonic() + 60
