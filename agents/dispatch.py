@@ -108,12 +108,20 @@ def end(run_id: str, expect: str, outcome: RunOutcome, reason: str, now: dt.date
         raise LostRace(f"run {run_id} is no longer {expect}")
 
 
-def request_stop(run_id: str, reason: str, now: dt.datetime) -> None:
-    """Ask a live run to stop; it learns so at once where its runner is alive, else at its heartbeat."""
+def request_stop(run_id: str, reason: str, now: dt.datetime, *, counts: bool = False) -> None:
+    """Ask a live run to stop; it learns so at once where its runner is alive, else at its heartbeat.
+
+    `counts`: the run itself is to blame, and the stop uses up an attempt.
+    """
     if Run.objects.filter(LIVE_RUN, pk=run_id, stop_requested_at=None).update(
-        stop_requested_at=now, stop_reason=reason[:300]
+        stop_requested_at=now, stop_reason=reason[:300], stop_counts=counts
     ):
         poke(run_id)
+
+
+def note_nudged(run_id: str, now: dt.datetime) -> None:
+    """The patrol has reminded this run."""
+    Run.objects.filter(LIVE_RUN, pk=run_id).update(nudged_at=now)
 
 
 # -- the runner's side ---------------------------------------------------------------------

@@ -187,6 +187,29 @@ class PrConfig(_Section):
     auto_merge_delay: Duration = dt.timedelta(minutes=5)
 
 
+class PatrolConfig(_Section):
+    """[patrol]: how long an agent's run may show no activity (tool calls, output, a reported tool in progress)."""
+
+    nudge: Duration = dt.timedelta(minutes=15)
+    escalate: Duration = dt.timedelta(hours=1)
+    stop: Duration = dt.timedelta(hours=2)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PatrolConfig:
+        if not self.nudge <= self.escalate <= self.stop:
+            raise ValueError("nudge, escalate and stop must not be in another order")
+        return self
+
+
+class RetentionConfig(_Section):
+    """[retention]: how long what is finished is kept. Unlanded work is kept for ever."""
+
+    branches: Duration = dt.timedelta(days=7)
+    logs: Duration = dt.timedelta(days=30)
+    salvage: Duration = dt.timedelta(days=90)
+    facts: Duration = dt.timedelta(days=30)
+
+
 class Config(_Section):
     """A town's or rig's whole config."""
 
@@ -195,6 +218,8 @@ class Config(_Section):
     dispatch: DispatchConfig = DispatchConfig()
     agents: AgentsConfig = AgentsConfig()
     pr: PrConfig = PrConfig()
+    patrol: PatrolConfig = PatrolConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -239,6 +264,16 @@ def problems(config: Config) -> list[str]:
             "Set gates, or refinery.allow_no_gates = true"
         )
     return found
+
+
+def usable(town: Mapping[str, Any], rig: Mapping[str, Any]) -> tuple[Config, list[str]]:
+    """The effective config and why it may not be used. Never raises: overrides that are each legal but not together
+    give the defaults and the reason, so that one rig's config never stops anything but that rig."""
+    try:
+        config = effective(town, rig)
+    except Invalid as error:
+        return Config(), [error.message]
+    return config, problems(config)
 
 
 def _parse(data: Mapping[str, Any], source: str) -> Config:

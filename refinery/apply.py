@@ -39,16 +39,20 @@ from refinery.rules.actions import (
     Leave,
     MoveBead,
     NewHead,
+    NudgeRun,
     ObserveBranch,
     OpenConflict,
     OpenEntry,
     OpenRework,
     PublishRun,
+    PushAgain,
     Rebuild,
     RetireAgent,
+    Settle,
     StartRun,
     StopRun,
 )
+from refinery.world import branch_key, build_key, land_key, publish_key
 
 log = structlog.get_logger(__name__)
 ACTOR = "gastown"
@@ -91,11 +95,13 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _start_run(action)
         case EndRun(run, expect, outcome, reason):
             dispatch.end(run, expect, RunOutcome(outcome), reason, now)
-        case StopRun(run, reason):
-            dispatch.request_stop(run, reason, now)
+        case StopRun(run, reason, counts):
+            dispatch.request_stop(run, reason, now, counts=counts)
+        case NudgeRun(run, message):
+            _nudge(run, message, now)
         case PublishRun(run):
             dispatch.request_publish(run, now)
-            _effect(town, "publish", f"publish:{run}", {"run": run}, now)
+            _effect(town, "publish", publish_key(run), {"run": run}, now)
         case MoveBead(bead, expect, to, reason, resolution, sha):
             ledger.move(
                 Bead(pk=bead),
@@ -113,8 +119,8 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _admit(town, entry, build_no, now)
         case Leave(entry):
             queue.leave(entry)
-        case Rebuild(entry, build_no):
-            _build(town, entry, queue.rebuild(entry, build_no), now)
+        case Rebuild(entry, build_no, counts):
+            _build(town, entry, queue.rebuild(entry, build_no, counts=counts), now)
         case NewHead(entry, expect, head, branch, why):
             rebuild = queue.new_head(entry, expect, head, branch)
             ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
@@ -128,7 +134,9 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _hold(town, entry, code, text)
         case Land(_, candidate):
             landing = queue.intend(Candidate.objects.select_related("entry__rig").get(pk=candidate))
-            _effect(town, "land", f"land:{landing.pk}", {"landing": landing.pk}, now)
+            _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
+        case PushAgain(landing_id):
+            outbox.repeat(land_key(landing_id), now)
         case AbandonLanding(landing_id):
             queue.abandon(landing_id, now)
         case CloseEntry():
@@ -149,12 +157,23 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
                 about=Bead.objects.get(pk=about) if about else None,
                 actor=ACTOR,
             )
+        case Settle(key, reason):
+            ledger.settle_key(town, key, ACTOR, now, reason)
         case RetireAgent(agent):
             roster.retire(Agent(pk=agent), now)
 
 
 def _effect(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime) -> None:
-    outbox.enqueue(town, kind, key, payload, now)
+    """New work, or work whose answer was lost: then it is done once more."""
+    if not outbox.enqueue(town, kind, key, payload, now):
+        outbox.repeat(key, now)
+
+
+def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
+    dispatch.note_nudged(run_id, now)
+    run = Run.objects.select_related("agent").get(pk=run_id)
+    if run.agent is not None:
+        mail.nudge(run.agent, "patrol", message, now)
 
 
 def _build(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
@@ -166,7 +185,7 @@ def _build(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
         "head": entry.head_sha,
         "date": int(now.timestamp()),
     }
-    _effect(town, "build", f"build:{entry_id}:{build_no}", payload, now)
+    _effect(town, "build", build_key(entry_id, build_no), payload, now)
 
 
 def _admit(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
@@ -351,7 +370,7 @@ def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> N
     ledger.ask_branch(branch, now)
     kind = "create_branch" if create else "observe_branch"
     payload = {"branch": branch_id, "asked_at": now.isoformat()}
-    _effect(town, kind, f"{kind}:{branch_id}:{now.isoformat()}", payload, now)
+    _effect(town, kind, branch_key(kind, branch_id, now), payload, now)
 
 
 def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:

@@ -56,6 +56,22 @@ def unpark(rig: Rig, who: str) -> None:
         inbox.wake(rig.town)
 
 
+def configure(owner: Town | Rig, overrides: Mapping[str, Any], who: str) -> None:
+    """Replace the overrides of a town or rig, once every config that results from them can be used."""
+    with transaction.atomic():
+        town = ledger.lock_town(owner if isinstance(owner, Town) else owner.town)
+        if isinstance(owner, Town):
+            pairs = [(f"rig {rig.slug}: ", overrides, rig.config) for rig in town.rigs.order_by("slug")]
+        else:
+            pairs = [("", town.config, overrides)]
+        for where, below, above in pairs:
+            found = configs.usable(below, above)[1]
+            if found:
+                raise Invalid(f"{where}{found[0]}", field="config")
+        ledger.set_config(owner, overrides)
+        inbox.wake(town)
+
+
 def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, overrides: Mapping[str, Any]) -> Rig:
     """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done."""
     ledger.check_slug("rig", slug)
@@ -65,7 +81,7 @@ def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, over
     town = Town.objects.filter(slug=town_slug or "main").first()
     if town is None and town_slug not in (None, "main"):
         raise NotFound(f"no town {town_slug}", details={"field": "town"})
-    found = configs.problems(configs.effective(town.config if town else {}, overrides))
+    found = configs.usable(town.config if town else {}, overrides)[1]
     if found:
         raise Invalid(found[0], field="config")
     if Rig.objects.filter(slug=slug).exists():
@@ -181,7 +197,7 @@ def submit(
         raise Invalid("branch and target are the same", field="branch")
     if not 0 <= priority <= 4:
         raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
-    found = configs.problems(configs.effective(rig.town.config, rig.config))
+    found = configs.usable(rig.town.config, rig.config)[1]
     if found:
         raise Invalid(found[0], field="config")
     if bead is not None:

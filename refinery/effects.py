@@ -53,10 +53,9 @@ def run_effect(effect_id: int) -> str:
             return _failed(effect, error)
         now = timezone.now()
         with transaction.atomic():
-            outbox.succeed(effect, now)
-            if result is not None:
+            if outbox.succeed(effect, now) and result is not None:
                 kind, subject, payload = result
-                inbox.record(effect.town, kind, subject, payload, actor="executor", dedupe_key=f"effect:{effect.pk}")
+                inbox.record(effect.town, kind, subject, payload, actor="executor")
         return "done"
 
 

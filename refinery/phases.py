@@ -258,12 +258,12 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         branch = convoy.branch_in(bead.rig)
         if branch is None or not branch.base_sha:
             return "its convoy's feature branch is being created"
+    if rig.problems:
+        return f"the config is refused: {rig.problems[0]}"
     if rig.config.agents.polecat is None:
         return f"rig {rig.slug} has no agents.polecat.command"
-    if rig.problems:
-        return rig.problems[0]
-    if world.breaker_open:
-        return f"the breaker is open: {world.recent_failures} runs failed in 30 minutes"
+    if world.breaker_open and not world.probe_due:
+        return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
     due = next_try_at(bead, rig.config)
     if world.now < due:
         return f"attempt {bead.attempts_used + 1} starts at {due:%H:%M:%S} UTC"

@@ -111,13 +111,13 @@ def leave(entry_id: str) -> None:
     _swap(entry_id, {"admitted_at__isnull": False}, admitted_at=None)
 
 
-def rebuild(entry_id: str, build_no: int) -> int:
-    """Build the admitted entry again; returns the number of the build to make."""
+def rebuild(entry_id: str, build_no: int, *, counts: bool) -> int:
+    """Build the admitted entry again; returns the number of the build to make. `counts`: its landing is retried."""
     _swap(
         entry_id,
         {"admitted_at__isnull": False, "build_no": build_no},
         build_no=build_no + 1,
-        land_retries=F("land_retries") + 1,
+        land_retries=F("land_retries") + (1 if counts else 0),
     )
     return build_no + 1
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from django.db.models import Q
 
-from agents.models import LIVE_RUN, Agent, Role, Run, RunOutcome
+from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome
 from beads import config as configs
+from beads import inbox
 from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
 from refinery.gates import say
@@ -27,6 +28,7 @@ from refinery.world import (
     BranchView,
     CandidateView,
     ConvoyView,
+    EffectView,
     EntryView,
     GateView,
     LandingEntry,
@@ -36,6 +38,7 @@ from refinery.world import (
     TrackedBead,
     VerdictView,
     World,
+    build_key,
 )
 
 _LIVE = sorted(LIVE)
@@ -58,6 +61,8 @@ def load(town: Town, now: dt.datetime) -> World:
     blockers = _blockers(town)
     convoys = _convoys(town)
     live_runs = tuple(r for r in runs if r.live)
+    failures, last_failure = _failures(town, now)
+    effects = _effects(town)
     return World(
         now=now,
         town=town.slug,
@@ -65,30 +70,49 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
-        entries=tuple(_entries(town, entries, blockers, by_bead)),
+        entries=tuple(_entries(entries, blockers, by_bead, effects)),
         convoys=convoys,
         runs=live_runs,
         final_beads_with_live_runs=_ended_beads(live_runs),
         refineries=_refineries(town, convoys, live_runs),
         busy_refineries=_busy(town, live_runs),
-        recent_failures=Run.objects.filter(town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=_HOST).count(),
+        failures_in_a_row=failures,
+        last_failure_at=last_failure,
         escalated=frozenset(
             Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
                 "key", flat=True
             )
         ),
+        effects=effects,
+        behind=inbox.pending_count(town) > 0,  # read after the effects: an answer is recorded as they are ended
     )
 
 
+def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
+    """How many agents' runs failed in a row within the breaker's window, and when the last one did."""
+    ended = Run.objects.filter(town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=[*_HOST, RunOutcome.DONE])
+    count, last = 0, None
+    for outcome, at in ended.exclude(kind=RunKind.GATES).order_by("-ended_at").values_list("outcome", "ended_at")[:100]:
+        if outcome == RunOutcome.DONE:
+            break
+        count, last = count + 1, last or at
+    return count, last
+
+
+def _effects(town: Town) -> dict[str, EffectView]:
+    rows = Effect.objects.filter(town=town, state__in=["pending", "failed"]).order_by()
+    return {key: EffectView(state, error) for key, state, error in rows.values_list("key", "state", "error")}
+
+
 def _rig(town: Town, rig: Rig) -> RigView:
-    config = configs.effective(town.config, rig.config)
+    config, problems = configs.usable(town.config, rig.config)
     return RigView(
         id=rig.pk,
         slug=rig.slug,
         default_branch=rig.default_branch,
         config=config,
         parked=rig.parked_at is not None,
-        problems=tuple(configs.problems(config)),
+        problems=tuple(problems),
     )
 
 
@@ -121,6 +145,9 @@ def run_view(r: Run) -> RunView:
         purpose=r.purpose,
         start_deadline=r.start_deadline,
         lease_until=r.lease_until,
+        activity_at=r.activity_at,
+        active_tool=r.active_tool,
+        nudged_at=r.nudged_at,
         start_error=r.start_error,
         exited_at=r.exited_at,
         exit_code=r.exit_code,
@@ -135,6 +162,8 @@ def run_view(r: Run) -> RunView:
         summary=r.summary[:300],
         reason=r.reason,
         stop_requested=r.stop_requested_at is not None,
+        stop_counts=r.stop_counts,
+        stop_reason=r.stop_reason,
         has_steps=bool(r.step_results),
         ended_at=r.ended_at,
     )
@@ -167,10 +196,10 @@ def _bead(b: Bead, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunV
 
 
 def _entries(
-    town: Town,
     entries: list[ReviewEntry],
     blockers: dict[str, list[Blocker]],
     runs: dict[str, list[RunView]],
+    effects: dict[str, EffectView],
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
     candidates = {
@@ -186,8 +215,6 @@ def _entries(
     landings: dict[str, Landing] = {}
     for landing in Landing.objects.filter(entry_id__in=ids).order_by("id"):
         landings[landing.entry_id] = landing
-    building = [f"build:{e.pk}:{e.build_no}" for e in entries if e.admitted_at]
-    errors = dict(Effect.objects.filter(key__in=building, state="pending").values_list("key", "error"))
     for e in entries:
         candidate = candidates.get((e.pk, e.build_no))
         latest = landings.get(e.pk)
@@ -206,7 +233,7 @@ def _entries(
             verdicts[e.pk],
             tuple(blockers.get(e.pk, ())),
             tuple(runs.get(e.pk, ())),
-            errors.get(f"build:{e.pk}:{e.build_no}", ""),
+            effects[key].error if (key := build_key(e.pk, e.build_no)) in effects else "",
         )
 
 

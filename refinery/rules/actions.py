@@ -33,10 +33,19 @@ class EndRun:
 
 @dataclass(frozen=True, slots=True)
 class StopRun:
-    """Ask a live run to stop."""
+    """Ask a live run to stop. `counts`: the run is to blame, and it uses up an attempt."""
 
     run: str
     reason: str
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NudgeRun:
+    """Remind a run's agent that nothing was heard of it."""
+
+    run: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +97,11 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Build the admitted entry again on the target's present head."""
+    """Build the admitted entry again on the target's present head. `counts`: as a retry of its landing."""
 
     entry: str
     build_no: int
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,13 @@ class Land:
 
     entry: str
     candidate: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushAgain:
+    """The answer of a landing's push was lost: look at the remote again, and push if it is not there."""
+
+    landing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +218,14 @@ class Escalate:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """What was escalated under `key` needs nobody any more."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetireAgent:
     """Take an agent out of service."""
 
@@ -211,6 +236,7 @@ Action = (
     StartRun
     | EndRun
     | StopRun
+    | NudgeRun
     | PublishRun
     | MoveBead
     | OpenEntry
@@ -222,6 +248,7 @@ Action = (
     | OpenConflict
     | Hold
     | Land
+    | PushAgain
     | AbandonLanding
     | CloseEntry
     | CreateBranch
@@ -229,6 +256,7 @@ Action = (
     | BranchLanded
     | ConvoyLanded
     | Escalate
+    | Settle
     | RetireAgent
 )
 

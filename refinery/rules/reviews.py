@@ -16,10 +16,11 @@ from refinery.rules.actions import (
     NewHead,
     OpenConflict,
     OpenRework,
+    PushAgain,
     Rebuild,
     StartRun,
 )
-from refinery.world import EntryView, RigView, World
+from refinery.world import EntryView, RigView, World, build_key, land_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
@@ -77,6 +78,11 @@ def _admitted(world: World, entry: EntryView, rig: RigView, stage: Stage, why: s
     """An entry in its lane's slot: take the next step."""
     config = rig.config.refinery
     candidate = entry.candidate
+    if stage == Stage.LANDING and entry.landing is not None and world.unanswered(land_key(entry.landing.id)):
+        text = "the push was not answered: the remote is asked again"
+        return "push-again", text, (PushAgain(entry.landing.id),)
+    if stage == Stage.BUILDING and world.unanswered(build_key(entry.id, entry.build_no)):
+        return "build-again", "the build was not answered", (Rebuild(entry.id, entry.build_no, counts=False),)
     if candidate is None or stage in (Stage.BUILDING, Stage.LANDING):
         return str(stage), why, ()
     match stage:

@@ -76,7 +76,7 @@ def _queues() -> Iterator[Check]:
     if failing or failed:
         yield "warn", "effects", f"{failing} keep failing, {failed} gave up: see the admin"
     for rig in Rig.objects.select_related("town"):
-        for problem in configs.problems(configs.effective(rig.town.config, rig.config)):
+        for problem in configs.usable(rig.town.config, rig.config)[1]:
             yield "fail", f"rig {rig.slug}", problem
 
 

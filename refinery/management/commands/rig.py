@@ -6,10 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from agents.gitcmd import redact
-from beads import config as configs
-from beads import ledger
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
-from beads.errors import Invalid
 from beads.models import Rig
 from refinery import doors
 from refinery.files import read_config
@@ -45,12 +42,7 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, **_: Any) -> Any:
         """Replace a rig's config."""
-        rig = rig_of(slug)
-        overrides = read_config(config)
-        found = configs.problems(configs.effective(rig.town.config, overrides))
-        if found:
-            raise Invalid(found[0], field="config")
-        ledger.set_config(rig, overrides)
+        doors.configure(rig_of(slug), read_config(config), actor())
         return Said({"slug": slug}, f"rig {slug} has its new config")
 
     def list(self, town: str | None, **_: Any) -> Any:

@@ -37,8 +37,7 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, **_: Any) -> Any:
         """Replace a town's config."""
-        town = town_of(slug)
-        ledger.set_config(town, read_config(config))
+        doors.configure(town_of(slug), read_config(config), actor())
         return Said({"slug": slug}, f"town {slug} has its new config")
 
     def pause(self, slug: str, reason: str, **_: Any) -> Any:
