@@ -322,6 +322,16 @@ def set_published(run_id: str) -> None:
     Run.objects.filter(pk=run_id).update(published=True)
 
 
+def forget_log(run: Run) -> None:
+    """Its log is gone from the disk."""
+    Run.objects.filter(pk=run.pk).update(log_path="")
+
+
+def forget_branch(run: Run) -> None:
+    """Its branch is gone from the remote, or is somebody else's by now."""
+    Run.objects.filter(pk=run.pk).update(published=False)
+
+
 def _locked(run_id: str) -> Run | None:
     return (
         Run.objects.select_for_update(of=("self",))

@@ -92,6 +92,16 @@ def release(fact: Fact) -> None:
     wake(fact.town)
 
 
+def prune(town: Town, before: dt.datetime) -> int:
+    """Forget the drained facts that are older; what waits or is quarantined stays. Returns how many went."""
+    return Fact.objects.filter(town=town, processed_at__lt=before).delete()[0]
+
+
+def again(fact: Fact) -> None:
+    """Take a drained fact in once more (a replay does, and rolls back)."""
+    Fact.objects.filter(pk=fact.pk).update(processed_at=None, quarantined_at=None, attempts=0, error="")
+
+
 def pending_count(town: Town) -> int:
     """How many facts wait to be drained."""
     return Fact.objects.filter(town=town, processed_at=None, quarantined_at=None).count()

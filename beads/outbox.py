@@ -100,6 +100,11 @@ def again(effect: Effect, now: dt.datetime) -> None:
         _hand_over(effect)
 
 
+def prune(town: Town, before: dt.datetime) -> int:
+    """Forget the effects that were done before then; what waits or gave up stays. Returns how many went."""
+    return Effect.objects.filter(town=town, state="done", finished_at__lt=before).delete()[0]
+
+
 def repeat(key: str, now: dt.datetime) -> None:
     """`again` by key."""
     again(Effect.objects.get(key=key), now)

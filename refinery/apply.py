@@ -132,8 +132,8 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _open_conflict(town, entry, candidate, files)
         case Hold(entry, code, text):
             _hold(town, entry, code, text)
-        case Land(_, candidate):
-            landing = queue.intend(Candidate.objects.select_related("entry__rig").get(pk=candidate))
+        case Land(_, candidate, evidence):
+            landing = queue.intend(Candidate.objects.select_related("entry__rig").get(pk=candidate), evidence)
             _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
         case PushAgain(landing_id):
             outbox.repeat(land_key(landing_id), now)

@@ -142,6 +142,8 @@ def retry_bead(bead: Bead, who: str) -> None:
     """Bring a failed bead back."""
     if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:
         raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
+    if bead.convoy is not None and is_final(bead.convoy.bead.status):
+        raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
     inbox.record(bead.town, "bead.retry", bead.pk, {}, actor=who)
 
 

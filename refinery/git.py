@@ -6,7 +6,7 @@ plumbing over resolved object ids. Answers are typed; *unknown* (the remote coul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -313,6 +313,15 @@ class Repo:
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
         run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
         return True
+
+    def drop_refs(self, refs: Iterable[str]) -> int:
+        """Delete refs of ours (all under refs/gastown/), those that exist; returns how many went."""
+        known = set(self._git("for-each-ref", "--format=%(refname)", "refs/gastown/").splitlines())
+        doomed = [ref for ref in refs if ref in known]
+        if doomed:
+            told = "".join(f"delete {ref}\0\0" for ref in doomed)
+            self._git("update-ref", "--stdin", "-z", input=told.encode())
+        return len(doomed)
 
     # -- reading, for pages --
 

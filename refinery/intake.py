@@ -196,6 +196,8 @@ def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
 def _retry_bead(bead: Bead, now: dt.datetime, actor: str) -> None:
     if bead.status != BeadStatus.FAILED:
         raise Conflict(f"{bead.pk} is {bead.status}: only a failed bead can be retried")
+    if bead.convoy is not None and bead.convoy.bead.status == BeadStatus.CLOSED:
+        raise Conflict(f"its convoy {bead.convoy_id} is closed")
     ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
     ledger.settle_escalations([bead.pk], actor, now, "retried")
 

@@ -17,7 +17,7 @@ from beads import ledger
 from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Resolution
 from beads.models import Bead, Convoy, Rig
-from refinery.models import Candidate, Landing, ReviewEntry, Verdict
+from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Verdict
 
 OPEN_LANDING = ("intent", "pushing")
 
@@ -294,9 +294,21 @@ def head_seen(entry_id: str, head: str) -> None:
 # -- landings ---------------------------------------------------------------------
 
 
-def intend(candidate: Candidate) -> Landing:
-    """Write the intent to push a candidate. LostRace when the target has an open landing."""
+def intend(candidate: Candidate, evidence: Sequence[int]) -> Landing:
+    """Write the intent to push a candidate and the gate results that let it.
+
+    LostRace when the entry moved on, a result is no pass on exactly its tree, or the target has an open landing.
+    """
     entry = candidate.entry
+    if not ReviewEntry.objects.filter(
+        pk=entry.pk, state="active", head_sha=candidate.head_sha, build_no=candidate.build_no, held=""
+    ).exists():
+        raise LostRace(f"{entry.pk} is no longer at candidate {candidate.pk}")
+    results = list(GateResult.objects.filter(pk__in=evidence))
+    if len(results) != len(evidence) or any(
+        r.outcome != "pass" or r.tree_sha != candidate.tree_sha or r.entry_id != entry.pk for r in results
+    ):
+        raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha}")
     if Landing.objects.filter(rig=entry.rig, target=entry.target, state__in=OPEN_LANDING).exists():
         raise LostRace(f"{entry.target} has an open landing")
     return Landing.objects.create(
@@ -305,6 +317,7 @@ def intend(candidate: Candidate) -> Landing:
         rig=entry.rig,
         target=entry.target,
         expected_sha=candidate.base_sha,
+        evidence=[{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results],
     )
 
 

@@ -284,7 +284,7 @@ def _entry(
         observed_head=e.observed_head,
         candidate=_candidate(candidate) if candidate else None,
         gates=tuple(
-            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g))
+            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk)
             for g in gates
             if since is None or g.created_at >= since
         ),

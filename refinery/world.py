@@ -180,6 +180,7 @@ class GateView:
     tree: str
     outcome: str
     detail: str = ""
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

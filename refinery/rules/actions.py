@@ -144,10 +144,11 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Land:
-    """Write the intent to push the candidate, and push it."""
+    """Write the intent to push the candidate, with the gate results that let it, and push it."""
 
     entry: str
     candidate: int
+    evidence: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

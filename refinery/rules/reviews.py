@@ -20,7 +20,7 @@ from refinery.rules.actions import (
     Rebuild,
     StartRun,
 )
-from refinery.world import EntryView, RigView, World, build_key, land_key
+from refinery.world import CandidateView, EntryView, RigView, World, build_key, land_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
@@ -109,7 +109,7 @@ def _admitted(world: World, entry: EntryView, rig: RigView, stage: Stage, why: s
         case Stage.NEEDS_REVIEW:
             return _review(world, entry, rig, why)
         case Stage.GREEN:
-            return "land", why, (Land(entry.id, candidate.id),)
+            return "land", why, (Land(entry.id, candidate.id, evidence(entry, candidate, rig)),)
         case Stage.TARGET_MOVED if entry.land_retries >= config.push_retries:
             text = f"the target moved {entry.land_retries} times while landing: {why}"
             return "push-retries", text, (Hold(entry.id, "push_retries", text),)
@@ -119,6 +119,12 @@ def _admitted(world: World, entry: EntryView, rig: RigView, stage: Stage, why: s
             return "push-refused", why, (Hold(entry.id, "push_refused", why),)
         case _:
             return str(stage), why, ()
+
+
+def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int, ...]:
+    """The gate results that let a candidate land: the latest of each configured gate on its tree."""
+    latest = {(g.gate, g.command): g.id for g in entry.gates if g.tree == candidate.tree}
+    return tuple(latest[g.name, g.run] for g in rig.config.refinery.gates)
 
 
 def _gates(entry: EntryView, why: str) -> Told:

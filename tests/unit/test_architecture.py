@@ -29,6 +29,9 @@ WRITERS = {
     "Nudge": "agents/mail.py",
     **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Landing"), "refinery/queue.py"),
     "GateResult": "refinery/gates.py",
+    "Violation": "refinery/invariants.py",
+    "TickRecord": "refinery/metrics.py",
+    "TickTotal": "refinery/metrics.py",
 }
 WRITES = "create|bulk_create|update|update_or_create|get_or_create|delete|bulk_update"
 

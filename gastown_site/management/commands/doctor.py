@@ -10,15 +10,16 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
 from agents import sandbox
 from agents.gitcmd import run_git
 from agents.models import Run
 from beads import config as configs
 from beads.command import ExitWith, GastownCommand, Said, table
-from beads.models import Effect, Fact, Rig
+from beads.models import Effect, Fact, Rig, Town
 from gastown_site.health import readiness
-from refinery.models import ReviewEntry
+from refinery import invariants
 
 Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
 
@@ -82,13 +83,12 @@ def _queues() -> Iterator[Check]:
 
 def _invariants() -> Iterator[Check]:
     """What constraints cannot say."""
-    orphans = ReviewEntry.objects.filter(state="merged").exclude(bead__status="closed").count()
-    if orphans:
-        yield "fail", "invariant 1", f"{orphans} merged entries whose bead is not closed"
-    wrong = ReviewEntry.objects.filter(state="active", bead__status__in=["closed", "failed"]).count()
-    if wrong:
-        yield "fail", "invariant 2", f"{wrong} active entries whose bead has ended"
-    yield "ok", "invariants", "checked"
+    broken = [(town, b) for town in Town.objects.all() for b in invariants.check(town, timezone.now())]
+    for town, found in broken:
+        told = f"{found.subject} of town {town.slug}: {found.invariant.sentence}. To mend it: {found.invariant.remedy}"
+        yield "fail", f"invariant {found.invariant.number}", told
+    if not broken:
+        yield "ok", "invariants", f"{len(invariants.INVARIANTS)} hold"
 
 
 def _worktrees() -> Iterator[Check]:
