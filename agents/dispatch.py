@@ -65,12 +65,13 @@ def queue_run(
 ) -> Run:
     """Create a queued run. Raises LostRace when the bead or the agent has a live run already.
 
-    The branch of a polecat's run is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
+    The branch of a run that commits is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
     `start_seconds`, `lease_seconds`, `heartbeat_seconds`.
     """
     assert bead.rig is not None
     attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
-    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if kind == RunKind.POLECAT and agent else ""
+    commits = kind == RunKind.POLECAT or purpose == "resolve"
+    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""
     try:
         with transaction.atomic():
             run = Run.objects.create(

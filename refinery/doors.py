@@ -281,6 +281,14 @@ def retry_entry(entry: ReviewEntry, who: str) -> None:
     inbox.record(entry.rig.town, "entry.retry", entry.pk, {}, actor=who)
 
 
+def promote(entry: ReviewEntry, priority: int, who: str) -> None:
+    """Move an entry in its queue: 0 is first, 4 last."""
+    _active(entry)
+    if not 0 <= priority <= 4:
+        raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    inbox.record(entry.rig.town, "entry.promote", entry.pk, {"priority": priority}, actor=who)
+
+
 # -- runs and escalations -------------------------------------------------------------------------------------------
 
 
