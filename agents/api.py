@@ -187,6 +187,24 @@ class HeartbeatBody(_Body):
 _Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
+class HowItEnded(_Body):
+    """How one step's process ended."""
+
+    exit_code: _Number | None = None
+    signal: _Number | None = None
+    timed_out: bool = False
+
+
+class StepResult(_Body):
+    """What came of one step."""
+
+    name: Annotated[str, Field(max_length=200)]
+    outcome_raw: HowItEnded
+    duration_ms: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: Annotated[str, Field(max_length=64 * 1024)] = ""
+    attempts: Annotated[int, Field(ge=0, lt=2**31)] = 1
+
+
 class ExitBody(_Body):
     """How the command ended."""
 
@@ -196,7 +214,7 @@ class ExitBody(_Body):
     salvage_ref: Annotated[str, Field(max_length=200)] | None = None
     published: bool = False
     error: Annotated[str, Field(max_length=4000)] | None = None
-    steps: Annotated[list[dict[str, Any]], Field(max_length=50)] = []
+    steps: Annotated[list[StepResult], Field(max_length=50)] = []
 
 
 SHIM_DOORS: dict[str, tuple[str, type[BaseModel]]] = {
