@@ -177,9 +177,9 @@ def start_failed(run_id: str, error: str) -> None:
         if run is None or run.state != RunState.STARTING or run.claimed_at:
             return
         run.claim_hash = ""
-        run.start_error = error[:2000]
+        run.start_error = inbox.storable(error[:2000]) or "it could not be started"
         run.save(update_fields=["claim_hash", "start_error"])
-        inbox.record(run.town, "run.start_failed", run.pk, {"error": error[:2000]}, actor=run.runner)
+        inbox.record(run.town, "run.start_failed", run.pk, {"error": run.start_error}, actor=run.runner)
 
 
 # -- the shim's side ---------------------------------------------------------------------

@@ -16,6 +16,7 @@ from django.db import connection
 from django.db.models import F
 from django_q.tasks import async_task
 
+from beads.inbox import storable
 from beads.models import Effect, Town
 
 TASK = "refinery.tasks.run_effect"
@@ -80,13 +81,15 @@ def succeed(effect: Effect, now: dt.datetime) -> bool:
 
 def give_up(effect: Effect, now: dt.datetime, error: str) -> None:
     """Mark an effect failed for good. Call it in the transaction that records the failure as a fact."""
-    Effect.objects.filter(pk=effect.pk, state="pending").update(state="failed", finished_at=now, error=error[:2000])
+    Effect.objects.filter(pk=effect.pk, state="pending").update(
+        state="failed", finished_at=now, error=storable(error[:2000])
+    )
 
 
 def retry_later(effect: Effect, now: dt.datetime, error: str) -> dt.datetime:
     """Push an effect forward by an exponential back-off (2 s, doubled, at most 5 min); returns when."""
     wait = dt.timedelta(seconds=min(2.0 * 2 ** max(effect.attempts - 1, 0), 300.0))
-    Effect.objects.filter(pk=effect.pk, state="pending").update(next_try_at=now + wait, error=error[:2000])
+    Effect.objects.filter(pk=effect.pk, state="pending").update(next_try_at=now + wait, error=storable(error[:2000]))
     return now + wait
 
 

@@ -62,7 +62,7 @@ def run_effect(effect_id: int) -> str:
 def _failed(effect: Effect, error: Exception) -> str:
     """Try again later, or report the failure: the error's disposition decides; bugs count as permanent."""
     now = timezone.now()
-    message = f"{error}" if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
+    message = (f"{error}" if isinstance(error, GastownError) else f"{type(error).__name__}: {error}")[:2000]
     again = isinstance(error, GastownError) and error.disposition != Disposition.PERMANENT
     told = {"kind": effect.kind, "key": effect.key, "error": message, "payload": effect.payload}
     log.warning("effect.failed", effect=effect.key, attempts=effect.attempts, again=again, error=message)
