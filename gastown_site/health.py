@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from agents import dispatch
 from agents.models import Run
-from beads import ops
+from beads import ops, people
 from beads.models import Bead, Effect, Fact
 from refinery.models import ReviewEntry
 
@@ -29,8 +29,8 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 
 def _allowed(request: HttpRequest) -> bool:
-    """A logged-in user, a run's token, or the metrics token."""
-    if request.user.is_authenticated:
+    """A member of some town or staff, a run's token, or the metrics token. Nothing of one town is told apart."""
+    if people.may_anywhere(request.user) or people.enters_console(request.user):
         return True
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -109,3 +109,15 @@ def _fill(registry: CollectorRegistry) -> None:
     now = timezone.now()
     for part, at in ops.heartbeats().items():
         ages.labels(part).set((now - at).total_seconds())
+
+
+def invariants() -> list[str]:
+    """What should be impossible and constraints cannot say; empty when all is well."""
+    told = []
+    orphans = ReviewEntry.objects.filter(state="merged").exclude(bead__status="closed").count()
+    if orphans:
+        told.append(f"{orphans} merged entries whose bead is not closed")
+    wrong = ReviewEntry.objects.filter(state="active", bead__status__in=["closed", "failed"]).count()
+    if wrong:
+        told.append(f"{wrong} active entries whose bead has ended")
+    return told

@@ -17,8 +17,7 @@ from agents.models import Run
 from beads import config as configs
 from beads.command import ExitWith, GastownCommand, Said, table
 from beads.models import Effect, Fact, Rig
-from gastown_site.health import readiness
-from refinery.models import ReviewEntry
+from gastown_site.health import invariants, readiness
 
 Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
 
@@ -82,12 +81,9 @@ def _queues() -> Iterator[Check]:
 
 def _invariants() -> Iterator[Check]:
     """What constraints cannot say."""
-    orphans = ReviewEntry.objects.filter(state="merged").exclude(bead__status="closed").count()
-    if orphans:
-        yield "fail", "invariant 1", f"{orphans} merged entries whose bead is not closed"
-    wrong = ReviewEntry.objects.filter(state="active", bead__status__in=["closed", "failed"]).count()
-    if wrong:
-        yield "fail", "invariant 2", f"{wrong} active entries whose bead has ended"
+    found = invariants()
+    for number, told in enumerate(found, 1):
+        yield "fail", f"invariant {number}", told
     yield "ok", "invariants", "checked"
 
 
