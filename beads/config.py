@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import pydantic
+import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 
 from beads.errors import Invalid
@@ -228,6 +229,17 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Invalid(f"{source}: not TOML: {error}", field=source) from None
+
+
+def to_toml(overrides: Mapping[str, Any]) -> str:
+    """Overrides (or a whole config, dumped) as TOML; what is None is left out, for TOML has no word for it."""
+    return tomli_w.dumps(_without_none(overrides))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
 
 
 def validate(overrides: Mapping[str, Any], source: str = "config") -> dict[str, Any]:

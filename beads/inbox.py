@@ -127,6 +127,19 @@ def again(fact: Fact) -> None:
     Fact.objects.filter(pk=fact.pk).update(processed_at=None, quarantined_at=None, attempts=0, error="")
 
 
+def replay(fact: Fact, actor: str, reason: str) -> Fact:
+    """Record a fact's content again, under the replayer's name; returns the new fact.
+
+    Facts are observations that may come twice, so a replay does what the first one should have done, or nothing.
+    """
+    payload = {**fact.payload, "replay_of": fact.pk, "replay_reason": reason}
+    again = Fact.objects.create(
+        town=fact.town, kind=fact.kind, subject=fact.subject, payload=payload, actor=actor[:100]
+    )
+    wake(fact.town)
+    return again
+
+
 def pending_count(town: Town) -> int:
     """How many facts wait to be drained."""
     return Fact.objects.filter(town=town, processed_at=None, quarantined_at=None).count()

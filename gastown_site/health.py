@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from agents import dispatch
 from agents.models import Run
-from beads import ops
+from beads import ops, people
 from beads.models import Bead, Effect, Fact
 from refinery.models import ReviewEntry, TickRecord, TickTotal, Violation
 
@@ -29,8 +29,8 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 
 def _allowed(request: HttpRequest) -> bool:
-    """A logged-in user, a run's token, or the metrics token."""
-    if request.user.is_authenticated:
+    """A member of some town or staff, a run's token, or the metrics token. Nothing of one town is told apart."""
+    if people.may_anywhere(request.user) or people.enters_console(request.user):
         return True
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:

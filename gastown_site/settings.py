@@ -44,11 +44,12 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else Non
 X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
-    "gastown_site",
+    "gastown_site.apps.SiteConfig",
     "refinery",
     "agents",
     "beads",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "gastown_site.apps.ConsoleConfig",  # django.contrib.admin with our site
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -82,6 +83,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "beads.people.for_templates",
             ],
         },
     }
@@ -122,6 +124,19 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+
+# The console's looks (django-unfold). Colours are in static/console/theme.css: see the README beside it.
+UNFOLD = {
+    "SITE_TITLE": "Gastown console",
+    "SITE_HEADER": "Gastown",
+    "SITE_SUBHEADER": "Ops console",
+    "SITE_URL": "/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/gastown/favicon.svg"}],
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "SIDEBAR": {"navigation": "gastown_site.navigation.sidebar"},
+}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

@@ -100,7 +100,7 @@ class Verdict(Payload):
     items: Items = []
 
 
-class Promoted(Payload):
+class Promoted(Reason):
     """entry.promote"""
 
     priority: Annotated[int, Field(ge=0, le=4)]
@@ -122,22 +122,31 @@ KINDS: dict[str, type[Payload]] = {
     "run.request_changes": Result,
     "run.published": Payload,
     "run.stop": Reason,
+    "run.fence": Reason,
+    "town.pause": Reason,
+    "town.resume": Reason,
+    "rig.park": Reason,
+    "rig.unpark": Reason,
+    "config.set": Reason,
+    "fact.release": Reason,
+    "effect.again": Reason,
     "escalation.raised": Escalated,
-    "escalation.ack": Payload,
+    "escalation.ack": Reason,
     "escalation.close": Reason,
     "candidate.built": Built,
     "landing.concluded": Landed,
     "branch.seen": BranchSeen,
     "entry.verdict": Verdict,
     "entry.reject": Reason,
-    "entry.retry": Payload,
+    "entry.retry": Reason,
     "entry.promote": Promoted,
+    "entry.requeue": Reason,
     "gates.again": Payload,
     "bead.cancel": Reason,
-    "bead.retry": Payload,
-    "convoy.start": Payload,
-    "convoy.close": Payload,
-    "convoy.retry": Payload,
+    "bead.retry": Reason,
+    "convoy.start": Reason,
+    "convoy.close": Reason,
+    "convoy.retry": Reason,
     "effect.failed": EffectTold,
     "effect.struggling": EffectTold,
 }

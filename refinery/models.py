@@ -56,7 +56,6 @@ class ReviewEntry(models.Model):
 
     class Meta:
         verbose_name_plural = "review entries"
-        permissions = [("can_review", "Can approve, request changes, merge, reject and retry")]
         constraints = [
             models.UniqueConstraint(fields=["source"], name="one_active_entry_per_source", condition=_ACTIVE),
             models.UniqueConstraint(

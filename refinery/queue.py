@@ -222,6 +222,17 @@ def request_reject(entry: ReviewEntry, reason: str) -> None:
     ReviewEntry.objects.filter(pk=entry.pk, state="active").update(reject_requested=reason or "rejected")
 
 
+def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
+    """A person's wish: give the lane's slot back, and be built and gated anew when the turn comes again.
+
+    Raises LostRace when the push has begun, or the entry has no slot to give back.
+    """
+    _abandon_intents(entry, now)
+    if entry.landings.filter(state="pushing").exists():
+        raise LostRace(f"{entry.pk} is being pushed")
+    _swap(entry.pk, {"admitted_at__isnull": False}, admitted_at=None, gates_again_at=now)
+
+
 def promote(entry: ReviewEntry, priority: int) -> None:
     """Move an entry in the queue's order."""
     ledger.retitle_priority(entry.bead, priority)

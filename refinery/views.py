@@ -1,7 +1,7 @@
 """The people's pages: fetch, show. Acting views parse a form, open one door of `refinery.doors`, and redirect.
 
-Every status shown comes from `refinery.phases` through `refinery.shows`. A viewer is anybody who is logged in; acting
-on reviews needs `can_review`; convoys are started, closed and retried by staff.
+Every status shown comes from `refinery.phases` through `refinery.shows`. Who may see and do what is asked of
+`beads.people`: a page is there for the members of its town; reviewers act on reviews, operators on convoys.
 """
 
 from __future__ import annotations
@@ -12,30 +12,29 @@ from typing import Any, cast
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from agents.gitcmd import GitFailed
 from agents.models import LIVE_RUN, Mail, Run
+from beads import people
 from beads.errors import Conflict, GastownError, Invalid
-from beads.models import Bead, Convoy, Escalation, Fact, Town
+from beads.models import Bead, Convoy, Escalation, Fact, Town, TownRole
 from refinery import doors, shows
 from refinery.effects import repo_of
 from refinery.models import Candidate, ReviewEntry
 from refinery.texts import diff_lines, tame
 
 LOG_TAIL = 256 * 1024
-REVIEW_PERMISSION = "refinery.can_review"
 
 
 @login_required
 @require_GET
 def towns(request: HttpRequest) -> HttpResponse:
-    """All towns."""
+    """The towns of whoever looks."""
     rows = []
-    for one in Town.objects.order_by("slug"):
+    for one in people.towns(request.user):
         board = shows.Board(one)
         rows.append(
             {
@@ -56,6 +55,7 @@ def towns(request: HttpRequest) -> HttpResponse:
 def town(request: HttpRequest, slug: str) -> HttpResponse:
     """One town: what needs a person, convoys, lanes, runs."""
     found = get_object_or_404(Town, slug=slug)
+    people.see(request.user, found)
     board = shows.Board(found)
     convoys = Convoy.objects.select_related("bead", "rig").filter(bead__town=found).order_by("-bead__created_at")
     live_runs = Run.objects.select_related("agent", "rig", "bead").filter(LIVE_RUN, town=found)
@@ -93,8 +93,8 @@ def _lanes(board: shows.Board) -> list[dict[str, Any]]:
 @login_required
 @require_GET
 def queue(request: HttpRequest) -> HttpResponse:
-    """All lanes of all towns."""
-    lanes = [lane | {"town": one} for one in Town.objects.order_by("slug") for lane in _lanes(shows.Board(one))]
+    """All lanes of the towns of whoever looks."""
+    lanes = [lane | {"town": one} for one in people.towns(request.user) for lane in _lanes(shows.Board(one))]
     return render(request, "refinery/queue.html", {"lanes": lanes})
 
 
@@ -103,6 +103,7 @@ def queue(request: HttpRequest) -> HttpResponse:
 def convoy(request: HttpRequest, key: str) -> HttpResponse:
     """A convoy's progress."""
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
+    people.see(request.user, found.bead.town)
     board = shows.Board(found.bead.town)
     data = shows.convoy_data(board, found)
     runs = {r.bead_id: r for r in Run.objects.select_related("agent").filter(LIVE_RUN, bead__convoy=found)}
@@ -118,6 +119,7 @@ def convoy(request: HttpRequest, key: str) -> HttpResponse:
         "waves": _by_wave(data["beads"]),
         "bars": _bars(data),
         "landings": [shows.entry_data(board, e) for e in landings],
+        "may_operate": people.may(request.user, found.bead.town, TownRole.OPERATOR),
         "history": shows.history(found.bead),
     }
     return render(request, "refinery/convoy.html", context)
@@ -146,6 +148,7 @@ def _bars(data: dict[str, Any]) -> list[dict[str, Any]]:
 def bead(request: HttpRequest, key: str) -> HttpResponse:
     """One bead with its history."""
     found = get_object_or_404(Bead.objects.select_related("town", "rig"), pk=key)
+    people.see(request.user, found.town)
     if found.type == "convoy":
         return redirect("convoy", key)
     if found.type == "merge_request":
@@ -166,6 +169,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
 def review(request: HttpRequest, key: str, status: int = 200, notice: str = "") -> HttpResponse:
     """One review entry, its diff, and what a reviewer can do."""
     entry = get_object_or_404(ReviewEntry.objects.select_related("bead", "rig__town", "source", "convoy__bead"), pk=key)
+    people.see(request.user, entry.rig.town)
     data = shows.entry_detail(shows.Board(entry.rig.town), entry)
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
     lines, cut, problem = _diff(entry, candidate)
@@ -180,7 +184,7 @@ def review(request: HttpRequest, key: str, status: int = 200, notice: str = "") 
         "notice": notice,
         "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
         "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
-        "may_review": cast(Any, request.user).has_perm(REVIEW_PERMISSION),
+        "may_review": people.may(request.user, entry.rig.town, TownRole.REVIEWER),
     }
     return render(request, "refinery/review.html", context, status=status)
 
@@ -206,9 +210,9 @@ def _diff(entry: ReviewEntry, candidate: Candidate | None) -> tuple[list[dict[st
 def review_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     """Approve, merge, request changes, reject or retry. A stale head is refused, and nothing is recorded."""
     user = cast(Any, request.user)
-    if not user.has_perm(REVIEW_PERMISSION):
-        raise PermissionDenied
+    people.act(user, TownRole.REVIEWER)
     entry = get_object_or_404(ReviewEntry.objects.select_related("bead", "rig__town"), pk=key)
+    people.act_in(user, entry.rig.town, TownRole.REVIEWER)
     head = request.POST.get("head", "")
     who = _name(user)
     try:
@@ -256,9 +260,9 @@ def _items(text: str) -> list[dict[str, Any]]:
 def convoy_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     """Start, close or retry a convoy."""
     user = cast(Any, request.user)
-    if not user.is_staff:
-        raise PermissionDenied
+    people.act(user, TownRole.OPERATOR)
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
+    people.act_in(user, found.bead.town, TownRole.OPERATOR)
     act = {"start": doors.start_convoy, "close": doors.close_convoy, "retry": doors.retry_convoy}.get(verb)
     if act is None:
         raise Http404
@@ -278,6 +282,7 @@ def _name(user: AbstractBaseUser) -> str:
 def run(request: HttpRequest, key: str) -> HttpResponse:
     """One run with the end of its log."""
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
+    people.see(request.user, found.town)
     log, cut = "", False
     path = Path(found.log_path) if found.log_path else None
     if path is not None and path.is_file():
@@ -292,6 +297,7 @@ def run(request: HttpRequest, key: str) -> HttpResponse:
 @login_required
 @require_GET
 def mail(request: HttpRequest) -> HttpResponse:
-    """The latest mail."""
-    found = Mail.objects.select_related("town", "about").order_by("-id")[:100]
+    """The latest mail of the towns of whoever looks."""
+    mine = Mail.objects.filter(town__in=people.towns(request.user))
+    found = mine.select_related("town", "about").order_by("-id")[:100]
     return render(request, "refinery/mail.html", {"mail": found})

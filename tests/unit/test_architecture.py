@@ -17,11 +17,13 @@ SOURCES = [
 ]
 WRITERS = {
     **dict.fromkeys(
-        ("Town", "Rig", "Bead", "Dependency", "Convoy", "ConvoyBranch", "BeadEvent", "Escalation"), "beads/ledger.py"
+        ("Town", "Rig", "Bead", "Dependency", "Convoy", "ConvoyBranch", "BeadEvent", "Escalation", "ConfigVersion"),
+        "beads/ledger.py",
     ),
     "Fact": "beads/inbox.py",
     "Effect": "beads/outbox.py",
     "Heartbeat": "beads/ops.py",
+    "Membership": "beads/people.py",
     "Agent": "agents/roster.py",
     "Run": "agents/dispatch.py",
     "ToolCall": "agents/tools.py",

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('beads', '0001_initial'),
+        ('beads', '0002_memberships_and_config_versions'),
     ]
 
     operations = [

@@ -7,8 +7,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('beads', '0002_observation'),
-        ('refinery', '0001_initial'),
+        ('beads', '0003_observation'),
+        ('refinery', '0003_review_comments'),
     ]
 
     operations = [
