@@ -49,6 +49,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.branch_seen(int(fact.subject), data["sha"], asked)
         case "entry.verdict":
             _verdict(fact, data)
+        case "entry.head_seen":
+            queue.head_seen(_entry(fact).pk, data["head"])
         case "entry.reject":
             queue.request_reject(_entry(fact), data.get("reason", ""))
         case "entry.retry":

@@ -29,6 +29,7 @@ WRITERS = {
     "Nudge": "agents/mail.py",
     **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Landing"), "refinery/queue.py"),
     "GateResult": "refinery/gates.py",
+    "ReviewComment": "refinery/comments.py",
 }
 WRITES = "create|bulk_create|update|update_or_create|get_or_create|delete|bulk_update"
 
