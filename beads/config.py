@@ -186,6 +186,7 @@ class PrConfig(_Section):
     provider: Annotated[str, StringConstraints(pattern=r"^builtin$")] = "builtin"
     poll_interval: Duration = dt.timedelta(seconds=60)
     auto_merge_delay: Duration = dt.timedelta(minutes=5)
+    required_approvals: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class PatrolConfig(_Section):

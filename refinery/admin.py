@@ -258,6 +258,7 @@ class RigAdmin(ConfigEditor):
         """Its overrides."""
         return config_text(rig) or "as the town's"
 
+
 @admin.register(models.Violation)
 class ViolationAdmin(ReadOnlyAdmin):
     """Broken promises, with what to do about them."""

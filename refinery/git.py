@@ -15,6 +15,7 @@ import git as gitpython
 from agents import gitcmd
 from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
+from refinery import diffs
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,20 @@ class PushRefused:
 
 
 @dataclass(frozen=True)
-class ChangedFile:
-    """One file of a diff: status letter, path, and the old path of a rename."""
+class Commit:
+    """A commit, for people: `at` is the author's time in Unix seconds."""
 
-    status: str
-    path: str
-    old_path: str = ""
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+    mail: str
+    at: int
+    message: str
+
+    @property
+    def subject(self) -> str:
+        """The first line of its message."""
+        return self.message.split("\n", 1)[0]
 
 
 class Repo:
@@ -113,10 +122,10 @@ class Repo:
 
     # -- the remote --
 
-    def ls_remote(self, url: str, branch: str) -> str | None:
+    def ls_remote(self, url: str, branch: str, timeout: float = gitcmd.NETWORK_TIMEOUT) -> str | None:
         """The branch's head on the remote; None only when the remote answered that it has no such branch."""
         ref = f"refs/heads/{check_branch(branch)}"
-        result = run_git(["ls-remote", "--end-of-options", url, ref], cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        result = run_git(["ls-remote", "--end-of-options", url, ref], cwd=self.path, timeout=timeout)
         for line in result.text.splitlines():
             sha, _, name = line.partition("\t")
             if name == ref:
@@ -330,31 +339,59 @@ class Repo:
         summary = gitpython.Repo(self.path).commit(check_sha(sha)).summary
         return summary if isinstance(summary, str) else bytes(summary).decode("utf-8", "replace")
 
-    def commits_between(self, base: str, head: str, limit: int = 200) -> list[gitpython.Commit]:
-        """The commits of `base..head`, newest first."""
-        span = f"{check_sha(base)}..{check_sha(head)}"
-        return list(gitpython.Repo(self.path).iter_commits(span, max_count=limit))
-
-    def changed_files(self, base: str, sha: str) -> list[ChangedFile]:
-        """What a diff touches."""
-        arguments = ["diff-tree", "-r", "-M", "-z", "--name-status", check_sha(base), check_sha(sha)]
-        words = run_git(arguments, cwd=self.path).stdout.decode("utf-8", "replace").rstrip("\0").split("\0")
-        found, index = [], 0
-        while index + 1 < len(words):
-            status = words[index][:1]
-            if status in ("R", "C"):
-                found.append(ChangedFile(status, words[index + 2], words[index + 1]))
-                index += 3
-            else:
-                found.append(ChangedFile(status, words[index + 1]))
-                index += 2
+    def commits(self, base: str, head: str, limit: int = 200) -> list[Commit]:
+        """The commits of `base..head`, newest first, at most `limit`."""
+        words = ["log", f"--max-count={limit}", "-z", "--format=%H%n%P%n%an%n%ae%n%at%n%B"]
+        out = run_git([*words, f"{check_sha(base)}..{check_sha(head)}", "--"], cwd=self.path).stdout
+        found = []
+        for row in out.decode("utf-8", "replace").split("\0"):
+            if row:
+                sha, parents, author, mail, at, message = row.split("\n", 5)
+                found.append(Commit(sha, tuple(parents.split()), author, mail, int(at or 0), message.strip()))
         return found
 
-    def diff(self, base: str, sha: str, limit: int = 400_000) -> tuple[str, bool]:
-        """The unified diff, at most `limit` bytes of it, and whether it was cut."""
-        arguments = ["diff-tree", "-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", check_sha(base)]
-        out = run_git([*arguments, check_sha(sha)], cwd=self.path).stdout
-        return out[:limit].decode("utf-8", "replace"), len(out) > limit
+    def known_branch(self, branch: str) -> str | None:
+        """Where the branch was when the remote was last asked; None when it never was."""
+        ref = f"refs/gastown/remote/{check_branch(branch)}^{{commit}}"
+        found = run_git(["rev-parse", "--verify", "--quiet", ref], cwd=self.path, check=False)
+        return found.text if found.returncode == 0 else None
+
+    def has(self, sha: str) -> bool:
+        """True when the commit is here."""
+        return gitcmd.has_object(self.path, sha)
+
+    def changes(self, base: str, sha: str) -> list[diffs.Change]:
+        """What a diff of two commits or trees touches, with the lines it counts."""
+        arguments = ["diff-tree", "-r", "-M", "-z", "--raw", "--numstat", check_sha(base), check_sha(sha)]
+        return diffs.parse_changes(run_git(arguments, cwd=self.path).stdout)
+
+    def patches(self, base: str, sha: str, changes: Sequence[diffs.Change]) -> list[diffs.Patch]:
+        """The hunks of some of a diff's changes, in their order. Files larger than a person reads come without."""
+        sizes = self._sizes([i for c in changes for i in (c.old_id, c.new_id) if i.strip("0")])
+        small = [c for c in changes if max(sizes.get(c.old_id, 0), sizes.get(c.new_id, 0)) <= diffs.LARGE_BYTES]
+        if not small:
+            return [diffs.Patch(c.old_id, c.new_id) for c in changes]
+        # the same renames must be found among some of the files as were found among all
+        likeness = [c.similarity for c in small if c.status == "R"]
+        renames = "--no-renames" if not likeness else "-M100%" if min(likeness) == 100 else "-M"
+        arguments = ["--literal-pathspecs", "diff-tree", "-r", "-p", renames, "--full-index", "--no-color"]
+        arguments += ["--no-ext-diff", "--no-textconv", check_sha(base), check_sha(sha), "--"]
+        paths = dict.fromkeys(path for c in small for path in (c.old_path, c.path))
+        out = run_git([*arguments, *paths], cwd=self.path).stdout
+        found = dict(zip(small, diffs.match_patches(small, diffs.parse_patch(out)), strict=True))
+        return [found.get(c) or diffs.Patch(c.old_id, c.new_id) for c in changes]
+
+    def _sizes(self, ids: Sequence[str]) -> dict[str, int]:
+        """The sizes of blobs in bytes; what is no blob here (a submodule's commit) is left out."""
+        asked = "".join(f"{check_sha(i)}\n" for i in ids).encode()
+        out = run_git(["cat-file", "--batch-check=%(objectname) %(objectsize)"], cwd=self.path, input=asked).text
+        rows = [line.split(" ") for line in out.splitlines()]
+        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+
+    def merged_tree(self, base: str, head: str) -> str | None:
+        """The tree that merging `head` into `base` gives; None when they conflict."""
+        (tree,) = self._merge_trees([(check_sha(base), check_sha(head))])
+        return tree if isinstance(tree, str) else None
 
 
 def _message(spec: CandidateSpec) -> str:

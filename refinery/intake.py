@@ -55,6 +55,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.branch_seen(_branch(fact).pk, data["sha"], data["asked_at"])
         case "entry.verdict":
             _verdict(fact, data)
+        case "entry.head_seen":
+            queue.head_seen(_entry(fact).pk, data["head"])
         case "entry.reject":
             queue.request_reject(_entry(fact), data["reason"])
         case "entry.retry":

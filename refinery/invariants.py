@@ -14,6 +14,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from django.db import connection
@@ -198,7 +199,12 @@ _BY_NUMBER = {i.number: i for i in INVARIANTS}
 
 def look(town: Town, now: dt.datetime, ids: Iterable[str] | None = None) -> list[Broken]:
     """Everything that breaks a promise; with `ids`, among these beads and runs. Reads only."""
-    told = {"town": town.pk, "old": now - GRACE, "all": ids is None, "ids": None if ids is None else sorted(ids)}
+    told: dict[str, Any] = {
+        "town": town.pk,
+        "old": now - GRACE,
+        "all": ids is None,
+        "ids": None if ids is None else sorted(ids),
+    }
     with connection.cursor() as cursor:
         cursor.execute(_EVERYTHING if ids is None else _SOME, told)
         return [Broken(_BY_NUMBER[number], str(subject)) for number, subject in cursor.fetchall()]

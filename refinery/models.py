@@ -1,5 +1,6 @@
 """The refinery's tables. Writers: `refinery.queue` (entries, candidates, verdicts, landings), `refinery.gates`
-(GateResult), `refinery.invariants` (Violation), `refinery.metrics` (TickRecord, TickTotal).
+(GateResult), `refinery.comments` (ReviewComment), `refinery.invariants` (Violation), `refinery.metrics` (TickRecord,
+TickTotal).
 
 `ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
 were given on, gate results for the tree they were run on, and a landing names one candidate.
@@ -163,6 +164,39 @@ class Verdict(models.Model):
 
     def __str__(self) -> str:
         return f"{self.decision} by {self.by}"
+
+
+class ReviewComment(models.Model):
+    """A person's remark on one line of one head's diff. `side`: old (the base) or new (the candidate).
+
+    `quote` is the line as it was read, so that the remark can be understood, and found, after the line has moved.
+    """
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="comments")
+    head_sha = models.CharField(max_length=64)
+    file = models.CharField(max_length=1000)
+    side = models.CharField(max_length=3)
+    line = models.PositiveIntegerField()
+    quote = models.CharField(max_length=300, blank=True)
+    body = models.TextField()
+    by = models.CharField(max_length=150)
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    resolved_by = models.CharField(max_length=150, blank=True)
+    digest = models.CharField(max_length=64, unique=True, help_text="the same remark twice is one")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = [models.Index(fields=["entry", "head_sha"], name="comment_of_head")]
+        constraints = [models.CheckConstraint(name="comment_side_legal", condition=Q(side__in=["old", "new"]))]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} by {self.by}"
+
+    @property
+    def resolved(self) -> bool:
+        """True when somebody said that it is dealt with."""
+        return self.resolved_at is not None
 
 
 class Landing(models.Model):

@@ -13,7 +13,17 @@ from enum import StrEnum
 
 from beads.config import Config, MergeStrategy
 from beads.lifecycle import BeadStatus, Resolution
-from refinery.world import BeadView, CandidateView, ConvoyView, EntryView, RigView, RunView, World
+from refinery.world import (
+    BeadView,
+    CandidateView,
+    ConvoyView,
+    EntryView,
+    RigView,
+    RunView,
+    VerdictView,
+    World,
+    is_own,
+)
 
 CONFLICT_LIMIT = 10
 HOST_FAULTS_FREE = 3
@@ -123,14 +133,36 @@ def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing
     return Standing(Stage.NEEDS_GATES, f"gates to run: {', '.join(missing)}")
 
 
+def approvals(entry: EntryView) -> tuple[VerdictView, ...]:
+    """The approvals that count: of distinct people, on exactly this head, and none by its author."""
+    return tuple(v for v in entry.people if v.decision == "approve" and not is_own(entry.author, v.by))
+
+
+def objection(entry: EntryView) -> VerdictView | None:
+    """A person's standing wish for changes to this head: until that person approves it, or somebody merges over it."""
+    merged_over = max((v.id for v in approvals(entry) if v.merge_now), default=0)
+    standing_ones = (v for v in entry.people if v.decision == "request_changes" and v.id > merged_over)
+    return max(standing_ones, key=lambda v: v.id, default=None)
+
+
+def approvals_needed(entry: EntryView, config: Config) -> int:
+    """How many people must approve this head before it may land; 0 when none has to."""
+    if is_feature_lane(entry):
+        return 0
+    if config.refinery.merge_strategy == MergeStrategy.PR:
+        return config.pr.required_approvals
+    return 0 if config.refinery.auto_merge else 1
+
+
 def _reviewed(entry: EntryView, rig: RigView) -> Standing | None:
     """The review's part of `standing`; None when nothing stands against merging."""
-    human, agent = entry.latest_verdict(human=True), entry.latest_verdict(human=False)
-    verdicts = [v for v in (human, agent) if v is not None]
-    newest = max(verdicts, key=lambda v: v.id, default=None)
-    if newest is not None and newest.decision == "request_changes":
-        return Standing(Stage.CHANGES_REQUESTED, f"{newest.by} asked for changes")
-    if not rig.config.refinery.code_review or any(v.decision == "approve" for v in verdicts):
+    against, approved = objection(entry), approvals(entry)
+    agent = entry.latest_verdict(human=False)
+    if against is None and agent is not None and agent.decision == "request_changes":
+        against = agent if agent.id > max((v.id for v in approved), default=0) else None
+    if against is not None:
+        return Standing(Stage.CHANGES_REQUESTED, f"{against.by} asked for changes")
+    if not rig.config.refinery.code_review or approved or (agent is not None and agent.decision == "approve"):
         return None
     if entry.live_run("refinery"):
         return Standing(Stage.REVIEWING, "the refinery is reviewing it")
@@ -147,16 +179,17 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     config = rig.config
     if is_feature_lane(entry):
         return Standing(Stage.GREEN, "green: an intermediate merge into the convoy's branch")
-    by_pr = config.refinery.merge_strategy == MergeStrategy.PR
-    human = entry.latest_verdict(human=True)
-    if (by_pr or not config.refinery.auto_merge) and (human is None or human.decision != "approve"):
-        return Standing(Stage.NEEDS_APPROVAL, "waits for a person's approval")
-    if by_pr and human is not None and not human.merge_now:
+    needed, given = approvals_needed(entry, config), approvals(entry)
+    if len(given) < needed:
+        told = "waits for a person's approval" if needed == 1 else f"has {len(given)} of {needed} approvals"
+        return Standing(Stage.NEEDS_APPROVAL, told)
+    if config.refinery.merge_strategy == MergeStrategy.PR and not any(v.merge_now for v in given):
+        names = ", ".join(v.by for v in given)
         if not config.refinery.auto_merge:
-            return Standing(Stage.NEEDS_APPROVAL, f"approved by {human.by}; waits for a person to merge it")
-        due = human.created_at + config.pr.auto_merge_delay
+            return Standing(Stage.NEEDS_APPROVAL, f"approved by {names}; waits for a person to merge it")
+        due = sorted(v.created_at for v in given)[needed - 1] + config.pr.auto_merge_delay
         if now < due:
-            return Standing(Stage.MERGE_DELAY, f"approved by {human.by}; merges by itself at {due:%H:%M:%S} UTC")
+            return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
     ungated = "" if config.refinery.gates else " (ungated)"
     return Standing(Stage.GREEN, f"green{ungated}")
 

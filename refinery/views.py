@@ -16,15 +16,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from agents.gitcmd import GitFailed
 from agents.models import LIVE_RUN, Mail, Run
 from beads import people
-from beads.errors import Conflict, GastownError, Invalid
+from beads.errors import GastownError
 from beads.models import Bead, Convoy, Escalation, Fact, Town, TownRole
 from refinery import doors, shows
-from refinery.effects import repo_of
-from refinery.models import Candidate, ReviewEntry
-from refinery.texts import diff_lines, tame
+from refinery.models import ReviewEntry
+from refinery.texts import tame
 
 LOG_TAIL = 256 * 1024
 
@@ -162,97 +160,6 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
         "history": shows.history(found),
     }
     return render(request, "refinery/bead.html", context)
-
-
-@login_required
-@require_GET
-def review(request: HttpRequest, key: str, status: int = 200, notice: str = "") -> HttpResponse:
-    """One review entry, its diff, and what a reviewer can do."""
-    entry = get_object_or_404(ReviewEntry.objects.select_related("bead", "rig__town", "source", "convoy__bead"), pk=key)
-    people.see(request.user, entry.rig.town)
-    data = shows.entry_detail(shows.Board(entry.rig.town), entry)
-    candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
-    lines, cut, problem = _diff(entry, candidate)
-    for gate in data["gates"]:
-        gate["output"] = tame(gate["output"])
-    context = {
-        "entry": entry,
-        "data": data,
-        "lines": lines,
-        "cut": cut,
-        "problem": problem,
-        "notice": notice,
-        "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
-        "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
-        "may_review": people.may(request.user, entry.rig.town, TownRole.REVIEWER),
-    }
-    return render(request, "refinery/review.html", context, status=status)
-
-
-def _diff(entry: ReviewEntry, candidate: Candidate | None) -> tuple[list[dict[str, Any]], bool, str]:
-    """The candidate against its base; without one, the head against where it left the target."""
-    repo = repo_of(entry.rig)
-    try:
-        if candidate is not None and candidate.sha:
-            text, cut = repo.diff(candidate.base_sha, candidate.sha)
-        elif candidate is not None and candidate.base_sha:
-            base = repo.merge_base(candidate.base_sha, entry.head_sha) or candidate.base_sha
-            text, cut = repo.diff(base, entry.head_sha)
-        else:
-            return [], False, "The diff is shown as soon as a candidate was built."
-    except GitFailed as error:
-        return [], False, f"The diff cannot be shown: {error.message}"
-    return diff_lines(text), cut, ""
-
-
-@login_required
-@require_POST
-def review_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
-    """Approve, merge, request changes, reject or retry. A stale head is refused, and nothing is recorded."""
-    user = cast(Any, request.user)
-    people.act(user, TownRole.REVIEWER)
-    entry = get_object_or_404(ReviewEntry.objects.select_related("bead", "rig__town"), pk=key)
-    people.act_in(user, entry.rig.town, TownRole.REVIEWER)
-    head = request.POST.get("head", "")
-    who = _name(user)
-    try:
-        match verb:
-            case "approve":
-                doors.approve(entry, who, head=head, merge_now=False)
-            case "merge":
-                doors.approve(entry, who, head=head, merge_now=True)
-            case "request-changes":
-                items = _items(request.POST.get("items", ""))
-                doors.request_changes(entry, who, request.POST.get("body", ""), items=items, head=head)
-            case "reject":
-                doors.reject(entry, request.POST.get("reason", ""), who)
-            case "retry":
-                doors.retry_entry(entry, who)
-            case _:
-                raise Http404
-    except Conflict as error:
-        get = cast(Any, request)
-        get.method = "GET"
-        return review(get, key, status=409, notice=error.message)
-    except GastownError as error:
-        messages.error(request, error.message)
-    else:
-        messages.success(request, "Recorded: the next tick carries it out.")
-    return redirect("review", key)
-
-
-def _items(text: str) -> list[dict[str, Any]]:
-    """`file:line: what to do`, one a line."""
-    items: list[dict[str, Any]] = []
-    for row in text.splitlines():
-        if not row.strip():
-            continue
-        file, _, rest = row.strip().partition(":")
-        line, _, problem = rest.partition(":")
-        if not line.strip().isdigit() or not problem.strip():
-            raise Invalid(f"items: {row.strip()[:80]!r} is not file:line: what to do", field="items")
-        items.append({"file": file, "line": int(line), "problem": problem.strip()})
-    return items
 
 
 @login_required

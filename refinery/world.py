@@ -196,6 +196,20 @@ class VerdictView:
     merge_now: bool = False
 
 
+_SIGNED_IN = ("web", "admin")
+
+
+def person(by: str) -> str:
+    """Who somebody is, whichever door they came through: `web:ann` and `cli:ann` are one person."""
+    return by.partition(":")[2] or by
+
+
+def is_own(author: str, by: str) -> bool:
+    """True when `by`, signed in, is the person who made the change. A shell's user names prove nothing about who wrote
+    what: an approval on the command line is an operator's, and is recorded as one."""
+    return ":" in author and by.partition(":")[0] in _SIGNED_IN and person(author) == person(by)
+
+
 @dataclass(frozen=True, slots=True)
 class LandingView:
     """The latest landing of a candidate."""
@@ -264,6 +278,12 @@ class EntryView:
             return ()
         shas = {self.candidate.sha, self.candidate.head} - {""}
         return tuple(r for r in self.runs if r.kind == kind and r.start_sha in shas)
+
+    @property
+    def people(self) -> tuple[VerdictView, ...]:
+        """Each person's newest verdict on exactly this head."""
+        newest = {person(v.by): v for v in self.verdicts if v.human and v.head == self.head}
+        return tuple(newest.values())
 
     def latest_verdict(self, *, human: bool) -> VerdictView | None:
         """The newest verdict on exactly this head, by a person or by an agent."""

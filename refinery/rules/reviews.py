@@ -49,11 +49,11 @@ def _one(world: World, entry: EntryView, rig: RigView) -> Told:
     if any(b.status == "failed" for b in entry.waiting_for):
         text = "; ".join(f"{b.purpose} {b.id} failed" for b in entry.waiting_for if b.status == "failed")
         return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
-    if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
-        return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
-    if entry.observed_head and entry.observed_head != entry.head and stage != Stage.LANDING:
+    if entry.observed_head not in ("", entry.head) and stage not in (Stage.BLOCKED, Stage.LANDING):
         moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
         return "head-moved", "the branch has a newer head", (moved,)
+    if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
+        return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
     if not entry.admitted:
         return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()
     return _admitted(world, entry, rig, stage, why)

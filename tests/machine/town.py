@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
                 case "retry":
                     doors.retry_entry(entry, WHO)
                 case "promote":
-                    doors.promote(entry, pick % 5, WHO)
+                    doors.promote(entry, WHO, priority=pick % 5)
 
     @rule(what=st.sampled_from(["pause", "resume", "park", "unpark", "protect", "unprotect"]))
     def steer_town(self, what: str) -> None:
@@ -572,7 +572,7 @@ class Machine(RuleBasedStateMachine):
     def all_explained(self) -> None:
         """Nothing waits without a reason that a person can see and do something about."""
         world = snapshot.load(self.town, self.clock)
-        stuck = []
+        stuck: list[Any] = []
         for entry in world.entries:
             stands = phases.standing(entry, world.rigs[entry.rig], world.now)
             if phases.phase(stands.stage, admitted=entry.admitted) not in ("awaiting_human", "blocked"):

@@ -34,6 +34,7 @@ WRITERS = {
     "Violation": "refinery/invariants.py",
     "TickRecord": "refinery/metrics.py",
     "TickTotal": "refinery/metrics.py",
+    "ReviewComment": "refinery/comments.py",
 }
 WRITES = "create|bulk_create|update|update_or_create|get_or_create|delete|bulk_update"
 
