@@ -90,6 +90,8 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport) -> None:
     report.decisions = plan(snapshot.load(town, now))
     applied = carry_out(town, report.decisions, now)
     report.actions, report.lost_races, report.failed = applied.actions, applied.lost, applied.failed
+    if report.changed:
+        inbox.changed(town)
 
 
 def settle(town: Town, *, wait: bool = True) -> list[TickReport]:

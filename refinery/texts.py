@@ -10,12 +10,27 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[
 MAX_LINE = 2000
 
 
+class _Shown(dict[int, str]):
+    """Code point → how it is shown, filled as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        c = chr(code)
+        plain = c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
+        self[code] = c if plain else f"⟨U+{code:04X}⟩"
+        return self[code]
+
+
+_SHOWN = _Shown()
+
+
+def visible(text: str) -> str:
+    """Control, zero-width and direction-changing characters are shown as U+XXXX."""
+    return text.translate(_SHOWN)
+
+
 def tame(text: str) -> str:
-    """Without ANSI sequences; control, zero-width and direction-changing characters are shown as U+XXXX."""
-    text = _ANSI.sub("", text).replace("\r\n", "\n")
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else f"⟨U+{ord(c):04X}⟩" for c in text
-    )
+    """Without ANSI sequences; what is left is made `visible`."""
+    return visible(_ANSI.sub("", text).replace("\r\n", "\n"))
 
 
 def diff_lines(text: str) -> list[dict[str, Any]]:
