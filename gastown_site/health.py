@@ -17,6 +17,7 @@ from agents import dispatch
 from agents.models import Run
 from beads import ops
 from beads.models import Bead, Effect, Fact
+from refinery.live import hub
 from refinery.models import ReviewEntry
 
 FRESH = dt.timedelta(seconds=90)
@@ -104,6 +105,9 @@ def _fill(registry: CollectorRegistry) -> None:
     )
     Gauge("gastown_facts_quarantined", "Facts in quarantine", registry=registry).set(
         facts.filter(quarantined_at__isnull=False).count()
+    )
+    Gauge("gastown_live_browsers", "Browsers on this server process's event streams", registry=registry).set(
+        len(hub.waiters)
     )
     ages = Gauge("gastown_heartbeat_age_seconds", "Since a part was last seen", ["part"], registry=registry)
     now = timezone.now()

@@ -6,6 +6,7 @@ Statuses come from `refinery.phases` through `refinery.shows.Board`; here they a
 from __future__ import annotations
 
 import datetime as dt
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -107,7 +108,7 @@ def _escalation_needs(rows: Iterable[Escalation], known: set[str]) -> list[Need]
 def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
     """The town's lanes in queue order, each row with how long it has been there and how long it may take."""
     ids = [view.id for views in board.lanes.values() for view in views]
-    entries = {e.pk: e for e in ReviewEntry.objects.select_related("bead", "rig").filter(pk__in=ids)}
+    entries = {e.pk: e for e in ReviewEntry.objects.select_related("bead", "rig").filter(pk__in=ids, state="active")}
     lanes = []
     for (rig, target), views in board.lanes.items():
         rows = [shows.entry_data(board, entries[v.id]) for v in views if v.id in entries]
@@ -190,6 +191,8 @@ def town(town: Town) -> dict[str, Any]:
             needs += _convoy_need(row["convoy"], row["phase"], row["reason"])
     open_escalations = Escalation.objects.select_related("bead").filter(town=town, closed_at=None)
     needs += _escalation_needs(open_escalations[:50], {n.key for n in needs})
+    runs = list(_live_runs(town))
+    resting = Agent.objects.filter(town=town, retired_at=None).order_by("name")
     loose = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
     return {
         "town": town,
@@ -198,7 +201,8 @@ def town(town: Town) -> dict[str, Any]:
         "needs": needs,
         "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),
         "convoys": convoys,
-        "crew": _crew(town),
+        "runs": runs,
+        "resting": [a.name for a in resting.exclude(pk__in=[r.agent_id for r in runs if r.agent_id])[:50]],
         "lanes": lanes,
         "loose": [shows.bead_row(board, b) for b in loose.filter(purpose="work")[:100]],
         "charts": _charts(town, board.world.now),
@@ -226,15 +230,6 @@ def _convoy_rows(board: shows.Board, convoys: Sequence[Convoy]) -> list[dict[str
             }
         )
     return rows
-
-
-def _crew(town: Town) -> list[dict[str, Any]]:
-    """Agents and gates at work first, then those at rest."""
-    runs = list(_live_runs(town))
-    busy = {r.agent_id for r in runs}
-    idle = Agent.objects.filter(town=town, retired_at=None).exclude(pk__in=[a for a in busy if a]).order_by("name")
-    at_work: list[dict[str, Any]] = [{"name": r.agent.name if r.agent else "gates", "run": r} for r in runs]
-    return at_work + [{"name": a.name, "role": a.role, "run": None} for a in idle[:30]]
 
 
 class Median(Aggregate):
@@ -299,8 +294,7 @@ def run(run: Run) -> dict[str, Any]:
         "run": run,
         "log": ansi.spans(text),
         "cut": cut,
-        "calls": run.tool_calls.order_by("-id").values("tool", "status", "created_at")[:50],
-        "facts": Fact.objects.filter(town=run.town, subject=run.pk).order_by("-id")[:50],
+        "calls": run.tool_calls.order_by("-id").values("pk", "tool", "created_at")[:100],
         "took": ((run.ended_at or timezone.now()) - run.created_at).total_seconds(),
     }
 
@@ -345,6 +339,7 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
         row["run"] = run_of.get(row["id"])
         row["entry"] = of_source.get(row["id"])
         row["since"] = row["run"].created_at if row["run"] else row["updated_at"]
+    _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
     shown = [shows.entry_data(board, e) for e in entries]
     needs = [] if _ended(convoy) and data["phase"] != "failed" else _needs(convoy, data, shown)
@@ -357,7 +352,11 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
         "graph": _graph(data["beads"]),
         "needs": needs,
         "runs": runs,
-        "commits": [e for e in entries if e.kind == "change" and e.state == "merged"],
+        "ended": _ended(convoy),
+        "commits": sorted(
+            (e for e in entries if e.kind == "change" and e.state == "merged" and e.closed_at),
+            key=lambda e: (e.closed_at, e.pk),
+        ),
         "landings": [row for row in shown if row["kind"] == "landing"],
         "timeline": _timeline(convoy),
         "estimate": _estimate(convoy, data["beads"]),
@@ -380,6 +379,13 @@ def _serves(run: Run, of_source: Mapping[str, ReviewEntry]) -> str | None:
     """The convoy's bead that a run works for: its own, or the source of the entry it builds, reviews or mends."""
     entries = {e.pk: source for source, e in of_source.items()}
     return entries.get(run.bead_id) or entries.get(run.bead.parent_id or "") or run.bead_id
+
+
+def _name_beads(rows: list[dict[str, Any]]) -> None:
+    """Sentences name the convoy's beads by title."""
+    titles = {row["id"]: f"“{row['title']}”" for row in rows}
+    for row in rows:
+        row["reason"] = re.sub(r"\bgt-\w+", lambda found: titles.get(found[0], found[0]), row["reason"])
 
 
 def _by_wave(rows: list[dict[str, Any]]) -> list[tuple[int, list[dict[str, Any]]]]:
@@ -406,7 +412,8 @@ def _graph(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _timeline(convoy: Convoy) -> list[BeadEvent]:
     """What happened to the convoy, its beads and their reviews, newest first."""
     about = Q(bead=convoy.bead) | Q(bead__convoy=convoy) | Q(bead__review__convoy=convoy)
-    rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind__in=["blocked_by"])
+    told_by_source = Q(bead__review__source__isnull=False, kind__in=["created", "status"])
+    rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind="blocked_by").exclude(told_by_source)
     return list(rows.defer("bead__body", "bead__context", "data").order_by("-id")[:150])
 
 

@@ -25,6 +25,12 @@ LOOKS = {
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "is_mobile": True, "has_touch": True},
 }
 LONG = "feature/a-branch-with-a-name-that-is-much-longer-than-any-phone-is-wide/and-then-some-more"
+ANNEX = """
+[refinery]
+gates = ["test ! -e broken || no-such-program"]
+auto_merge = false
+code_review = false
+"""
 
 
 def log_in(page: Page, url: str, user: str) -> None:
@@ -74,15 +80,14 @@ def main() -> int:
 
 def story_of(up: Installation, browser: Browser) -> None:
     """A convoy at work, one that is staged, an entry that waits for a person; then all landed."""
-    up.git("branch", LONG, up.branch)
-    tree = up.git("rev-parse", f"{LONG}^{{tree}}")
-    blob = up.git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit-tree", tree, "-p", LONG, "-m", "Try")
-    up.git("update-ref", f"refs/heads/{LONG}", blob)
-    review = up.home.parent / "review.toml"
-    review.write_text('[refinery]\ngates = ["true"]\nauto_merge = false\n[agents.refinery]\ncommand = ["false"]\n')
+    up.push(LONG, {"docs/annex.md": "# The annex\n"})
+    up.push("broken-gate", {"broken": "yes\n"})
+    config = up.home.parent / "annex.toml"
+    config.write_text(ANNEX)
     up.gastown("rig", "add", "annex", str(up.remote), "--town", "square", "--default-branch", up.branch,
-               "--config", str(review))  # fmt: skip
+               "--config", str(config))  # fmt: skip
     entry = up.run("mq", "submit", "annex", "--branch", LONG).strip()
+    up.run("mq", "submit", "annex", "--branch", "broken-gate")
     convoy = up.convoy("square", "square", "Town square")
     signs = up.convoy("square", "signs", "Road signs", "--merge-mode", "review-and-merge")
     staged = up.convoy("square", "square", "A second square, with a long title that has to go somewhere", "--staged")
@@ -99,7 +104,7 @@ def story_of(up: Installation, browser: Browser) -> None:
     }
 
     def at_work() -> bool:
-        return sum(b["status"] == "in_review" for b in up.gastown("convoy", "status", convoy)["beads"]) > 0
+        return any(b["status"] == "in_review" for b in up.gastown("convoy", "status", convoy)["beads"])
 
     until(at_work, 90)
     runs = [r["id"] for r in up.gastown("runs", "list") if r["state"] == "running"]

@@ -40,6 +40,12 @@ def words(state: object) -> str:
     return _WORDS.get(str(state), str(state).replace("_", " "))
 
 
+@register.filter
+def of(count: int, state: object) -> str:
+    """So many in a state, in words: `2 reviewing`, `2 need you`."""
+    return f"{count} {'need you' if count > 1 and state == 'awaiting_human' else words(state)}"
+
+
 @register.simple_tag
 def chip(state: object) -> SafeString:
     """A state as a coloured chip with its words."""
@@ -65,6 +71,13 @@ def _moment(at: Any) -> dt.datetime | None:
     return dt.datetime.fromisoformat(at) if isinstance(at, str) and at else at or None
 
 
+def _relative(moment: dt.datetime, how: str) -> str:
+    passed = (timezone.now() - moment).total_seconds()
+    if how == "for":
+        return span(passed)
+    return f"{span(passed)} ago" if passed >= 0 else f"in {span(-passed)}"
+
+
 @register.simple_tag
 def ago(at: Any, how: str = "ago") -> SafeString:
     """A moment (a datetime or its ISO form), relative, with the exact time on hover.
@@ -74,25 +87,23 @@ def ago(at: Any, how: str = "ago") -> SafeString:
     moment = _moment(at)
     if moment is None:
         return format_html("<span>{}</span>", "–")
-    passed = (timezone.now() - moment).total_seconds()
-    text = span(passed) if how == "for" else f"{span(passed)} ago" if passed >= 0 else f"in {span(-passed)}"
     exact = moment.astimezone(dt.UTC)
     return format_html(
         '<time datetime="{}" title="{} UTC" data-time="{}">{}</time>',
-        exact.isoformat(timespec="seconds"), exact.strftime("%Y-%m-%d %H:%M:%S"), how, text,
+        exact.isoformat(timespec="seconds"), exact.strftime("%Y-%m-%d %H:%M:%S"), how, _relative(moment, how),
     )  # fmt: skip
 
 
 @register.simple_tag
-def age(at: Any) -> SafeString:
-    """How long since a moment, inside an SVG text."""
+def age(at: Any, how: str = "for") -> SafeString:
+    """The same as `ago`, inside an SVG text."""
     moment = _moment(at)
     if moment is None:
         return SafeString("")
-    passed = (timezone.now() - moment).total_seconds()
     return format_html(
-        '<tspan data-at="{}" data-time="for">{}</tspan>', moment.isoformat(timespec="seconds"), span(passed)
-    )
+        '<tspan data-at="{}" data-time="{}">{}</tspan>',
+        moment.isoformat(timespec="seconds"), how, _relative(moment, how),
+    )  # fmt: skip
 
 
 @register.simple_tag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -86,6 +87,19 @@ class Installation:
         """Git in the remote."""
         done = subprocess.run(["git", *words], cwd=self.remote, capture_output=True, text=True, check=True)
         return done.stdout.strip()
+
+    def push(self, branch: str, files: dict[str, str]) -> None:
+        """A person's branch on the remote, with one commit."""
+        clone = self.home.parent / "clone"
+        shutil.rmtree(clone, ignore_errors=True)
+        who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.org"]
+        self.git("clone", "--quiet", str(self.remote), str(clone))
+        for name, text in files.items():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            (clone / name).write_text(text)
+        self.git("-C", str(clone), "add", "-A")
+        self.git(*who, "-C", str(clone), "commit", "--quiet", "-m", f"Change {', '.join(files)}")
+        self.git("-C", str(clone), "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
 
     def settle_in(self, town: str = "main") -> None:
         """People, a town with the demo's config, and a rig on the remote, both named `town`."""
