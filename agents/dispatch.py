@@ -272,6 +272,7 @@ def touch(run: Run, now: dt.datetime) -> None:
 def set_status(run: Run, message: str) -> None:
     """Observation: the agent's status line."""
     Run.objects.filter(pk=run.pk).update(status_message=message[:280])
+    inbox.changed(run.town)
 
 
 def set_checkpoint(run: Run, data: Any) -> None:

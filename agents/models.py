@@ -192,14 +192,14 @@ class Run(models.Model):
 
 
 class ToolCall(models.Model):
-    """An answered tool call under an Idempotency-Key: the same key again gets the same answer."""
+    """An answered tool call. Under an Idempotency-Key, its answer is kept, and the same key again gets it again."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tool_calls")
-    key = models.CharField(max_length=200)
+    key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: came without one
     tool = models.CharField(max_length=60)
     request_hash = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
-    response = models.JSONField()
+    response = models.JSONField(default=dict)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -22,14 +22,23 @@ from beads.models import Fact, Town
 log = structlog.get_logger(__name__)
 
 WAKE_CHANNEL = "gastown_wake"
+CHANGED_CHANNEL = "gastown_changed"
 MAX_TRIES = 3
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def wake(town: Town) -> None:
-    """Tell the reconciler, at commit, that `town` has news. Only for speed: nothing depends on it."""
+    """Tell the reconciler and the open pages, at commit, that `town` has news. Nothing depends on it but speed."""
     with connection.cursor() as cursor:
-        cursor.execute("select pg_notify(%s, %s)", [WAKE_CHANNEL, town.slug])
+        cursor.execute(
+            "select pg_notify(%s, %s), pg_notify(%s, %s)", [WAKE_CHANNEL, town.slug, CHANGED_CHANNEL, town.slug]
+        )
+
+
+def changed(town: Town) -> None:
+    """Tell the open pages, at commit, that something they show of `town` has changed."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_notify(%s, %s)", [CHANGED_CHANNEL, town.slug])
 
 
 def storable(value: Any) -> Any:

@@ -17,6 +17,7 @@ from agents import dispatch
 from agents.models import Run
 from beads import ops, people
 from beads.models import Bead, Effect, Fact
+from refinery.live import hub
 from refinery.models import ReviewEntry, TickRecord, TickTotal, Violation
 
 FRESH = dt.timedelta(seconds=90)
@@ -108,6 +109,9 @@ def _fill(registry: CollectorRegistry) -> None:
     _ticks(registry)
     broken = Violation.objects.filter(cleared_at=None)
     Gauge("gastown_violations_open", "Invariants that are broken now", registry=registry).set(broken.count())
+    Gauge("gastown_live_browsers", "Browsers on this server process's event streams", registry=registry).set(
+        len(hub.waiters)
+    )
     ages = Gauge("gastown_heartbeat_age_seconds", "Since a part was last seen", ["part"], registry=registry)
     now = timezone.now()
     for part, at in ops.heartbeats().items():

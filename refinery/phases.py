@@ -303,6 +303,13 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     return None
 
 
+def bead_phase(world: World, bead: BeadView) -> str:
+    """The people's word for a live bead without a review entry: waiting, ready, starting or working."""
+    if bead.live_run is not None:
+        return "working" if bead.live_run.state == "running" else "starting"
+    return "ready" if bead.status == BeadStatus.OPEN and bead_wait(world, bead) is None else "waiting"
+
+
 def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:
     """A live convoy's phase (staged, active, needs_attention, ready_to_land, landing) and why."""
     if convoy.started_at is None:

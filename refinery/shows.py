@@ -73,6 +73,14 @@ class Board:
             return f"run {view.last_run.id} has ended: {view.last_run.reason}"
         return phases.bead_wait(self.world, view) or "ready"
 
+    def bead_phase(self, bead: Bead) -> str:
+        """Where a bead stands, in one word: its status when ended, its entry's phase, or what its runs do."""
+        view = self.beads.get(bead.pk)
+        if view is None or bead.status in ("closed", "failed"):
+            return bead.status
+        entry = self.world.entry_of_source.get(bead.pk)
+        return self.shown[entry.id].phase if entry is not None else phases.bead_phase(self.world, view)
+
     def convoy(self, convoy: Convoy) -> tuple[str, str]:
         """A convoy's phase and why."""
         view = self.world.convoy.get(convoy.pk)
@@ -105,6 +113,7 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "held": entry.held,
         "rework": entry.rework_count,
         "created_at": entry.created_at.isoformat(),
+        "admitted_at": entry.admitted_at.isoformat() if entry.admitted_at else None,
     }
 
 
@@ -164,6 +173,7 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
         "id": bead.pk,
         "type": bead.type,
         "status": bead.status,
+        "phase": board.bead_phase(bead),
         "resolution": bead.resolution,
         "reason": board.bead(bead),
         "title": bead.title,
@@ -173,6 +183,7 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
         "convoy": bead.convoy_id,
         "merge_sha": bead.merge_sha,
         "created_at": bead.created_at.isoformat(),
+        "updated_at": bead.updated_at.isoformat(),
     }
 
 
