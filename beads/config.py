@@ -103,6 +103,12 @@ def _gate(value: object) -> object:
     return {"name": value.strip()[:200] or value, "run": value} if isinstance(value, str) else value
 
 
+class TrainConfig(_Section):
+    """[refinery.train]: how many entries of a lane are built and gated at once, each on the one before it."""
+
+    window: Annotated[int, Field(ge=1, le=100)] = 4
+
+
 class RefineryConfig(_Section):
     """[refinery]"""
 
@@ -117,6 +123,7 @@ class RefineryConfig(_Section):
     max_rework_cycles: Annotated[int, Field(ge=0, le=100)] = 3
     push_retries: Annotated[int, Field(ge=0, le=1000)] = 5
     allow_no_gates: bool = False
+    train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _unique_names(self) -> RefineryConfig:

@@ -49,6 +49,7 @@ from refinery.rules.actions import (
     Rebuild,
     RetireAgent,
     Settle,
+    SetWindow,
     StartRun,
     StopRun,
 )
@@ -115,28 +116,29 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             )
         case OpenEntry():
             _open_entry(action)
-        case Admit(entry, build_no):
-            _admit(town, entry, build_no, now)
-        case Leave(entry):
-            queue.leave(entry)
-        case Rebuild(entry, build_no, counts):
-            _build(town, entry, queue.rebuild(entry, build_no, counts=counts), now)
+        case Admit():
+            _admit(town, action, now)
+        case Leave(entry, innocent):
+            queue.leave(entry, innocent=innocent)
+        case Rebuild(entry, build_no, counts, on):
+            _build(town, entry, queue.rebuild(entry, build_no, counts=counts), on, now)
         case NewHead(entry, expect, head, branch, why):
-            rebuild = queue.new_head(entry, expect, head, branch)
+            queue.new_head(entry, expect, head, branch)
             ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
-            if rebuild is not None:
-                _build(town, entry, rebuild, now)
         case OpenRework(entry, cause, number):
             _open_rework(town, entry, cause, number)
         case OpenConflict(entry, candidate, files):
             _open_conflict(town, entry, candidate, files)
         case Hold(entry, code, text):
             _hold(town, entry, code, text)
-        case Land(_, candidate, evidence):
-            landing = queue.intend(Candidate.objects.select_related("entry__rig").get(pk=candidate), evidence)
+        case Land(cars):
+            found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
+            landing = queue.intend([(found[c.candidate], c.evidence) for c in cars])
             _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
         case PushAgain(landing_id):
-            outbox.repeat(land_key(landing_id), now)
+            _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now)
+        case SetWindow(rig, target, size):
+            queue.set_window(rig, target, size)
         case AbandonLanding(landing_id):
             queue.abandon(landing_id, now)
         case CloseEntry():
@@ -176,21 +178,24 @@ def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
         mail.nudge(run.agent, "patrol", message, now)
 
 
-def _build(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
+def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.datetime) -> None:
     """The build is pinned to the head of this moment; its date makes the commit reproducible."""
     entry = ReviewEntry.objects.get(pk=entry_id)
     payload = {
         "entry": entry_id,
         "build_no": build_no,
         "head": entry.head_sha,
+        "on": on,
         "date": int(now.timestamp()),
     }
     _effect(town, "build", build_key(entry_id, build_no), payload, now)
 
 
-def _admit(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
-    _build(town, entry_id, queue.admit(entry_id, build_no, now), now)
-    entry = ReviewEntry.objects.select_related("rig", "convoy").get(pk=entry_id)
+def _admit(town: Town, action: Admit, now: dt.datetime) -> None:
+    build_no = queue.admit(action.entry, action.build_no, action.slot, now)
+    if action.build:
+        _build(town, action.entry, build_no, action.on, now)
+    entry = ReviewEntry.objects.select_related("rig", "convoy").get(pk=action.entry)
     roster.refinery_for(entry.rig, briefs.lane_convoy(entry))
 
 

@@ -61,6 +61,7 @@ class Built(Payload):
     tree: MaybeSha = ""
     files: list[str] = []
     error: Line = ""
+    on: int | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Built:
@@ -69,18 +70,24 @@ class Built(Payload):
         return self
 
 
-class Landed(Payload):
-    """landing.concluded"""
+class CarLanded(Payload):
+    """How it ended for one car."""
 
-    state: Literal["landed", "moved", "head_moved", "refused"]
+    state: Literal["landed", "moved", "head_moved", "refused", "abandoned"]
     message: Line = ""
     head: MaybeSha = ""
 
     @model_validator(mode="after")
-    def _complete(self) -> Landed:
+    def _complete(self) -> CarLanded:
         if self.state == "head_moved" and not self.head:
             raise ValueError("a moved head is named")
         return self
+
+
+class Landed(CarLanded):
+    """landing.concluded; `cars`: by landing, those for which it ended otherwise"""
+
+    cars: dict[str, CarLanded] = {}
 
 
 class BranchSeen(Payload):

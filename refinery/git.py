@@ -132,6 +132,16 @@ class Repo:
                 return check_sha(sha)
         return None
 
+    def heads(self, url: str, branches: Sequence[str]) -> dict[str, str | None]:
+        """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
+        refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
+        result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        found: dict[str, str] = {}
+        for line in result.text.splitlines():
+            sha, _, name = line.partition("\t")
+            found[name] = check_sha(sha)
+        return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
+
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
         arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
@@ -274,26 +284,22 @@ class Repo:
     def land(self, url: str, target: str, expected: str, candidate: str) -> Landed | TargetMoved | PushRefused:
         """Push `candidate` onto `target` if that is still at `expected`; never forced.
 
-        Looks first and looks again after any push: what the remote holds is the answer. Raises when it cannot be
-        asked, for then nothing is known.
+        Looks again after any push: what the remote holds is the answer. Raises when it cannot be asked, for then
+        nothing is known.
         """
         if not self.is_ancestor(expected, candidate):
             raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
         ref = f"refs/heads/{check_branch(target)}"
-        actual = self.fetch_branch(url, target)
-        if self.is_ancestor(candidate, actual):
-            return Landed(actual)
-        if actual != expected:
-            return TargetMoved(actual)
-        lease = f"--force-with-lease={ref}:{expected}"
+        lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
         result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
-        actual = self.fetch_branch(url, target)
-        if self.is_ancestor(candidate, actual):
+        actual = self.ls_remote(url, target)
+        if actual == candidate:
             return Landed(actual)
         error = gitcmd.failure("push", result)
-        if actual != expected:
-            return TargetMoved(actual)
+        if actual is not None and actual != expected:
+            actual = self.fetch_branch(url, target)
+            return Landed(actual) if self.is_ancestor(candidate, actual) else TargetMoved(actual)
         if result.returncode and error.kind in ("rejected", "other", "stale_lease", "auth"):
             return PushRefused(_refusal(result.stderr) or error.message)
         raise error

@@ -215,9 +215,11 @@ def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
     landing = Landing.objects.filter(pk=_number(fact), rig__town=fact.town).first()
     if landing is None:
         raise NotFound(f"no landing {fact.subject}")
-    queue.conclude(landing.pk, data["state"], data["message"], now)
-    if data["state"] == "head_moved":
-        queue.head_seen(landing.entry_id, data["head"])
+    for car in queue.cars_of(landing):
+        told = data["cars"].get(str(car.pk), data)
+        queue.conclude(car.pk, told["state"], told["message"], now)
+        if told["state"] == "head_moved":
+            queue.head_seen(car.entry_id, told["head"])
 
 
 def _fence_run(run: Run, now: dt.datetime, actor: str, reason: str) -> None:

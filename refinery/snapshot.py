@@ -18,8 +18,9 @@ from beads import config as configs
 from beads import inbox
 from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
+from refinery import phases
 from refinery.gates import say
-from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Verdict
+from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
 from refinery.world import (
     BREAKER_WINDOW,
     AgentView,
@@ -33,6 +34,7 @@ from refinery.world import (
     GateView,
     LandingEntry,
     LandingView,
+    LaneView,
     RigView,
     RunView,
     TrackedBead,
@@ -70,7 +72,8 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
-        entries=tuple(_entries(entries, blockers, by_bead, effects)),
+        entries=tuple(phases.couple(_entries(entries, blockers, by_bead, effects), rigs)),
+        lanes=_lanes(town, now),
         convoys=convoys,
         runs=live_runs,
         final_beads_with_live_runs=_ended_beads(live_runs),
@@ -97,6 +100,20 @@ def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
             break
         count, last = count + 1, last or at
     return count, last
+
+
+def _lanes(town: Town, now: dt.datetime) -> dict[tuple[int, str], LaneView]:
+    return {
+        (lane.rig_id, lane.target): LaneView(lane.window, _frozen(lane, now))
+        for lane in Lane.objects.filter(rig__town=town)
+    }
+
+
+def _frozen(lane: Lane, now: dt.datetime) -> str:
+    if lane.frozen_at is None or (lane.frozen_until is not None and now >= lane.frozen_until):
+        return ""
+    until = f" until {lane.frozen_until:%Y-%m-%d %H:%M} UTC" if lane.frozen_until else ""
+    return f"the lane is frozen by {lane.frozen_by}{until}: {lane.frozen_reason}"
 
 
 def _effects(town: Town) -> dict[str, EffectView]:
@@ -204,11 +221,19 @@ def _entries(
     ids = [e.pk for e in entries]
     candidates = {
         (c.entry_id, c.build_no): c
-        for c in Candidate.objects.filter(entry_id__in=ids, entry__state="active").order_by("id")
+        for c in Candidate.objects.select_related("on__entry").filter(entry_id__in=ids).order_by("id")
     }
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
-    for result in GateResult.objects.filter(entry_id__in=ids).order_by("id"):
-        gates[result.entry_id][result.tree_sha, result.gate, result.command] = result
+    trees: dict[str, list[str]] = defaultdict(list)
+    for e in entries:
+        current = candidates.get((e.pk, e.build_no))
+        if current is not None and current.tree_sha:
+            trees[current.tree_sha].append(e.pk)
+    # results are of a tree: whoever has the same one has the same results
+    of_trees = Q(tree_sha__in=list(trees), entry__rig__in={e.rig_id for e in entries})
+    for result in GateResult.objects.filter(Q(entry_id__in=ids) | of_trees).order_by("id"):
+        for entry_id in {*trees.get(result.tree_sha, ()), result.entry_id}:
+            gates[entry_id][result.tree_sha, result.gate, result.command] = result
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in Verdict.objects.filter(entry_id__in=ids).order_by("id"):
         verdicts[verdict.entry_id].append(verdict)
@@ -272,6 +297,7 @@ def _entry(
         author=e.author,
         priority=e.bead.priority,
         admitted_at=e.admitted_at,
+        slot=e.slot,
         build_no=e.build_no,
         build_error=f"building it failed, trying again: {build_error}" if build_error else "",
         held=e.held,
@@ -309,6 +335,8 @@ def _candidate(c: Candidate) -> CandidateView:
         tree=c.tree_sha,
         files=tuple(c.files),
         error=c.error,
+        on=c.on_id,
+        on_landed=c.on is not None and c.on.entry.state == "merged" and c.on.entry.merge_sha == c.on.sha,
     )
 
 

@@ -169,6 +169,33 @@ class CandidateView:
     tree: str = ""
     files: tuple[str, ...] = ()
     error: str = ""
+    on: int | None = None
+    on_landed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """What is remembered of a lane. `window`: cars at once; None: as configured."""
+
+    window: int | None = None
+    frozen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CarView:
+    """An admitted entry's place in its lane's train; see `refinery.phases.couple`.
+
+    `coupling`: `fits` (its candidate stands where it should), `stale` (it must be built anew) or `waits` (for the
+    car ahead to be built). `on`, `ahead`: the candidate it should stand on and its entry; None and empty: the target.
+    `settled`: nothing ahead of it can change what it stands on, so it is judged by its results.
+    """
+
+    place: int
+    coupling: str
+    on: int | None = None
+    ahead: str = ""
+    settled: bool = True
+    lands_with: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +268,8 @@ class EntryView:
     author: str = ""
     priority: int = 2
     admitted_at: dt.datetime | None = None
+    slot: float | None = None
+    car: CarView | None = None
     build_no: int = 0
     build_error: str = ""
     held: str = ""
@@ -260,7 +289,7 @@ class EntryView:
 
     @property
     def admitted(self) -> bool:
-        """True while it has its lane's slot."""
+        """True while it is a car of its lane's train."""
         return self.admitted_at is not None
 
     @property
@@ -392,6 +421,7 @@ class World:
     runs: tuple[RunView, ...] = ()
     final_beads_with_live_runs: frozenset[str] = frozenset()
     refineries: tuple[AgentView, ...] = ()
+    lanes: Mapping[tuple[int, str], LaneView] = field(default_factory=dict)
     busy_refineries: Mapping[tuple[int, str | None], str] = field(default_factory=dict)
     failures_in_a_row: int = 0
     last_failure_at: dt.datetime | None = None
@@ -424,6 +454,17 @@ class World:
         """True when the open breaker lets one run through, to see whether the cause is gone."""
         quiet = self.last_failure_at is None or self.now >= self.last_failure_at + BREAKER_PROBE
         return self.breaker_open and quiet and not any(r.kind != "gates" for r in self.runs)
+
+    def window(self, rig: int, target: str) -> int:
+        """How many cars a lane's train may have now."""
+        most = self.rigs[rig].config.refinery.train.window
+        lane = self.lanes.get((rig, target))
+        return most if lane is None or lane.window is None else max(min(lane.window, most), 1)
+
+    def frozen(self, rig: int, target: str) -> str:
+        """Why nothing lands in a lane now, or an empty string."""
+        lane = self.lanes.get((rig, target))
+        return lane.frozen if lane else ""
 
     def unanswered(self, key: str) -> bool:
         """True when outside work that was asked for is not under way and its answer is not here: it was lost.

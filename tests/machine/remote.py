@@ -8,7 +8,7 @@ was pushed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from agents.gitcmd import GitFailed
@@ -102,6 +102,11 @@ class Remote:
         self.weather("ls-remote")
         return self.branches.get(branch)
 
+    def heads(self, url: str, branches: Sequence[str]) -> dict[str, str | None]:
+        """Where branches are."""
+        self.weather("ls-remote")
+        return {branch: self.branches.get(branch) for branch in branches}
+
     def fetch_branch(self, url: str, branch: str) -> str:
         """Where a branch is; no such branch is an answer."""
         self.weather("fetch")
@@ -163,15 +168,12 @@ class Remote:
         """Push by lease, then conclude from what the remote holds."""
         if not self.is_ancestor(expected, candidate):
             raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
-        self.weather("fetch")
+        self.weather("push")
         actual = self.branches[target]
         if self.is_ancestor(candidate, actual):
             return Landed(actual)
         if actual != expected:
             return TargetMoved(actual)
-        self.weather("push")
-        if self.branches[target] != expected:
-            return TargetMoved(self.branches[target])
         if self.protected:
             return PushRefused("the branch is protected")
         self.branches[target] = candidate

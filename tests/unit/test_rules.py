@@ -80,7 +80,7 @@ def actions(found: World) -> list[str]:
             replace(ENTRY, candidate=BUILT, gates=(replace(PASS, outcome="fail"),)),
             {},
             Stage.GATE_FAILED,
-            ["OpenRework"],
+            ["OpenRework", "SetWindow"],
         ),
         (replace(ENTRY, candidate=BUILT, gates=(replace(PASS, outcome="error"),)), {}, Stage.GATE_ERROR, ["Hold"]),
         (replace(ENTRY, candidate=BUILT, gates=(replace(PASS, tree="other"),)), {}, Stage.NEEDS_GATES, ["StartRun"]),
