@@ -6,6 +6,8 @@ the bead's history, and in Django's log of the console. Nothing else writes from
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import JSONField, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminTextareaWidget
@@ -57,6 +60,11 @@ class ReadOnlyAdmin(_Admin):
         if not self.town_path or (request.user.is_active and getattr(request.user, "is_superuser", False)):
             return rows
         return rows.filter(**{f"{self.town_path}__in": people.towns(request.user, TownRole.OPERATOR)})
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The fields, JSON as indented text: unfold's own way is coloured by inline style."""
+        json_fields = {f.name: _as_text(f) for f in self.model._meta.get_fields() if isinstance(f, JSONField)}
+        return [json_fields.get(name, name) for name in super().get_fields(request, obj) if isinstance(name, str)]
 
     def town_of(self, row: Any) -> Town | None:
         """The town of a row; None when it belongs to the installation."""
@@ -100,6 +108,21 @@ class ReadOnlyAdmin(_Admin):
         meta = self.model._meta
         context["act_at"] = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+
+def _as_text(field: JSONField[Any, Any]) -> Any:
+    """A display of a JSON field; the same object each time, for Django compares fields."""
+    return _shown(field.name, str(field.verbose_name))
+
+
+@functools.cache
+def _shown(name: str, words: str) -> Any:
+    @admin.display(description=words)
+    def shown(row: Any) -> str:
+        text = json.dumps(getattr(row, name), indent=2, sort_keys=True, ensure_ascii=False, default=str)
+        return format_html('<pre class="gt-json">{}</pre>', text)
+
+    return shown
 
 
 class ReadOnlyInline(_Inline):
