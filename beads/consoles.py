@@ -62,9 +62,11 @@ class ReadOnlyAdmin(_Admin):
         return rows.filter(**{f"{self.town_path}__in": people.towns(request.user, TownRole.OPERATOR)})
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The fields, JSON as indented text: unfold's own way is coloured by inline style."""
-        json_fields = {f.name: _as_text(f) for f in self.model._meta.get_fields() if isinstance(f, JSONField)}
-        return [json_fields.get(name, name) for name in super().get_fields(request, obj) if isinstance(name, str)]
+        """Every column, also those that no form would offer; JSON as text, for unfold colours it by inline style."""
+        hidden = set(self.exclude or ())
+        columns = [f for f in self.model._meta.concrete_fields if f.name not in hidden]
+        shown = [_as_text(f) if isinstance(f, JSONField) else f.name for f in columns]
+        return [*self.readonly_fields, *shown]
 
     def town_of(self, row: Any) -> Town | None:
         """The town of a row; None when it belongs to the installation."""
@@ -96,8 +98,14 @@ class ReadOnlyAdmin(_Admin):
         return self.has_view_permission(request)
 
     def subject_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What stands above a row's fields; consoles add to it."""
-        return {"acts": [offered(action) for action in self.actions or () if offered(action).when(row)]}
+        """What stands above a row's fields: what can be done, where to go; consoles add to it."""
+        acts = [offered(action) for action in self.actions or () if offered(action).when(row)]
+        links = [{"url": self.page_of(row), "text": "Open its page"}] if self.page_of(row) else []
+        return {"acts": acts, "links": links}
+
+    def page_of(self, row: Any) -> str:
+        """The people's page of a row, or nothing."""
+        return ""
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -59,8 +59,9 @@ class ConfigEditor(ReadOnlyAdmin):
 
     def subject_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Adds the way to the editor."""
+        context = super().subject_context(request, row)
         link = {"url": reverse(f"admin:{self._editor()}", args=[row.pk]), "text": "Edit its config"}
-        return {**super().subject_context(request, row), "links": [link]}
+        return {**context, "links": [*context["links"], link]}
 
     def config_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show, check, show the diff, save."""
