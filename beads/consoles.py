@@ -126,11 +126,11 @@ def _as_text(field: JSONField[Any, Any]) -> Any:
 @functools.cache
 def _shown(name: str, words: str) -> Any:
     @admin.display(description=words)
-    def shown(row: Any) -> str:
+    def _indented(row: Any) -> str:
         text = json.dumps(getattr(row, name), indent=2, sort_keys=True, ensure_ascii=False, default=str)
         return format_html('<pre class="gt-json">{}</pre>', text)
 
-    return shown
+    return _indented
 
 
 class ReadOnlyInline(_Inline):
