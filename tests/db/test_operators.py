@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from django.utils import timezone
 
 from agents import dispatch
-from agents.models import Run
+from agents.models import Run, RunOutcome
 from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
@@ -48,7 +49,7 @@ def test_a_run_that_ended_meanwhile_is_not_fenced(place: Place) -> None:
     place.tick()
     run, _ = place.running(kind="polecat")
     doors.fence_run(run, WHO, WHY)
-    dispatch.end(run.pk, "running", dispatch.RunOutcome.FAILED, "by itself", place.now)
+    dispatch.end(run.pk, "running", RunOutcome.FAILED, "by itself", place.now)
     place.tick()
     run.refresh_from_db()
     assert (run.outcome, run.reason) == ("failed", "by itself")
@@ -73,6 +74,7 @@ def test_a_requeued_entry_lets_a_promoted_one_go_and_is_built_and_gated_anew(pla
     place.built(first)
     place.gated(0)
     doors.promote(second, WHO, WHY)
+    place.now = timezone.now()  # gate results carry the real time
     doors.requeue(ReviewEntry.objects.get(pk=first.pk), WHO, WHY)
     place.tick()
     first.refresh_from_db()
