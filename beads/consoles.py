@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.db import transaction
 from django.db.models import JSONField, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -111,7 +112,7 @@ class ReadOnlyAdmin(_Admin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """A row, with what can be done about it."""
-        row = self.get_object(request, object_id.replace("_5F", "_"))
+        row = self.get_object(request, unquote(object_id))
         context = self.subject_context(request, row) if row is not None else {}
         meta = self.model._meta
         context["act_at"] = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
@@ -142,6 +143,12 @@ class ReadOnlyInline(_Inline):
     show_change_link = True
     per_page = 50
     ordering = ("-pk",)
+    related: tuple[str, ...] = ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """With the `related` rows that its columns name."""
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.select_related(*self.related) if self.related else rows
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Never."""

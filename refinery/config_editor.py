@@ -10,6 +10,7 @@ import difflib
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -65,7 +66,7 @@ class ConfigEditor(ReadOnlyAdmin):
 
     def config_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show, check, show the diff, save."""
-        owner = self.get_object(request, object_id)
+        owner = self.get_object(request, unquote(object_id))
         if owner is None:
             raise Http404
         town = self.town_of(owner)

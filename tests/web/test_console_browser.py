@@ -112,6 +112,25 @@ def test_no_page_of_the_console_breaks_the_policy(chromium: Browser, site: str) 
 
 
 @pytest.mark.django_db
+def test_the_superusers_pages_keep_to_it_too(chromium: Browser, site: str) -> None:
+    user = User.objects.get(username="olga")
+    User.objects.filter(pk=user.pk).update(is_superuser=True)
+    seen = Seen(chromium, site)
+    page_ = seen.enter()
+    users = f"{site}/admin/auth/user/"
+    paths = [users, f"{users}add/", f"{users}{user.pk}/change/", f"{users}{user.pk}/password/"]
+    paths += [f"{site}/admin/django_q/{name}/" for name in ("schedule", "failure", "success", "ormq")]
+    paths += [f"{site}/admin/django_q/schedule/add/", f"{site}/admin/admin/logentry/"]
+    paths += [f"{site}/admin/password_change/"]
+    for path in paths:
+        answer = page_.goto(path)
+        assert answer is not None
+        assert answer.ok, path
+        page_.wait_for_function("!document.documentElement.hasAttribute('x-cloak')")
+        assert not seen.complaints, (path, seen.complaints)
+
+
+@pytest.mark.django_db
 def test_what_unfolds_unfolds(chromium: Browser, site: str) -> None:
     seen = Seen(chromium, site)
     page_ = seen.enter()
