@@ -22,6 +22,7 @@ class BlockedByInline(ReadOnlyInline):
 
     model = models.Dependency
     fk_name = "bead"
+    related = ("on",)
     fields = ("on",)
     readonly_fields = fields
 

@@ -6,17 +6,21 @@ the bead's history, and in Django's log of the console. Nothing else writes from
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import JSONField, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminTextareaWidget
@@ -58,6 +62,13 @@ class ReadOnlyAdmin(_Admin):
             return rows
         return rows.filter(**{f"{self.town_path}__in": people.towns(request.user, TownRole.OPERATOR)})
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Every column, also those that no form would offer; JSON as text, for unfold colours it by inline style."""
+        hidden = set(self.exclude or ())
+        columns = [f for f in self.model._meta.concrete_fields if f.name not in hidden]
+        shown = [_as_text(f) if isinstance(f, JSONField) else f.name for f in columns]
+        return [*self.readonly_fields, *shown]
+
     def town_of(self, row: Any) -> Town | None:
         """The town of a row; None when it belongs to the installation."""
         if not self.town_path:
@@ -88,18 +99,39 @@ class ReadOnlyAdmin(_Admin):
         return self.has_view_permission(request)
 
     def subject_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What stands above a row's fields; consoles add to it."""
-        return {"acts": [offered(action) for action in self.actions or () if offered(action).when(row)]}
+        """What stands above a row's fields: what can be done, where to go; consoles add to it."""
+        acts = [offered(action) for action in self.actions or () if offered(action).when(row)]
+        links = [{"url": self.page_of(row), "text": "Open its page"}] if self.page_of(row) else []
+        return {"acts": acts, "links": links}
+
+    def page_of(self, row: Any) -> str:
+        """The people's page of a row, or nothing."""
+        return ""
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """A row, with what can be done about it."""
-        row = self.get_object(request, object_id.replace("_5F", "_"))
+        row = self.get_object(request, unquote(object_id))
         context = self.subject_context(request, row) if row is not None else {}
         meta = self.model._meta
         context["act_at"] = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+
+def _as_text(field: JSONField[Any, Any]) -> Any:
+    """A display of a JSON field; the same object each time, for Django compares fields."""
+    return _shown(field.name, str(field.verbose_name))
+
+
+@functools.cache
+def _shown(name: str, words: str) -> Any:
+    @admin.display(description=words)
+    def _indented(row: Any) -> str:
+        text = json.dumps(getattr(row, name), indent=2, sort_keys=True, ensure_ascii=False, default=str)
+        return format_html('<pre class="gt-json">{}</pre>', text)
+
+    return _indented
 
 
 class ReadOnlyInline(_Inline):
@@ -111,6 +143,12 @@ class ReadOnlyInline(_Inline):
     show_change_link = True
     per_page = 50
     ordering = ("-pk",)
+    related: tuple[str, ...] = ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """With the `related` rows that its columns name."""
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.select_related(*self.related) if self.related else rows
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Never."""

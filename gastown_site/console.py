@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -41,6 +43,15 @@ class ConsoleSite(_Site):
     def has_permission(self, request: HttpRequest) -> bool:
         """Operators of a town, staff and superusers."""
         return people.enters_console(request.user)
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """There is one way in: the site's login. Who is in and may not enter is told so, and not asked again."""
+        if self.has_permission(request):
+            return HttpResponseRedirect(reverse("admin:index"))
+        if request.user.is_authenticated:
+            raise PermissionDenied("You are operator of no town.")
+        wanted = request.GET.get("next", "")
+        return redirect_to_login(wanted or reverse("admin:index"), reverse("login"))
 
     def get_urls(self) -> list[Any]:
         """Adds *find*."""

@@ -51,6 +51,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
 )
 _ROOT_ONLY = (
     ("Accounts", "person", "auth_user_changelist"),
+    ("Audit", "fact_check", "admin_logentry_changelist"),
     ("Task queue", "schedule", "django_q_schedule_changelist"),
     ("Failed tasks", "error", "django_q_failure_changelist"),
 )

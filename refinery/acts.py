@@ -30,9 +30,10 @@ ACTIONS: dict[str, Any] = {
     ),
     "requeue_entry": door_action(
         "requeue_entry",
-        "Requeue: give its slot back",
+        "Requeue: begin anew",
         doors.requeue,
-        warning="The next entry of its lane is worked on; this one is built and gated anew when its turn comes again.",
+        warning="It leaves its lane's slot and is built and gated anew when its turn comes, in the queue's order. "
+        "Promote another one first to let that go before it.",
         when=lambda entry: entry.state == "active" and entry.admitted_at is not None,
     ),
     "promote_entry": door_action(

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.urls import reverse
 
 from agents.gitcmd import redact
 from agents.models import Run
@@ -41,6 +42,10 @@ class TownAdmin(ConfigEditor):
     readonly_fields = ("config_toml",)
     actions = [ACTIONS["pause_town"], ACTIONS["resume_town"]]
 
+    def page_of(self, row: Town) -> str:
+        """Its page."""
+        return reverse("town", args=[row.slug])
+
     @admin.display(description="Config")
     def config_toml(self, town: Town) -> str:
         """Its overrides."""
@@ -59,6 +64,10 @@ class BeadAdmin(ReadOnlyAdmin):
     ordering = ("-created_at",)
     inlines = [BlockedByInline, RunInline, EventInline]
     actions = [ACTIONS["cancel_bead"], ACTIONS["retry_bead"]]
+
+    def page_of(self, row: Bead) -> str:
+        """Its page."""
+        return reverse("bead", args=[row.pk])
 
     def subject_context(self, request: HttpRequest, row: Bead) -> dict[str, Any]:
         """Adds *why*."""
@@ -82,6 +91,10 @@ class ConvoyAdmin(ReadOnlyAdmin):
     def status(self, convoy: Convoy) -> str:
         """Its bead's."""
         return convoy.bead.resolution or convoy.bead.status
+
+    def page_of(self, row: Convoy) -> str:
+        """Its page."""
+        return reverse("convoy", args=[row.pk])
 
     def subject_context(self, request: HttpRequest, row: Convoy) -> dict[str, Any]:
         """Adds *why*."""
@@ -138,6 +151,10 @@ class RunAdmin(ReadOnlyAdmin):
     exclude = ("token_hash", "claim_hash", "fenced_hash")
     actions = [ACTIONS["stop_run"], ACTIONS["fence_run"]]
 
+    def page_of(self, row: Run) -> str:
+        """Its page."""
+        return reverse("run", args=[row.pk])
+
     def subject_context(self, request: HttpRequest, row: Run) -> dict[str, Any]:
         """Adds *why*."""
         return {**super().subject_context(request, row), "why": why.of_run(row)}
@@ -183,6 +200,10 @@ class ReviewEntryAdmin(ReadOnlyAdmin):
     actions = [
         ACTIONS["retry_entry"], ACTIONS["requeue_entry"], ACTIONS["promote_entry"], ACTIONS["reject_entry"],
     ]  # fmt: skip
+
+    def page_of(self, row: models.ReviewEntry) -> str:
+        """Its page."""
+        return reverse("review", args=[row.pk])
 
     def subject_context(self, request: HttpRequest, row: models.ReviewEntry) -> dict[str, Any]:
         """Adds *why*."""

@@ -10,6 +10,7 @@ import difflib
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -59,12 +60,13 @@ class ConfigEditor(ReadOnlyAdmin):
 
     def subject_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Adds the way to the editor."""
+        context = super().subject_context(request, row)
         link = {"url": reverse(f"admin:{self._editor()}", args=[row.pk]), "text": "Edit its config"}
-        return {**super().subject_context(request, row), "links": [link]}
+        return {**context, "links": [*context["links"], link]}
 
     def config_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show, check, show the diff, save."""
-        owner = self.get_object(request, object_id)
+        owner = self.get_object(request, unquote(object_id))
         if owner is None:
             raise Http404
         town = self.town_of(owner)

@@ -18,3 +18,8 @@ document.addEventListener("alpine:init", () => {
     },
   }));
 });
+
+// While the page is cloaked nothing can have the focus.
+document.addEventListener("alpine:initialized", () => {
+  requestAnimationFrame(() => document.querySelector("[autofocus]")?.focus());
+});

@@ -9,8 +9,10 @@ import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.db.models import Model
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from agents.models import Run
 from beads import inbox, ledger, outbox, plans
@@ -346,3 +348,44 @@ def test_the_task_queue_is_still_in_the_console(operator: Client) -> None:
     text = operator.get("/admin/").content.decode()
     assert "/admin/django_q/" in text
     assert {m._meta.app_label for m in admin.site._registry} >= {*OURS, "django_q"}
+
+
+@pytest.mark.django_db
+def test_only_what_makes_sense_is_offered_and_the_way_back_is_ours(place: Place, operator: Client) -> None:
+    bead = place.bead()
+    path = f"{page(bead)}{bead.pk}/change/"
+    text = operator.get(path).content.decode()
+    assert 'value="cancel_bead"' in text
+    assert 'value="retry_bead"' not in text
+    assert f'href="/beads/{bead.pk}/"' in text
+    form = {"action": "cancel_bead", "_selected_action": [bead.pk], "reason": WHY}
+    assert operator.post(page(bead), {**form, "next": path})["Location"] == path
+    elsewhere = operator.post(page(bead), {**form, "next": "https://evil.example/"})
+    assert elsewhere["Location"] == page(bead)
+
+
+@pytest.mark.django_db
+def test_a_list_asks_as_often_for_many_rows_as_for_few(place: Place, operator: Client) -> None:
+    def queries(path: str) -> int:
+        with CaptureQueriesContext(connection) as caught:
+            assert operator.get(path).status_code == 200
+        return len(caught)
+
+    paths = [page(m) for m in (Bead, ReviewEntry, Run, Fact, Effect, Escalation, Convoy)] + ["/admin/"]
+    blocked = place.bead("Last", place.bead("Before"))
+    place.entry("b0")
+    staged(place)
+    ledger.escalate(place.town, "k0", "Look", actor="test")
+    place.tick()
+    paths.append(f"{page(blocked)}{blocked.pk}/change/")
+    operator.get("/admin/")  # content types and the like are remembered from here on
+    few = {path: queries(path) for path in paths}
+    for number in range(1, 12):
+        ledger.block(blocked, [place.bead(f"Work {number}")])
+        place.entry(f"b{number}")
+        staged(place)
+        ledger.escalate(place.town, f"k{number}", "Look", actor="test")
+    place.tick()
+    many = {path: queries(path) for path in paths}
+    assert {p: n - few[p] for p, n in many.items() if n > few[p]} == {}
+    assert max(many.values()) <= 60

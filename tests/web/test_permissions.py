@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client
@@ -264,3 +265,4 @@ def test_accounts_are_the_superusers_matter() -> None:
     plain = type("Request", (), {"user": User.objects.create_user("x", is_staff=True)})()
     assert not console.has_view_permission(plain)
     assert not console.has_change_permission(plain)
+    assert not admin.site._registry[LogEntry].has_view_permission(plain)

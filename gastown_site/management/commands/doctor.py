@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
@@ -100,4 +102,18 @@ def _worktrees() -> Iterator[Check]:
         yield "warn", "worktrees", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"
 
 
-CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _worktrees]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def _front() -> Iterator[Check]:
+    """People's sessions, and whether anybody can log in."""
+    url = urlsplit(settings.GASTOWN_URL)
+    if url.scheme == "https" or url.hostname in LOOPBACK:
+        yield "ok", "sessions", "cookies travel over https or stay on this machine"
+    else:
+        yield "warn", "sessions", f"{settings.GASTOWN_URL} is not https: passwords travel in the clear"
+    if not get_user_model()._default_manager.filter(is_active=True).exists():
+        yield "warn", "people", "nobody can log in: manage.py person create NAME --superuser"
+
+
+CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _worktrees, _front]
