@@ -41,7 +41,8 @@ def table(path: str, patch: Patch, *, split: bool, notes: Notes = NOTHING, colou
         else:
             _unified(rows, hunk, painted, notes)
     kind = "split" if split else "unified"
-    return f'<table class="rv-code {kind}"><tbody>{"".join(rows)}</tbody></table>'
+    columns = '<colgroup><col class="n"><col><col class="n"><col></colgroup>' if split else ""
+    return f'<table class="rv-code {kind}">{columns}<tbody>{"".join(rows)}</tbody></table>'
 
 
 class _Painted:
@@ -86,22 +87,26 @@ def _marks(lines: Sequence[Line]) -> dict[tuple[Side, int], tuple[int, int]]:
 
 
 def _code(line: Line, pieces: Sequence[Piece], mark: tuple[int, int] | None) -> str:
-    out: list[str] = []
-    at = 0
-    for css, text in pieces:
-        if mark is None or at + len(text) <= mark[0] or at >= mark[1]:
-            out.append(_piece(css, text))
-        else:
-            low, high = max(mark[0] - at, 0), min(mark[1] - at, len(text))
-            out.append(_piece(css, text[:low]))
-            out.append(f"<b>{_piece(css, text[low:high])}</b>" if high > low else "")
-            out.append(_piece(css, text[high:]))
-        at += len(text)
+    out = [_piece(css, text) for css, text in pieces] if mark is None else _marked(pieces, *mark)
     if line.cut:
         out.append(f'<i class="rv-cut">… {line.cut} more characters</i>')
     if line.bare:
         out.append('<i class="rv-cut">no newline at the end of the file</i>')
     return "".join(out)
+
+
+def _marked(pieces: Sequence[Piece], start: int, end: int) -> list[str]:
+    """The pieces, with `start` to `end` of their text marked."""
+    out: list[str] = []
+    at = 0
+    for css, text in pieces:
+        low, high = max(start - at, 0), min(end - at, len(text))
+        at += len(text)
+        if low >= high:
+            out.append(_piece(css, text))
+        else:
+            out += [_piece(css, text[:low]), f"<b>{_piece(css, text[low:high])}</b>", _piece(css, text[high:])]
+    return out
 
 
 def _piece(css: str, text: str) -> str:

@@ -18,7 +18,9 @@ MAX_TEXT = 100_000
 MAX_LINE = 600
 
 Piece = tuple[str, str]
-_PLAIN = frozenset({"", "n", "p", "w", "x", "err", "nx", "g", "esc", "l", "ld", "py", "ge", "fm", "pm"})
+_PLAIN = frozenset(
+    {"", "n", "p", "w", "x", "err", "nx", "g", "esc", "l", "ld", "py", "ge", "fm", "pm", "o", "vi", "ni", "nl", "nv"}
+)
 
 
 def colour(path: str, lines: Sequence[str]) -> Sequence[Sequence[Piece]]:
@@ -35,16 +37,28 @@ def _colour(name: str, lines: tuple[str, ...]) -> list[list[Piece]]:
     if lexer is None:
         return plain
     found: list[list[Piece]] = [[]]
+    run, css = "", ""  # neighbours of one colour are one piece
     try:
         for _, kind, text in lexer.get_tokens_unprocessed("\n".join(lines)):
-            css = _css(kind)
+            own = _CSS.get(kind)
+            if own is None:
+                own = _css(kind)
+            if own != css:
+                if run:
+                    found[-1].append((css, run))
+                run, css = "", own
+            if "\n" not in text:
+                run += text
+                continue
             first, *more = text.split("\n")
-            if first:
-                found[-1].append((css, first))
-            for part in more:
-                found.append([(css, part)] if part else [])
+            if run or first:
+                found[-1].append((css, run + first))
+            found += [[(css, part)] if part else [] for part in more[:-1]] + [[]]
+            run = more[-1]
     except Exception:  # a lexer's bug must not take the page down
         return plain
+    if run:
+        found[-1].append((css, run))
     # a lexer may have added a line end or lost a character: then its answer is not used
     if len(found) == len(lines) + 1 and not found[-1]:
         found.pop()
@@ -64,9 +78,19 @@ def _lexer(name: str) -> Any:
     return kind(stripnl=False, ensurenl=False)
 
 
-@functools.lru_cache(maxsize=512)
+_CSS: dict[Any, str] = {}
+
+
 def _css(kind: Any) -> str:
-    while kind is not Token and kind not in STANDARD_TYPES:
-        kind = kind.parent
-    name = STANDARD_TYPES.get(kind, "")
-    return "" if name in _PLAIN else name
+    """A token's class, or "" for what stays as it is."""
+    known = kind
+    while known is not Token and known not in STANDARD_TYPES:
+        known = known.parent
+    name = STANDARD_TYPES.get(known, "")
+    _CSS[kind] = "" if name in _PLAIN else name
+    return _CSS[kind]
+
+
+def forget() -> None:
+    """Drop what was coloured lately."""
+    _colour.cache_clear()

@@ -19,6 +19,7 @@ from refinery.git import Repo
 from refinery.models import ReviewComment
 
 TREE_LIMIT = 600
+FOLDERS = 300
 COLOUR_BUDGET = 150_000
 STATUS = {"A": "added", "D": "deleted", "M": "changed", "R": "renamed", "C": "copied", "T": "type changed"}
 
@@ -84,6 +85,8 @@ class DiffShown:
     page: int
     pages: list[tuple[int, str]]
     page_of: dict[int, int]
+    places: dict[str, str]
+    folders: list[tuple[str, str, diffs.Folder]]
 
 
 def show(
@@ -109,23 +112,41 @@ def show(
     patches = repo.patches(span.base, span.sha, [f.change for f in opened])
     budget = COLOUR_BUDGET
     for one, patch in zip(opened, patches, strict=True):
-        if patch.says_generated and not one.why_closed:
+        if (one.change.generated or patch.says_generated) and not one.why_closed:
             one.why_closed = "generated"
         budget = _fill(one, patch, ask, budget, remarks, between, form)
         if alone:
             one.why_closed = ""
-    whole = diffs.tree(changes if len(changes) <= TREE_LIMIT else changes[start:end])
+    whole = diffs.tree(changes)
+    wide = len(changes) > TREE_LIMIT
     return DiffShown(
         files=shown,
-        tree=whole if len(changes) <= TREE_LIMIT else _moved(whole, start),
-        wide=len(changes) > TREE_LIMIT,
+        tree=_moved(diffs.tree(changes[start:end]), start) if wide else whole,
+        wide=wide,
         total=len(changes),
         added=sum(c.added or 0 for c in changes),
         removed=sum(c.removed or 0 for c in changes),
         page=page,
         pages=[(n, ask.link(page=n)) for n in range(1, len(ranges) + 1)],
         page_of=page_of,
+        places={
+            diffs.shown_path(c.path): ("" if page_of[n] == page else ask.link(page=page_of[n])) + f"#f{n}"
+            for n, c in enumerate(changes)
+        },
+        folders=_folders(whole, page_of, ask) if wide else [],
     )
+
+
+def _folders(whole: diffs.Folder, page_of: dict[int, int], ask: Ask) -> list[tuple[str, str, diffs.Folder]]:
+    """The upper folders of a wide diff, each with the way to its first file."""
+    found = []
+    for folder in whole.folders[:FOLDERS]:
+        first = folder
+        while not first.files:
+            first = first.folders[0]
+        number = first.files[0][0]
+        found.append((diffs.shown_path(folder.name), f"{ask.link(page=page_of[number])}#f{number}", folder))
+    return found
 
 
 def tree_html(found: DiffShown, ask: Ask) -> SafeString:
@@ -154,8 +175,10 @@ def _name(path: str) -> str:
 
 
 def _counts(added: int, removed: int, files: int = 0) -> str:
-    of = f"{files} · " if files else ""
-    return f'<small>{of}<b class="rv-plus">+{added}</b> <b class="rv-minus">−{removed}</b></small>'
+    of = [f"{files} ·"] if files else []
+    plus = [f'<b class="rv-plus">+{added}</b>'] if added or not removed else []
+    minus = [f'<b class="rv-minus">−{removed}</b>'] if removed else []
+    return f"<small>{' '.join([*of, *plus, *minus])}</small>"
 
 
 def _moved(folder: diffs.Folder, by: int) -> diffs.Folder:

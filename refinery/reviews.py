@@ -88,6 +88,10 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     who = name_of(cast(AbstractBaseUser, request.user))
     remarks = list(ReviewComment.objects.filter(entry__in=[entry, *changes.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
+    shown = _diff(request, entry, ask, here, who)
+    places = shown["diff"].places if "diff" in shown and shown["span"].kind == "candidate" else {}
+    for failure in (f for gate in data["gates"] for f in gate["failures"]):
+        failure["place"] = places.get(failure["file"], "")
     context = {
         "entry": entry,
         "data": data,
@@ -103,7 +107,7 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
         "outdated": [c for c in remarks if c not in here],
         "newer": entry.observed_head if entry.observed_head != entry.head_sha else "",
         **_approval(board, entry, who),
-        **_diff(request, entry, ask, here, who),
+        **shown,
     }
     return render(request, "refinery/review.html", context, status=status)
 
