@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench import candidates, dispatching, ticks
+from bench import candidates, dispatching, pages, ticks
 
-BENCHES = {"candidates": candidates.main, "ticks": ticks.main, "dispatching": dispatching.main}
+BENCHES = {"candidates": candidates.main, "ticks": ticks.main, "dispatching": dispatching.main, "pages": pages.main}
 
 
 def main() -> int:
