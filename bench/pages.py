@@ -146,7 +146,7 @@ def _browsers(home: Path) -> None:
         town = Town.objects.get(slug="many")
         reached = []
         for _ in range(5):
-            inbox.changed(town)
+            inbox.changed(town.slug)
             began = time.perf_counter()
             for stream in streams:
                 stream.heard.acquire(timeout=10)
@@ -189,7 +189,7 @@ def _fetch_all(port: int, cookie: str, town: Any, streams: list[_Stream]) -> Non
     for thread in threads:
         thread.start()
     began = time.perf_counter()
-    inbox.changed(town)
+    inbox.changed(town.slug)
     done.wait(120)
     print(f"all {BROWSERS} have fetched the page anew after {time.perf_counter() - began:.2f} s")
 

@@ -91,7 +91,7 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport) -> None:
     applied = carry_out(town, report.decisions, now)
     report.actions, report.lost_races, report.failed = applied.actions, applied.lost, applied.failed
     if report.changed:
-        inbox.changed(town)
+        inbox.changed(town.slug)
 
 
 def settle(town: Town, *, wait: bool = True) -> list[TickReport]:

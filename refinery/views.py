@@ -6,7 +6,6 @@ on reviews needs `can_review`; convoys are started, closed and retried by staff.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
@@ -27,7 +26,7 @@ from beads.errors import Conflict, GastownError, Invalid
 from beads.models import Bead, Convoy, Escalation, Town
 from refinery import doors, pages, shows
 from refinery.effects import repo_of
-from refinery.live import MAX_BROWSERS, hub
+from refinery.live import MAX_BROWSERS, Topic, hub
 from refinery.models import Candidate, ReviewEntry
 from refinery.render import REVIEW_PERMISSION, page
 from refinery.texts import diff_lines, tame
@@ -37,7 +36,7 @@ from refinery.texts import diff_lines, tame
 @require_GET
 def towns(request: HttpRequest) -> HttpResponse:
     """All towns."""
-    return page(request, "refinery/towns.html", pages.towns)
+    return page(request, "refinery/towns.html", pages.towns, topic=Topic())
 
 
 @login_required
@@ -45,14 +44,14 @@ def towns(request: HttpRequest) -> HttpResponse:
 def town(request: HttpRequest, slug: str) -> HttpResponse:
     """One town: what needs a person, convoys, who is at work, lanes."""
     found = get_object_or_404(Town, slug=slug)
-    return page(request, "refinery/town.html", lambda: pages.town(found), town=found)
+    return page(request, "refinery/town.html", lambda: pages.town(found), topic=Topic(found.slug))
 
 
 @login_required
 @require_GET
 def queue(request: HttpRequest) -> HttpResponse:
     """All lanes of all towns."""
-    return page(request, "refinery/queue.html", pages.queue)
+    return page(request, "refinery/queue.html", pages.queue, topic=Topic())
 
 
 @login_required
@@ -60,7 +59,7 @@ def queue(request: HttpRequest) -> HttpResponse:
 def convoy(request: HttpRequest, key: str) -> HttpResponse:
     """A convoy's progress."""
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
-    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), town=found.bead.town)
+    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), topic=Topic(found.bead.town.slug))
 
 
 @login_required
@@ -72,7 +71,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
         return redirect("convoy", key)
     if found.type == "merge_request":
         return redirect("review", key)
-    return page(request, "refinery/bead.html", lambda: pages.bead(found), town=found.town)
+    return page(request, "refinery/bead.html", lambda: pages.bead(found), topic=Topic(found.town.slug))
 
 
 @login_required
@@ -192,23 +191,14 @@ def _name(user: AbstractBaseUser) -> str:
 def run(request: HttpRequest, key: str) -> HttpResponse:
     """One run with the end of its log."""
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
-    file = pages.log_file(found)
-    return page(
-        request,
-        "refinery/run.html",
-        lambda: pages.run(found),
-        town=found.town,
-        file=file,
-        query=f"?run={found.pk}" if file else "",
-        live=found.state != "ended",
-    )
+    return page(request, "refinery/run.html", lambda: pages.run(found), topic=pages.run_topic(found))
 
 
 @login_required
 @require_GET
 def mail(request: HttpRequest) -> HttpResponse:
     """Open escalations and the latest mail."""
-    return page(request, "refinery/mail.html", pages.mail)
+    return page(request, "refinery/mail.html", pages.mail, topic=Topic())
 
 
 @login_required
@@ -238,20 +228,20 @@ async def events(request: HttpRequest, slug: str | None = None) -> HttpResponse 
         return HttpResponse(status=204)  # a server that cannot stream: tells EventSource not to come again
     if len(hub.waiters) >= MAX_BROWSERS:
         return HttpResponse("too many browsers are watching", status=503)
-    file = await sync_to_async(_watched)(slug, request.GET.get("run"))
-    answer = StreamingHttpResponse(hub.stream(slug, file), content_type="text/event-stream")
+    topic = await sync_to_async(_topic)(slug, request.GET.get("run"))
+    answer = StreamingHttpResponse(hub.stream(topic), content_type="text/event-stream")
     answer["Cache-Control"] = "no-store"
     answer["X-Accel-Buffering"] = "no"
     return answer
 
 
-def _watched(slug: str | None, run_id: str | None) -> Path | None:
-    """The log to watch. Gives the request's database connection back: a stream may last for days."""
+def _topic(slug: str | None, run_id: str | None) -> Topic:
+    """What is to be followed. Gives the request's database connection back: a stream may last for days."""
     try:
         if slug is not None:
             get_object_or_404(Town, slug=slug)
-        found = Run.objects.filter(pk=run_id, town__slug=slug).first() if run_id else None
-        return pages.log_file(found) if found else None
+        run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first() if run_id else None
+        return (run and pages.run_topic(run)) or Topic(slug)
     finally:
         if not connection.in_atomic_block:
             connection.close()
