@@ -22,6 +22,7 @@ from beads import inbox
 from beads.errors import LostRace, NotFound, Superseded
 from beads.models import Bead
 
+RUN_TOPIC = "run:"  # a heartbeat tells the pages of its run: this and the run's id on CHANGED_CHANNEL
 RUN_CHANNEL = "gastown_runs"  # a run was queued, or one is to be stopped: runners listen
 FENCE_MARGIN = dt.timedelta(seconds=15)
 MAX_OUTPUT = 64 * 1024
@@ -261,6 +262,7 @@ def heartbeat(
         if active_tool is not None:
             run.active_tool = active_tool[:100]
         run.save(update_fields=["heartbeat_at", "lease_until", "activity_at", "active_tool"])
+        inbox.changed(RUN_TOPIC + run.pk)
     return run
 
 
@@ -272,7 +274,7 @@ def touch(run: Run, now: dt.datetime) -> None:
 def set_status(run: Run, message: str) -> None:
     """Observation: the agent's status line."""
     Run.objects.filter(pk=run.pk).update(status_message=message[:280])
-    inbox.changed(run.town)
+    inbox.changed(run.town.slug)
 
 
 def set_checkpoint(run: Run, data: Any) -> None:

@@ -37,7 +37,7 @@ def send(
         body=check_text("body", body, 256 * 1024),
         about=about,
     )
-    inbox.changed(town)
+    inbox.changed(town.slug)
     return sent
 
 

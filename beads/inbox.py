@@ -35,10 +35,10 @@ def wake(town: Town) -> None:
         )
 
 
-def changed(town: Town) -> None:
-    """Tell the open pages, at commit, that something they show of `town` has changed."""
+def changed(topic: str) -> None:
+    """Tell the open pages, at commit, that something they show has changed. `topic`: a town's slug, or see dispatch."""
     with connection.cursor() as cursor:
-        cursor.execute("select pg_notify(%s, %s)", [CHANGED_CHANNEL, town.slug])
+        cursor.execute("select pg_notify(%s, %s)", [CHANGED_CHANNEL, topic])
 
 
 def storable(value: Any) -> Any:

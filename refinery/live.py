@@ -1,9 +1,9 @@
 """Live pages: one PostgreSQL LISTEN for each server process, fanned out to every browser as server-sent events.
 
-What changes a town notifies `gastown_changed` with its slug, at commit. The hub turns that, at most every
-`DEBOUNCE_SECONDS`, into a new *version* of the town, and tells it to whoever looks at the town. An event carries no
-content: the browser fetches its page again. Pages that were asked for because of the same version are rendered once,
-however many browsers ask. Nothing depends on any of it: without an event, a reload shows the same.
+What changes a town notifies `gastown_changed` with its slug, at commit; a heartbeat does so with its run. The hub
+turns that, at most every `DEBOUNCE_SECONDS`, into a new *version*, and tells it to whoever looks at the town. An event
+carries no content: the browser fetches its page again. Pages that were asked for because of the same version are
+rendered once, however many browsers ask. Nothing depends on any of it: without an event, a reload shows the same.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import structlog
 
-from agents.dispatch import listen_parameters
+from agents.dispatch import RUN_TOPIC, listen_parameters
 from beads.inbox import CHANGED_CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -30,59 +31,85 @@ MAX_BROWSERS = 2000
 RETRY_MILLISECONDS = 2000
 
 
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a page follows: a town (None: all towns), and for a run's page also the run and the growth of its log."""
+
+    town: str | None = None
+    run: str | None = None
+    file: Path | None = None
+
+    def hears(self, told: set[str]) -> bool:
+        """True when one of the notified payloads is about this."""
+        if self.run and RUN_TOPIC + self.run in told:
+            return True
+        return self.town in told if self.town else any(not payload.startswith(RUN_TOPIC) for payload in told)
+
+    def size(self) -> str:
+        """The size of the log, as a part of the version."""
+        if self.file is None:
+            return ""
+        try:
+            return f"/{self.file.stat().st_size}"
+        except OSError:
+            return "/0"
+
+
 class Hub:
     """Everybody who watches, in one server process. Its own methods run on the server's event loop."""
 
     def __init__(self) -> None:
         self.closed = False
-        self.waiters: set[asyncio.Event] = set()
+        self.waiters: dict[asyncio.Event, Topic] = {}
         self._boot = secrets.token_hex(4)
         self._session = 0  # counts connections: what happened between two of them is unknown
         self._listening = False
         self._counts: Counter[str] = Counter()
+        self._towns = 0
         self._fresh: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def version(self, town: str | None) -> str:
-        """Names the state of a town (None: of all of them) as heard so far; empty while nobody listens.
+    def version(self, topic: Topic) -> str:
+        """Names the state of a topic as heard so far; empty while nobody listens.
 
         Read it before the rows: then what is shown is at least as new as what the version says.
         """
         if not self._listening:
             return ""
-        count = self._counts[town] if town is not None else self._counts.total()
-        return f"{self._boot}.{self._session}.{count}"
+        count = self._counts[topic.town] if topic.town else self._towns
+        if topic.run:
+            count += self._counts[RUN_TOPIC + topic.run]
+        return f"{self._boot}.{self._session}.{count}{topic.size()}"
 
-    async def stream(self, town: str | None, file: Path | None = None) -> AsyncIterator[bytes]:
-        """Server-sent events for one browser: the version now and whenever it changes, or `file` grows."""
+    async def stream(self, topic: Topic) -> AsyncIterator[bytes]:
+        """Server-sent events for one browser: the version now, and whenever it changes."""
         self._start()
         news = asyncio.Event()
-        self.waiters.add(news)
+        self.waiters[news] = topic
         told = ""
         try:
             yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
             while not self.closed:
                 news.clear()
-                version = self.version(town)
-                stamp = with_size(version, file)
-                if version and stamp != told:
-                    told = stamp
-                    yield f"data: {stamp}\n\n".encode()
-                elif not news.is_set() and not await self._wait(news, file, told):
+                version = self.version(topic)
+                if version not in ("", told):
+                    told = version
+                    yield f"data: {version}\n\n".encode()
+                elif not await self._wait(news, topic, told):
                     yield b":\n\n"
         finally:
-            self.waiters.discard(news)
+            del self.waiters[news]
 
-    async def _wait(self, news: asyncio.Event, file: Path | None, told: str) -> bool:
-        """Wait for news or for the file to grow; False when there was neither for long."""
-        step = FILE_SECONDS if file else KEEPALIVE_SECONDS
+    async def _wait(self, news: asyncio.Event, topic: Topic, told: str) -> bool:
+        """Wait for news or for the log to grow; False when there was neither for long."""
+        step = FILE_SECONDS if topic.file else KEEPALIVE_SECONDS
         for _ in range(int(KEEPALIVE_SECONDS / step)):
             try:
                 await asyncio.wait_for(news.wait(), step)
                 return True
             except TimeoutError:
-                if file and not told.endswith(with_size("", file)):
+                if not told.endswith(topic.size()):
                     return True
         return False
 
@@ -125,27 +152,20 @@ class Hub:
                 self._listening = False
             await asyncio.sleep(1)
 
-    def _hear(self, town: str) -> None:
+    def _hear(self, payload: str) -> None:
         """Gather what comes in quick succession into one version."""
         assert self._loop is not None
         if not self._fresh:
             self._loop.call_later(DEBOUNCE_SECONDS, self._tell)
-        self._fresh.add(town)
+        self._fresh.add(payload)
 
     def _tell(self) -> None:
-        self._counts.update(self._fresh)
-        self._fresh = set()
-        self._wake()
-
-
-def with_size(version: str, file: Path | None) -> str:
-    """A version that also tells the size of a file."""
-    if file is None:
-        return version
-    try:
-        return f"{version}/{file.stat().st_size}"
-    except OSError:
-        return f"{version}/0"
+        fresh, self._fresh = self._fresh, set()
+        self._counts.update(fresh)
+        self._towns += any(not payload.startswith(RUN_TOPIC) for payload in fresh)
+        for news, topic in self.waiters.items():
+            if topic.hears(fresh):
+                news.set()
 
 
 hub = Hub()

@@ -10,7 +10,6 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from django.utils import timezone
 
 from agents.models import LIVE_RUN, Agent, Mail, Run
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
-from refinery import ansi, drawing, shows
+from refinery import ansi, drawing, needs, shows
+from refinery.live import Topic
 from refinery.models import Landing, ReviewEntry
+from refinery.needs import Need
 
 LOG_TAIL = 96 * 1024
 TRAIN = 40  # wagons drawn of a lane
@@ -35,83 +36,11 @@ BAR = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
-
-    `right`: what the person must be allowed to do for the button to be there (review or steer).
-    """
-
-    key: str
-    kind: str
-    title: str
-    why: str
-    url: str
-    act: str = ""
-    label: str = ""
-    right: str = "steer"
-    since: dt.datetime | str | None = None
-
-
-def _entry_needs(rows: Iterable[dict[str, Any]]) -> list[Need]:
-    """Review entries that wait for a person."""
-    needs = []
-    for row in rows:
-        if row["phase"] != "awaiting_human":
-            continue
-        url = reverse("review", args=[row["id"]])
-        if row["held"]:
-            act = reverse("review-act", args=[row["id"], "retry"])
-            needs.append(
-                Need(row["id"], "held", row["title"], row["detail"], url, act, "Try again", "review", row["created_at"])
-            )
-        else:
-            needs.append(
-                Need(row["id"], "review", row["title"], row["detail"], url, label="Review it", since=row["created_at"])
-            )
-    return needs
-
-
-def _convoy_need(convoy: Convoy, phase: str, why: str) -> list[Need]:
-    """What a convoy itself waits for."""
-    url = reverse("convoy", args=[convoy.pk])
-    title, since = convoy.bead.title, convoy.bead.updated_at
-    if phase == "staged":
-        act = reverse("convoy-act", args=[convoy.pk, "start"])
-        return [
-            Need(convoy.pk, "staged", title, "staged: nothing is dispatched yet", url, act, "Start it", since=since)
-        ]
-    if phase in ("needs_attention", "failed"):
-        act = reverse("convoy-act", args=[convoy.pk, "retry"])
-        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since)]
-    return []
-
-
-def _escalation_needs(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
-    """Open escalations that nobody has acknowledged, but for those whose cause is listed anyway."""
-    return [
-        Need(
-            e.pk,
-            e.severity,
-            e.bead.title,
-            e.bead.body,
-            reverse("bead", args=[e.about_id or e.pk]),
-            reverse("escalation-act", args=[e.pk, "ack"]),
-            "I have seen it",
-            since=e.bead.created_at,
-        )
-        for e in rows
-        if e.about_id not in known and e.acknowledged_at is None
-    ]
-
-
 def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
     """The town's lanes in queue order, each row with how long it has been there and how long it may take."""
-    ids = [view.id for views in board.lanes.values() for view in views]
-    entries = {e.pk: e for e in ReviewEntry.objects.select_related("bead", "rig").filter(pk__in=ids, state="active")}
     lanes = []
     for (rig, target), views in board.lanes.items():
-        rows = [shows.entry_data(board, entries[v.id]) for v in views if v.id in entries]
+        rows = [shows.view_data(board, view) for view in views]
         for row in rows:
             place = row["position"]
             row["estimate"] = pace[rig] * place if place and rig in pace else None
@@ -185,12 +114,12 @@ def town(town: Town) -> dict[str, Any]:
     recent += list(found.exclude(pk__in=live).order_by("-bead__created_at")[: max(SHOWN_CONVOYS - len(recent), 5)])
     lanes = _lanes(board, _pace(town))
     convoys = _convoy_rows(board, recent)
-    needs = _entry_needs(row for lane in lanes for row in lane["rows"])
+    waiting = needs.of_entries(row for lane in lanes for row in lane["rows"])
     for row in convoys:
         if row["convoy"].pk in live:
-            needs += _convoy_need(row["convoy"], row["phase"], row["reason"])
+            waiting += needs.of_convoy(row["convoy"], row["phase"], row["reason"])
     open_escalations = Escalation.objects.select_related("bead").filter(town=town, closed_at=None)
-    needs += _escalation_needs(open_escalations[:50], {n.key for n in needs})
+    waiting += needs.of_escalations(open_escalations[:50], {n.key for n in waiting})
     runs = list(_live_runs(town))
     resting = Agent.objects.filter(town=town, retired_at=None).order_by("name")
     loose = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
@@ -198,7 +127,7 @@ def town(town: Town) -> dict[str, Any]:
         "town": town,
         "rigs": board.world.rigs.values(),
         "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
-        "needs": needs,
+        "needs": waiting,
         "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),
         "convoys": convoys,
         "runs": runs,
@@ -300,9 +229,11 @@ def run(run: Run) -> dict[str, Any]:
     }
 
 
-def log_file(run: Run) -> Path | None:
-    """Where a live run's log grows."""
-    return Path(run.log_path) if run.log_path and run.state != "ended" else None
+def run_topic(run: Run) -> Topic | None:
+    """What a run's page follows; None when the run has ended."""
+    if run.state == "ended":
+        return None
+    return Topic(run.town.slug, run.pk, Path(run.log_path) if run.log_path else None)
 
 
 def log_tail(run: Run, limit: int = LOG_TAIL) -> tuple[str, bool]:
@@ -339,11 +270,12 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
     for row in data["beads"]:
         row["run"] = run_of.get(row["id"])
         row["entry"] = of_source.get(row["id"])
+        row["url"] = reverse("bead", args=[row["id"]])
+        row["review_url"] = reverse("review", args=[row["entry"].pk]) if row["entry"] else ""
         row["since"] = row["run"].created_at if row["run"] else row["updated_at"]
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
-    shown = [shows.entry_data(board, e) for e in entries]
-    needs = [] if _ended(convoy) and data["phase"] != "failed" else _needs(convoy, data, shown)
+    shown = [shows.entry_data(board, e) for e in entries if e.state == "active" or e.kind == "landing"]
     return {
         "convoy": convoy,
         "town": town,
@@ -351,7 +283,7 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
         "waves": _by_wave(data["beads"]),
         "parts": drawing.parts({name: counts[name] for name in BAR}),
         "graph": _graph(data["beads"]),
-        "needs": needs,
+        "needs": [] if _ended(convoy) and data["phase"] != "failed" else _needs(convoy, data, shown),
         "runs": runs,
         "ended": _ended(convoy),
         "commits": sorted(
@@ -369,11 +301,10 @@ def _ended(convoy: Convoy) -> bool:
 
 
 def _needs(convoy: Convoy, data: dict[str, Any], entries: list[dict[str, Any]]) -> list[Need]:
-    needs = _convoy_need(convoy, data["phase"], data["reason"])
-    needs += _entry_needs(entries)
-    about = [convoy.pk, *(row["id"] for row in data["beads"]), *(row["id"] for row in entries)]
-    rows = Escalation.objects.select_related("bead").filter(about_id__in=about, closed_at=None)
-    return needs + _escalation_needs(rows, {n.key for n in needs})
+    found = needs.of_convoy(convoy, data["phase"], data["reason"]) + needs.of_entries(entries)
+    about = Q(about=convoy.bead) | Q(about__convoy=convoy) | Q(about__review__convoy=convoy)
+    rows = Escalation.objects.select_related("bead").filter(about, closed_at=None)
+    return found + needs.of_escalations(rows, {n.key for n in found})
 
 
 def _serves(run: Run, of_source: Mapping[str, ReviewEntry]) -> str | None:
@@ -415,7 +346,7 @@ def _timeline(convoy: Convoy) -> list[BeadEvent]:
     about = Q(bead=convoy.bead) | Q(bead__convoy=convoy) | Q(bead__review__convoy=convoy)
     told_by_source = Q(bead__review__source__isnull=False, kind__in=["created", "status"])
     rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind="blocked_by").exclude(told_by_source)
-    return list(rows.defer("bead__body", "bead__context", "data").order_by("-id")[:150])
+    return list(rows.defer("bead__body", "bead__context", "data").order_by("-id")[:100])
 
 
 def _estimate(convoy: Convoy, rows: list[dict[str, Any]]) -> float | None:

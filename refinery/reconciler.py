@@ -105,7 +105,7 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport, began: float)
     report.actions, report.lost_races, report.failed = applied.actions, applied.lost, applied.failed
     if not report.changed:
         return
-    inbox.changed(town)
+    inbox.changed(town.slug)
     for decision in report.decisions:
         if decision.actions:
             touched.update(_named(decision))

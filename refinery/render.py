@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from django.http import HttpRequest, HttpResponse
@@ -20,7 +19,7 @@ from django.urls import reverse
 
 from beads import people
 from beads.models import Town, TownRole
-from refinery.live import hub, shelf, with_size
+from refinery.live import Topic, hub, shelf
 
 HEADER = "X-Gastown-Live"
 _TOKEN = secrets.token_urlsafe(32)  # stands for the CSRF token in what is shared
@@ -51,20 +50,14 @@ def page(
     template: str,
     make: Callable[[], dict[str, Any]],
     *,
+    topic: Topic | None,
     town: Town | None = None,
-    file: Path | None = None,
-    query: str = "",
-    live: bool = True,
 ) -> HttpResponse:
-    """Answer with `template` on what `make` returns.
-
-    `town`: whose changes the page follows (None: those of all towns). `file`, `query`: a file whose growth it
-    follows too, and what to add to the stream's address for that. `live=False`: the page has come to rest.
-    """
+    """Answer with `template` on what `make` returns. `town`: whose page it is (None: that of
+    several). `topic`: what it follows; None: it has come to rest."""
     may = rights(request, town)
-    version = with_size(hub.version(town.slug if town else None), file)
-    events = (reverse("events", args=[town.slug]) if town else reverse("events-all")) + query if live else ""
-    known = {"may": may, "events": events, "version": version, "here": request.get_full_path()}
+    version = hub.version(topic) if topic else ""
+    known = {"may": may, "events": _stream(topic), "version": version, "here": request.get_full_path()}
     if HEADER not in request.headers:
         return render(request, template, make() | known | {"layout": "base.html"})
 
@@ -72,10 +65,18 @@ def page(
         """The live part, with a place held for the CSRF token."""
         return render_to_string(template, make() | known | {"layout": "partial.html", "csrf_token": _TOKEN}).encode()
 
-    if hub.version(None):
+    if version:
         body = shelf.get((template, request.get_full_path(), version, *asdict(may).values()), part)
     else:
         body = part()
     answer = HttpResponse(body.replace(_TOKEN.encode(), get_token(request).encode()))
     answer["Cache-Control"] = "no-store"
     return answer
+
+
+def _stream(topic: Topic | None) -> str:
+    """The address of a topic's events."""
+    if topic is None:
+        return ""
+    address = reverse("events", args=[topic.town]) if topic.town else reverse("events-all")
+    return f"{address}?run={topic.run}{'&log' if topic.file else ''}" if topic.run else address

@@ -117,6 +117,24 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     }
 
 
+def view_data(board: Board, view: EntryView) -> dict[str, Any]:
+    """An active entry as pages list it, without another look at the database."""
+    shown = board.shown[view.id]
+    return {
+        "id": view.id,
+        "phase": shown.phase,
+        "detail": shown.reason,
+        "branch": view.branch,
+        "position": shown.position,
+        "attempts": view.attempts,
+        "kind": view.kind,
+        "title": view.title,
+        "held": view.held,
+        "created_at": view.created_at,
+        "admitted_at": view.admitted_at,
+    }
+
+
 def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     """An entry with all that is known about it."""
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
@@ -190,7 +208,7 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
 def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
     """A convoy with its beads by wave."""
     phase, why = board.convoy(convoy)
-    beads = list(convoy.beads.select_related("rig").prefetch_related("blocked_by"))
+    beads = list(convoy.beads.select_related("rig").defer("body", "context").prefetch_related("blocked_by"))
     after = {b.pk: [d.on_id for d in b.blocked_by.all()] for b in beads}
     wave_of = {key: number for number, wave in enumerate(waves(after), 1) for key in wave}
     rows = [bead_row(board, b) | {"key": b.plan_key, "wave": wave_of[b.pk], "after": after[b.pk]} for b in beads]

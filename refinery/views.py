@@ -7,7 +7,6 @@ Every status shown comes from `refinery.phases` through `refinery.shows`. Who ma
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
@@ -26,7 +25,7 @@ from beads import people
 from beads.errors import GastownError
 from beads.models import Bead, Convoy, Escalation, Town, TownRole
 from refinery import doors, pages
-from refinery.live import MAX_BROWSERS, hub
+from refinery.live import MAX_BROWSERS, Topic, hub
 from refinery.render import page
 
 
@@ -35,7 +34,7 @@ from refinery.render import page
 def towns(request: HttpRequest) -> HttpResponse:
     """The towns of whoever looks."""
     mine = people.towns(request.user)
-    return page(request, "refinery/towns.html", lambda: pages.towns(mine))
+    return page(request, "refinery/towns.html", lambda: pages.towns(mine), topic=Topic())
 
 
 @login_required
@@ -44,7 +43,7 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
     """One town: what needs a person, convoys, who is at work, lanes."""
     found = get_object_or_404(Town, slug=slug)
     people.see(request.user, found)
-    return page(request, "refinery/town.html", lambda: pages.town(found), town=found)
+    return page(request, "refinery/town.html", lambda: pages.town(found), topic=Topic(found.slug), town=found)
 
 
 @login_required
@@ -52,7 +51,7 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
 def queue(request: HttpRequest) -> HttpResponse:
     """All lanes of the towns of whoever looks."""
     mine = people.towns(request.user)
-    return page(request, "refinery/queue.html", lambda: pages.queue(mine))
+    return page(request, "refinery/queue.html", lambda: pages.queue(mine), topic=Topic())
 
 
 @login_required
@@ -60,8 +59,9 @@ def queue(request: HttpRequest) -> HttpResponse:
 def convoy(request: HttpRequest, key: str) -> HttpResponse:
     """A convoy's progress."""
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
-    people.see(request.user, found.bead.town)
-    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), town=found.bead.town)
+    town = found.bead.town
+    people.see(request.user, town)
+    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), topic=Topic(town.slug), town=town)
 
 
 @login_required
@@ -74,7 +74,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
         return redirect("convoy", key)
     if found.type == "merge_request":
         return redirect("review", key)
-    return page(request, "refinery/bead.html", lambda: pages.bead(found), town=found.town)
+    return page(request, "refinery/bead.html", lambda: pages.bead(found), topic=Topic(found.town.slug), town=found.town)
 
 
 @login_required
@@ -105,16 +105,8 @@ def run(request: HttpRequest, key: str) -> HttpResponse:
     """One run with the end of its log."""
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
     people.see(request.user, found.town)
-    file = pages.log_file(found)
-    return page(
-        request,
-        "refinery/run.html",
-        lambda: pages.run(found),
-        town=found.town,
-        file=file,
-        query=f"?run={found.pk}" if file else "",
-        live=found.state != "ended",
-    )
+    topic = pages.run_topic(found)
+    return page(request, "refinery/run.html", lambda: pages.run(found), topic=topic, town=found.town)
 
 
 @login_required
@@ -122,7 +114,7 @@ def run(request: HttpRequest, key: str) -> HttpResponse:
 def mail(request: HttpRequest) -> HttpResponse:
     """Open escalations and the latest mail."""
     mine = people.towns(request.user)
-    return page(request, "refinery/mail.html", lambda: pages.mail(mine))
+    return page(request, "refinery/mail.html", lambda: pages.mail(mine), topic=Topic())
 
 
 @login_required
@@ -152,20 +144,20 @@ async def events(request: HttpRequest, slug: str | None = None) -> HttpResponse 
         return HttpResponse(status=204)  # a server that cannot stream: tells EventSource not to come again
     if len(hub.waiters) >= MAX_BROWSERS:
         return HttpResponse("too many browsers are watching", status=503)
-    file = await sync_to_async(_watched)(request.user, slug, request.GET.get("run"))
-    answer = StreamingHttpResponse(hub.stream(slug, file), content_type="text/event-stream")
+    topic = await sync_to_async(_topic)(request.user, slug, request.GET.get("run"))
+    answer = StreamingHttpResponse(hub.stream(topic), content_type="text/event-stream")
     answer["Cache-Control"] = "no-store"
     answer["X-Accel-Buffering"] = "no"
     return answer
 
 
-def _watched(user: Any, slug: str | None, run_id: str | None) -> Path | None:
-    """The log to watch. Gives the request's database connection back: a stream may last for days."""
+def _topic(user: Any, slug: str | None, run_id: str | None) -> Topic:
+    """What is to be followed. Gives the request's database connection back: a stream may last for days."""
     try:
         if slug is not None:
             people.see(user, get_object_or_404(Town, slug=slug))
-        found = Run.objects.filter(pk=run_id, town__slug=slug).first() if run_id else None
-        return pages.log_file(found) if found else None
+        run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first() if run_id else None
+        return (run and pages.run_topic(run)) or Topic(slug)
     finally:
         if not connection.in_atomic_block:
             connection.close()

@@ -7,6 +7,7 @@
   const state = document.getElementById("live-state");
   const PAUSE = 250; // milliseconds between two fetches
   let source = null;
+  let address = "";
   let busy = false;
   let again = false;
 
@@ -110,9 +111,12 @@
     morph(main, fresh);
     if (document.title !== page.title) document.title = page.title;
     if (within && !main.contains(focused)) main.focus({ preventScroll: true });
-    if (!main.hasAttribute("data-live")) {
+    if (!main.hasAttribute("data-live")) { // what it shows has come to rest
       close();
       show("", "");
+    } else if (source && main.dataset.live !== address) {
+      close();
+      open();
     }
   }
 
@@ -125,7 +129,8 @@
 
   function open() {
     if (source || document.hidden || !main || !main.hasAttribute("data-live")) return;
-    source = new EventSource(main.dataset.live || "/events/");
+    address = main.dataset.live;
+    source = new EventSource(address || "/events/");
     source.onopen = () => show("on", "Live");
     source.onmessage = (event) => {
       if (event.data !== main.dataset.version) refresh();
