@@ -23,10 +23,13 @@ PASSWORD = "correct-horse-battery"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PEOPLE = f"""
-from django.contrib.auth.models import Permission, User
-User.objects.create_user("vera", password="{PASSWORD}")
-rita = User.objects.create_user("rita", password="{PASSWORD}")
-rita.user_permissions.add(Permission.objects.get(codename="can_review"))
+from django.contrib.auth.models import User
+from beads import people
+from beads.models import Town
+for name, role in (("vera", "viewer"), ("rita", "reviewer")):
+    user = User.objects.create_user(name, password="{PASSWORD}")
+    for town in Town.objects.all():
+        people.grant(user, town, people.role_named(role), "test")
 User.objects.create_superuser("olga", password="{PASSWORD}")
 """
 
@@ -103,10 +106,10 @@ class Installation:
 
     def settle_in(self, town: str = "main") -> None:
         """People, a town with the demo's config, and a rig on the remote, both named `town`."""
-        self.run("shell", "-c", PEOPLE)
         config = self.home.parent / "town.toml"
         config.write_text(story.config())
         self.gastown("town", "create", town, "--config", str(config))
+        self.run("shell", "-c", PEOPLE)
         self.gastown("rig", "add", town, str(self.remote), "--town", town, "--default-branch", self.branch)
 
     def convoy(self, rig: str, plan: str, title: str, *more: str) -> str:
