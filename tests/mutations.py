@@ -96,7 +96,9 @@ MUTATIONS = (
     Mutation(
         "a fenced run's heartbeat renews its lease",
         "agents/dispatch.py",
-        '        if run is None or run.state != RunState.RUNNING:\n            raise Superseded(f"run {run_id} has ended")\n        run.heartbeat_at',
+        "        if run is None or run.state != RunState.RUNNING:\n"
+        '            raise Superseded(f"run {run_id} has ended")\n'
+        "        run.heartbeat_at",
         "        assert run is not None\n        run.heartbeat_at",
         RACES,
     ),
