@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from beads import people
+from beads.errors import GastownError
 from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
 from refinery import phases, shows
@@ -50,10 +51,18 @@ def look(user: Any) -> dict[str, Any]:
     """The dashboard's context."""
     now = timezone.now()
     towns = list(people.towns(user, TownRole.OPERATOR))
-    looks = [_Town(town, now) for town in towns]
+    looks, broken = [], []
+    for town in towns:
+        try:
+            looks.append(_Town(town, now))
+        except GastownError as error:
+            link = reverse("admin:beads_town_config", args=[town.pk])
+            broken.append(
+                Need(f"town {town.slug}", f"cannot be looked at, so nothing in it moves: {error.message}", link)
+            )
     oldest = min((e for one in looks for e in one.waiting), key=lambda e: e.created_at, default=None)
     needs = [need for one in looks for need in one.needs] + _escalations(towns)
-    needs.sort(key=lambda n: n.since or now)
+    needs = [*broken, *sorted(needs, key=lambda n: n.since or now)]
     return {
         "alive": _alive(),
         "tiles": [*_queues(towns), _oldest(oldest, now), _count("Need a person", len(needs), "warn", "#needs")],

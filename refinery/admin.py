@@ -71,7 +71,7 @@ class BeadAdmin(ReadOnlyAdmin):
 
     def subject_context(self, request: HttpRequest, row: Bead) -> dict[str, Any]:
         """Adds *why*."""
-        return {**super().subject_context(request, row), "why": why.of_bead(row)}
+        return {**super().subject_context(request, row), "why": why.of_whatever(row)}
 
 
 @admin.register(Convoy)
@@ -112,6 +112,11 @@ class EscalationAdmin(ReadOnlyAdmin):
     search_help_text = "id, title, id of what it is about"
     ordering = ("-bead__created_at",)
     actions = [ACTIONS["acknowledge"], ACTIONS["close_escalation"]]
+
+    def subject_context(self, request: HttpRequest, row: Escalation) -> dict[str, Any]:
+        """Adds *why*, of what it is about."""
+        told = why.of_whatever(row.about) if row.about is not None else []
+        return {**super().subject_context(request, row), "why": told}
 
 
 @admin.register(Fact)

@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.urls import reverse
 
 from agents.models import LIVE_RUN, Run
+from beads.errors import GastownError
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Town
 from refinery import reconciler
 from refinery.filters import FAILING
@@ -45,7 +46,12 @@ class Telling:
 
     def __init__(self, town: Town) -> None:
         self.town = town
-        self.decided = {d.subject: d for d in reconciler.explain(town)}
+        self.trouble = ""
+        try:
+            self.decided = {d.subject: d for d in reconciler.explain(town)}
+        except GastownError as error:  # a stored config that this release cannot read: no tick succeeds either
+            self.decided = {}
+            self.trouble = f"the town cannot be looked at, so nothing in it moves: {error.message}"
 
     def of(self, kind: str, key: str) -> Sentence:
         """The plan's sentence about one subject."""
@@ -64,6 +70,8 @@ class Telling:
 
     def town_wide(self) -> Iterator[Sentence]:
         """What holds up everything in the town."""
+        if self.trouble:
+            yield Sentence(f"town {self.town.slug}", "broken", self.trouble, reverse("admin:beads_town_changelist"))
         if self.town.paused_at is not None:
             link = reverse("admin:beads_town_change", args=[self.town.pk])
             yield Sentence(f"town {self.town.slug}", "paused", f"paused: {self.town.paused_reason}", link)
@@ -75,6 +83,15 @@ class Telling:
 def _ended(first: Sentence, how: str) -> Sentence:
     """An ended subject's own words in place of the plan's silence."""
     return replace(first, rule="ended", text=how) if first.text == ENDED else first
+
+
+def of_whatever(bead: Bead) -> list[Sentence]:
+    """About any bead, as what it is: issue, review entry or convoy."""
+    entry = ReviewEntry.objects.filter(pk=bead.pk).first()
+    if entry is not None:
+        return of_entry(entry)
+    convoy = Convoy.objects.filter(pk=bead.pk).first()
+    return of_convoy(convoy) if convoy is not None else of_bead(bead)
 
 
 def of_bead(bead: Bead) -> list[Sentence]:
