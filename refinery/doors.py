@@ -71,10 +71,18 @@ def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
         return overrides
     configs.effective(overrides, {})
     for rig in owner.rigs.all():
-        found = configs.problems(configs.effective(overrides, rig.config))
-        if found and not configs.problems(configs.effective(owner.config, rig.config)):
+        found = _unusable(overrides, rig.config)
+        if found and not _unusable(owner.config, rig.config):
             raise Invalid(f"rig {rig.slug} could not be used any more: {found[0]}", field="config")
     return overrides
+
+
+def _unusable(town: Mapping[str, Any], rig: Mapping[str, Any]) -> list[str]:
+    """Why a rig could not work under these overrides."""
+    try:
+        return configs.problems(configs.effective(town, rig))
+    except Invalid as error:
+        return [error.message]
 
 
 def set_config(owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None) -> ConfigVersion:
