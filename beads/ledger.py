@@ -382,6 +382,12 @@ def settle_escalations(about: Iterable[str], who: str, now: dt.datetime, reason:
         close_escalation(escalation, who, now, reason)
 
 
+def settle_key(town: Town, key: str, who: str, now: dt.datetime, reason: str) -> None:
+    """What was escalated under `key` needs nobody any more."""
+    for escalation in Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None):
+        close_escalation(escalation, who, now, reason)
+
+
 def close_escalation(escalation: Escalation, who: str, now: dt.datetime, reason: str = "") -> None:
     """It needs nobody any more. LostRace when it was closed before."""
     if Escalation.objects.filter(pk=escalation.pk, closed_at=None).update(closed_at=now) != 1:

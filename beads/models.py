@@ -266,7 +266,11 @@ class Effect(models.Model):
 
     class Meta:
         ordering = ("id",)
-        indexes = [models.Index(fields=["next_try_at"], name="effect_pending", condition=Q(state="pending"))]
+        indexes = [
+            models.Index(fields=["next_try_at"], name="effect_pending", condition=Q(state="pending")),
+            models.Index(fields=["town", "state"], name="effect_open", condition=~Q(state="done")),
+            models.Index(fields=["town", "finished_at"], name="effect_ended"),
+        ]
         constraints = [
             models.CheckConstraint(name="effect_state_legal", condition=Q(state__in=["pending", "done", "failed"]))
         ]

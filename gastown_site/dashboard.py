@@ -20,6 +20,7 @@ from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
 from refinery import phases, shows
 from refinery.filters import FAILING
+from refinery.models import Violation
 from refinery.rules import plan
 from refinery.world import EntryView
 
@@ -69,9 +70,13 @@ def look(user: Any) -> dict[str, Any]:
         "looks": looks,
         "needs": needs[:LIMIT],
         "more_needs": max(0, len(needs) - LIMIT),
-        "invariants": health.invariants(),
+        "invariants": [f"{v.number}: {v.subject}: {v.sentence}. To mend it: {v.remedy}" for v in _violations(towns)],
         "asked_at": now,
     }
+
+
+def _violations(towns: list[Town]) -> QuerySet[Violation]:
+    return Violation.objects.filter(town__in=towns, cleared_at=None)
 
 
 class _Town:
@@ -83,7 +88,7 @@ class _Town:
         board = shows.Board(town)
         world = board.world
         self.breaker = world.breaker_open
-        self.failures = world.recent_failures
+        self.failures = world.failures_in_a_row
         self.runs = len(world.runs)
         self.waiting = [
             e for e in world.entries if board.shown[e.id].phase not in ("awaiting_human", "blocked") and not e.admitted

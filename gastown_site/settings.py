@@ -168,6 +168,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "What agents and shims call. Authenticate with the run's token.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "OAS_VERSION": "3.1.0",  # its schemas are JSON Schema, which is what pydantic writes
     "POSTPROCESSING_HOOKS": ["agents.schema.add_tools"],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
 }
@@ -193,7 +194,10 @@ Q_CLUSTER = {
 _renderer: structlog.typing.Processor = (
     structlog.processors.JSONRenderer()
     if env.str("GASTOWN_LOG", default="console") == "json"
-    else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    else structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(),
+        exception_formatter=structlog.dev.plain_traceback,  # the default one prints locals: tokens, bodies
+    )
 )
 _shared: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,

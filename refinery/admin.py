@@ -283,3 +283,21 @@ class RigAdmin(ConfigEditor):
     def config_toml(self, rig: Rig) -> str:
         """Its overrides."""
         return config_text(rig) or "as the town's"
+
+
+@admin.register(models.Violation)
+class ViolationAdmin(ReadOnlyAdmin):
+    """Broken promises, with what to do about them."""
+
+    list_display = ("number", "subject", "sentence", "remedy", "town", "first_seen", "cleared_at")
+    list_filter = (("cleared_at", admin.EmptyFieldListFilter), "number", "town")
+    search_fields = ("subject",)
+
+
+@admin.register(models.TickRecord)
+class TickRecordAdmin(ReadOnlyAdmin):
+    """What the ticks did."""
+
+    list_display = ("at", "town", "facts", "pending", "actions", "effects_done", "effects_failed", "violations",
+                    "lost_races", "failed", "milliseconds")  # fmt: skip
+    list_filter = ("town",)

@@ -6,7 +6,10 @@ writer. The tick carries it out.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,16 @@ from agents.gitcmd import GitFailed, check_branch, check_remote_url, redact
 from agents.models import LIVE_RUN, Run, RunState
 from beads import config as configs
 from beads import inbox, ledger, outbox
-from beads.errors import Conflict, Invalid, NotFound, Refused
+from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
 from beads.lifecycle import BeadStatus, BeadType, is_final
 from beads.models import Bead, ConfigVersion, Convoy, Effect, Escalation, Fact, Rig, Town
-from refinery import queue
+from refinery import changes, comments, queue
 from refinery.effects import repo_of
 from refinery.git import Repo
-from refinery.models import ReviewEntry
+from refinery.models import ReviewComment, ReviewEntry
+from refinery.world import is_own
+
+REMOTE_PATIENCE = 10.0  # seconds
 
 # -- towns and rigs -------------------------------------------------------------------------------------------------
 
@@ -65,24 +71,15 @@ def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
     """
     overrides = configs.validate(configs.parse_toml(text, "config"))
     if isinstance(owner, Rig):
-        found = configs.problems(configs.effective(owner.town.config, overrides))
+        found = configs.usable(owner.town.config, overrides)[1]
         if found:
             raise Invalid(found[0], field="config")
         return overrides
-    configs.effective(overrides, {})
-    for rig in owner.rigs.all():
-        found = _unusable(overrides, rig.config)
-        if found and not _unusable(owner.config, rig.config):
+    for rig in owner.rigs.order_by("slug"):
+        found = configs.usable(overrides, rig.config)[1]
+        if found and not configs.usable(owner.config, rig.config)[1]:
             raise Invalid(f"rig {rig.slug} could not be used any more: {found[0]}", field="config")
     return overrides
-
-
-def _unusable(town: Mapping[str, Any], rig: Mapping[str, Any]) -> list[str]:
-    """Why a rig could not work under these overrides."""
-    try:
-        return configs.problems(configs.effective(town, rig))
-    except Invalid as error:
-        return [error.message]
 
 
 def set_config(owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None) -> ConfigVersion:
@@ -104,7 +101,7 @@ def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, over
     town = Town.objects.filter(slug=town_slug or "main").first()
     if town is None and town_slug not in (None, "main"):
         raise NotFound(f"no town {town_slug}", details={"field": "town"})
-    found = configs.problems(configs.effective(town.config if town else {}, overrides))
+    found = configs.usable(town.config if town else {}, overrides)[1]
     if found:
         raise Invalid(found[0], field="config")
     if Rig.objects.filter(slug=slug).exists():
@@ -165,6 +162,8 @@ def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     """Bring a failed bead back."""
     if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:
         raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
+    if bead.convoy is not None and is_final(bead.convoy.bead.status):
+        raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
     inbox.record(bead.town, "bead.retry", bead.pk, {"reason": reason}, actor=who)
 
 
@@ -220,7 +219,7 @@ def submit(
         raise Invalid("branch and target are the same", field="branch")
     if not 0 <= priority <= 4:
         raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
-    found = configs.problems(configs.effective(rig.town.config, rig.config))
+    found = configs.usable(rig.town.config, rig.config)[1]
     if found:
         raise Invalid(found[0], field="config")
     if bead is not None:
@@ -262,35 +261,106 @@ def _active(entry: ReviewEntry) -> None:
         raise Conflict(f"{entry.pk} is {entry.state} ({entry.reason})")
 
 
-def approve(entry: ReviewEntry, who: str, *, head: str | None = None, merge_now: bool = True) -> None:
-    """A person's approval, of exactly the head they saw."""
+def approve(entry: ReviewEntry, who: str, *, head: str | None = None, merge_now: bool = True, mail: str = "") -> bool:
+    """A person's approval, of exactly the head they saw. False, recording nothing, when they have given it already.
+
+    Raises Conflict when the head moved (here, or on the remote as far as it can be asked) and Forbidden when `who`
+    wrote the change: as its author by name, or with `mail` as the author of one of its commits.
+    """
+    given = entry.verdicts.filter(by=who, head_sha=entry.head_sha).last()
+    again = given is not None and given.decision == "approve" and (given.merge_now or not merge_now)
+    if again and entry.state == "merged":
+        return False
     _active(entry)
-    _record_verdict(entry, who, head, {"decision": "approve", "merge_now": merge_now})
+    _same_head(entry, head)
+    if is_own(entry.author, who) or (mail and mail.lower() in _author_mails(entry)):
+        raise Forbidden(f"{entry.pk} is your own change: somebody else has to approve it")
+    if again and not entry.held:
+        return False
+    _not_moved_outside(entry)
+    return _record_verdict(entry, who, {"decision": "approve", "merge_now": merge_now})
 
 
 def request_changes(
     entry: ReviewEntry, who: str, feedback: str, *, items: Sequence[Mapping[str, Any]] = (), head: str | None = None
-) -> None:
-    """A person sends the change back."""
+) -> bool:
+    """A person sends the change back, with `items` and the head's unresolved remarks. False when said before."""
     _active(entry)
-    feedback = ledger.check_text("body", feedback, 64 * 1024, required=True)
-    told = {"decision": "request_changes", "feedback": feedback, "items": [dict(i) for i in items]}
-    _record_verdict(entry, who, head, told)
+    _same_head(entry, head)
+    told = [*(dict(i) for i in items), *comments.items(entry)]
+    feedback = ledger.check_text("body", feedback, 64 * 1024, required=not told)
+    feedback = feedback or f"{len(told)} {'remark' if len(told) == 1 else 'remarks'} on lines"
+    return _record_verdict(entry, who, {"decision": "request_changes", "feedback": feedback, "items": told})
 
 
-def _record_verdict(entry: ReviewEntry, who: str, head: str | None, told: dict[str, Any]) -> None:
+def _same_head(entry: ReviewEntry, head: str | None) -> None:
     if head is not None and (len(head) < 7 or not entry.head_sha.startswith(head)):
         raise Conflict(
             f"the head moved: it is {entry.head_sha[:12]}, not {head[:12]}", details={"head": entry.head_sha}
         )
-    inbox.record(entry.rig.town, "entry.verdict", entry.pk, {"head": entry.head_sha, **told}, actor=who)
+
+
+def _not_moved_outside(entry: ReviewEntry) -> None:
+    """Look at the remote: a push that nobody told us of makes a new head before anybody approves the old one.
+
+    A remote that cannot be asked changes nothing: the approval is of the pinned head, and landing asks again.
+    """
+    with suppress(GitFailed):
+        found = repo_of(entry.rig).ls_remote(entry.rig.remote_url, entry.branch, timeout=REMOTE_PATIENCE)
+        if found is not None and found != entry.head_sha:
+            inbox.record(entry.rig.town, "entry.head_seen", entry.pk, {"head": found}, actor="gastown")
+            raise Conflict(
+                f"the head moved: {entry.branch} is at {found[:12]}, not {entry.head_sha[:12]}",
+                details={"head": found},
+            )
+
+
+def _author_mails(entry: ReviewEntry) -> set[str]:
+    """The authors of the change's commits. Raises Unavailable when git cannot tell: unknown is nobody's approval."""
+    try:
+        return {commit.mail.lower() for commit in changes.commits(entry)}
+    except GitFailed as error:
+        raise Unavailable(f"who wrote this change cannot be read, so it cannot be approved: {error.message}") from error
+
+
+def _record_verdict(entry: ReviewEntry, who: str, told: dict[str, Any]) -> bool:
+    """Record it once: the same decision by the same person, before anything came of the first, is a double click."""
+    count = entry.verdicts.filter(by=who).count()
+    said = json.dumps([entry.pk, entry.head_sha, who, count, told], sort_keys=True)
+    key = f"verdict:{hashlib.sha256(said.encode()).hexdigest()}"
+    told = {"head": entry.head_sha, **told}
+    return inbox.record(entry.rig.town, "entry.verdict", entry.pk, told, actor=who, dedupe_key=key)
+
+
+def comment(
+    entry: ReviewEntry, who: str, *, head: str, file: str, side: str, line: int, body: str
+) -> tuple[ReviewComment, bool]:
+    """A remark on a line of the diff that a person saw; the same one twice is one. Raises Invalid naming the field."""
+    _active(entry)
+    _same_head(entry, head)
+    body = ledger.check_text("body", body, comments.MAX_BODY, required=True)
+    if entry.comments.filter(head_sha=entry.head_sha).count() >= comments.MAX_COMMENTS:
+        raise Invalid(f"this head has {comments.MAX_COMMENTS} comments already", field="body")
+    quote = changes.line_text(entry, file, side, line)
+    return comments.post(entry, head=entry.head_sha, file=file, side=side, line=line, quote=quote, body=body, by=who)
+
+
+def resolve_comment(entry: ReviewEntry, key: int, who: str, *, resolved: bool) -> bool:
+    """Say that a remark is dealt with, or open it again; False when it stood so already."""
+    found = entry.comments.select_related("entry__bead", "entry__rig__town").filter(pk=key).first()
+    if found is None:
+        raise NotFound(f"{entry.pk} has no comment {key}")
+    return comments.set_resolved(found, who, resolved)
 
 
 def reject(entry: ReviewEntry, reason: str, who: str) -> None:
-    """Take an entry out of the queue for good."""
+    """Take an entry out of the queue for good. Said twice, it is said once."""
+    if entry.state == "failed" and entry.reason == "rejected":
+        return
     _active(entry)
     reason = ledger.check_text("reason", reason, 2000, required=True)
-    inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
+    if not entry.reject_requested:
+        inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
 
 
 def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> None:

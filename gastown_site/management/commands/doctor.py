@@ -12,14 +12,16 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
 from agents import sandbox
 from agents.gitcmd import run_git
 from agents.models import Run
 from beads import config as configs
 from beads.command import ExitWith, GastownCommand, Said, table
-from beads.models import Effect, Fact, Rig
-from gastown_site.health import invariants, readiness
+from beads.models import Effect, Fact, Rig, Town
+from gastown_site.health import readiness
+from refinery import invariants
 
 Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
 
@@ -77,16 +79,18 @@ def _queues() -> Iterator[Check]:
     if failing or failed:
         yield "warn", "effects", f"{failing} keep failing, {failed} gave up: see the admin"
     for rig in Rig.objects.select_related("town"):
-        for problem in configs.problems(configs.effective(rig.town.config, rig.config)):
+        for problem in configs.usable(rig.town.config, rig.config)[1]:
             yield "fail", f"rig {rig.slug}", problem
 
 
 def _invariants() -> Iterator[Check]:
     """What constraints cannot say."""
-    found = invariants()
-    for number, told in enumerate(found, 1):
-        yield "fail", f"invariant {number}", told
-    yield "ok", "invariants", "checked"
+    broken = [(town, b) for town in Town.objects.all() for b in invariants.check(town, timezone.now())]
+    for town, found in broken:
+        told = f"{found.subject} of town {town.slug}: {found.invariant.sentence}. To mend it: {found.invariant.remedy}"
+        yield "fail", f"invariant {found.invariant.number}", told
+    if not broken:
+        yield "ok", "invariants", f"{len(invariants.INVARIANTS)} hold"
 
 
 def _worktrees() -> Iterator[Check]:
