@@ -15,7 +15,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from beads import people
-from beads.errors import GastownError
 from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
 from refinery import phases, shows
@@ -52,18 +51,10 @@ def look(user: Any) -> dict[str, Any]:
     """The dashboard's context."""
     now = timezone.now()
     towns = list(people.towns(user, TownRole.OPERATOR))
-    looks, broken = [], []
-    for town in towns:
-        try:
-            looks.append(_Town(town, now))
-        except GastownError as error:
-            link = reverse("admin:beads_town_config", args=[town.pk])
-            broken.append(
-                Need(f"town {town.slug}", f"cannot be looked at, so nothing in it moves: {error.message}", link)
-            )
+    looks = [_Town(town, now) for town in towns]
     oldest = min((e for one in looks for e in one.waiting), key=lambda e: e.created_at, default=None)
     needs = [need for one in looks for need in one.needs] + _escalations(towns)
-    needs = [*broken, *sorted(needs, key=lambda n: n.since or now)]
+    needs.sort(key=lambda n: n.since or now)
     return {
         "alive": _alive(),
         "tiles": [*_queues(towns), _oldest(oldest, now), _count("Need a person", len(needs), "warn", "#needs")],
@@ -102,19 +93,20 @@ class _Town:
                     "rig": name,
                     "target": target,
                     "says": said.get(f"lane {name} {target}", ""),
-                    "holder": self._holder(board, entries),
+                    "cars": self._cars(board, entries),
                     "entries": len(entries),
                 }
             )
         self.needs = self._needs(board)
 
     @staticmethod
-    def _holder(board: shows.Board, entries: list[EntryView]) -> dict[str, str] | None:
-        for entry in entries:
-            if entry.admitted:
-                shown = board.shown[entry.id]
-                return {"id": entry.id, "link": _entry(entry.id), "phase": shown.phase, "why": shown.reason}
-        return None
+    def _cars(board: shows.Board, entries: list[EntryView]) -> list[dict[str, str]]:
+        """What each car of the lane's train is doing, in order."""
+        return [
+            {"id": e.id, "link": _entry(e.id), "phase": board.shown[e.id].phase, "why": board.shown[e.id].reason}
+            for e in entries
+            if e.admitted
+        ]
 
     def _needs(self, board: shows.Board) -> list[Need]:
         world = board.world

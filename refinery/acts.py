@@ -32,15 +32,14 @@ ACTIONS: dict[str, Any] = {
         "requeue_entry",
         "Requeue: begin anew",
         doors.requeue,
-        warning="It leaves its lane's slot and is built and gated anew when its turn comes, in the queue's order. "
-        "Promote another one first to let that go before it.",
+        warning="It gets off its lane's train and on again behind the others, built and gated anew.",
         when=lambda entry: entry.state == "active" and entry.admitted_at is not None,
     ),
     "promote_entry": door_action(
         "promote_entry",
         "Promote to the front",
         doors.promote,
-        warning="Its priority becomes 0. It does not interrupt the entry that its lane is working on.",
+        warning="Its priority becomes 0. It goes ahead of all that is not being pushed.",
         when=lambda entry: entry.state == "active" and entry.bead.priority != 0,
     ),
     "reject_entry": door_action(

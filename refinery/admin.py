@@ -290,7 +290,8 @@ class ViolationAdmin(ReadOnlyAdmin):
     """Broken promises, with what to do about them."""
 
     list_display = ("number", "subject", "sentence", "remedy", "town", "first_seen", "cleared_at")
-    list_filter = (("cleared_at", admin.EmptyFieldListFilter), "number", "town")
+    list_filter = (("cleared_at", admin.EmptyFieldListFilter), "number", BY_TOWN)
+    list_select_related = ("town",)
     search_fields = ("subject",)
 
 
@@ -300,4 +301,27 @@ class TickRecordAdmin(ReadOnlyAdmin):
 
     list_display = ("at", "town", "facts", "pending", "actions", "effects_done", "effects_failed", "violations",
                     "lost_races", "failed", "milliseconds")  # fmt: skip
-    list_filter = ("town",)
+    list_filter = (BY_TOWN,)
+    list_select_related = ("town",)
+
+
+@admin.register(models.Lane)
+class LaneAdmin(ReadOnlyAdmin):
+    """What is remembered of lanes: how long a train may be, and who froze it."""
+
+    town_path = "rig__town"
+    list_display = ("rig", "target", "window", "frozen_at", "frozen_until", "frozen_by", "frozen_reason")
+    list_filter = (BY_RIG, ("frozen_at", admin.EmptyFieldListFilter))
+    list_select_related = ("rig",)
+    search_fields = ("target", "frozen_by", "frozen_reason")
+
+
+@admin.register(models.ReviewComment)
+class ReviewCommentAdmin(ReadOnlyAdmin):
+    """Remarks on lines."""
+
+    town_path = "entry__rig__town"
+    list_display = ("created_at", "entry", "file", "line", "by", "resolved_at")
+    list_select_related = ("entry",)
+    search_fields = ("entry__bead__id", "file", "by", "body")
+    ordering = ("-id",)

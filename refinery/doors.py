@@ -373,10 +373,10 @@ def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> None:
 
 
 def requeue(entry: ReviewEntry, who: str, reason: str = "") -> None:
-    """Take an admitted entry out of its lane's slot; it is built and gated anew when its turn comes again."""
+    """Take a car out of its lane's train; it is built and gated anew when its turn comes again, behind the others."""
     _active(entry)
     if entry.admitted_at is None:
-        raise Conflict(f"{entry.pk} has not its lane's slot: it waits in the queue already")
+        raise Conflict(f"{entry.pk} is in no train: it waits in the queue already")
     if entry.landings.filter(state="pushing").exists():
         raise Conflict(f"{entry.pk} is being pushed right now")
     inbox.record(entry.rig.town, "entry.requeue", entry.pk, {"reason": reason}, actor=who)

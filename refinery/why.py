@@ -13,7 +13,6 @@ from django.db.models import Q
 from django.urls import reverse
 
 from agents.models import LIVE_RUN, Run
-from beads.errors import GastownError
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Town
 from refinery import reconciler
 from refinery.filters import FAILING
@@ -46,12 +45,7 @@ class Telling:
 
     def __init__(self, town: Town) -> None:
         self.town = town
-        self.trouble = ""
-        try:
-            self.decided = {d.subject: d for d in reconciler.explain(town)}
-        except GastownError as error:  # a stored config that this release cannot read: no tick succeeds either
-            self.decided = {}
-            self.trouble = f"the town cannot be looked at, so nothing in it moves: {error.message}"
+        self.decided = {d.subject: d for d in reconciler.explain(town)}
 
     def of(self, kind: str, key: str) -> Sentence:
         """The plan's sentence about one subject."""
@@ -70,8 +64,6 @@ class Telling:
 
     def town_wide(self) -> Iterator[Sentence]:
         """What holds up everything in the town."""
-        if self.trouble:
-            yield Sentence(f"town {self.town.slug}", "broken", self.trouble, reverse("admin:beads_town_changelist"))
         if self.town.paused_at is not None:
             link = reverse("admin:beads_town_change", args=[self.town.pk])
             yield Sentence(f"town {self.town.slug}", "paused", f"paused: {self.town.paused_reason}", link)
@@ -109,7 +101,7 @@ def of_bead(bead: Bead) -> list[Sentence]:
 
 
 def of_entry(entry: ReviewEntry) -> list[Sentence]:
-    """A review entry, then its rework, its runs, its lane's holder and the bead it comes from."""
+    """A review entry, then its rework, its runs, its lane, the cars ahead, and the bead it comes from."""
     town = entry.rig.town
     telling = Telling(town)
     how = f"{entry.state} ({entry.reason}): {entry.reason_text or 'no reason was noted'}"
@@ -118,9 +110,9 @@ def of_entry(entry: ReviewEntry) -> list[Sentence]:
     told += _runs(telling, [entry.pk])
     if entry.state == "active":
         told += telling.of_lane(entry.rig.slug, entry.target)
-    if entry.state == "active" and entry.admitted_at is None:
-        lane = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, state="active", admitted_at__isnull=False)
-        told += [telling.of("entry", other.pk) for other in lane]
+        cars = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False).order_by("slot")
+        ahead = cars if entry.slot is None else cars.filter(slot__lt=entry.slot)
+        told += [telling.of("entry", other.pk) for other in ahead]
     if entry.source_id is not None:
         told.append(telling.of("bead", entry.source_id))
     return told + _around(telling, town, [entry.pk])

@@ -86,6 +86,13 @@ def admitted_entry(place: Place) -> ReviewEntry:
     return ReviewEntry.objects.get(pk=entry.pk, admitted_at__isnull=False)
 
 
+def superseded_entry(place: Place) -> ReviewEntry:
+    """An entry whose branch has a newer one."""
+    old = place.entry(head="a" * 40)
+    place.entry(head="b" * 40)
+    return ReviewEntry.objects.get(pk=old.pk, state="failed")
+
+
 def drained_fact(place: Place) -> Fact:
     """An observation that was taken in."""
     inbox.record(place.town, "run.published", live_run(place).pk)
@@ -218,10 +225,10 @@ REFUSED: dict[str, tuple[Callable[[Place], Any], str]] = {
     "cancel_bead": (failed_bead, "is failed already"),
     "retry_bead": (lambda p: p.bead(), "only a failed issue"),
     "retry_entry": (lambda p: p.entry(), "is not held"),
-    "reject_entry": (held_entry, "is failed"),
+    "reject_entry": (superseded_entry, "is failed"),
     "start_convoy": (started, "was started before"),
     "retry_convoy": (staged, "nothing that failed"),
-    "requeue_entry": (lambda p: p.entry(), "has not its lane&#x27;s slot"),
+    "requeue_entry": (lambda p: p.entry(), "is in no train"),
     "promote_entry": (held_entry, "is failed"),
     "replay_fact": (quarantined, "was not drained yet"),
     "release_fact": (drained_fact, "is not in quarantine"),
