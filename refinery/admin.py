@@ -272,7 +272,7 @@ class RigAdmin(ConfigEditor):
     search_fields = ("slug",)
     exclude = ("remote_url", "config")
     readonly_fields = ("remote", "config_toml")
-    actions = [ACTIONS["park_rig"], ACTIONS["unpark_rig"]]
+    actions = [ACTIONS["park_rig"], ACTIONS["unpark_rig"], ACTIONS["freeze_lane"]]
 
     @admin.display(description="Remote")
     def remote(self, rig: Rig) -> str:
@@ -314,6 +314,7 @@ class LaneAdmin(ReadOnlyAdmin):
     list_filter = (BY_RIG, ("frozen_at", admin.EmptyFieldListFilter))
     list_select_related = ("rig",)
     search_fields = ("target", "frozen_by", "frozen_reason")
+    actions = [ACTIONS["thaw_lane"]]
 
 
 @admin.register(models.ReviewComment)

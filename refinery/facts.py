@@ -97,6 +97,12 @@ class BranchSeen(Payload):
     asked_at: Annotated[AwareDatetime, Field(strict=False)]
 
 
+class HeadSeen(Payload):
+    """entry.head_seen"""
+
+    head: Sha
+
+
 class Verdict(Payload):
     """entry.verdict"""
 
@@ -135,6 +141,8 @@ KINDS: dict[str, type[Payload]] = {
     "rig.park": Reason,
     "rig.unpark": Reason,
     "config.set": Reason,
+    "lane.freeze": Reason,
+    "lane.thaw": Reason,
     "fact.release": Reason,
     "effect.again": Reason,
     "escalation.raised": Escalated,
@@ -144,6 +152,7 @@ KINDS: dict[str, type[Payload]] = {
     "landing.concluded": Landed,
     "branch.seen": BranchSeen,
     "entry.verdict": Verdict,
+    "entry.head_seen": HeadSeen,
     "entry.reject": Reason,
     "entry.retry": Reason,
     "entry.promote": Promoted,

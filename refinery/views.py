@@ -140,11 +140,11 @@ def escalation_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
 @require_GET
 async def events(request: HttpRequest, slug: str | None = None) -> HttpResponse | StreamingHttpResponse:
     """The stream of a town's changes (or of all towns'). With `?run=`, also of the growth of that run's log."""
+    topic = await sync_to_async(_topic)(request.user, slug, request.GET.get("run"))
     if not isinstance(request, ASGIRequest):
         return HttpResponse(status=204)  # a server that cannot stream: tells EventSource not to come again
     if len(hub.waiters) >= MAX_BROWSERS:
         return HttpResponse("too many browsers are watching", status=503)
-    topic = await sync_to_async(_topic)(request.user, slug, request.GET.get("run"))
     answer = StreamingHttpResponse(hub.stream(topic), content_type="text/event-stream")
     answer["Cache-Control"] = "no-store"
     answer["X-Accel-Buffering"] = "no"

@@ -10,7 +10,7 @@ from agents.models import Run, RunOutcome
 from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
-from refinery import doors, queue, shows, why
+from refinery import controls, doors, queue, shows, why
 from refinery.models import ReviewEntry
 from tests.db.conftest import SHA, Place
 
@@ -138,7 +138,7 @@ def test_a_replayed_observation_changes_nothing_that_stands(place: Place) -> Non
     place.tick()
     place.built(entry)
     fact = Fact.objects.get(kind="candidate.built")
-    doors.replay_fact(fact, WHO, WHY)
+    controls.replay_fact(fact, WHO, WHY)
     place.tick()
     again = Fact.objects.get(kind="candidate.built", actor=WHO)
     assert (again.processed_at is not None, again.error, again.payload["replay_of"]) == (True, "", fact.pk)
@@ -151,7 +151,7 @@ def test_a_decision_is_not_replayed_in_anothers_name(place: Place) -> None:
     doors.approve(entry, "web:rita")
     place.tick()
     with pytest.raises(Conflict, match="take the decision again"):
-        doors.replay_fact(Fact.objects.get(kind="entry.verdict"), WHO, WHY)
+        controls.replay_fact(Fact.objects.get(kind="entry.verdict"), WHO, WHY)
     assert entry.verdicts.count() == 1
 
 

@@ -19,8 +19,9 @@ from beads import inbox, ledger, outbox, plans
 from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
+from refinery import doors
 from refinery.admin import ACTIONS
-from refinery.models import ReviewEntry
+from refinery.models import Lane, ReviewEntry
 from tests.db.conftest import Place
 
 WHY = "the build host is back"
@@ -93,6 +94,12 @@ def superseded_entry(place: Place) -> ReviewEntry:
     return ReviewEntry.objects.get(pk=old.pk, state="failed")
 
 
+def frozen_lane(place: Place) -> Lane:
+    """A lane in which nothing moves."""
+    doors.freeze(place.rig, None, "release", "test")
+    return Lane.objects.get(rig=place.rig)
+
+
 def drained_fact(place: Place) -> Fact:
     """An observation that was taken in."""
     inbox.record(place.town, "run.published", live_run(place).pk)
@@ -161,6 +168,8 @@ CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     "resume_town": (paused, {"paused_at": None, "paused_reason": ""}),
     "park_rig": (of_place("rig"), {"parked_at__isnull": False}),
     "unpark_rig": (parked, {"parked_at": None}),
+    "freeze_lane": (of_place("rig"), {"lanes__frozen_by": "admin:olga", "lanes__frozen_reason": WHY}),
+    "thaw_lane": (frozen_lane, {"frozen_at": None, "frozen_reason": ""}),
     "start_convoy": (staged, "convoy.start"),
     "close_convoy": (started, "convoy.close"),
     "retry_convoy": (failed_convoy, "convoy.retry"),

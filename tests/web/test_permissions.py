@@ -32,9 +32,9 @@ from tests.web.test_admin import CASES, CONSOLES, page
 OWN_ACCOUNT = {"login", "logout", "set_language"}
 STREAMS = {"events", "events-all"}  # answer under ASGI only: see the test of their own
 VERBS = {
-    "review-act": ("approve", "merge", "request-changes", "reject", "retry"),
-    "convoy-act": ("start", "close", "retry"),
+    "review-act": ("approve", "merge", "request-changes", "comment", "resolve", "reopen", "reject", "retry"),
     "escalation-act": ("ack", "close"),
+    "convoy-act": ("start", "close", "retry"),
 }
 
 
