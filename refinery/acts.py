@@ -81,7 +81,7 @@ ACTIONS: dict[str, Any] = {
     "unpark_rig": door_action("unpark_rig", "Unpark", doors.unpark, when=lambda rig: rig.parked_at is not None),
     "freeze_lane": door_action(
         "freeze_lane",
-        "Freeze the default branch's lane",
+        "Freeze its default lane",
         lambda rig, who, why: doors.freeze(rig, None, why, who),
         warning="Nothing is admitted to it and nothing lands in it until it is thawed.",
         when=lambda rig: not rig.lanes.filter(target=rig.default_branch, frozen_at__isnull=False).exists(),
