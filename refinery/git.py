@@ -124,13 +124,14 @@ class Repo:
 
     def ls_remote(self, url: str, branch: str, timeout: float = gitcmd.NETWORK_TIMEOUT) -> str | None:
         """The branch's head on the remote; None only when the remote answered that it has no such branch."""
-        ref = f"refs/heads/{check_branch(branch)}"
-        result = run_git(["ls-remote", "--end-of-options", url, ref], cwd=self.path, timeout=timeout)
-        for line in result.text.splitlines():
-            sha, _, name = line.partition("\t")
-            if name == ref:
-                return check_sha(sha)
-        return None
+        return self.ls_remote_heads(url, [branch], timeout).get(branch)
+
+    def ls_remote_heads(self, url: str, branches: Sequence[str], timeout: float) -> dict[str, str]:
+        """The heads of those of these branches that the remote has."""
+        refs = {f"refs/heads/{check_branch(branch)}": branch for branch in branches}
+        result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=timeout)
+        rows = [line.partition("\t") for line in result.text.splitlines()]
+        return {refs[name]: check_sha(sha) for sha, _, name in rows if name in refs}
 
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""

@@ -1,4 +1,4 @@
-"""django-q2's entry points: the minute's reconcile tick, and one effect. Thin doors, no logic.
+"""django-q2's entry points: the minute's reconcile tick and look-out, and one effect. Thin doors, no logic.
 
 The schedule is the safety net of the reconciler process: the very same tick, in `transaction.atomic` with
 `select_for_update`, so that nothing depends on a wake-up.
@@ -7,9 +7,9 @@ The schedule is the safety net of the reconciler process: the very same tick, in
 from __future__ import annotations
 
 from beads import ops
-from refinery import effects, reconciler
+from refinery import effects, lookout, reconciler
 
-SCHEDULE = "reconcile"
+SCHEDULES = {"reconcile": "refinery.tasks.reconcile", "lookout": "refinery.tasks.look"}
 
 
 def reconcile() -> int:
@@ -18,6 +18,11 @@ def reconcile() -> int:
     ticks = reconciler.settle_all()
     effects.sweep()
     return ticks
+
+
+def look() -> int:
+    """Every minute: see whether a branch that waits for a person has moved. Returns how many have."""
+    return lookout.look()
 
 
 def run_effect(effect_id: int) -> str:
@@ -31,10 +36,10 @@ def heartbeat() -> None:
 
 
 def ensure_schedule() -> None:
-    """Make the minute's schedule exist exactly once."""
+    """Make the minute's schedules exist exactly once."""
     from django_q.models import Schedule
 
-    Schedule.objects.update_or_create(
-        name=SCHEDULE,
-        defaults={"func": "refinery.tasks.reconcile", "schedule_type": Schedule.MINUTES, "minutes": 1},
-    )
+    for name, func in SCHEDULES.items():
+        Schedule.objects.update_or_create(
+            name=name, defaults={"func": func, "schedule_type": Schedule.MINUTES, "minutes": 1}
+        )

@@ -11,7 +11,7 @@ from django.test import Client
 from agents.models import Mail
 from beads import inbox, ledger, plans
 from beads.models import Bead, Fact
-from refinery import doors, queue
+from refinery import doors, lookout, queue
 from refinery.models import ReviewComment
 from tests.db.conftest import Place
 from tests.web.ground import Ground, page, person, post
@@ -234,6 +234,29 @@ def test_a_push_that_nobody_told_of_is_noticed_at_approval_and_asks_again(ground
     assert post(rita, entry, "approve").status_code == 302
     ground.settle()
     assert entry.verdicts.get().head_sha == head
+
+
+def test_a_push_while_it_waits_is_seen_and_asked_about(ground: Ground) -> None:
+    rita = person("rita")
+    ground.push("feature", {"a.py": "def f():\n    return 2\n"})
+    entry = ground.submit()
+    post(rita, entry, "approve")
+    ground.settle()
+    assert lookout.look(ground.place.now) == 0
+    head = ground.push("feature", {"a.py": "def f():\n    return 3\n"})
+    assert lookout.look(ground.place.now) == 1
+    ground.settle()
+    entry.refresh_from_db()
+    assert entry.head_sha == head
+    text = page(rita, entry)
+    assert "waits for a person" in text
+    assert "an older head: does not count" in text
+    ground.place.later(hours=1)
+    ground.settle()
+    entry.refresh_from_db()
+    assert entry.state == "active"
+    ground.remote.rename(ground.remote.with_suffix(".away"))
+    assert lookout.look(ground.place.now) == 0  # unknown: nothing follows
 
 
 def test_two_clicks_are_one_approval_and_it_lands_after_the_delay(ground: Ground) -> None:
