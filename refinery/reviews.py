@@ -87,7 +87,10 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     remarks = list(ReviewComment.objects.filter(entry__in=[entry, *changes.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
     shown = _diff(request, entry, ask, here, who)
-    places = shown["diff"].places if "diff" in shown and shown["span"].kind == "candidate" else {}
+    main = "diff" in shown and not ask.keep
+    places = shown["diff"].places if main else {}
+    for one in here:
+        cast(Any, one).place = f"{places.get(one.file, ask.only()).partition('#')[0]}#c{one.pk}"
     for failure in (f for gate in data["gates"] for f in gate["failures"]):
         failure["place"] = places.get(failure["file"], "")
     context = {

@@ -158,6 +158,24 @@ def test_a_resolved_comment_is_not_sent_and_can_be_opened_again(ground: Ground) 
     assert post(rita, entry, "resolve", comment=999999).status_code == 404
 
 
+def test_a_comment_in_a_collapsed_file_is_not_lost(ground: Ground) -> None:
+    rita = person("rita")
+    files = {"big.txt": "".join(f"line {n}\n" for n in range(3000)), "uv.lock": "a = 1\n"}
+    ground.push("feature", dict(files))
+    entry = ground.submit()
+    assert 'name="line" value="2500"' in page(rita, entry, "?at=0.n2500")
+    for file, line in (("big.txt", 2500), ("uv.lock", 1)):
+        post(rita, entry, "comment", file=file, side="new", line=line, body=f"about {file}")
+    text = page(rita, entry)
+    assert "large file, 3000 lines" in text
+    for comment in ReviewComment.objects.all():
+        assert text.count(f'id="c{comment.pk}"') == 1
+        assert f'href="?#c{comment.pk}"' in text or f'href="#c{comment.pk}"' in text
+    assert '<details class="rv-closed" open>' in text
+    alone = page(rita, entry, "?file=0")
+    assert alone.index("line 2499") < alone.rindex("about big.txt")
+
+
 @pytest.mark.parametrize(
     ("form", "said"),
     [
