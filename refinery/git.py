@@ -6,6 +6,7 @@ plumbing over resolved object ids. Answers are typed; *unknown* (the remote coul
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -354,8 +355,7 @@ class Repo:
 
     def changes(self, base: str, sha: str) -> list[diffs.Change]:
         """What a diff of two commits or trees touches, with the lines it counts."""
-        arguments = ["diff-tree", "-r", "-M", "-z", "--raw", "--numstat", check_sha(base), check_sha(sha)]
-        return diffs.parse_changes(run_git(arguments, cwd=self.path).stdout)
+        return list(_changes(self.path, check_sha(base), check_sha(sha)))
 
     def patches(self, base: str, sha: str, changes: Sequence[diffs.Change]) -> list[diffs.Patch]:
         """The hunks of some of a diff's changes, in their order. Files larger than a person reads come without."""
@@ -384,6 +384,13 @@ class Repo:
         """The tree that merging `head` into `base` gives; None when they conflict."""
         (tree,) = self._merge_trees([(check_sha(base), check_sha(head))])
         return tree if isinstance(tree, str) else None
+
+
+@functools.lru_cache(maxsize=32)
+def _changes(path: Path, base: str, sha: str) -> tuple[diffs.Change, ...]:
+    """Two commits differ for ever in the same way: the pages of one diff ask once."""
+    arguments = ["diff-tree", "-r", "-M", "-z", "--raw", "--numstat", base, sha]
+    return tuple(diffs.parse_changes(run_git(arguments, cwd=path).stdout))
 
 
 def _message(spec: CandidateSpec) -> str:

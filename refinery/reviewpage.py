@@ -123,6 +123,7 @@ def show(
             one.why_closed = "generated"
         budget = _fill(one, patch, ask, budget, remarks, between, form)
     whole = diffs.tree(changes)
+    links = {n: "" if n == page else ask.link(page=n) for n in range(1, len(ranges) + 1)}
     wide = len(changes) > TREE_LIMIT
     return DiffShown(
         files=shown,
@@ -134,10 +135,7 @@ def show(
         page=page,
         pages=[(n, ask.link(page=n)) for n in range(1, len(ranges) + 1)],
         page_of=page_of,
-        places={
-            diffs.shown_path(c.path): ("" if page_of[n] == page else ask.link(page=page_of[n])) + f"#f{n}"
-            for n, c in enumerate(changes)
-        },
+        places={diffs.shown_path(c.path): f"{links[page_of[n]]}#f{n}" for n, c in enumerate(changes)},
         folders=_folders(whole, page_of, ask) if wide else [],
     )
 

@@ -137,6 +137,19 @@ def test_a_comment_on_a_line_is_carried_to_the_rework_mail_and_bead(ground: Grou
     assert rework.context["rework"]["items"][0]["file"] == "a.py"
 
 
+def test_changes_are_requested_once_however_late_the_second_click(ground: Ground) -> None:
+    rita = person("rita")
+    ground.push("feature", {"a.py": "def f():\n    return 2\n"})
+    entry = ground.submit()
+    for _ in range(2):
+        post(rita, entry, "request-changes", body="not yet", items="a.py:1: name it")
+    ground.settle()
+    post(rita, entry, "request-changes", body="not yet", items="a.py:1: name it")
+    ground.settle()
+    assert entry.verdicts.count() == 1
+    assert Bead.objects.filter(purpose="rework").count() == 1
+
+
 def test_a_resolved_comment_is_not_sent_and_can_be_opened_again(ground: Ground) -> None:
     rita = person("rita")
     ground.push("feature", {"a.py": "def f():\n    return 2\n"})
