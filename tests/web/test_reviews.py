@@ -11,7 +11,7 @@ from django.test import Client
 from agents.models import Mail
 from beads import inbox, ledger, plans
 from beads.models import Bead, Fact
-from refinery import doors, lookout, queue
+from refinery import changes, doors, lookout, queue
 from refinery.models import ReviewComment
 from tests.db.conftest import Place
 from tests.web.ground import Ground, page, person, post
@@ -63,6 +63,24 @@ def test_hostile_content_is_harmless_and_visible(ground: Ground, viewer: Client)
     assert "new⟨U+000A⟩line.txt" in text
     assert "no newline at the end" in text
     assert len(text) < 100_000
+
+
+def test_what_agents_and_git_say_is_tamed(ground: Ground, viewer: Client) -> None:
+    ground.git("checkout", "-q", "-B", "feature", "main")
+    ground.git("commit", "-q", "--allow-empty", "-m", "\x1b[31mred\x1b[0m <i>\u202e\u200b")
+    ground.push("feature", {"a.py": "x\n"}, None)
+    entry = ground.submit()
+    hostile = "\x1b[31m<script>alert(1)</script>\u202e"
+    items = [{"file": "a\u202e.py", "line": 1, "problem": hostile}]
+    queue.record_verdict(
+        entry, head=entry.head_sha, decision="request_changes", by="agent", feedback=hostile, items=items
+    )
+    first = changes.commits(entry)[0]
+    for query in ("", f"?commit={first.sha}"):
+        text = page(viewer, entry, query).split('id="history"')[0]
+        assert "red &lt;i&gt;⟨U+202E⟩⟨U+200B⟩" in text
+        for raw in ("\x1b", "\u202e", "\u200b", "<script>alert"):
+            assert raw not in text
 
 
 def test_a_large_and_a_generated_file_are_collapsed_and_can_be_opened(ground: Ground, viewer: Client) -> None:
