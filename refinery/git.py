@@ -7,7 +7,7 @@ plumbing over resolved object ids. Answers are typed; *unknown* (the remote coul
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,14 +125,17 @@ class Repo:
 
     def ls_remote(self, url: str, branch: str, timeout: float = gitcmd.NETWORK_TIMEOUT) -> str | None:
         """The branch's head on the remote; None only when the remote answered that it has no such branch."""
-        return self.ls_remote_heads(url, [branch], timeout).get(branch)
+        return self.heads(url, [branch], timeout)[branch]
 
-    def ls_remote_heads(self, url: str, branches: Sequence[str], timeout: float) -> dict[str, str]:
-        """The heads of those of these branches that the remote has."""
-        refs = {f"refs/heads/{check_branch(branch)}": branch for branch in branches}
+    def heads(
+        self, url: str, branches: Sequence[str], timeout: float = gitcmd.NETWORK_TIMEOUT
+    ) -> dict[str, str | None]:
+        """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
+        refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
         result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=timeout)
         rows = [line.partition("\t") for line in result.text.splitlines()]
-        return {refs[name]: check_sha(sha) for sha, _, name in rows if name in refs}
+        found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
+        return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
 
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
@@ -276,26 +279,22 @@ class Repo:
     def land(self, url: str, target: str, expected: str, candidate: str) -> Landed | TargetMoved | PushRefused:
         """Push `candidate` onto `target` if that is still at `expected`; never forced.
 
-        Looks first and looks again after any push: what the remote holds is the answer. Raises when it cannot be
-        asked, for then nothing is known.
+        Looks again after any push: what the remote holds is the answer. Raises when it cannot be asked, for then
+        nothing is known.
         """
         if not self.is_ancestor(expected, candidate):
             raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
         ref = f"refs/heads/{check_branch(target)}"
-        actual = self.fetch_branch(url, target)
-        if self.is_ancestor(candidate, actual):
-            return Landed(actual)
-        if actual != expected:
-            return TargetMoved(actual)
-        lease = f"--force-with-lease={ref}:{expected}"
+        lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
         result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
-        actual = self.fetch_branch(url, target)
-        if self.is_ancestor(candidate, actual):
+        actual = self.ls_remote(url, target)
+        if actual == candidate:
             return Landed(actual)
         error = gitcmd.failure("push", result)
-        if actual != expected:
-            return TargetMoved(actual)
+        if actual is not None and actual != expected:
+            actual = self.fetch_branch(url, target)
+            return Landed(actual) if self.is_ancestor(candidate, actual) else TargetMoved(actual)
         if result.returncode and error.kind in ("rejected", "other", "stale_lease", "auth"):
             return PushRefused(_refusal(result.stderr) or error.message)
         raise error
@@ -324,6 +323,15 @@ class Repo:
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
         run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
         return True
+
+    def drop_refs(self, refs: Iterable[str]) -> int:
+        """Delete refs of ours (all under refs/gastown/), those that exist; returns how many went."""
+        known = set(self._git("for-each-ref", "--format=%(refname)", "refs/gastown/").splitlines())
+        doomed = [ref for ref in refs if ref in known]
+        if doomed:
+            told = "".join(f"delete {ref}\0\0" for ref in doomed)
+            self._git("update-ref", "--stdin", "-z", input=told.encode())
+        return len(doomed)
 
     # -- reading, for pages --
 

@@ -46,13 +46,13 @@ def _look(town: Town, world: World) -> int:
     for rig_id, entries in by_rig.items():
         found = Rig.objects.get(pk=rig_id)
         try:
-            heads = repo_of(found).ls_remote_heads(found.remote_url, [e.branch for e in entries], PATIENCE)
+            heads = repo_of(found).heads(found.remote_url, [e.branch for e in entries], PATIENCE)
         except GitFailed as error:
             log.info("lookout.unknown", rig=found.slug, error=error.message)
             continue
         for entry in entries:
-            head = heads.get(entry.branch, entry.head)
-            if head not in (entry.head, entry.observed_head):
+            head = heads[entry.branch]
+            if head not in (None, entry.head, entry.observed_head):
                 inbox.record(town, "entry.head_seen", entry.id, {"head": head}, actor="lookout")
                 seen += 1
     return seen

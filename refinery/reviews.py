@@ -12,7 +12,6 @@ from typing import Any, cast
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -20,7 +19,9 @@ from django.views.decorators.http import require_GET, require_POST
 
 from agents.gitcmd import GitFailed
 from agents.models import Run
+from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
+from beads.models import TownRole
 from refinery import changes, doors, phases, shows
 from refinery.effects import repo_of
 from refinery.git import Commit
@@ -29,13 +30,12 @@ from refinery.reviewpage import Ask, DiffShown, FileShown, show, tree_html
 from refinery.texts import tame
 from refinery.world import is_own, person
 
-REVIEW_PERMISSION = "refinery.can_review"
 _AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
 _FIRST = {"fail": 0, "error": 1, "pass": 2}
 
 
-def _may_review(request: HttpRequest) -> bool:
-    return bool(cast(Any, request.user).has_perm(REVIEW_PERMISSION))
+def _may_review(request: HttpRequest, entry: ReviewEntry) -> bool:
+    return people.may(request.user, entry.rig.town, TownRole.REVIEWER)
 
 
 def name_of(user: AbstractBaseUser) -> str:
@@ -73,7 +73,9 @@ def _number(text: str | None) -> int | None:
 @require_GET
 def review(request: HttpRequest, key: str) -> HttpResponse:
     """One review entry: what it is, how it stands, its diff, and what a reviewer can do."""
-    return _page(request, _entry(key))
+    entry = _entry(key)
+    people.see(request.user, entry.rig.town)
+    return _page(request, entry)
 
 
 def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice: str = "") -> HttpResponse:
@@ -98,7 +100,7 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
         "ask": ask,
         "notice": notice,
         "who": who,
-        "may_review": _may_review(request),
+        "may_review": _may_review(request, entry),
         "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
         "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
         "notes": _notes(entry),
@@ -217,8 +219,8 @@ def _shown(
     request: HttpRequest, entry: ReviewEntry, ask: Ask, span: changes.Span, here: list[ReviewComment]
 ) -> DiffShown:
     main = span.kind in ("candidate", "head")
-    may = main and _may_review(request) and entry.state == "active"
-    context = {"entry": entry, "may_review": _may_review(request), "back": ask.link(page=ask.page)}
+    may = main and _may_review(request, entry) and entry.state == "active"
+    context = {"entry": entry, "may_review": _may_review(request, entry), "back": ask.link(page=ask.page)}
 
     def between(remark: ReviewComment) -> str:
         """A remark, where it stands."""
@@ -243,9 +245,9 @@ def _shown(
 @require_POST
 def act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     """Approve, merge, request changes, comment, resolve, reopen, reject or retry. A stale head records nothing."""
-    if not _may_review(request):
-        raise PermissionDenied
+    people.act(request.user, TownRole.REVIEWER)
     entry = _entry(key)
+    people.act_in(request.user, entry.rig.town, TownRole.REVIEWER)
     try:
         said = _do(request, entry, verb)
     except Forbidden as error:

@@ -6,10 +6,12 @@ The schedule is the safety net of the reconciler process: the very same tick, in
 
 from __future__ import annotations
 
-from beads import ops
-from refinery import effects, lookout, reconciler
+from django.utils import timezone
 
-SCHEDULES = {"reconcile": "refinery.tasks.reconcile", "lookout": "refinery.tasks.look"}
+from beads import ops
+from refinery import effects, housekeeping, lookout, reconciler
+
+MINUTELY = {"reconcile": "refinery.tasks.reconcile", "lookout": "refinery.tasks.look"}
 
 
 def reconcile() -> int:
@@ -35,11 +37,19 @@ def heartbeat() -> None:
     ops.beat("cluster", "ran a heartbeat task")
 
 
+def collect() -> None:
+    """Every hour: remove what has been finished for long enough."""
+    housekeeping.collect(timezone.now())
+
+
 def ensure_schedule() -> None:
-    """Make the minute's schedules exist exactly once."""
+    """Make the schedules exist exactly once."""
     from django_q.models import Schedule
 
-    for name, func in SCHEDULES.items():
+    for name, func in MINUTELY.items():
         Schedule.objects.update_or_create(
             name=name, defaults={"func": func, "schedule_type": Schedule.MINUTES, "minutes": 1}
         )
+    Schedule.objects.update_or_create(
+        name="housekeeping", defaults={"func": "refinery.tasks.collect", "schedule_type": Schedule.HOURLY}
+    )

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-from django.contrib.auth.models import Permission, User
-from django.test import Client
-
 from agents.models import Mail
 from beads.models import Bead, Convoy
 from refinery import doors
 from refinery.models import ReviewEntry
 from tests.acceptance.conftest import WHO, Stage
+from tests.web.ground import person
 
 
-@pytest.fixture
-def rita(transactional_db: Any) -> Client:
-    """A reviewer at her browser."""
-    user = User.objects.create_user("rita")
-    user.user_permissions.add(Permission.objects.get(codename="can_review"))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def test_a_convoy_has_one_landing_review_with_every_bead_readable(stage: Stage, rita: Client) -> None:
+def test_a_convoy_has_one_landing_review_with_every_bead_readable(stage: Stage) -> None:
     stage.open(merge_strategy="pr")
+    rita = person("rita")
     convoy = stage.convoy("Signs", {"one": ("echo 1 > one.txt", []), "two": ("echo 2 > two.txt", ["one"])})
     landing = stage.until(lambda: ReviewEntry.objects.filter(kind="landing").first())
     stage.await_phase(landing, "awaiting_human")
@@ -52,8 +38,9 @@ def test_a_convoy_has_one_landing_review_with_every_bead_readable(stage: Stage, 
     assert stage.file("f.txt") == "f"
 
 
-def test_a_remark_becomes_rework_by_the_polecat_and_the_new_head_is_asked_about(stage: Stage, rita: Client) -> None:
+def test_a_remark_becomes_rework_by_the_polecat_and_the_new_head_is_asked_about(stage: Stage) -> None:
     stage.open(merge_strategy="pr")
+    rita = person("rita")
     bead = stage.sling("Write it", "echo 'answer = 41' > a.py\n---rework---\necho 'answer = 42' > a.py")
     entry = stage.until(lambda: ReviewEntry.objects.filter(source=bead).first())
     entry = stage.await_phase(entry, "awaiting_human")

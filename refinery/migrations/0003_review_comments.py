@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('refinery', '0001_initial'),
+        ('refinery', '0002_drop_can_review'),
     ]
 
     operations = [
