@@ -6,6 +6,7 @@ writer. The tick carries it out.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -395,6 +396,29 @@ def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -
         raise Conflict(f"{entry.pk} has priority {priority} already")
     told = {"priority": priority, "reason": reason}
     inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=who)
+
+
+def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
+    """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
+    target = check_branch(target or rig.default_branch, "target")
+    reason = ledger.check_text("reason", reason, 300, required=True)
+    if until is not None and until <= timezone.now():
+        raise Invalid("until is in the past", field="until")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        queue.freeze(rig, target, reason, who, timezone.now(), until)
+        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=who)
+    return target
+
+
+def thaw(rig: Rig, target: str | None, who: str) -> str:
+    """Undo `freeze`; returns the lane's target."""
+    target = check_branch(target or rig.default_branch, "target")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        queue.thaw(rig, target)
+        inbox.record(rig.town, "lane.thaw", rig.slug, {"reason": target}, actor=who)
+    return target
 
 
 # -- runs and escalations -------------------------------------------------------------------------------------------

@@ -44,7 +44,9 @@ class Board:
                 phase = phases.phase(stands.stage, admitted=view.admitted)
                 place += phase not in ("blocked", "awaiting_human")
                 why = stands.why
-                if phase == "queued" and (self.world.paused or rig.parked):
+                if phase == "queued" and (frozen := self.world.frozen(view.rig, view.target)):
+                    why = frozen
+                elif phase == "queued" and (self.world.paused or rig.parked):
                     why = f"rig {rig.slug} is parked" if rig.parked else f"paused: {self.world.paused_reason}"
                 waits = phase in ("blocked", "awaiting_human")
                 self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
