@@ -262,6 +262,10 @@ def request_changes(
     told = [*(dict(i) for i in items), *comments.items(entry)]
     feedback = ledger.check_text("body", feedback, 64 * 1024, required=not told)
     feedback = feedback or f"{len(told)} {'remark' if len(told) == 1 else 'remarks'} on lines"
+    last = entry.verdicts.filter(by=who, head_sha=entry.head_sha).last()
+    said = last is not None and (last.decision, last.feedback, last.items) == ("request_changes", feedback, told)
+    if said and not entry.held:
+        return False
     return _record_verdict(entry, who, {"decision": "request_changes", "feedback": feedback, "items": told})
 
 
@@ -290,7 +294,7 @@ def _not_moved_outside(entry: ReviewEntry) -> None:
 def _author_mails(entry: ReviewEntry) -> set[str]:
     """The authors of the change's commits. Raises Unavailable when git cannot tell: unknown is nobody's approval."""
     try:
-        return {commit.mail.lower() for commit in changes.commits(entry)}
+        return {commit.mail.lower() for commit in changes.commits(entry, limit=10_000)}
     except GitFailed as error:
         raise Unavailable(f"who wrote this change cannot be read, so it cannot be approved: {error.message}") from error
 

@@ -163,6 +163,11 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
             {"decision": v.decision, "by": v.by, "head": v.head_sha, "feedback": v.feedback, "items": v.items}
             for v in entry.verdicts.all()
         ],
+        "comments": [
+            {"file": c.file, "line": c.line, "side": c.side, "by": c.by, "body": c.body, "head": c.head_sha}
+            | {"resolved": c.resolved}
+            for c in entry.comments.all()
+        ],
         "landings": [
             {"state": x.state, "expected": x.expected_sha, "candidate": x.candidate.sha, "message": x.message}
             for x in entry.landings.select_related("candidate")

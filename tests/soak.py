@@ -115,7 +115,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                     title = f"Convoy {len(convoys)}"
                     made = up.gastown("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
                     convoys.append(made["id"])
-                live = [b for b in up.gastown("bead", "list") if b["status"] not in ("closed", "failed")]
+                live = [b for b in up.gastown("bead", "list", "--limit", "1000") if b["status"] not in ("closed", "failed")]
                 for _ in range(max(0, 20 - len(live))):
                     beads.append(up.gastown("sling", "proj", "--title", f"Bead {len(beads)}")["id"])
             pid = chance.choice(_parts(up.process.pid) or [0])
@@ -125,7 +125,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                     kills += 1
             time.sleep(chance.uniform(1, 5))
         until(lambda: "ok" in up.run("wait", "--idle", "--timeout", "600", "--json"), 900, up.said)
-        rows = [b for b in up.gastown("bead", "list", "--all") if b["type"] == "issue" and b["purpose"] == "work"]
+        rows = [b for b in up.gastown("bead", "list", "--limit", "1000") if b["type"] == "issue" and b["purpose"] == "work"]
         ended = up.gastown("convoy", "list", "--all")
         log = up.git("log", "--format=%(trailers:key=Bead,valueonly,separator=%x2C)", f"{begin}..{up.branch}").split()
         merged = [b["id"] for b in rows if b["resolution"] in ("merged", "already_merged")]

@@ -105,6 +105,7 @@ class Command(GastownCommand):
         ]
         lines += [f"gate {g['gate']}: {g['outcome']} ({g['say']})" for g in data["gates"]]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
+        lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
         lines += [f"landing {x['state']}: {x['message']}" for x in data["landings"]]
         return Said(data, "\n".join(lines))
 
