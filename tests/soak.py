@@ -15,13 +15,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.machine.town import COUNTS, Machine
-from tests.web.installation import installation, until
+from tests.web.installation import Installation, installation, until
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "20"))
 SEED = int(os.environ.get("SOAK_SEED", str(time.time_ns() % 2**32)))
@@ -90,6 +91,11 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
+def _beads(up: Installation) -> list[dict[str, Any]]:
+    """The planned work."""
+    return [b for b in up.gastown("bead", "list", "--limit", "1000") if b["purpose"] == "work"]
+
+
 def test_soak_of_processes(tmp_path: Path) -> None:
     """20 polecats, 3 convoys at a time, misbehaving agents, the server's processes killed at random."""
     chance = random.Random(SEED)
@@ -115,7 +121,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                     title = f"Convoy {len(convoys)}"
                     made = up.gastown("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
                     convoys.append(made["id"])
-                live = [b for b in up.gastown("bead", "list", "--limit", "1000") if b["status"] not in ("closed", "failed")]
+                live = [b for b in _beads(up) if b["status"] not in ("closed", "failed")]
                 for _ in range(max(0, 20 - len(live))):
                     beads.append(up.gastown("sling", "proj", "--title", f"Bead {len(beads)}")["id"])
             pid = chance.choice(_parts(up.process.pid) or [0])
@@ -125,7 +131,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                     kills += 1
             time.sleep(chance.uniform(1, 5))
         until(lambda: "ok" in up.run("wait", "--idle", "--timeout", "600", "--json"), 900, up.said)
-        rows = [b for b in up.gastown("bead", "list", "--limit", "1000") if b["type"] == "issue" and b["purpose"] == "work"]
+        rows = _beads(up)
         ended = up.gastown("convoy", "list", "--all")
         log = up.git("log", "--format=%(trailers:key=Bead,valueonly,separator=%x2C)", f"{begin}..{up.branch}").split()
         merged = [b["id"] for b in rows if b["resolution"] in ("merged", "already_merged")]
