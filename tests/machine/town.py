@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-from django.db import transaction
+from django.db import connection, transaction
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -68,12 +68,19 @@ class Machine(RuleBasedStateMachine):
         self.stale: list[Decision] = []
         self.kept: list[dict[str, Any]] = []  # facts that are late
         self.outside: set[str] = set()
+        self.dirty = True  # something was written since `holds` last looked
+        self.seen: dict[str, str] = {}  # branch → head, as it was when all its commits were found in order
+        enter(connection.execute_wrapper(self._watch))
         self.number = 0
 
     def now(self) -> dt.datetime:
         """The clock: never the same moment twice."""
         self.clock += dt.timedelta(microseconds=100)
         return self.clock
+
+    def _watch(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        self.dirty = self.dirty or sql.startswith(("INSERT", "UPDATE", "DELETE"))
+        return execute(sql, params, many, context)
 
     def teardown(self) -> None:
         """End well, then forget everything."""
@@ -296,6 +303,7 @@ class Machine(RuleBasedStateMachine):
         elif fate == "claims":
             self.claim(run.pk)
 
+    @precondition(lambda self: self.secrets)
     @rule(pick=picks)
     def late_claim(self, pick: int) -> None:
         """A shim that is late, or another one, claims."""
@@ -337,6 +345,7 @@ class Machine(RuleBasedStateMachine):
             sha = self.remote.make({**good, **self.change(pick)}, [self.heads[run.pk]], salt=run.pk)
         self.heads[run.pk] = sha
 
+    @precondition(lambda self: self.tokens)
     @rule(pick=picks, work=st.booleans(), what=st.sampled_from(["done", "done", "changes", "mail", "escalate", "beat"]))
     def agent_speaks(self, pick: int, work: bool, what: str) -> None:
         """An agent works and calls a tool; also one that was fenced long ago."""
@@ -372,6 +381,7 @@ class Machine(RuleBasedStateMachine):
             list(Bead.objects.filter(type="issue").order_by("pk").values_list("pk", "status")),
         ]
 
+    @precondition(lambda self: self.tokens)
     @rule(pick=picks, code=st.sampled_from([0, 0, 0, 1]), published=st.booleans(), flaky=picks)
     def run_exits(self, pick: int, code: int, published: bool, flaky: int) -> None:
         """A run's command ends and its shim reports."""
@@ -398,6 +408,7 @@ class Machine(RuleBasedStateMachine):
         with contextlib.suppress(Superseded):
             dispatch.record_exit(run.pk, report, self.now())
 
+    @precondition(lambda self: self.tokens)
     @rule(pick=picks)
     def shim_dies(self, pick: int) -> None:
         """A shim is killed: nothing is heard of its run again."""
@@ -460,6 +471,7 @@ class Machine(RuleBasedStateMachine):
         elif fate == "late":
             self.kept.append(copy)
 
+    @precondition(lambda self: self.kept)
     @rule(pick=picks)
     def late_fact(self, pick: int) -> None:
         """What was late arrives."""
@@ -499,14 +511,16 @@ class Machine(RuleBasedStateMachine):
     def holds(self) -> None:
         """All invariants, and the truth on the remote."""
         COUNTS["steps"] += 1
-        if not hasattr(self, "town"):
+        if not hasattr(self, "town") or not self.dirty:
             return
+        self.dirty = False
         found = [b for b in invariants.look(self.town, self.clock) if b.invariant.number in TIMELESS]
         assert not found, [(b.invariant.number, b.invariant.sentence, b.subject) for b in found]
         landed = dict(Landing.objects.exclude(state="abandoned").values_list("candidate__sha", "candidate__tree_sha"))
         for branch, sha in self.remote.branches.items():
-            if branch != "main" and not branch.startswith("convoy/"):
+            if (branch != "main" and not branch.startswith("convoy/")) or self.seen.get(branch) == sha:
                 continue
+            self.seen[branch] = sha
             for one in self.remote.first_parents(sha):
                 if one in self.outside:
                     break
