@@ -26,6 +26,7 @@ from refinery import changes, doors, phases, shows
 from refinery.effects import repo_of
 from refinery.git import Commit
 from refinery.models import ReviewComment, ReviewEntry
+from refinery.render import HEADER
 from refinery.reviewpage import Ask, DiffShown, FileShown, show, tree_html
 from refinery.texts import tame
 from refinery.world import is_own, person
@@ -75,7 +76,22 @@ def review(request: HttpRequest, key: str) -> HttpResponse:
     """One review entry: what it is, how it stands, its diff, and what a reviewer can do."""
     entry = _entry(key)
     people.see(request.user, entry.rig.town)
+    if HEADER in request.headers:
+        data = shows.entry_detail(shows.Board(entry.rig.town), entry)
+        return render(request, "refinery/_review_standing.html", _standing(entry, data))
     return _page(request, entry)
+
+
+def _standing(entry: ReviewEntry, data: dict[str, Any]) -> dict[str, Any]:
+    """How it stands. `mark` changes with what a reader of the whole page would want to see again."""
+    candidate = data["candidate"] or {}
+    said = [data["gate_history"], data["verdicts"], data["comments"], [c for c in data["comments"] if c["resolved"]]]
+    return {
+        "entry": entry,
+        "data": data,
+        "newer": entry.observed_head if entry.observed_head != entry.head_sha else "",
+        "mark": ".".join([entry.state, entry.head_sha, candidate.get("sha", ""), *(str(len(x)) for x in said)]),
+    }
 
 
 def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice: str = "") -> HttpResponse:
@@ -95,8 +111,7 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     for failure in (f for gate in data["gates"] for f in gate["failures"]):
         failure["place"] = places.get(failure["file"], "")
     context = {
-        "entry": entry,
-        "data": data,
+        **_standing(entry, data),
         "ask": ask,
         "notice": notice,
         "who": who,
@@ -107,7 +122,6 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
         "remarks": [c for c in here if not c.resolved],
         "resolved": [c for c in here if c.resolved],
         "outdated": [c for c in remarks if c not in here],
-        "newer": entry.observed_head if entry.observed_head != entry.head_sha else "",
         **_approval(board, entry, who),
         **shown,
     }

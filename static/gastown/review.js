@@ -78,4 +78,44 @@
 
   const field = page.querySelector("#at textarea");
   if (field) field.focus();
+
+  // how it stands, kept up to date; the diff stays as it was read, and a line says when there is more to see
+  const standing = document.getElementById("standing");
+  const follow = page.dataset.follow;
+  let source = null;
+  let busy = false;
+  let again = false;
+
+  const look = async () => {
+    again = busy;
+    if (busy) return;
+    busy = true;
+    try {
+      const answer = await fetch(location.pathname, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
+      const text = answer.ok ? await answer.text() : "";
+      const fresh = new DOMParser().parseFromString(text, "text/html").getElementById("standing");
+      if (fresh) {
+        document.getElementById("changed").hidden = fresh.dataset.mark === standing.dataset.mark;
+        if (fresh.innerHTML !== standing.innerHTML) standing.replaceChildren(...fresh.childNodes);
+      }
+    } catch (error) {
+      // the server is away: the next event, or a reload, shows it
+    }
+    setTimeout(() => {
+      busy = false;
+      if (again) look();
+    }, 250);
+  };
+
+  const watch = () => {
+    if (source) source.close();
+    source = null;
+    if (document.hidden || !follow || !standing) return;
+    source = new EventSource(follow);
+    source.onmessage = look;
+  };
+
+  document.addEventListener("visibilitychange", watch);
+  window.addEventListener("pagehide", () => source && source.close());
+  watch();
 })();

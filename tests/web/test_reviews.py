@@ -128,6 +128,22 @@ def test_an_address_that_makes_no_sense_shows_the_page(ground: Ground, query: st
     assert "Title of feature" in page(person("rita"), ground.submit(), query)
 
 
+def test_how_it_stands_is_told_without_the_diff(ground: Ground, viewer: Client) -> None:
+    ground.push("feature", {"a.py": "x\n"})
+    entry = ground.submit()
+
+    def standing() -> str:
+        answer = viewer.get(f"/reviews/{entry.pk}/", headers={"X-Gastown-Live": "1"})
+        assert (answer.status_code, len(answer.content) < 2000) == (200, True)
+        return str(answer.content.decode())
+
+    first = standing()
+    assert first.strip() in page(viewer, entry)
+    assert standing() == first
+    post(person("rita"), entry, "comment", file="a.py", side="new", line=1, body="hm")
+    assert standing() != first
+
+
 # -- comments --
 
 
