@@ -28,12 +28,8 @@ MANUAL = '[refinery]\ngates = ["true"]\nauto_merge = false\ncode_review = false\
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """One installation for all stories, with a rig whose entries wait for a person."""
     with installation(tmp_path_factory.mktemp("browser")) as made:
-        made.settle_in()
-        config = made.home.parent / "annex.toml"
-        config.write_text(MANUAL)
+        made.settle_in(annex=MANUAL)
         made.push(LONG, {"docs/annex.md": "# The annex\n"})
-        remote = str(made.remote)
-        made.gastown("rig", "add", "annex", remote, "--default-branch", made.branch, "--config", str(config))
         made.gastown("mq", "submit", "annex", "--branch", LONG)
         yield made
 
