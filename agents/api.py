@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import IO, Annotated, Any, cast
 
 import structlog
 from django.core.cache import cache
@@ -14,6 +15,7 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from rest_framework import exceptions
+from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -74,6 +76,25 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     return envelope("internal", "an internal error; it has been logged", 500)
 
 
+class StrictJSONParser(JSONParser):
+    """JSON as RFC 8259 has it: UTF-8, no NaN, and nothing that is nested too deep to be read."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The body's value. Raises Invalid for what is no JSON."""
+        try:
+            return json.loads(stream.read().decode("utf-8"), parse_constant=_no_number)
+        except RecursionError:
+            raise Invalid("the body is nested too deep", field="body") from None
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ones
+            raise Invalid(f"the body is not JSON: {error}"[:300], field="body") from None
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
+
+
 class IsRun(BasePermission):
     """Only a run's token."""
 
@@ -84,6 +105,8 @@ class IsRun(BasePermission):
 
 class Door(APIView):
     """Base: refuses large bodies before they are read."""
+
+    parser_classes = [StrictJSONParser]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the length, then authenticate and authorise."""
@@ -105,6 +128,7 @@ class Door(APIView):
 class ToolView(Door):
     """POST /api/tools/<name>"""
 
+    schema = None  # agents.schema tells of each tool
     authentication_classes = [RunTokenAuthentication]
     permission_classes = [IsRun]
 
@@ -141,7 +165,9 @@ class ToolsView(Door):
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    """A shim's report. What a newer shim adds is ignored; what is known must have its type."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
 class ClaimBody(_Body):
@@ -154,11 +180,29 @@ class ClaimBody(_Body):
 class HeartbeatBody(_Body):
     """What the shim has observed."""
 
-    activity_at: AwareDatetime | None = None
+    activity_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
     active_tool: Annotated[str, Field(max_length=100)] | None = None
 
 
 _Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+class HowItEnded(_Body):
+    """How one step's process ended."""
+
+    exit_code: _Number | None = None
+    signal: _Number | None = None
+    timed_out: bool = False
+
+
+class StepResult(_Body):
+    """What came of one step."""
+
+    name: Annotated[str, Field(max_length=200)]
+    outcome_raw: HowItEnded
+    duration_ms: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: Annotated[str, Field(max_length=64 * 1024)] = ""
+    attempts: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
 
 class ExitBody(_Body):
@@ -170,7 +214,14 @@ class ExitBody(_Body):
     salvage_ref: Annotated[str, Field(max_length=200)] | None = None
     published: bool = False
     error: Annotated[str, Field(max_length=4000)] | None = None
-    steps: Annotated[list[dict[str, Any]], Field(max_length=50)] = []
+    steps: Annotated[list[StepResult], Field(max_length=50)] = []
+
+
+SHIM_DOORS: dict[str, tuple[str, type[BaseModel]]] = {
+    "claim": ("The shim's claim, once and before the start deadline; gives the token.", ClaimBody),
+    "heartbeat": ("Renew the lease; hear what is wanted.", HeartbeatBody),
+    "exit": ("How the command ended. A repeat changes nothing.", ExitBody),
+}
 
 
 class ShimDoor(Door):
@@ -184,10 +235,12 @@ class ShimDoor(Door):
         """The bearer secret, or 401."""
         token = bearer(request)
         if not token:
-            error = exceptions.NotAuthenticated("a bearer token is needed")
-            error.auth_header = "Bearer"  # type: ignore[attr-defined]
-            raise error
+            raise exceptions.NotAuthenticated("a bearer token is needed")
         return token
+
+    def get_authenticate_header(self, request: Request) -> str:
+        """Makes a missing or unknown token a 401, not a 403."""
+        return "Bearer"
 
     def own(self, request: Request, run_id: str) -> Run:
         """The live run whose token this is, which must be the one of the path."""
@@ -196,9 +249,7 @@ class ShimDoor(Door):
         if run is None:
             if dispatch.fenced_run(token) is not None:
                 raise Superseded(f"run {run_id} has ended")
-            error = exceptions.AuthenticationFailed("unknown token")
-            error.auth_header = "Bearer"  # type: ignore[attr-defined]
-            raise error
+            raise exceptions.AuthenticationFailed("unknown token")
         if run.pk != run_id:
             raise Forbidden("this token belongs to another run")
         return run

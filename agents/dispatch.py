@@ -66,12 +66,13 @@ def queue_run(
 ) -> Run:
     """Create a queued run. Raises LostRace when the bead or the agent has a live run already.
 
-    The branch of a polecat's run is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
+    The branch of a run that commits is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
     `start_seconds`, `lease_seconds`, `heartbeat_seconds`.
     """
     assert bead.rig is not None
     attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
-    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if kind == RunKind.POLECAT and agent else ""
+    commits = kind == RunKind.POLECAT or purpose == "resolve"
+    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""
     try:
         with transaction.atomic():
             run = Run.objects.create(
@@ -109,12 +110,20 @@ def end(run_id: str, expect: str, outcome: RunOutcome, reason: str, now: dt.date
         raise LostRace(f"run {run_id} is no longer {expect}")
 
 
-def request_stop(run_id: str, reason: str, now: dt.datetime) -> None:
-    """Ask a live run to stop; it learns so at once where its runner is alive, else at its heartbeat."""
+def request_stop(run_id: str, reason: str, now: dt.datetime, *, counts: bool = False) -> None:
+    """Ask a live run to stop; it learns so at once where its runner is alive, else at its heartbeat.
+
+    `counts`: the run itself is to blame, and the stop uses up an attempt.
+    """
     if Run.objects.filter(LIVE_RUN, pk=run_id, stop_requested_at=None).update(
-        stop_requested_at=now, stop_reason=reason[:300]
+        stop_requested_at=now, stop_reason=reason[:300], stop_counts=counts
     ):
         poke(run_id)
+
+
+def note_nudged(run_id: str, now: dt.datetime) -> None:
+    """The patrol has reminded this run."""
+    Run.objects.filter(LIVE_RUN, pk=run_id).update(nudged_at=now)
 
 
 # -- the runner's side ---------------------------------------------------------------------
@@ -169,9 +178,9 @@ def start_failed(run_id: str, error: str) -> None:
         if run is None or run.state != RunState.STARTING or run.claimed_at:
             return
         run.claim_hash = ""
-        run.start_error = error[:2000]
+        run.start_error = inbox.storable(error[:2000]) or "it could not be started"
         run.save(update_fields=["claim_hash", "start_error"])
-        inbox.record(run.town, "run.start_failed", run.pk, {"error": error[:2000]}, actor=run.runner)
+        inbox.record(run.town, "run.start_failed", run.pk, {"error": run.start_error}, actor=run.runner)
 
 
 # -- the shim's side ---------------------------------------------------------------------
@@ -315,6 +324,16 @@ def request_publish(run_id: str, now: dt.datetime) -> None:
 def set_published(run_id: str) -> None:
     """Observation from a publish effect."""
     Run.objects.filter(pk=run_id).update(published=True)
+
+
+def forget_log(run: Run) -> None:
+    """Its log is gone from the disk."""
+    Run.objects.filter(pk=run.pk).update(log_path="")
+
+
+def forget_branch(run: Run) -> None:
+    """Its branch is gone from the remote, or is somebody else's by now."""
+    Run.objects.filter(pk=run.pk).update(published=False)
 
 
 def _locked(run_id: str) -> Run | None:

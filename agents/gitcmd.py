@@ -157,7 +157,8 @@ def failure(what: str, result: GitResult) -> GitFailed:
     lines = [line for line in redact(result.stderr).strip().splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
     kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
-    return GitFailed(f"git {what}: {telling[0] if telling else f'exit {result.returncode}'}", kind=kind)
+    said = telling[0][:1000] if telling else f"exit {result.returncode}"
+    return GitFailed(f"git {what}: {said}", kind=kind)
 
 
 # -- names from outside -------------------------------------------------------------------------------------------

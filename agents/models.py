@@ -132,6 +132,7 @@ class Run(models.Model):
     # desired
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     stop_reason = models.CharField(max_length=300, blank=True)
+    stop_counts = models.BooleanField(default=False, help_text="being stopped uses up an attempt")
     # observed
     created_at = models.DateTimeField(auto_now_add=True)
     picked_at = models.DateTimeField(null=True, blank=True)
@@ -139,6 +140,7 @@ class Run(models.Model):
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     activity_at = models.DateTimeField(null=True, blank=True)
     active_tool = models.CharField(max_length=100, blank=True)
+    nudged_at = models.DateTimeField(null=True, blank=True, help_text="when the patrol last reminded it")
     status_message = models.CharField(max_length=280, blank=True)
     checkpoint = models.JSONField(null=True, blank=True)
     result = models.CharField(max_length=20, blank=True, help_text="done or request_changes, from the tool")

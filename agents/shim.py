@@ -9,7 +9,6 @@ Started by the runner as a script, without Django, in a session of its own: it o
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
@@ -26,15 +25,14 @@ from urllib.parse import urlsplit
 if __name__ == "__main__":
     sys.path[0:1] = [str(Path(__file__).resolve().parent.parent)]
 
-from agents import gitcmd, sandbox
+from agents import gitcmd, processes, sandbox
 
 STOP_GRACE = 5.0
 FINISH_GRACE = 30.0
 REPORT_SECONDS = 600.0
 LOG_LIMIT = 20 << 20
 TAIL = 16 << 10
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_libc = ctypes.CDLL(None, use_errno=True)
+MAX_REPORT = 768 << 10  # the server takes a megabyte
 
 
 class Refused(Exception):
@@ -255,7 +253,7 @@ class Shim:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_prepare_gate if gates else _prepare_agent,
+                preexec_fn=processes.die_with_shim_within_limits if gates else processes.die_with_shim,
             )
         except OSError as error:
             self.log.say(f"cannot start {command[0]}: {error}")
@@ -267,14 +265,14 @@ class Shim:
         waiter = threading.Thread(target=self._await, args=(process,), daemon=True)
         waiter.start()
         timed_out = self._watch(process, began, step.get("timeout"))
-        kill_descendants(signal.SIGKILL)
+        processes.kill_descendants(signal.SIGKILL)
         waiter.join(5)
         pump.join(5)
         code, number = sandbox.inner_status(self.spec["sandbox"], process.returncode)
         if gates and code is not None and 128 < code <= 192:
             number, code = code - 128, None  # `sh` reports a killed command as 128 + signal
         raw = {"exit_code": code, "signal": number, "timed_out": timed_out}
-        output = b"".join(tail)[-TAIL:].decode("utf-8", "replace").replace("\x00", "\ufffd")
+        output = b"".join(tail)[-TAIL:].decode("utf-8", "replace")
         return {
             "name": step["name"],
             "outcome_raw": raw,
@@ -301,11 +299,11 @@ class Shim:
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         """SIGTERM to the tree, SIGKILL after a grace; at once when fenced."""
         if not self.fenced:
-            kill_descendants(signal.SIGTERM)
+            processes.kill_descendants(signal.SIGTERM)
             end = time.monotonic() + STOP_GRACE
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.05)
-        kill_descendants(signal.SIGKILL)
+        processes.kill_descendants(signal.SIGKILL)
         process.wait()
 
     def _await(self, process: subprocess.Popen[bytes]) -> None:
@@ -361,6 +359,7 @@ class Shim:
 
     def _report(self, report: dict[str, Any]) -> None:
         """Tell the server, for as long as it is worth while."""
+        report = fit(report)
         end, wait = time.monotonic() + REPORT_SECONDS, 0.2
         while time.monotonic() < end:
             try:
@@ -380,49 +379,22 @@ class Shim:
                 gitcmd.remove_worktree(self.repo, self.worktree)
 
 
-def _prepare_agent() -> None:
-    """In the child: die with the shim."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def fit(report: dict[str, Any]) -> dict[str, Any]:
+    """The report as the server takes it: clean text, and outputs cut to what fits; the log has all of it."""
+    steps = [{**step, "output": _clean(step.get("output"))} for step in report.get("steps") or []]
+    report = {**report, "steps": steps}
+    if report.get("error"):
+        report["error"] = _clean(report["error"])[:2000]
+    keep = TAIL
+    while len(json.dumps(report)) > MAX_REPORT and keep > 64:  # control characters take six bytes each
+        keep //= 2
+        for step in steps:
+            step["output"] = step["output"][-keep:]
+    return report
 
 
-def _prepare_gate() -> None:
-    """In the child: die with the shim, within limits."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    sandbox.limit()
-
-
-def descendants(pid: int) -> list[int]:
-    """All living processes below `pid`. As a subreaper the shim also inherits daemons."""
-    found: list[int] = []
-    queue = [pid]
-    while queue:
-        parent = queue.pop()
-        for task in Path(f"/proc/{parent}/task").glob("*"):
-            with contextlib.suppress(OSError):
-                for child in (task / "children").read_text().split():
-                    found.append(int(child))
-                    queue.append(int(child))
-    return found
-
-
-def kill_descendants(number: int) -> None:
-    """Signal everything below us; for SIGKILL again until nothing is left (what is killed may have just forked)."""
-    for _ in range(100 if number == signal.SIGKILL else 1):
-        living = [pid for pid in descendants(os.getpid()) if not _zombie(pid)]
-        if not living:
-            return
-        for pid in living:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-        if number == signal.SIGKILL:
-            time.sleep(0.005)
-
-
-def _zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return True
+def _clean(text: object) -> str:
+    return str(text or "").encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 def main() -> int:
@@ -430,7 +402,7 @@ def main() -> int:
     path = Path(sys.argv[1])
     spec = json.loads(path.read_text())
     path.unlink()
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    processes.adopt_orphans()
     shim = Shim(spec)
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, shim.on_signal)

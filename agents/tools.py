@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
 
 ALL = frozenset({Role.POLECAT, Role.REFINERY, Role.MAYOR})
 CALLS_PER_MINUTE = 300
+MAX_DEPTH = 50
 
 
 class Args(BaseModel):
@@ -120,7 +122,7 @@ def parse(model: type[BaseModel], body: object) -> Any:
     """Check a JSON object against a model. Raises Invalid naming the field."""
     if not isinstance(body, Mapping):
         raise Invalid("the body must be a JSON object", field="body")
-    _refuse_nul(body, "")
+    _refuse_unstorable(body, "")
     try:
         return model.model_validate(dict(body))
     except pydantic.ValidationError as error:
@@ -133,8 +135,8 @@ def parse(model: type[BaseModel], body: object) -> Any:
         raise Invalid(f"{first['field'] or 'body'}: {first['why']}", details=details) from None
 
 
-def _refuse_nul(value: object, where: str) -> None:
-    """PostgreSQL stores neither NUL bytes nor lone surrogates: refuse them by field."""
+def _refuse_unstorable(value: object, where: str, depth: int = 0) -> None:
+    """PostgreSQL stores no NUL bytes, lone surrogates or infinite numbers: refuse them by field."""
     if isinstance(value, str):
         if "\x00" in value:
             raise Invalid(f"{where or 'body'}: contains a NUL byte", field=where)
@@ -142,13 +144,18 @@ def _refuse_nul(value: object, where: str) -> None:
             value.encode()
         except UnicodeEncodeError:
             raise Invalid(f"{where or 'body'}: contains a lone surrogate", field=where) from None
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            _refuse_nul(key, where or "body")
-            _refuse_nul(item, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            _refuse_nul(item, f"{where}[{number}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise Invalid(f"{where or 'body'}: a number out of range", field=where)
+    elif isinstance(value, Mapping | list):
+        if depth >= MAX_DEPTH:
+            raise Invalid(f"{where[:100]}: nested deeper than {MAX_DEPTH} levels", field=where[:100])
+        items = value.items() if isinstance(value, Mapping) else ((f"[{n}]", item) for n, item in enumerate(value))
+        for key, item in items:
+            if isinstance(value, Mapping):
+                _refuse_unstorable(key, where or "body")
+            dot = "." if where and isinstance(value, Mapping) else ""
+            _refuse_unstorable(item, f"{where}{dot}{key}", depth + 1)
 
 
 class Throttled(GastownError):

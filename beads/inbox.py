@@ -2,18 +2,21 @@
 
 `record` appends and wakes the town's reconciler when the caller's transaction commits. `drain` hands each
 pending fact, oldest first, to a function inside a savepoint of its own: a fact that raises is tried three times
-in all and then quarantined with its error, and the facts behind it go on.
+in all and then quarantined with its error, and the facts behind it go on. A fact that is understood but no longer
+applies (a wish doubled, or overtaken by events) is done, with the refusal noted.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from django.db import connection, transaction
 
+from beads.errors import Conflict, LostRace
 from beads.models import Fact, Town
 
 log = structlog.get_logger(__name__)
@@ -21,6 +24,7 @@ log = structlog.get_logger(__name__)
 WAKE_CHANNEL = "gastown_wake"
 CHANGED_CHANNEL = "gastown_changed"
 MAX_TRIES = 3
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def wake(town: Town) -> None:
@@ -37,6 +41,20 @@ def changed(topic: str) -> None:
         cursor.execute("select pg_notify(%s, %s)", [CHANGED_CHANNEL, topic])
 
 
+def storable(value: Any) -> Any:
+    """`value` with what PostgreSQL cannot store (NUL bytes, lone surrogates) replaced by U+FFFD.
+
+    For words from outside that are told on, such as a remote's refusal: they are never lost, and never stop a fact.
+    """
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
+
+
 def record(
     town: Town,
     kind: str,
@@ -46,13 +64,16 @@ def record(
     actor: str = "",
     dedupe_key: str | None = None,
 ) -> bool:
-    """Append a fact. Returns False, changing nothing, when `dedupe_key` was recorded before."""
+    """Append a fact. Returns False, changing nothing, when `dedupe_key` was recorded before.
+
+    What cannot be stored as it is, is stored as `storable` has it.
+    """
     fact = Fact(
         town=town,
         kind=kind,
-        subject=subject,
-        payload=dict(payload or {}),
-        actor=actor[:100],
+        subject=storable(subject),
+        payload=storable(payload or {}),
+        actor=storable(actor)[:100],
         dedupe_key=dedupe_key,
     )
     if dedupe_key is None:
@@ -72,10 +93,14 @@ def drain(town: Town, now: dt.datetime, apply: Callable[[Fact], None], limit: in
     """
     pending = Fact.objects.filter(town=town, processed_at=None, quarantined_at=None).order_by("id")
     done: list[int] = []
-    for fact in pending[:limit]:
+    for fact in pending[:limit].iterator(chunk_size=20):  # payloads may be large
         try:
             with transaction.atomic():
                 apply(fact)
+        except (Conflict, LostRace) as error:
+            Fact.objects.filter(pk=fact.pk).update(error=storable(f"refused: {error}"[:2000]))
+            log.info("fact.refused", fact=fact.pk, kind=fact.kind, error=error.message)
+            done.append(fact.pk)
         except Exception as error:
             _note_failure(fact, now, error)
         else:
@@ -88,7 +113,7 @@ def drain(town: Town, now: dt.datetime, apply: Callable[[Fact], None], limit: in
 def _note_failure(fact: Fact, now: dt.datetime, error: Exception) -> None:
     """Count a failed try; the third one quarantines."""
     fact.attempts += 1
-    fact.error = f"{type(error).__name__}: {error}"[:2000]
+    fact.error = storable(f"{type(error).__name__}: {error}"[:2000])
     if fact.attempts >= MAX_TRIES:
         fact.quarantined_at = now
     fact.save(update_fields=["attempts", "error", "quarantined_at"])
@@ -99,6 +124,29 @@ def release(fact: Fact) -> None:
     """Take a fact out of quarantine so that the next tick tries it again."""
     Fact.objects.filter(pk=fact.pk).update(quarantined_at=None, attempts=0, error="")
     wake(fact.town)
+
+
+def prune(town: Town, before: dt.datetime) -> int:
+    """Forget the drained facts that are older; what waits or is quarantined stays. Returns how many went."""
+    return Fact.objects.filter(town=town, processed_at__lt=before).delete()[0]
+
+
+def again(fact: Fact) -> None:
+    """Take a drained fact in once more (a replay does, and rolls back)."""
+    Fact.objects.filter(pk=fact.pk).update(processed_at=None, quarantined_at=None, attempts=0, error="")
+
+
+def replay(fact: Fact, actor: str, reason: str) -> Fact:
+    """Record a fact's content again, under the replayer's name; returns the new fact.
+
+    Facts are observations that may come twice, so a replay does what the first one should have done, or nothing.
+    """
+    payload = {**fact.payload, "replay_of": fact.pk, "replay_reason": reason}
+    again = Fact.objects.create(
+        town=fact.town, kind=fact.kind, subject=fact.subject, payload=payload, actor=actor[:100]
+    )
+    wake(fact.town)
+    return again
 
 
 def pending_count(town: Town) -> int:

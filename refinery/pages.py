@@ -9,7 +9,7 @@ import datetime as dt
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,12 @@ def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
     lanes = []
     for (rig, target), views in board.lanes.items():
         rows = [shows.view_data(board, view) for view in views]
+        cars = sum(1 for row in rows if row["car"])
         for row in rows:
             place = row["position"]
-            row["estimate"] = pace[rig] * place if place and rig in pace else None
+            # the cars of a train land together; who waits has so many trains before it
+            trains = 1 if row["car"] else 1 + (place or 0) / max(cars, 1)
+            row["estimate"] = pace[rig] * trains if place and rig in pace else None
         counts = Counter(row["phase"] for row in rows)
         lanes.append(
             {
@@ -53,6 +56,7 @@ def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
                 "target": target,
                 "rows": rows,
                 "train": rows[:TRAIN],
+                "cars": cars,
                 "more": max(len(rows) - TRAIN, 0),
                 "counts": [(name, counts[name]) for name in BAR if counts[name]],
                 "pace": pace.get(rig),
@@ -85,10 +89,10 @@ def _live_runs(town: Town, *match: Q) -> QuerySet[Run]:
 # -- towns ----------------------------------------------------------------------------------------------------------
 
 
-def towns() -> dict[str, Any]:
-    """All towns."""
+def towns(found: Iterable[Town]) -> dict[str, Any]:
+    """These towns."""
     rows = []
-    for one in Town.objects.order_by("slug"):
+    for one in found:
         board = shows.Board(one)
         rows.append(
             {
@@ -126,7 +130,7 @@ def town(town: Town) -> dict[str, Any]:
     return {
         "town": town,
         "rigs": board.world.rigs.values(),
-        "breaker": board.world.recent_failures if board.world.breaker_open else 0,
+        "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
         "needs": waiting,
         "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),
         "convoys": convoys,
@@ -195,21 +199,22 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
 # -- queue, mail ----------------------------------------------------------------------------------------------------
 
 
-def queue() -> dict[str, Any]:
-    """All lanes of all towns."""
+def queue(found: Iterable[Town]) -> dict[str, Any]:
+    """All lanes of these towns."""
     lanes = []
-    for one in Town.objects.order_by("slug"):
+    for one in found:
         board = shows.Board(one)
         if board.lanes:
             lanes += [lane | {"town": one} for lane in _lanes(board, _pace(one))]
     return {"lanes": lanes}
 
 
-def mail() -> dict[str, Any]:
-    """Open escalations, and the latest mail."""
+def mail(found: QuerySet[Town]) -> dict[str, Any]:
+    """Open escalations of these towns, and their latest mail."""
+    escalations = Escalation.objects.select_related("bead", "town").filter(closed_at=None, town__in=found)
     return {
-        "escalations": Escalation.objects.select_related("bead", "town").filter(closed_at=None).order_by("-pk")[:100],
-        "mail": Mail.objects.select_related("town").order_by("-id")[:100],
+        "escalations": escalations.order_by("-pk")[:100],
+        "mail": Mail.objects.select_related("town").filter(town__in=found).order_by("-id")[:100],
     }
 
 

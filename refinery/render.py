@@ -17,25 +17,32 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import reverse
 
+from beads import people
+from beads.models import Town, TownRole
 from refinery.live import Topic, hub, shelf
 
 HEADER = "X-Gastown-Live"
-REVIEW_PERMISSION = "refinery.can_review"
 _TOKEN = secrets.token_urlsafe(32)  # stands for the CSRF token in what is shared
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a user may do on the pages: act on reviews; steer convoys and settle escalations."""
+    """What a user may do on a page: act on reviews; steer convoys and settle escalations. And which towns it shows."""
 
     review: bool
     steer: bool
+    towns: tuple[int, ...]
 
 
-def rights(request: HttpRequest) -> Rights:
-    """The rights of who is logged in."""
+def rights(request: HttpRequest, town: Town | None) -> Rights:
+    """The rights of who is logged in, in a town; on a page of several towns, those held in all of them."""
     user = cast(Any, request.user)
-    return Rights(review=user.has_perm(REVIEW_PERMISSION), steer=user.is_staff)
+    shown = (town.pk,) if town else tuple(people.towns(user).values_list("pk", flat=True))
+    return Rights(
+        review=all(people.may(user, key, TownRole.REVIEWER) for key in shown),
+        steer=all(people.may(user, key, TownRole.OPERATOR) for key in shown),
+        towns=shown,
+    )
 
 
 def page(
@@ -43,10 +50,14 @@ def page(
     template: str,
     make: Callable[[], dict[str, Any]],
     *,
+    town: Town | None = None,
     topic: Topic | None,
 ) -> HttpResponse:
-    """Answer with `template` on what `make` returns. `topic`: what the page follows; None: it has come to rest."""
-    may = rights(request)
+    """Answer with `template` on what `make` returns.
+
+    `town`: whose page it is (None: that of all towns of the user). `topic`: what it follows; None: it has come to rest.
+    """
+    may = rights(request, town)
     version = hub.version(topic) if topic else ""
     known = {"may": may, "events": _stream(topic), "version": version, "here": request.get_full_path()}
     if HEADER not in request.headers:

@@ -1,0 +1,68 @@
+"""What the shim does with processes: its command dies with it, daemons are its own, nothing below it survives.
+
+Linux, standard library only: the shim imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from agents import sandbox
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever a descendant leaves behind."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_shim() -> None:
+    """In the child: die with the shim."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def die_with_shim_within_limits() -> None:
+    """In the child: die with the shim, within limits."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sandbox.limit()
+
+
+def descendants(pid: int) -> list[int]:
+    """All living processes below `pid`. As a subreaper the shim also inherits daemons."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        parent = queue.pop()
+        for task in Path(f"/proc/{parent}/task").glob("*"):
+            with contextlib.suppress(OSError):
+                for child in (task / "children").read_text().split():
+                    found.append(int(child))
+                    queue.append(int(child))
+    return found
+
+
+def kill_descendants(number: int) -> None:
+    """Signal everything below us; for SIGKILL again until nothing is left (what is killed may have just forked)."""
+    for _ in range(100 if number == signal.SIGKILL else 1):
+        living = [pid for pid in descendants(os.getpid()) if not _zombie(pid)]
+        if not living:
+            return
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        if number == signal.SIGKILL:
+            time.sleep(0.005)
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return True

@@ -1,0 +1,174 @@
+"""What each kind of fact says: the closed set of kinds, and the type of every key of their payloads.
+
+`check` refuses an unknown kind, a missing key and a wrong type before anything is written, naming the field. Keys
+that are not known are ignored: a newer shim or server may say more.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from beads.errors import Invalid
+
+_SHA = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
+Sha = Annotated[str, Field(pattern=_SHA)]
+MaybeSha = Annotated[str, Field(pattern=rf"^$|{_SHA}")]
+Line = Annotated[str, Field(max_length=4000)]
+Text = Annotated[str, Field(max_length=256 * 1024)]
+Items = Annotated[list[dict[str, Any]], Field(max_length=200)]
+Branch = Annotated[str, Field(max_length=250)]
+
+
+class Payload(BaseModel):
+    """Base, and the payload of a fact whose kind and subject say everything."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Reason(Payload):
+    """A person's wish, and why."""
+
+    reason: Line = ""
+
+
+class Result(Payload):
+    """run.done and run.request_changes"""
+
+    summary: Text = ""
+    feedback: Text = ""
+    items: Items = []
+
+
+class Escalated(Payload):
+    """escalation.raised"""
+
+    title: Annotated[str, Field(min_length=1, max_length=300)]
+    body: Text = ""
+    severity: Literal["low", "medium", "high", "critical"] = "medium"
+
+
+class Built(Payload):
+    """candidate.built"""
+
+    build_no: Annotated[int, Field(ge=1, lt=2**31)]
+    result: Literal["built", "conflict", "already_merged", "empty", "error"]
+    head: Sha
+    base: MaybeSha = ""
+    sha: MaybeSha = ""
+    tree: MaybeSha = ""
+    files: list[str] = []
+    error: Line = ""
+    on: int | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Built:
+        if self.result == "built" and not (self.base and self.sha and self.tree):
+            raise ValueError("a built candidate has base, sha and tree")
+        return self
+
+
+class CarLanded(Payload):
+    """How it ended for one car."""
+
+    state: Literal["landed", "moved", "head_moved", "refused", "abandoned"]
+    message: Line = ""
+    head: MaybeSha = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> CarLanded:
+        if self.state == "head_moved" and not self.head:
+            raise ValueError("a moved head is named")
+        return self
+
+
+class Landed(CarLanded):
+    """landing.concluded; `cars`: by landing, those for which it ended otherwise"""
+
+    cars: dict[str, CarLanded] = {}
+
+
+class BranchSeen(Payload):
+    """branch.seen; an empty SHA says that there is no such branch."""
+
+    sha: MaybeSha
+    asked_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class Verdict(Payload):
+    """entry.verdict"""
+
+    head: Sha
+    decision: Literal["approve", "request_changes"]
+    merge_now: bool = False
+    feedback: Text = ""
+    items: Items = []
+
+
+class Promoted(Reason):
+    """entry.promote"""
+
+    priority: Annotated[int, Field(ge=0, le=4)]
+
+
+class EffectTold(Payload):
+    """effect.failed and effect.struggling"""
+
+    kind: Annotated[str, Field(max_length=40)]
+    key: Annotated[str, Field(max_length=200)]
+    error: Line
+    payload: dict[str, Any] = {}
+
+
+KINDS: dict[str, type[Payload]] = {
+    "run.exited": Payload,
+    "run.start_failed": Payload,
+    "run.done": Result,
+    "run.request_changes": Result,
+    "run.published": Payload,
+    "run.stop": Reason,
+    "run.fence": Reason,
+    "town.pause": Reason,
+    "town.resume": Reason,
+    "rig.park": Reason,
+    "rig.unpark": Reason,
+    "config.set": Reason,
+    "fact.release": Reason,
+    "effect.again": Reason,
+    "escalation.raised": Escalated,
+    "escalation.ack": Reason,
+    "escalation.close": Reason,
+    "candidate.built": Built,
+    "landing.concluded": Landed,
+    "branch.seen": BranchSeen,
+    "entry.verdict": Verdict,
+    "entry.reject": Reason,
+    "entry.retry": Reason,
+    "entry.promote": Promoted,
+    "entry.requeue": Reason,
+    "gates.again": Payload,
+    "bead.cancel": Reason,
+    "bead.retry": Reason,
+    "convoy.start": Reason,
+    "convoy.close": Reason,
+    "convoy.retry": Reason,
+    "effect.failed": EffectTold,
+    "effect.struggling": EffectTold,
+}
+
+
+def check(kind: str, payload: object) -> dict[str, Any]:
+    """The payload of a fact with every key that its kind has. Raises Invalid naming the field."""
+    model = KINDS.get(kind)
+    if model is None:
+        raise Invalid(f"unknown kind of fact {kind!r}", field="kind")
+    if not isinstance(payload, dict):
+        raise Invalid(f"{kind}: the payload is no object", field="payload")
+    try:
+        return model.model_validate(payload).model_dump()
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "payload"
+        raise Invalid(f"{kind}: {field}: {first['msg']}"[:500], field=field) from None
