@@ -97,6 +97,12 @@ class BranchSeen(Payload):
     asked_at: Annotated[AwareDatetime, Field(strict=False)]
 
 
+class HeadSeen(Payload):
+    """entry.head_seen"""
+
+    head: Sha
+
+
 class Verdict(Payload):
     """entry.verdict"""
 
@@ -144,6 +150,7 @@ KINDS: dict[str, type[Payload]] = {
     "landing.concluded": Landed,
     "branch.seen": BranchSeen,
     "entry.verdict": Verdict,
+    "entry.head_seen": HeadSeen,
     "entry.reject": Reason,
     "entry.retry": Reason,
     "entry.promote": Promoted,

@@ -50,13 +50,11 @@ def page(
     template: str,
     make: Callable[[], dict[str, Any]],
     *,
-    town: Town | None = None,
     topic: Topic | None,
+    town: Town | None = None,
 ) -> HttpResponse:
-    """Answer with `template` on what `make` returns.
-
-    `town`: whose page it is (None: that of all towns of the user). `topic`: what it follows; None: it has come to rest.
-    """
+    """Answer with `template` on what `make` returns. `town`: whose page it is (None: that of
+    several). `topic`: what it follows; None: it has come to rest."""
     may = rights(request, town)
     version = hub.version(topic) if topic else ""
     known = {"may": may, "events": _stream(topic), "version": version, "here": request.get_full_path()}

@@ -43,7 +43,7 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
     """One town: what needs a person, convoys, who is at work, lanes."""
     found = get_object_or_404(Town, slug=slug)
     people.see(request.user, found)
-    return page(request, "refinery/town.html", lambda: pages.town(found), town=found, topic=Topic(found.slug))
+    return page(request, "refinery/town.html", lambda: pages.town(found), topic=Topic(found.slug), town=found)
 
 
 @login_required
@@ -59,9 +59,9 @@ def queue(request: HttpRequest) -> HttpResponse:
 def convoy(request: HttpRequest, key: str) -> HttpResponse:
     """A convoy's progress."""
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
-    people.see(request.user, found.bead.town)
-    home = found.bead.town
-    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), town=home, topic=Topic(home.slug))
+    town = found.bead.town
+    people.see(request.user, town)
+    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), topic=Topic(town.slug), town=town)
 
 
 @login_required
@@ -74,8 +74,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
         return redirect("convoy", key)
     if found.type == "merge_request":
         return redirect("review", key)
-    home = found.town
-    return page(request, "refinery/bead.html", lambda: pages.bead(found), town=home, topic=Topic(home.slug))
+    return page(request, "refinery/bead.html", lambda: pages.bead(found), topic=Topic(found.town.slug), town=found.town)
 
 
 @login_required
@@ -107,7 +106,7 @@ def run(request: HttpRequest, key: str) -> HttpResponse:
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
     people.see(request.user, found.town)
     topic = pages.run_topic(found)
-    return page(request, "refinery/run.html", lambda: pages.run(found), town=found.town, topic=topic)
+    return page(request, "refinery/run.html", lambda: pages.run(found), topic=topic, town=found.town)
 
 
 @login_required

@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 
 from beads import config as configs
-from beads import ledger
+from beads import ledger, people
+from beads.models import Town, TownRole
 from refinery import doors, effects
 from refinery.models import ReviewEntry
 from tests.db.conftest import Place
@@ -75,7 +76,8 @@ class Ground:
 def person(name: str, mail: str = "") -> Client:
     """Somebody who may review."""
     user = User.objects.create_user(name, mail)
-    user.user_permissions.add(Permission.objects.get(codename="can_review"))
+    for town in Town.objects.all():
+        people.grant(user, town, TownRole.REVIEWER, "test")
     client = Client()
     client.force_login(user)
     return client

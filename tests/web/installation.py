@@ -23,10 +23,13 @@ PASSWORD = "correct-horse-battery"
 CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PEOPLE = f"""
-from django.contrib.auth.models import Permission, User
-User.objects.create_user("vera", password="{PASSWORD}")
-rita = User.objects.create_user("rita", password="{PASSWORD}")
-rita.user_permissions.add(Permission.objects.get(codename="can_review"))
+from django.contrib.auth.models import User
+from beads import people
+from beads.models import Town
+for name, role in (("vera", "viewer"), ("rita", "reviewer")):
+    user = User.objects.create_user(name, password="{PASSWORD}")
+    for town in Town.objects.all():
+        people.grant(user, town, people.role_named(role), "test")
 User.objects.create_superuser("olga", password="{PASSWORD}")
 """
 SETTLE = """
@@ -116,7 +119,7 @@ class Installation:
         One process does it all: commands take a second each.
         """
         told = {"town": town, "config": story.config(), "rigs": {town: "", **rigs}}
-        self.run("shell", "-c", PEOPLE + SETTLE.format(told=told, remote=str(self.remote), branch=self.branch))
+        self.run("shell", "-c", SETTLE.format(told=told, remote=str(self.remote), branch=self.branch) + PEOPLE)
 
     def convoy(self, rig: str, plan: str, title: str, *more: str) -> str:
         """One of the demo's convoys; returns its id."""

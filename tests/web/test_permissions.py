@@ -30,7 +30,8 @@ from tests.web.test_admin import CASES, CONSOLES, page
 # Acting on nobody's town but one's own account: everybody who is logged in may.
 OWN_ACCOUNT = {"login", "logout", "set_language"}
 VERBS = {
-    "review-act": ("approve", "merge", "request-changes", "reject", "retry"),
+    "review-act": ("approve", "merge", "request-changes", "comment", "resolve", "reopen", "reject", "retry"),
+    "escalation-act": ("ack", "close"),
     "convoy-act": ("start", "close", "retry"),
 }
 
@@ -52,7 +53,16 @@ def world(place: Place) -> World:
     place.tick()
     run = Run.objects.get(bead=bead)
     send(place.town, "alice", "overseer", "Subject of main", "body")
-    keys = {"convoys": convoy.pk, "beads": bead.pk, "reviews": entry.pk, "runs": run.pk, "towns": "main"}
+    alarm = ledger.escalate(place.town, "key", "Look here", actor="test")
+    assert alarm is not None
+    keys = {
+        "escalations": alarm.pk,
+        "convoys": convoy.pk,
+        "beads": bead.pk,
+        "reviews": entry.pk,
+        "runs": run.pk,
+        "towns": "main",
+    }
     return World(place, keys)
 
 
