@@ -62,9 +62,10 @@ def _pages() -> None:
         ("town", "/towns/many/"),
     ):
         _print(label, measure(path))
-    _queue("short", SMALL)
+    rig = _rig("queue")
+    _queue(rig, 0, SMALL)
     _print(f"queue, {SMALL} entries", measure("/queue/"))
-    _queue("long", ENTRIES - SMALL)
+    _queue(rig, SMALL, ENTRIES)
     _print(f"queue, {ENTRIES} entries", measure("/queue/"))
 
 
@@ -105,11 +106,10 @@ def _convoy(slug: str, size: int) -> str:
     return str(convoy.pk)
 
 
-def _queue(slug: str, size: int) -> None:
+def _queue(rig: Any, first: int, end: int) -> None:
     from refinery import queue
 
-    rig = _rig(slug)
-    for n in range(size):
+    for n in range(first, end):
         queue.submit(
             rig, branch=f"feature/number-{n}", head=f"{n:040x}", target="main", title=f"Change number {n}",
             author="bench", priority=2,
@@ -118,6 +118,7 @@ def _queue(slug: str, size: int) -> None:
 
 def _browsers(home: Path) -> None:
     """One web process, 200 open streams, one commit."""
+    from django.conf import settings
     from django.contrib.sessions.backends.db import SessionStore
     from django.db import connection
 
@@ -134,14 +135,14 @@ def _browsers(home: Path) -> None:
         command = [sys.executable, "-m", "gastown_site.web", "--port", str(port)]
         web = subprocess.Popen(command, env=env, cwd=root, stdout=log, stderr=log)
     try:
-        cookie = f"sessionid={_session(SessionStore)}"
+        cookie = f"{settings.SESSION_COOKIE_NAME}={_session(SessionStore)}"
         _await(port)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
         began = time.perf_counter()
         streams = [_Stream(port, cookie) for _ in range(BROWSERS)]
         for stream in streams:
-            stream.heard.acquire()
+            assert stream.heard.acquire(timeout=60), "a browser heard nothing"
         print(f"\n{BROWSERS} browsers watch a town, connected in {time.perf_counter() - began:.1f} s")
         town = Town.objects.get(slug="many")
         reached = []
@@ -149,7 +150,7 @@ def _browsers(home: Path) -> None:
             inbox.changed(town.slug)
             began = time.perf_counter()
             for stream in streams:
-                stream.heard.acquire(timeout=10)
+                assert stream.heard.acquire(timeout=10)
             reached.append(max(s.at for s in streams) - began)
         print(f"one commit reaches all: median {statistics.median(reached) * 1000:.0f} ms, "
               f"max {max(reached) * 1000:.0f} ms (target ≤ {REACH_SECONDS * 1000:.0f})")  # fmt: skip

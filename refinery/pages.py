@@ -9,7 +9,7 @@ import datetime as dt
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,24 @@ BAR = (
 )  # fmt: skip
 
 
+def _links(route: str) -> Callable[[str], str]:
+    """Addresses of many rows of one route: `reverse` for each would take longer than the rest of a row."""
+    before, _, after = reverse(route, args=["KEY"]).partition("KEY")
+    return lambda key: f"{before}{key}{after}"
+
+
 def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
     """The town's lanes in queue order, each row with how long it has been there and how long it may take."""
-    lanes = []
+    lanes, link = [], _links("review")
     for (rig, target), views in board.lanes.items():
         rows = [shows.view_data(board, view) for view in views]
+        cars = sum(1 for row in rows if row["car"])
         for row in rows:
+            row["url"] = link(row["id"])
             place = row["position"]
-            row["estimate"] = pace[rig] * place if place and rig in pace else None
+            # the cars of a train land together; who waits has so many trains before it
+            trains = 1 if row["car"] else 1 + (place or 0) / max(cars, 1)
+            row["estimate"] = pace[rig] * trains if place and rig in pace else None
         counts = Counter(row["phase"] for row in rows)
         lanes.append(
             {
@@ -53,6 +63,7 @@ def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
                 "target": target,
                 "rows": rows,
                 "train": rows[:TRAIN],
+                "cars": cars,
                 "more": max(len(rows) - TRAIN, 0),
                 "counts": [(name, counts[name]) for name in BAR if counts[name]],
                 "pace": pace.get(rig),
@@ -267,15 +278,17 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
         )
     )
     run_of = {_serves(run, of_source): run for run in runs}
+    bead_link, review_link = _links("bead"), _links("review")
     for row in data["beads"]:
         row["run"] = run_of.get(row["id"])
         row["entry"] = of_source.get(row["id"])
-        row["url"] = reverse("bead", args=[row["id"]])
-        row["review_url"] = reverse("review", args=[row["entry"].pk]) if row["entry"] else ""
+        row["url"] = bead_link(row["id"])
+        row["review_url"] = review_link(row["entry"].pk) if row["entry"] else ""
         row["since"] = row["run"].created_at if row["run"] else row["updated_at"]
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
-    shown = [shows.entry_data(board, e) for e in entries if e.state == "active" or e.kind == "landing"]
+    listed = (e for e in entries if e.state == "active" or e.kind == "landing")
+    shown = [shows.entry_data(board, e) | {"url": review_link(e.pk)} for e in listed]
     return {
         "convoy": convoy,
         "town": town,

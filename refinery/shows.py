@@ -130,6 +130,8 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
         "position": shown.position,
         "attempts": view.attempts,
         "kind": view.kind,
+        "car": view.car.place if view.car else None,
+        "ahead": view.car.ahead if view.car else "",
         "title": view.title,
         "held": view.held,
         "created_at": view.created_at,

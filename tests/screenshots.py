@@ -22,8 +22,10 @@ OUT = ROOT / "screenshots"
 LOOKS = {
     "light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "wall": {"viewport": {"width": 2560, "height": 1440}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "is_mobile": True, "has_touch": True},
 }
+ON_THE_WALL = ("town", "convoy", "queue")
 LONG = "feature/a-branch-with-a-name-that-is-much-longer-than-any-phone-is-wide/and-then-some-more"
 ANNEX = """
 [refinery]
@@ -48,12 +50,18 @@ def shoot(browser: Browser, up: Installation, moment: str, pages: dict[str, str]
         page = context.new_page()
         log_in(page, up.url, "olga")
         for name, path in pages.items():
+            if look == "wall" and name not in ON_THE_WALL:
+                continue
             page.goto(up.url + path)
             page.wait_for_load_state("load")
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             if wide > 0:
                 print(f"{moment}-{name}-{look}: {wide} px wider than the screen")
             page.screenshot(path=OUT / f"{moment}-{name}-{look}.png", full_page=True)
+            if look == "light" and name == "convoy":
+                page.emulate_media(media="print")
+                page.screenshot(path=OUT / f"{moment}-{name}-print.png", full_page=True)
+                page.emulate_media(media="screen")
         context.close()
 
 
@@ -69,7 +77,7 @@ def main() -> int:
         with installation(DIRECTORY, pace="2.5") as up, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=found, args=BROWSER_ARGUMENTS)
             shoot(browser, up, "0-empty", {"login": "/accounts/login/", "queue": "/queue/"})
-            up.settle_in("square")
+            up.settle_in("square", annex=ANNEX)
             story_of(up, browser)
             browser.close()
     finally:
@@ -82,10 +90,6 @@ def story_of(up: Installation, browser: Browser) -> None:
     """A convoy at work, one that is staged, an entry that waits for a person; then all landed."""
     up.push(LONG, {"docs/annex.md": "# The annex\n"})
     up.push("broken-gate", {"broken": "yes\n"})
-    config = up.home.parent / "annex.toml"
-    config.write_text(ANNEX)
-    up.gastown("rig", "add", "annex", str(up.remote), "--town", "square", "--default-branch", up.branch,
-               "--config", str(config))  # fmt: skip
     entry = up.run("mq", "submit", "annex", "--branch", LONG).strip()
     up.run("mq", "submit", "annex", "--branch", "broken-gate")
     convoy = up.convoy("square", "square", "Town square")

@@ -24,6 +24,8 @@ _WORDS = {
     "closed": "done",
     "request_changes": "changes requested",
     "approve": "approved",
+    "verdict_approve": "approved",
+    "verdict_request_changes": "sent back",
 }
 
 

@@ -122,7 +122,6 @@
 
   function show(kind, text) {
     if (!state) return;
-    state.hidden = !text;
     state.className = "live " + kind;
     state.textContent = text;
   }

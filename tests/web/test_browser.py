@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -28,12 +30,8 @@ MANUAL = '[refinery]\ngates = ["true"]\nauto_merge = false\ncode_review = false\
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """One installation for all stories, with a rig whose entries wait for a person."""
     with installation(tmp_path_factory.mktemp("browser")) as made:
-        made.settle_in()
-        config = made.home.parent / "annex.toml"
-        config.write_text(MANUAL)
+        made.settle_in(annex=MANUAL)
         made.push(LONG, {"docs/annex.md": "# The annex\n"})
-        remote = str(made.remote)
-        made.gastown("rig", "add", "annex", remote, "--default-branch", made.branch, "--config", str(config))
         made.gastown("mq", "submit", "annex", "--branch", LONG)
         yield made
 
@@ -226,7 +224,11 @@ class Stream(threading.Thread):
     def leave(self) -> None:
         """Go away without a word."""
         if self.connection.sock:
-            self.connection.sock.shutdown(2)
+            with contextlib.suppress(OSError):
+                self.connection.sock.shutdown(socket.SHUT_RDWR)
+        if self.is_alive():
+            self.join(10)
+        self.answer.close()
         self.connection.close()
 
 
@@ -295,3 +297,4 @@ def test_the_installation_stops_promptly_while_browsers_watch(tmp_path: Path, br
             assert "Cancel" not in made.said().removeprefix(lines)
             assert took < 8
             expect(page.locator("#live-state")).to_have_text("Reconnecting")
+            stream.leave()
