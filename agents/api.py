@@ -23,6 +23,7 @@ from rest_framework.views import APIView
 
 from agents import dispatch, mail, tools
 from agents.auth import RunPrincipal, RunTokenAuthentication, bearer
+from agents.crashpoints import crashpoint
 from agents.models import Run
 from beads import inbox
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Superseded, Unavailable
@@ -141,6 +142,7 @@ class ToolView(Door):
             raise Invalid("Idempotency-Key: 1 to 200 characters", field="Idempotency-Key")
         body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
         http, data = tools.call(name, run, body, timezone.now(), key)
+        crashpoint("door.called")
         return Response({"ok": True, "data": data}, http)
 
 
@@ -263,6 +265,7 @@ class ClaimView(ShimDoor):
         secret = self.secret(request)
         tools.parse(ClaimBody, request.data)
         claimed = dispatch.claim(run_id, secret, timezone.now())
+        crashpoint("door.claimed")
         run = Run.objects.get(pk=run_id)
         data = {
             "token": claimed.token,
@@ -306,6 +309,7 @@ class ExitView(ShimDoor):
             raise Forbidden("this token belongs to another run")
         body: ExitBody = tools.parse(ExitBody, request.data)
         dispatch.record_exit(run.pk, body.model_dump(), timezone.now())
+        crashpoint("door.exited")
         return Response({"ok": True, "data": {}})
 
 

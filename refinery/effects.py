@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from agents.crashpoints import crashpoint
 from agents.models import Run
 from agents.roster import refinery_for
 from beads import config as configs
@@ -45,18 +46,21 @@ def run_effect(effect_id: int) -> str:
         if effect is None:
             return "skipped"
         handler = HANDLERS.get(effect.kind)
+        crashpoint(f"effect.taken.{effect.kind}")
         try:
             if handler is None:
                 raise GastownError(f"unknown kind of effect {effect.kind!r}")
             result = handler(effect.payload)
         except Exception as error:
             return _failed(effect, error)
+        crashpoint(f"effect.acted.{effect.kind}")
         now = timezone.now()
         with transaction.atomic():
             outbox.succeed(effect, now)
             if result is not None:
                 kind, subject, payload = result
                 inbox.record(effect.town, kind, subject, payload, actor="executor", dedupe_key=f"effect:{effect.pk}")
+        crashpoint(f"effect.recorded.{effect.kind}")
         return "done"
 
 
@@ -157,6 +161,7 @@ def _land(payload: Mapping[str, Any]) -> Result | None:
     subject = str(landing.pk)
     if not queue.begin_push(landing.pk):
         return None
+    crashpoint("land.begun")
     # A crash may lie behind us: what is on the remote counts, not what we remember.
     target = repo.fetch_branch(rig.remote_url, landing.target)
     if not repo.is_ancestor(candidate.sha, target):

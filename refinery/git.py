@@ -13,6 +13,7 @@ from pathlib import Path
 import git as gitpython
 
 from agents import gitcmd
+from agents.crashpoints import crashpoint
 from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
 
@@ -279,6 +280,7 @@ class Repo:
         lease = f"--force-with-lease={ref}:{expected}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
         result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
+        crashpoint("land.pushed")
         actual = self.fetch_branch(url, target)
         if self.is_ancestor(candidate, actual):
             return Landed(actual)
