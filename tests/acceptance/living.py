@@ -57,6 +57,7 @@ class Living:
         self.crash.mkdir()
         self.beads: list[str] = []
         self.up: Up | None = None
+        self.port = 0
         agent = [sys.executable, str(AGENT), *([str(waits_for)] if waits_for else [])]
         self.rigs = [f"rig{number}" for number in range(rigs)]
         self._told = {
@@ -87,7 +88,8 @@ class Living:
 
     def start(self) -> None:
         """`up`, until it is ready."""
-        self.up = started = Up(self.home, GASTOWN_CRASH_AT=str(self.crash))
+        self.up = started = Up(self.home, self.port, GASTOWN_CRASH_AT=str(self.crash))
+        self.port = started.port  # shims come back to where they were told
         until(lambda: "ready: " in started.text())
 
     def stop(self) -> None:
@@ -96,6 +98,15 @@ class Living:
             self.up.process.send_signal(signal.SIGTERM)
             self.up.process.wait(60)
             self.up = None
+
+    def kill_all_parts(self) -> None:
+        """SIGKILL to web, cluster, reconciler and runner at once, and wait until all are back."""
+        assert self.up is not None
+        up = self.up
+        before: dict[str, int] = until(lambda: (found := up.parts()) if len(up.parts()) == 4 else None)
+        for pid in before.values():
+            os.killpg(pid, signal.SIGKILL)
+        until(lambda: len(now := up.parts()) == 4 and not set(now.values()) & set(before.values()))
 
     def pull_the_plug(self) -> None:
         """What a power cut does: every process of it, PostgreSQL, shims and agents included, dies at once."""
@@ -178,6 +189,12 @@ class Living:
         while left := self.unfinished():
             assert time.monotonic() < end, f"{left}\n{self.up.text()[-6000:] if self.up else ''}"
             time.sleep(0.1)
+
+    def salvaged(self, run: str, name: str) -> str:
+        """A file of the work that was saved from a run's worktree."""
+        (rig,) = self.rows("select rig_id from agents_run where id = '" + run + "'")[0]
+        repo = str(self.home / "repos" / f"{rig}.git")
+        return self._git("-C", repo, "show", f"refs/gastown/salvage/{run}:{name}")
 
     def check_landed(self) -> None:
         """Every bead is merged, by exactly one commit on its target."""

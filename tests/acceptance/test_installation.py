@@ -136,9 +136,10 @@ def test_a_port_in_use_is_refused_before_anything_starts(home: Path) -> None:
 class Up:
     """A running `manage.py up`."""
 
-    def __init__(self, home: Path, **env: str) -> None:
+    def __init__(self, home: Path, port: int = 0, **env: str) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
         home.mkdir(exist_ok=True)
         self.home, self.log = home, home / "up.log"

@@ -36,10 +36,12 @@ def call(tool: str, **arguments: Any) -> dict[str, Any]:
         time.sleep(0.1)
 
 
+Path("draft.txt").write_text("not committed yet\n")
 Path("../../ready").mkdir(exist_ok=True)
 Path("../../ready", os.environ["GASTOWN_RUN"]).touch()
 while len(sys.argv) > 1 and not Path(sys.argv[1]).exists():
     time.sleep(0.05)
+Path("draft.txt").unlink()
 prime = call("gt_prime")
 if os.environ["GASTOWN_ROLE"] == "polecat":
     Path(f"{os.environ['GASTOWN_BEAD']}.txt").write_text("done\n")
