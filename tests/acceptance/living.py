@@ -58,6 +58,7 @@ class Living:
         self.beads: list[str] = []
         self.up: Up | None = None
         self.port = 0
+        self._connection: psycopg.Connection[Any] | None = None
         agent = [sys.executable, str(AGENT), *([str(waits_for)] if waits_for else [])]
         self.rigs = [f"rig{number}" for number in range(rigs)]
         self._told = {
@@ -122,6 +123,8 @@ class Living:
 
     def close(self) -> None:
         """Leave nothing behind."""
+        if self._connection is not None:
+            self._connection.close()
         self.stop()
         for pid in [*self.shims(), *self.agents()]:
             if Path(f"/proc/{pid}").exists():
@@ -165,8 +168,13 @@ class Living:
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the database says."""
-        with psycopg.connect(self.database, autocommit=True) as connection:
-            return connection.execute(query).fetchall()
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(self.database, autocommit=True)
+            return self._connection.execute(query).fetchall()
+        except psycopg.OperationalError:  # its server was stopped in between
+            self._connection = psycopg.connect(self.database, autocommit=True)
+            return self._connection.execute(query).fetchall()
 
     def unfinished(self) -> dict[str, Any]:
         """What is still to be done, or was left over; empty when all is quiet."""
@@ -178,7 +186,8 @@ class Living:
             "landings": "select id, state from refinery_landing where state in ('intent', 'pushing')",
         }
         found: dict[str, Any] = {name: self.rows(query) for name, query in queries.items()}
-        found["shims"], found["agents"] = self.shims(), self.agents()
+        if not any(found.values()):
+            found["shims"], found["agents"] = self.shims(), self.agents()
         worktrees = self.home / "worktrees"
         found["worktrees"] = [p.name for p in worktrees.iterdir()] if worktrees.is_dir() else []
         return {name: rows for name, rows in found.items() if rows}
@@ -188,7 +197,7 @@ class Living:
         end = time.monotonic() + seconds
         while left := self.unfinished():
             assert time.monotonic() < end, f"{left}\n{self.up.text()[-6000:] if self.up else ''}"
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def salvaged(self, run: str, name: str) -> str:
         """A file of the work that was saved from a run's worktree."""
