@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 PYTHON ?= python3
 
-.PHONY: setup demo run test lint bench format
+.PHONY: setup demo run test lint bench format screenshots
 
 setup: .venv/.ready
 
@@ -37,3 +37,6 @@ format: setup
 
 bench: setup
 	@$(PY) -m bench
+
+screenshots: setup
+	@$(PY) tests/screenshots.py

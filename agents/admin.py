@@ -13,7 +13,7 @@ class AgentAdmin(ReadOnlyAdmin):
     """Agents."""
 
     list_display = ("name", "role", "town", "rig", "convoy", "retired_at")
-    list_filter = ("role", "town")
+    list_filter = ("role", ("town", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("town", "rig", "convoy")
     search_fields = ("name",)
 
@@ -23,7 +23,8 @@ class MailAdmin(ReadOnlyAdmin):
     """Mail."""
 
     list_display = ("created_at", "sender", "recipient", "kind", "subject", "read_at")
-    list_filter = ("kind", "town")
+    list_filter = ("kind", ("town", admin.RelatedOnlyFieldListFilter))
+    ordering = ("-id",)
     search_fields = ("sender", "recipient", "subject")
 
 
@@ -31,6 +32,7 @@ class MailAdmin(ReadOnlyAdmin):
 class NudgeAdmin(ReadOnlyAdmin):
     """Nudges."""
 
+    town_path = "agent__town"
     list_display = ("created_at", "agent", "sender", "message", "delivered_at")
     list_select_related = ("agent",)
 
@@ -39,6 +41,7 @@ class NudgeAdmin(ReadOnlyAdmin):
 class ToolCallAdmin(ReadOnlyAdmin):
     """Tool calls that were made under an idempotency key."""
 
+    town_path = "run__town"
     list_display = ("created_at", "run", "tool", "key", "status")
     list_select_related = ("run",)
     search_fields = ("run__id", "tool")

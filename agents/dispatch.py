@@ -22,6 +22,7 @@ from beads import inbox
 from beads.errors import LostRace, NotFound, Superseded
 from beads.models import Bead
 
+RUN_TOPIC = "run:"  # a heartbeat tells the pages of its run: this and the run's id on CHANGED_CHANNEL
 RUN_CHANNEL = "gastown_runs"  # a run was queued, or one is to be stopped: runners listen
 FENCE_MARGIN = dt.timedelta(seconds=15)
 MAX_OUTPUT = 64 * 1024
@@ -65,12 +66,13 @@ def queue_run(
 ) -> Run:
     """Create a queued run. Raises LostRace when the bead or the agent has a live run already.
 
-    The branch of a polecat's run is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
+    The branch of a run that commits is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
     `start_seconds`, `lease_seconds`, `heartbeat_seconds`.
     """
     assert bead.rig is not None
     attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
-    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if kind == RunKind.POLECAT and agent else ""
+    commits = kind == RunKind.POLECAT or purpose == "resolve"
+    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""
     try:
         with transaction.atomic():
             run = Run.objects.create(
@@ -108,12 +110,20 @@ def end(run_id: str, expect: str, outcome: RunOutcome, reason: str, now: dt.date
         raise LostRace(f"run {run_id} is no longer {expect}")
 
 
-def request_stop(run_id: str, reason: str, now: dt.datetime) -> None:
-    """Ask a live run to stop; it learns so at once where its runner is alive, else at its heartbeat."""
+def request_stop(run_id: str, reason: str, now: dt.datetime, *, counts: bool = False) -> None:
+    """Ask a live run to stop; it learns so at once where its runner is alive, else at its heartbeat.
+
+    `counts`: the run itself is to blame, and the stop uses up an attempt.
+    """
     if Run.objects.filter(LIVE_RUN, pk=run_id, stop_requested_at=None).update(
-        stop_requested_at=now, stop_reason=reason[:300]
+        stop_requested_at=now, stop_reason=reason[:300], stop_counts=counts
     ):
         poke(run_id)
+
+
+def note_nudged(run_id: str, now: dt.datetime) -> None:
+    """The patrol has reminded this run."""
+    Run.objects.filter(LIVE_RUN, pk=run_id).update(nudged_at=now)
 
 
 # -- the runner's side ---------------------------------------------------------------------
@@ -252,6 +262,7 @@ def heartbeat(
         if active_tool is not None:
             run.active_tool = active_tool[:100]
         run.save(update_fields=["heartbeat_at", "lease_until", "activity_at", "active_tool"])
+        inbox.changed(RUN_TOPIC + run.pk)
     return run
 
 
@@ -263,6 +274,7 @@ def touch(run: Run, now: dt.datetime) -> None:
 def set_status(run: Run, message: str) -> None:
     """Observation: the agent's status line."""
     Run.objects.filter(pk=run.pk).update(status_message=message[:280])
+    inbox.changed(run.town.slug)
 
 
 def set_checkpoint(run: Run, data: Any) -> None:
@@ -312,6 +324,16 @@ def request_publish(run_id: str, now: dt.datetime) -> None:
 def set_published(run_id: str) -> None:
     """Observation from a publish effect."""
     Run.objects.filter(pk=run_id).update(published=True)
+
+
+def forget_log(run: Run) -> None:
+    """Its log is gone from the disk."""
+    Run.objects.filter(pk=run.pk).update(log_path="")
+
+
+def forget_branch(run: Run) -> None:
+    """Its branch is gone from the remote, or is somebody else's by now."""
+    Run.objects.filter(pk=run.pk).update(published=False)
 
 
 def _locked(run_id: str) -> Run | None:

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from agents.models import Agent, Mail, Nudge
+from beads import inbox
 from beads.errors import NotFound
 from beads.ledger import check_text
 from beads.models import Bead, Town
@@ -27,7 +28,7 @@ def send(
     """Send to an agent of the town by name, to `mayor`, or to `overseer`. NotFound names the recipient."""
     if recipient not in PEOPLE and not Agent.objects.filter(town=town, name=recipient).exists():
         raise NotFound(f"no agent {recipient!r} in town {town.slug}", details={"field": "to"})
-    return Mail.objects.create(
+    sent = Mail.objects.create(
         town=town,
         sender=sender[:100],
         recipient=recipient,
@@ -36,6 +37,8 @@ def send(
         body=check_text("body", body, 256 * 1024),
         about=about,
     )
+    inbox.changed(town.slug)
+    return sent
 
 
 def unread(town: Town, recipient: str, limit: int = 50) -> Sequence[Mail]:

@@ -132,6 +132,7 @@ class Run(models.Model):
     # desired
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     stop_reason = models.CharField(max_length=300, blank=True)
+    stop_counts = models.BooleanField(default=False, help_text="being stopped uses up an attempt")
     # observed
     created_at = models.DateTimeField(auto_now_add=True)
     picked_at = models.DateTimeField(null=True, blank=True)
@@ -139,6 +140,7 @@ class Run(models.Model):
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     activity_at = models.DateTimeField(null=True, blank=True)
     active_tool = models.CharField(max_length=100, blank=True)
+    nudged_at = models.DateTimeField(null=True, blank=True, help_text="when the patrol last reminded it")
     status_message = models.CharField(max_length=280, blank=True)
     checkpoint = models.JSONField(null=True, blank=True)
     result = models.CharField(max_length=20, blank=True, help_text="done or request_changes, from the tool")
@@ -190,14 +192,14 @@ class Run(models.Model):
 
 
 class ToolCall(models.Model):
-    """An answered tool call under an Idempotency-Key: the same key again gets the same answer."""
+    """An answered tool call. Under an Idempotency-Key, its answer is kept, and the same key again gets it again."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tool_calls")
-    key = models.CharField(max_length=200)
+    key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: came without one
     tool = models.CharField(max_length=60)
     request_hash = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
-    response = models.JSONField()
+    response = models.JSONField(default=dict)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

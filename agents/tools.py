@@ -113,8 +113,8 @@ def call(name: str, run: Run, body: object, now: dt.datetime, key: str | None = 
             nudges = mail.take_nudges(held.agent, now)
             if nudges:
                 data = {**data, "nudges": nudges}
-        if key is not None:
-            ToolCall.objects.create(run=held, key=key, tool=name, request_hash=mark, status=200, response=data)
+        kept = {} if key is None else data
+        ToolCall.objects.create(run=held, key=key, tool=name, request_hash=mark, status=200, response=kept)
     return 200, data
 
 

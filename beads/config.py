@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import pydantic
+import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 
 from beads.errors import Invalid
@@ -102,6 +103,12 @@ def _gate(value: object) -> object:
     return {"name": value.strip()[:200] or value, "run": value} if isinstance(value, str) else value
 
 
+class TrainConfig(_Section):
+    """[refinery.train]: how many entries of a lane are built and gated at once, each on the one before it."""
+
+    window: Annotated[int, Field(ge=1, le=100)] = 4
+
+
 class RefineryConfig(_Section):
     """[refinery]"""
 
@@ -116,6 +123,7 @@ class RefineryConfig(_Section):
     max_rework_cycles: Annotated[int, Field(ge=0, le=100)] = 3
     push_retries: Annotated[int, Field(ge=0, le=1000)] = 5
     allow_no_gates: bool = False
+    train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _unique_names(self) -> RefineryConfig:
@@ -185,6 +193,30 @@ class PrConfig(_Section):
     provider: Annotated[str, StringConstraints(pattern=r"^builtin$")] = "builtin"
     poll_interval: Duration = dt.timedelta(seconds=60)
     auto_merge_delay: Duration = dt.timedelta(minutes=5)
+    required_approvals: Annotated[int, Field(ge=1, le=100)] = 1
+
+
+class PatrolConfig(_Section):
+    """[patrol]: how long an agent's run may show no activity (tool calls, output, a reported tool in progress)."""
+
+    nudge: Duration = dt.timedelta(minutes=15)
+    escalate: Duration = dt.timedelta(hours=1)
+    stop: Duration = dt.timedelta(hours=2)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PatrolConfig:
+        if not self.nudge <= self.escalate <= self.stop:
+            raise ValueError("nudge, escalate and stop must not be in another order")
+        return self
+
+
+class RetentionConfig(_Section):
+    """[retention]: how long what is finished is kept. Unlanded work is kept for ever."""
+
+    branches: Duration = dt.timedelta(days=7)
+    logs: Duration = dt.timedelta(days=30)
+    salvage: Duration = dt.timedelta(days=90)
+    facts: Duration = dt.timedelta(days=30)
 
 
 class Config(_Section):
@@ -195,6 +227,8 @@ class Config(_Section):
     dispatch: DispatchConfig = DispatchConfig()
     agents: AgentsConfig = AgentsConfig()
     pr: PrConfig = PrConfig()
+    patrol: PatrolConfig = PatrolConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -203,6 +237,17 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Invalid(f"{source}: not TOML: {error}", field=source) from None
+
+
+def to_toml(overrides: Mapping[str, Any]) -> str:
+    """Overrides (or a whole config, dumped) as TOML; what is None is left out, for TOML has no word for it."""
+    return tomli_w.dumps(_without_none(overrides))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
 
 
 def validate(overrides: Mapping[str, Any], source: str = "config") -> dict[str, Any]:
@@ -239,6 +284,16 @@ def problems(config: Config) -> list[str]:
             "Set gates, or refinery.allow_no_gates = true"
         )
     return found
+
+
+def usable(town: Mapping[str, Any], rig: Mapping[str, Any]) -> tuple[Config, list[str]]:
+    """The effective config and why it may not be used. Never raises: overrides that are each legal but not together
+    give the defaults and the reason, so that one rig's config never stops anything but that rig."""
+    try:
+        config = effective(town, rig)
+    except Invalid as error:
+        return Config(), [error.message]
+    return config, problems(config)
 
 
 def _parse(data: Mapping[str, Any], source: str) -> Config:

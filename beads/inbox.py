@@ -22,14 +22,23 @@ from beads.models import Fact, Town
 log = structlog.get_logger(__name__)
 
 WAKE_CHANNEL = "gastown_wake"
+CHANGED_CHANNEL = "gastown_changed"
 MAX_TRIES = 3
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def wake(town: Town) -> None:
-    """Tell the reconciler, at commit, that `town` has news. Only for speed: nothing depends on it."""
+    """Tell the reconciler and the open pages, at commit, that `town` has news. Nothing depends on it but speed."""
     with connection.cursor() as cursor:
-        cursor.execute("select pg_notify(%s, %s)", [WAKE_CHANNEL, town.slug])
+        cursor.execute(
+            "select pg_notify(%s, %s), pg_notify(%s, %s)", [WAKE_CHANNEL, town.slug, CHANGED_CHANNEL, town.slug]
+        )
+
+
+def changed(topic: str) -> None:
+    """Tell the open pages, at commit, that something they show has changed. `topic`: a town's slug, or see dispatch."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_notify(%s, %s)", [CHANGED_CHANNEL, topic])
 
 
 def storable(value: Any) -> Any:
@@ -115,6 +124,29 @@ def release(fact: Fact) -> None:
     """Take a fact out of quarantine so that the next tick tries it again."""
     Fact.objects.filter(pk=fact.pk).update(quarantined_at=None, attempts=0, error="")
     wake(fact.town)
+
+
+def prune(town: Town, before: dt.datetime) -> int:
+    """Forget the drained facts that are older; what waits or is quarantined stays. Returns how many went."""
+    return Fact.objects.filter(town=town, processed_at__lt=before).delete()[0]
+
+
+def again(fact: Fact) -> None:
+    """Take a drained fact in once more (a replay does, and rolls back)."""
+    Fact.objects.filter(pk=fact.pk).update(processed_at=None, quarantined_at=None, attempts=0, error="")
+
+
+def replay(fact: Fact, actor: str, reason: str) -> Fact:
+    """Record a fact's content again, under the replayer's name; returns the new fact.
+
+    Facts are observations that may come twice, so a replay does what the first one should have done, or nothing.
+    """
+    payload = {**fact.payload, "replay_of": fact.pk, "replay_reason": reason}
+    again = Fact.objects.create(
+        town=fact.town, kind=fact.kind, subject=fact.subject, payload=payload, actor=actor[:100]
+    )
+    wake(fact.town)
+    return again
 
 
 def pending_count(town: Town) -> int:

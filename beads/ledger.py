@@ -1,4 +1,4 @@
-"""The only writer of towns, rigs, beads, dependencies, convoys and escalations.
+"""The only writer of towns, rigs and their config, beads, dependencies, convoys and escalations.
 
 Every transition is a compare-and-swap on its source status and writes its BeadEvent in the caller's transaction;
 a wrong source raises `LostRace` and changes nothing. New rows are made at the door in their first status; from
@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from beads.errors import Conflict, Invalid, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final, may_move
-from beads.models import Bead, BeadEvent, Convoy, ConvoyBranch, Dependency, Escalation, Rig, Town
+from beads.models import Bead, BeadEvent, ConfigVersion, Convoy, ConvoyBranch, Dependency, Escalation, Rig, Town
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,48}[a-z0-9])?")
 MAX_TITLE = 300
@@ -101,9 +101,44 @@ def unpark_rig(rig: Rig) -> None:
     Rig.objects.filter(pk=rig.pk).update(parked_at=None)
 
 
-def set_config(owner: Town | Rig, config: Mapping[str, Any]) -> None:
-    """Replace the validated overrides of a town or rig."""
-    type(owner).objects.filter(pk=owner.pk).update(config=dict(config))
+def set_config(
+    owner: Town | Rig,
+    config: Mapping[str, Any],
+    *,
+    who: str = "",
+    why: str = "",
+    text: str = "",
+    expect: int | None = None,
+) -> ConfigVersion:
+    """Replace the overrides of a town or rig, which must have passed `beads.config.validate`; returns the version.
+
+    `text` is the TOML as it was written. Raises Conflict when `expect`, the number of the version that the writer
+    had before their eyes (0: none), is no longer the latest.
+    """
+    with transaction.atomic():
+        locked = type(owner).objects.select_for_update().get(pk=owner.pk)
+        latest = latest_config(owner)
+        number = latest.number if latest else 0
+        if expect is not None and expect != number:
+            raise Conflict(f"the config was changed meanwhile: its version is {number}, not {expect}")
+        type(owner).objects.filter(pk=owner.pk).update(config=dict(config))
+        return ConfigVersion.objects.create(
+            town=owner.town if isinstance(owner, Rig) else owner,
+            rig=owner if isinstance(owner, Rig) else None,
+            number=number + 1,
+            who=who[:150],
+            why=why,
+            old=locked.config,
+            new=dict(config),
+            text=text,
+        )
+
+
+def latest_config(owner: Town | Rig) -> ConfigVersion | None:
+    """The latest change of an owner's config; None when it is as it was made."""
+    if isinstance(owner, Rig):
+        return ConfigVersion.objects.filter(rig=owner).first()
+    return ConfigVersion.objects.filter(town=owner, rig=None).first()
 
 
 # -- beads ---------------------------------------------------------------------
@@ -333,17 +368,23 @@ def escalate(
     return bead
 
 
-def acknowledge(escalation: Escalation, who: str, now: dt.datetime) -> None:
+def acknowledge(escalation: Escalation, who: str, now: dt.datetime, reason: str = "") -> None:
     """A person has seen it."""
     if Escalation.objects.filter(pk=escalation.pk, acknowledged_at=None, closed_at=None).update(
         acknowledged_at=now, acknowledged_by=who[:100]
     ):
-        note(escalation.bead, "acknowledged", who)
+        note(escalation.bead, "acknowledged", who, reason)
 
 
 def settle_escalations(about: Iterable[str], who: str, now: dt.datetime, reason: str) -> None:
     """What was escalated about these beads needs nobody any more."""
     for escalation in Escalation.objects.select_related("bead").filter(about_id__in=list(about), closed_at=None):
+        close_escalation(escalation, who, now, reason)
+
+
+def settle_key(town: Town, key: str, who: str, now: dt.datetime, reason: str) -> None:
+    """What was escalated under `key` needs nobody any more."""
+    for escalation in Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None):
         close_escalation(escalation, who, now, reason)
 
 

@@ -1,7 +1,8 @@
 """The ledger's tables and the promises the database itself keeps. No workflow here.
 
-Writers: `beads.ledger` (Town, Rig, Bead, Dependency, Convoy, ConvoyBranch, Escalation, BeadEvent),
-`beads.inbox` (Fact), `beads.outbox` (Effect), `beads.ops` (Heartbeat). Nobody else saves these rows.
+Writers: `beads.ledger` (Town, Rig, Bead, Dependency, Convoy, ConvoyBranch, Escalation, BeadEvent, ConfigVersion),
+`beads.inbox` (Fact), `beads.outbox` (Effect), `beads.ops` (Heartbeat), `beads.people` (Membership). Nobody else saves
+these rows.
 
 Columns are of three kinds: *desired* (set by people and tools, named `…_requested_at` or set at creation),
 *observed* (set from facts), *decided* (status, resolution: set by the tick through the ledger).
@@ -10,7 +11,9 @@ Columns are of three kinds: *desired* (set by people and tools, named `…_reque
 from __future__ import annotations
 
 import secrets
+from enum import StrEnum
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -263,7 +266,11 @@ class Effect(models.Model):
 
     class Meta:
         ordering = ("id",)
-        indexes = [models.Index(fields=["next_try_at"], name="effect_pending", condition=Q(state="pending"))]
+        indexes = [
+            models.Index(fields=["next_try_at"], name="effect_pending", condition=Q(state="pending")),
+            models.Index(fields=["town", "state"], name="effect_open", condition=~Q(state="done")),
+            models.Index(fields=["town", "finished_at"], name="effect_ended"),
+        ]
         constraints = [
             models.CheckConstraint(name="effect_state_legal", condition=Q(state__in=["pending", "done", "failed"]))
         ]
@@ -281,3 +288,56 @@ class Heartbeat(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class TownRole(StrEnum):
+    """What a person may do in one town. Each may do what the one before it may."""
+
+    VIEWER = "viewer"
+    REVIEWER = "reviewer"
+    OPERATOR = "operator"
+
+
+class Membership(models.Model):
+    """A person's role in a town. Without one, a person sees nothing of it; superusers need none."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=[(r.value, r.value) for r in TownRole])
+    granted_by = models.CharField(max_length=150, blank=True)
+    granted_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "town"], name="one_role_per_person_and_town"),
+            models.CheckConstraint(name="town_role_legal", condition=Q(role__in=[r.value for r in TownRole])),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.town}"
+
+
+class ConfigVersion(models.Model):
+    """One change of a town's config, or (`rig` set) of a rig's: who, when, why, from what, to what. Never updated."""
+
+    town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="config_versions")
+    rig = models.ForeignKey(Rig, on_delete=models.CASCADE, related_name="config_versions", null=True, blank=True)
+    number = models.PositiveIntegerField(help_text="1 is the first change of this town or rig")
+    who = models.CharField(max_length=150)
+    why = models.TextField(blank=True)
+    old = models.JSONField(default=dict)
+    new = models.JSONField(default=dict)
+    text = models.TextField(blank=True, help_text="the TOML as it was written, with its comments")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [
+            models.UniqueConstraint(fields=["rig", "number"], name="config_version_of_rig_once"),
+            models.UniqueConstraint(
+                fields=["town", "number"], name="config_version_of_town_once", condition=Q(rig__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rig or self.town} config {self.number}"

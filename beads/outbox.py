@@ -74,9 +74,9 @@ def holding(effect_id: int) -> Iterator[Effect | None]:
             cursor.execute("select pg_advisory_unlock(%s, %s)", [LOCK_CLASS, effect_id % 2**31])
 
 
-def succeed(effect: Effect, now: dt.datetime) -> None:
-    """Mark an effect done. Call it in the transaction that records its result as a fact."""
-    Effect.objects.filter(pk=effect.pk, state="pending").update(state="done", finished_at=now, error="")
+def succeed(effect: Effect, now: dt.datetime) -> bool:
+    """Mark an effect done; True the first time. Call it in the transaction that records its result as a fact."""
+    return bool(Effect.objects.filter(pk=effect.pk, state="pending").update(state="done", finished_at=now, error=""))
 
 
 def give_up(effect: Effect, now: dt.datetime, error: str) -> None:
@@ -94,8 +94,20 @@ def retry_later(effect: Effect, now: dt.datetime, error: str) -> dt.datetime:
 
 
 def again(effect: Effect, now: dt.datetime) -> None:
-    """A person asks to run a failed effect once more."""
-    Effect.objects.filter(pk=effect.pk, state="failed").update(
-        state="pending", attempts=0, next_try_at=now, finished_at=None, error=""
-    )
-    _hand_over(effect)
+    """Run an ended effect once more: a person asks for it, or its answer was lost. It looks before it acts."""
+    if (
+        Effect.objects.filter(pk=effect.pk)
+        .exclude(state="pending")
+        .update(state="pending", attempts=0, next_try_at=now, finished_at=None, error="")
+    ):
+        _hand_over(effect)
+
+
+def prune(town: Town, before: dt.datetime) -> int:
+    """Forget the effects that were done before then; what waits or gave up stays. Returns how many went."""
+    return Effect.objects.filter(town=town, state="done", finished_at__lt=before).delete()[0]
+
+
+def repeat(key: str, now: dt.datetime) -> None:
+    """`again` by key."""
+    again(Effect.objects.get(key=key), now)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench import candidates, dispatching, ticks
+from bench import candidates, dispatching, pages, reviews, ticks
 
-BENCHES = {"candidates": candidates.main, "ticks": ticks.main, "dispatching": dispatching.main}
+BENCHES = {
+    "candidates": candidates.main,
+    "ticks": ticks.main,
+    "dispatching": dispatching.main,
+    "reviews": reviews.main,
+    "pages": pages.main,
+}
 
 
 def main() -> int:

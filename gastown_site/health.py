@@ -11,13 +11,14 @@ from django.db import DatabaseError, connection
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from agents import dispatch
 from agents.models import Run
-from beads import ops
+from beads import ops, people
 from beads.models import Bead, Effect, Fact
-from refinery.models import ReviewEntry
+from refinery.live import hub
+from refinery.models import ReviewEntry, TickRecord, TickTotal, Violation
 
 FRESH = dt.timedelta(seconds=90)
 PARTS = ("reconciler", "cluster", "runner")
@@ -29,8 +30,8 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 
 def _allowed(request: HttpRequest) -> bool:
-    """A logged-in user, a run's token, or the metrics token."""
-    if request.user.is_authenticated:
+    """A member of some town or staff, a run's token, or the metrics token. Nothing of one town is told apart."""
+    if people.may_anywhere(request.user) or people.enters_console(request.user):
         return True
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -105,7 +106,44 @@ def _fill(registry: CollectorRegistry) -> None:
     Gauge("gastown_facts_quarantined", "Facts in quarantine", registry=registry).set(
         facts.filter(quarantined_at__isnull=False).count()
     )
+    _ticks(registry)
+    broken = Violation.objects.filter(cleared_at=None)
+    Gauge("gastown_violations_open", "Invariants that are broken now", registry=registry).set(broken.count())
+    Gauge("gastown_live_browsers", "Browsers on this server process's event streams", registry=registry).set(
+        len(hub.waiters)
+    )
     ages = Gauge("gastown_heartbeat_age_seconds", "Since a part was last seen", ["part"], registry=registry)
     now = timezone.now()
     for part, at in ops.heartbeats().items():
         ages.labels(part).set((now - at).total_seconds())
+
+
+_SUMS = {
+    "ticks": "Ticks that changed something",
+    "facts": "Facts drained",
+    "lost_races": "Decisions that lost a race",
+    "failed": "Decisions that could not be carried out",
+    "violations": "Broken invariants seen by ticks",
+    "effects_done": "Effects that succeeded",
+    "effects_failed": "Effects that gave up",
+    "milliseconds": "Wall milliseconds spent in ticks",
+}
+
+
+def _ticks(registry: CollectorRegistry) -> None:
+    """The sums of all ticks, and the latest one."""
+    counters = {
+        name: Counter(f"gastown_tick_{name}", text, ["town"], registry=registry) for name, text in _SUMS.items()
+    }
+    actions = Counter("gastown_tick_actions", "Actions carried out", ["town", "action"], registry=registry)
+    for total in TickTotal.objects.select_related("town"):
+        for name, counter in counters.items():
+            counter.labels(total.town.slug).inc(total.sums.get(name, 0))
+        for name, count in total.sums.get("actions", {}).items():
+            actions.labels(total.town.slug, name).inc(count)
+    latest = Gauge(
+        "gastown_last_tick_milliseconds", "Wall milliseconds of the latest tick", ["town"], registry=registry
+    )
+    newest = TickRecord.objects.order_by("town_id", "-at").distinct("town_id").select_related("town")
+    for record in newest:
+        latest.labels(record.town.slug).set(record.milliseconds)

@@ -1,7 +1,8 @@
 """All settings, from the environment, in one file that fails loudly.
 
 `DATABASE_URL` (unset: embedded PostgreSQL), `GASTOWN_HOME`, `GASTOWN_URL`, `GASTOWN_SECRET_KEY`, `GASTOWN_DEBUG`,
-`GASTOWN_ALLOWED_HOSTS`, `GASTOWN_METRICS_TOKEN`, `GASTOWN_LOG` (console or json).
+`GASTOWN_ALLOWED_HOSTS`, `GASTOWN_METRICS_TOKEN`, `GASTOWN_LOG` (console or json), `GASTOWN_SESSION_DAYS` (14),
+`GASTOWN_HSTS_SECONDS` (30 days, with https only).
 """
 
 from __future__ import annotations
@@ -35,20 +36,30 @@ ALLOWED_HOSTS = [
     "[::1]",
 ]
 CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
+
+# Behind https (GASTOWN_URL says so) cookies never travel in the clear, and the proxy tells us by X-Forwarded-Proto.
+# It must set that header itself, whatever the client sends.
 _https = _url.scheme == "https"
+SESSION_COOKIE_NAME = "__Host-gastown" if _https else "gastown_session"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = env.int("GASTOWN_SESSION_DAYS", default=14) * 86400
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
+SECURE_SSL_REDIRECT = _https
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]  # asked for from inside
+SECURE_HSTS_SECONDS = env.int("GASTOWN_HSTS_SECONDS", default=30 * 86400) if _https else 0
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
 X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
-    "gastown_site",
+    "gastown_site.apps.SiteConfig",
     "refinery",
     "agents",
     "beads",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "gastown_site.apps.ConsoleConfig",  # django.contrib.admin with our site
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -82,6 +93,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "beads.people.for_templates",
             ],
         },
     }
@@ -109,6 +121,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = ["gastown_site.formats"]
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "static"  # ours; the apps' own files come from the finders, so nothing is collected
@@ -119,9 +132,24 @@ LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+
+# The console's looks (django-unfold). Colours are in static/console/theme.css: see the README beside it.
+UNFOLD = {
+    "SITE_TITLE": "Gastown console",
+    "SITE_HEADER": "Gastown",
+    "SITE_SUBHEADER": "Ops console",
+    "SITE_URL": "/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/gastown/favicon.svg"}],
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "SIDEBAR": {"navigation": "gastown_site.navigation.sidebar"},
+}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

@@ -190,8 +190,7 @@ def check_port(host: str, port: int) -> None:
 def parts(host: str, port: int) -> list[Part]:
     """The parts of an installation."""
     manage = [sys.executable, str(Path(__file__).resolve().parent.parent / "manage.py")]
-    web = [sys.executable, "-m", "uvicorn", "gastown_site.asgi:application"]
-    web += ["--host", host, "--port", str(port), "--log-level", "warning", "--no-access-log", "--lifespan", "off"]
+    web = [sys.executable, "-m", "gastown_site.web", "--host", host, "--port", str(port)]
     return [
         Part("web", web, {"GASTOWN_DB_POOL": "1"}),
         Part("cluster", [*manage, "qcluster"]),

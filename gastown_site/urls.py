@@ -6,10 +6,8 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
-from gastown_site import health
+from gastown_site import entrance, health
 
-admin.site.site_header = "Gastown"
-admin.site.site_title = "Gastown"
 admin.site.index_title = "Ops console"
 
 urlpatterns = [
@@ -17,7 +15,7 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics, name="metrics"),
     path("api/", include("agents.urls")),
-    path("accounts/login/", auth.LoginView.as_view(), name="login"),
+    path("accounts/login/", entrance.Login.as_view(), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("", include("refinery.urls")),

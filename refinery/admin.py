@@ -2,61 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
-from django.utils import timezone
+from django.http import HttpRequest
+from django.urls import reverse
 
 from agents.gitcmd import redact
 from agents.models import Run
-from beads import inbox, outbox
 from beads.admin import BlockedByInline, EventInline
-from beads.consoles import ReadOnlyAdmin, ReadOnlyInline, door_action
+from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
-from refinery import doors, models, reconciler
+from refinery import filters, models, why
+from refinery.acts import ACTIONS
+from refinery.config_editor import ConfigEditor, config_text
 
-ACTIONS = {
-    "cancel_bead": door_action("cancel_bead", "Cancel", lambda b, who: doors.cancel_bead(b, "", who)),
-    "retry_bead": door_action("retry_bead", "Retry", doors.retry_bead),
-    "retry_entry": door_action("retry_entry", "Retry: clear the hold, or bring it back", doors.retry_entry),
-    "reject_entry": door_action(
-        "reject_entry", "Reject for good", lambda e, who: doors.reject(e, f"rejected by {who}", who)
-    ),
-    "stop_run": door_action("stop_run", "Stop", lambda r, who: doors.stop_run(r, "", who)),
-    "pause_town": door_action("pause_town", "Pause", lambda t, who: doors.pause(t, "", who)),
-    "resume_town": door_action("resume_town", "Resume", doors.resume),
-    "park_rig": door_action("park_rig", "Park", doors.park),
-    "unpark_rig": door_action("unpark_rig", "Unpark", doors.unpark),
-    "start_convoy": door_action("start_convoy", "Start", doors.start_convoy),
-    "close_convoy": door_action("close_convoy", "Close midway", doors.close_convoy),
-    "retry_convoy": door_action("retry_convoy", "Retry what failed", doors.retry_convoy),
-    "release_fact": door_action("release_fact", "Release from quarantine", lambda f, who: inbox.release(f)),
-    "run_effect_again": door_action(
-        "run_effect_again", "Run a failed effect again", lambda e, who: outbox.again(e, timezone.now())
-    ),
-    "acknowledge": door_action("acknowledge", "Acknowledge", doors.acknowledge),
-    "close_escalation": door_action("close_escalation", "Close", doors.close_escalation),
-}
-
-
-def why(town: Town, subject: str) -> str:
-    """What the plan says about a subject now."""
-    told = [f"{d.rule}: {d.why}" for d in reconciler.explain(town) if d.subject == subject]
-    return "; ".join(told) or "it has ended, or nothing is decided about it"
+__all__ = ["ACTIONS"]
+BY_TOWN = ("town", admin.RelatedOnlyFieldListFilter)
+BY_RIG = ("rig", admin.RelatedOnlyFieldListFilter)
 
 
 class RunInline(ReadOnlyInline):
     """A bead's runs."""
 
     model = Run
+    ordering = ("-created_at",)
     fields = ("id", "kind", "attempt", "state", "outcome", "reason", "created_at")
     readonly_fields = fields
 
 
 @admin.register(Town)
-class TownAdmin(ReadOnlyAdmin):
+class TownAdmin(ConfigEditor):
     """Towns."""
 
+    town_path = "pk"
     list_display = ("slug", "paused_at", "paused_reason", "created_at")
+    search_fields = ("slug",)
+    exclude = ("config",)
+    readonly_fields = ("config_toml",)
     actions = [ACTIONS["pause_town"], ACTIONS["resume_town"]]
+
+    def page_of(self, row: Town) -> str:
+        """Its page."""
+        return reverse("town", args=[row.slug])
+
+    @admin.display(description="Config")
+    def config_toml(self, town: Town) -> str:
+        """Its overrides."""
+        return config_text(town) or "all defaults"
 
 
 @admin.register(Bead)
@@ -64,33 +57,48 @@ class BeadAdmin(ReadOnlyAdmin):
     """Beads."""
 
     list_display = ("id", "title", "type", "status", "resolution", "priority", "rig", "convoy", "created_at")
-    list_filter = ("status", "type", "purpose", "resolution", "town")
+    list_filter = (filters.BeadState, "status", "type", "purpose", "resolution", BY_TOWN, BY_RIG)
     list_select_related = ("rig", "convoy")
-    search_fields = ("id", "title")
+    search_fields = ("id", "title", "convoy__bead__id", "reason")
+    search_help_text = "id, title, convoy's id, reason"
+    ordering = ("-created_at",)
     inlines = [BlockedByInline, RunInline, EventInline]
     actions = [ACTIONS["cancel_bead"], ACTIONS["retry_bead"]]
-    readonly_fields = ("now",)
 
-    @admin.display(description="Why is it where it is?")
-    def now(self, bead: Bead) -> str:
-        """The plan's sentence."""
-        return why(bead.town, f"bead {bead.pk}")
+    def page_of(self, row: Bead) -> str:
+        """Its page."""
+        return reverse("bead", args=[row.pk])
+
+    def subject_context(self, request: HttpRequest, row: Bead) -> dict[str, Any]:
+        """Adds *why*."""
+        return {**super().subject_context(request, row), "why": why.of_bead(row)}
 
 
 @admin.register(Convoy)
 class ConvoyAdmin(ReadOnlyAdmin):
     """Convoys."""
 
-    list_display = ("bead", "rig", "merge_mode", "started_at", "landed_at", "landed_sha")
+    town_path = "bead__town"
+    list_display = ("bead", "status", "rig", "merge_mode", "started_at", "landed_at", "landed_sha")
+    list_filter = (filters.ConvoyState, "merge_mode", BY_RIG)
     list_select_related = ("bead", "rig")
-    search_fields = ("bead__id", "bead__title")
+    search_fields = ("bead__id", "bead__title", "landed_sha", "branches__name")
+    search_help_text = "id, title, branch, landed commit"
+    ordering = ("-bead__created_at",)
     actions = [ACTIONS["start_convoy"], ACTIONS["close_convoy"], ACTIONS["retry_convoy"]]
-    readonly_fields = ("now",)
 
-    @admin.display(description="Why is it where it is?")
-    def now(self, convoy: Convoy) -> str:
-        """The plan's sentence."""
-        return why(convoy.bead.town, f"convoy {convoy.pk}")
+    @admin.display(description="status", ordering="bead__status")
+    def status(self, convoy: Convoy) -> str:
+        """Its bead's."""
+        return convoy.bead.resolution or convoy.bead.status
+
+    def page_of(self, row: Convoy) -> str:
+        """Its page."""
+        return reverse("convoy", args=[row.pk])
+
+    def subject_context(self, request: HttpRequest, row: Convoy) -> dict[str, Any]:
+        """Adds *why*."""
+        return {**super().subject_context(request, row), "why": why.of_convoy(row)}
 
 
 @admin.register(Escalation)
@@ -98,8 +106,11 @@ class EscalationAdmin(ReadOnlyAdmin):
     """What needs a person."""
 
     list_display = ("bead", "severity", "town", "about", "acknowledged_by", "closed_at")
-    list_filter = ("severity", "town", ("closed_at", admin.EmptyFieldListFilter))
+    list_filter = (filters.EscalationState, "severity", BY_TOWN)
     list_select_related = ("bead", "town", "about")
+    search_fields = ("bead__id", "bead__title", "about__id", "key")
+    search_help_text = "id, title, id of what it is about"
+    ordering = ("-bead__created_at",)
     actions = [ACTIONS["acknowledge"], ACTIONS["close_escalation"]]
 
 
@@ -108,9 +119,11 @@ class FactAdmin(ReadOnlyAdmin):
     """The inbox."""
 
     list_display = ("id", "recorded_at", "kind", "subject", "actor", "processed_at", "quarantined_at", "error")
-    list_filter = ("kind", ("quarantined_at", admin.EmptyFieldListFilter), ("processed_at", admin.EmptyFieldListFilter))
-    search_fields = ("subject", "actor")
-    actions = [ACTIONS["release_fact"]]
+    list_filter = (filters.FactState, "kind", BY_TOWN)
+    search_fields = ("subject", "actor", "error", "=kind")
+    search_help_text = "subject, actor, error, kind"
+    ordering = ("-id",)
+    actions = [ACTIONS["release_fact"], ACTIONS["replay_fact"]]
 
 
 @admin.register(Effect)
@@ -118,8 +131,10 @@ class EffectAdmin(ReadOnlyAdmin):
     """The outbox."""
 
     list_display = ("id", "kind", "key", "state", "attempts", "next_try_at", "error")
-    list_filter = ("state", "kind")
-    search_fields = ("key",)
+    list_filter = (filters.EffectState, "kind", BY_TOWN)
+    search_fields = ("key", "error")
+    search_help_text = "key (it names what it is for), error"
+    ordering = ("-id",)
     actions = [ACTIONS["run_effect_again"]]
 
 
@@ -128,17 +143,21 @@ class RunAdmin(ReadOnlyAdmin):
     """Runs."""
 
     list_display = ("id", "kind", "state", "outcome", "agent", "bead", "attempt", "lease_until", "created_at")
-    list_filter = ("state", "kind", "outcome", "town")
+    list_filter = (filters.RunState, "kind", "outcome", "purpose", BY_TOWN, BY_RIG)
     list_select_related = ("agent", "bead")
-    search_fields = ("id", "bead__id", "agent__name")
+    search_fields = ("id", "bead__id", "agent__name", "runner", "branch", "reason")
+    search_help_text = "id, bead's id, agent, runner, branch, reason"
+    ordering = ("-created_at",)
     exclude = ("token_hash", "claim_hash", "fenced_hash")
-    actions = [ACTIONS["stop_run"]]
-    readonly_fields = ("now",)
+    actions = [ACTIONS["stop_run"], ACTIONS["fence_run"]]
 
-    @admin.display(description="Why is it where it is?")
-    def now(self, run: Run) -> str:
-        """The plan's sentence."""
-        return why(run.town, f"run {run.pk}")
+    def page_of(self, row: Run) -> str:
+        """Its page."""
+        return reverse("run", args=[row.pk])
+
+    def subject_context(self, request: HttpRequest, row: Run) -> dict[str, Any]:
+        """Adds *why*."""
+        return {**super().subject_context(request, row), "why": why.of_run(row)}
 
 
 class VerdictInline(ReadOnlyInline):
@@ -170,63 +189,110 @@ class LandingInline(ReadOnlyInline):
 class ReviewEntryAdmin(ReadOnlyAdmin):
     """The merge queue."""
 
+    town_path = "rig__town"
     list_display = ("bead", "state", "reason", "held", "branch", "target", "attempts", "created_at")
-    list_filter = ("state", "reason", "held", "rig")
+    list_filter = (filters.EntryState, "state", "reason", "held", BY_RIG)
     list_select_related = ("bead",)
-    search_fields = ("bead__id", "bead__title", "branch", "head_sha")
+    search_fields = ("bead__id", "bead__title", "branch", "head_sha", "source__id", "merge_sha")
+    search_help_text = "id, title, branch, head or merge commit, source bead's id"
+    ordering = ("-created_at",)
     inlines = [GateInline, VerdictInline, LandingInline]
-    actions = [ACTIONS["retry_entry"], ACTIONS["reject_entry"]]
-    readonly_fields = ("now",)
+    actions = [
+        ACTIONS["retry_entry"], ACTIONS["requeue_entry"], ACTIONS["promote_entry"], ACTIONS["reject_entry"],
+    ]  # fmt: skip
 
-    @admin.display(description="Why is it where it is?")
-    def now(self, entry: models.ReviewEntry) -> str:
-        """The plan's sentence."""
-        return why(entry.rig.town, f"entry {entry.pk}")
+    def page_of(self, row: models.ReviewEntry) -> str:
+        """Its page."""
+        return reverse("review", args=[row.pk])
+
+    def subject_context(self, request: HttpRequest, row: models.ReviewEntry) -> dict[str, Any]:
+        """Adds *why*."""
+        return {**super().subject_context(request, row), "why": why.of_entry(row)}
 
 
 @admin.register(models.Candidate)
 class CandidateAdmin(ReadOnlyAdmin):
     """Builds."""
 
+    town_path = "entry__rig__town"
     list_display = ("id", "entry", "build_no", "result", "sha", "base_sha", "created_at")
-    search_fields = ("entry__bead__id", "sha")
+    list_filter = ("result",)
+    list_select_related = ("entry",)
+    search_fields = ("entry__bead__id", "sha", "base_sha", "head_sha", "error")
+    ordering = ("-id",)
 
 
 @admin.register(models.GateResult)
 class GateResultAdmin(ReadOnlyAdmin):
     """Gate results."""
 
+    town_path = "entry__rig__town"
     list_display = ("id", "entry", "gate", "outcome", "exit_code", "duration_ms", "sandbox", "created_at")
     list_filter = ("outcome", "gate")
+    list_select_related = ("entry",)
+    search_fields = ("entry__bead__id", "run__id", "gate")
+    ordering = ("-id",)
 
 
 @admin.register(models.Verdict)
 class VerdictAdmin(ReadOnlyAdmin):
     """Verdicts."""
 
+    town_path = "entry__rig__town"
     list_display = ("id", "entry", "decision", "by", "head_sha", "created_at")
+    list_filter = ("decision",)
+    list_select_related = ("entry",)
+    search_fields = ("entry__bead__id", "by", "head_sha")
+    ordering = ("-id",)
 
 
 @admin.register(models.Landing)
 class LandingAdmin(ReadOnlyAdmin):
     """Landings."""
 
+    town_path = "rig__town"
     list_display = ("id", "entry", "state", "expected_sha", "message", "created_at")
-    list_filter = ("state",)
+    list_filter = ("state", BY_RIG)
+    list_select_related = ("entry",)
+    search_fields = ("entry__bead__id", "expected_sha", "message")
+    ordering = ("-id",)
 
 
 @admin.register(Rig)
-class RigAdmin(ReadOnlyAdmin):
+class RigAdmin(ConfigEditor):
     """Rigs."""
 
     list_display = ("slug", "town", "default_branch", "parked_at")
-    list_filter = ("town",)
+    list_filter = (BY_TOWN,)
     search_fields = ("slug",)
-    exclude = ("remote_url",)
-    readonly_fields = ("remote",)
+    exclude = ("remote_url", "config")
+    readonly_fields = ("remote", "config_toml")
     actions = [ACTIONS["park_rig"], ACTIONS["unpark_rig"]]
 
     @admin.display(description="Remote")
     def remote(self, rig: Rig) -> str:
         """The URL without credentials."""
         return redact(rig.remote_url)
+
+    @admin.display(description="Config")
+    def config_toml(self, rig: Rig) -> str:
+        """Its overrides."""
+        return config_text(rig) or "as the town's"
+
+
+@admin.register(models.Violation)
+class ViolationAdmin(ReadOnlyAdmin):
+    """Broken promises, with what to do about them."""
+
+    list_display = ("number", "subject", "sentence", "remedy", "town", "first_seen", "cleared_at")
+    list_filter = (("cleared_at", admin.EmptyFieldListFilter), "number", "town")
+    search_fields = ("subject",)
+
+
+@admin.register(models.TickRecord)
+class TickRecordAdmin(ReadOnlyAdmin):
+    """What the ticks did."""
+
+    list_display = ("at", "town", "facts", "pending", "actions", "effects_done", "effects_failed", "violations",
+                    "lost_races", "failed", "milliseconds")  # fmt: skip
+    list_filter = ("town",)

@@ -40,16 +40,21 @@ from refinery.rules.actions import (
     Leave,
     MoveBead,
     NewHead,
+    NudgeRun,
     ObserveBranch,
     OpenConflict,
     OpenEntry,
     OpenRework,
     PublishRun,
+    PushAgain,
     Rebuild,
     RetireAgent,
+    Settle,
+    SetWindow,
     StartRun,
     StopRun,
 )
+from refinery.world import branch_key, build_key, land_key, publish_key
 
 log = structlog.get_logger(__name__)
 ACTOR = "gastown"
@@ -94,11 +99,13 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _start_run(action)
         case EndRun(run, expect, outcome, reason):
             dispatch.end(run, expect, RunOutcome(outcome), reason, now)
-        case StopRun(run, reason):
-            dispatch.request_stop(run, reason, now)
+        case StopRun(run, reason, counts):
+            dispatch.request_stop(run, reason, now, counts=counts)
+        case NudgeRun(run, message):
+            _nudge(run, message, now)
         case PublishRun(run):
             dispatch.request_publish(run, now)
-            _effect(town, "publish", f"publish:{run}", {"run": run}, now)
+            _effect(town, "publish", publish_key(run), {"run": run}, now)
         case MoveBead(bead, expect, to, reason, resolution, sha):
             ledger.move(
                 Bead(pk=bead),
@@ -112,26 +119,29 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             )
         case OpenEntry():
             _open_entry(action)
-        case Admit(entry, build_no):
-            _admit(town, entry, build_no, now)
-        case Leave(entry):
-            queue.leave(entry)
-        case Rebuild(entry, build_no):
-            _build(town, entry, queue.rebuild(entry, build_no), now)
+        case Admit():
+            _admit(town, action, now)
+        case Leave(entry, innocent):
+            queue.leave(entry, innocent=innocent)
+        case Rebuild(entry, build_no, counts, on):
+            _build(town, entry, queue.rebuild(entry, build_no, counts=counts), on, now)
         case NewHead(entry, expect, head, branch, why):
-            rebuild = queue.new_head(entry, expect, head, branch)
+            queue.new_head(entry, expect, head, branch)
             ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
-            if rebuild is not None:
-                _build(town, entry, rebuild, now)
         case OpenRework(entry, cause, number):
             _open_rework(town, entry, cause, number)
         case OpenConflict(entry, candidate, files):
             _open_conflict(town, entry, candidate, files)
         case Hold(entry, code, text):
             _hold(town, entry, code, text)
-        case Land(_, candidate):
-            landing = queue.intend(Candidate.objects.select_related("entry__rig").get(pk=candidate))
-            _effect(town, "land", f"land:{landing.pk}", {"landing": landing.pk}, now)
+        case Land(cars):
+            found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
+            landing = queue.intend([(found[c.candidate], c.evidence) for c in cars])
+            _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
+        case PushAgain(landing_id):
+            _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now)
+        case SetWindow(rig, target, size):
+            queue.set_window(rig, target, size)
         case AbandonLanding(landing_id):
             queue.abandon(landing_id, now)
         case CloseEntry():
@@ -152,29 +162,43 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
                 about=Bead.objects.get(pk=about) if about else None,
                 actor=ACTOR,
             )
+        case Settle(key, reason):
+            ledger.settle_key(town, key, ACTOR, now, reason)
         case RetireAgent(agent):
             roster.retire(Agent(pk=agent), now)
 
 
 def _effect(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime) -> None:
-    outbox.enqueue(town, kind, key, payload, now)
+    """New work, or work whose answer was lost: then it is done once more."""
+    if not outbox.enqueue(town, kind, key, payload, now):
+        outbox.repeat(key, now)
 
 
-def _build(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
+def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
+    dispatch.note_nudged(run_id, now)
+    run = Run.objects.select_related("agent").get(pk=run_id)
+    if run.agent is not None:
+        mail.nudge(run.agent, "patrol", message, now)
+
+
+def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.datetime) -> None:
     """The build is pinned to the head of this moment; its date makes the commit reproducible."""
     entry = ReviewEntry.objects.get(pk=entry_id)
     payload = {
         "entry": entry_id,
         "build_no": build_no,
         "head": entry.head_sha,
+        "on": on,
         "date": int(now.timestamp()),
     }
-    _effect(town, "build", f"build:{entry_id}:{build_no}", payload, now)
+    _effect(town, "build", build_key(entry_id, build_no), payload, now)
 
 
-def _admit(town: Town, entry_id: str, build_no: int, now: dt.datetime) -> None:
-    _build(town, entry_id, queue.admit(entry_id, build_no, now), now)
-    entry = ReviewEntry.objects.select_related("rig", "convoy").get(pk=entry_id)
+def _admit(town: Town, action: Admit, now: dt.datetime) -> None:
+    build_no = queue.admit(action.entry, action.build_no, action.slot, now)
+    if action.build:
+        _build(town, action.entry, build_no, action.on, now)
+    entry = ReviewEntry.objects.select_related("rig", "convoy").get(pk=action.entry)
     roster.refinery_for(entry.rig, briefs.lane_convoy(entry))
 
 
@@ -354,7 +378,7 @@ def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> N
     ledger.ask_branch(branch, now)
     kind = "create_branch" if create else "observe_branch"
     payload = {"branch": branch_id, "asked_at": now.isoformat()}
-    _effect(town, kind, f"{kind}:{branch_id}:{now.isoformat()}", payload, now)
+    _effect(town, kind, branch_key(kind, branch_id, now), payload, now)
 
 
 def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:

@@ -6,54 +6,90 @@ writer. The tick carries it out.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from agents.gitcmd import GitFailed, check_branch, check_remote_url, redact
 from agents.models import LIVE_RUN, Run, RunState
 from beads import config as configs
-from beads import inbox, ledger
-from beads.errors import Conflict, Invalid, NotFound, Refused
+from beads import inbox, ledger, outbox
+from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
 from beads.lifecycle import BeadStatus, BeadType, is_final
-from beads.models import Bead, Convoy, Escalation, Rig, Town
-from refinery import queue
+from beads.models import Bead, ConfigVersion, Convoy, Effect, Escalation, Fact, Rig, Town
+from refinery import changes, comments, queue
 from refinery.effects import repo_of
 from refinery.git import Repo
-from refinery.models import ReviewEntry
+from refinery.models import ReviewComment, ReviewEntry
+from refinery.world import is_own
+
+REMOTE_PATIENCE = 10.0  # seconds
 
 # -- towns and rigs -------------------------------------------------------------------------------------------------
 
 
 def pause(town: Town, reason: str, who: str) -> None:
-    """Stop dispatching in a town."""
+    """Stop dispatching in a town. Carried out at the door; the fact is its history and the wake-up."""
     with transaction.atomic():
         ledger.pause_town(town, reason or f"paused by {who}")
-        inbox.wake(town)
+        inbox.record(town, "town.pause", town.slug, {"reason": reason}, actor=who)
 
 
-def resume(town: Town, who: str) -> None:
+def resume(town: Town, who: str, reason: str = "") -> None:
     """Undo `pause`."""
     with transaction.atomic():
         ledger.resume_town(town)
-        inbox.wake(town)
+        inbox.record(town, "town.resume", town.slug, {"reason": reason}, actor=who)
 
 
-def park(rig: Rig, who: str) -> None:
+def park(rig: Rig, who: str, reason: str = "") -> None:
     """Stop dispatching in a rig."""
     with transaction.atomic():
         ledger.park_rig(rig)
-        inbox.wake(rig.town)
+        inbox.record(rig.town, "rig.park", rig.slug, {"reason": reason}, actor=who)
 
 
-def unpark(rig: Rig, who: str) -> None:
+def unpark(rig: Rig, who: str, reason: str = "") -> None:
     """Undo `park`."""
     with transaction.atomic():
         ledger.unpark_rig(rig)
-        inbox.wake(rig.town)
+        inbox.record(rig.town, "rig.unpark", rig.slug, {"reason": reason}, actor=who)
+
+
+def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
+    """TOML → the overrides of a town or rig, checked alone and together with what is above and below them.
+
+    Raises Invalid naming the key. A town's config is refused when it makes that of a rig unusable which was not so
+    before; a rig's whenever it is.
+    """
+    overrides = configs.validate(configs.parse_toml(text, "config"))
+    if isinstance(owner, Rig):
+        found = configs.usable(owner.town.config, overrides)[1]
+        if found:
+            raise Invalid(found[0], field="config")
+        return overrides
+    for rig in owner.rigs.order_by("slug"):
+        found = configs.usable(overrides, rig.config)[1]
+        if found and not configs.usable(owner.config, rig.config)[1]:
+            raise Invalid(f"rig {rig.slug} could not be used any more: {found[0]}", field="config")
+    return overrides
+
+
+def set_config(owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None) -> ConfigVersion:
+    """Replace a town's or rig's overrides by TOML; see `beads.ledger.set_config` for `expect`. Wakes the town."""
+    overrides = check_config(owner, text)
+    town = owner.town if isinstance(owner, Rig) else owner
+    with transaction.atomic():
+        made = ledger.set_config(owner, overrides, who=who, why=reason, text=text, expect=expect)
+        inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=who)
+    return made
 
 
 def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, overrides: Mapping[str, Any]) -> Rig:
@@ -65,7 +101,7 @@ def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, over
     town = Town.objects.filter(slug=town_slug or "main").first()
     if town is None and town_slug not in (None, "main"):
         raise NotFound(f"no town {town_slug}", details={"field": "town"})
-    found = configs.problems(configs.effective(town.config if town else {}, overrides))
+    found = configs.usable(town.config if town else {}, overrides)[1]
     if found:
         raise Invalid(found[0], field="config")
     if Rig.objects.filter(slug=slug).exists():
@@ -122,11 +158,13 @@ def cancel_bead(bead: Bead, reason: str, who: str) -> None:
     inbox.record(bead.town, "bead.cancel", bead.pk, {"reason": reason}, actor=who)
 
 
-def retry_bead(bead: Bead, who: str) -> None:
+def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     """Bring a failed bead back."""
     if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:
         raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
-    inbox.record(bead.town, "bead.retry", bead.pk, {}, actor=who)
+    if bead.convoy is not None and is_final(bead.convoy.bead.status):
+        raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
+    inbox.record(bead.town, "bead.retry", bead.pk, {"reason": reason}, actor=who)
 
 
 def create_convoy(
@@ -144,28 +182,28 @@ def create_convoy(
     return convoy, staged
 
 
-def start_convoy(convoy: Convoy, who: str) -> None:
+def start_convoy(convoy: Convoy, who: str, reason: str = "") -> None:
     """Let a staged convoy's beads be dispatched."""
     if convoy.started_at is not None:
         raise Conflict(f"convoy {convoy.pk} was started before")
     if convoy.rig.parked_at is not None:
         raise Conflict(f"rig {convoy.rig.slug} is parked: the convoy stays staged")
-    inbox.record(convoy.bead.town, "convoy.start", convoy.pk, {}, actor=who)
+    inbox.record(convoy.bead.town, "convoy.start", convoy.pk, {"reason": reason}, actor=who)
 
 
-def close_convoy(convoy: Convoy, who: str) -> None:
+def close_convoy(convoy: Convoy, who: str, reason: str = "") -> None:
     """Close a convoy midway: runs are stopped, entries cancelled, its branch kept."""
     if is_final(convoy.bead.status):
         raise Conflict(f"convoy {convoy.pk} is {convoy.bead.status} already")
-    inbox.record(convoy.bead.town, "convoy.close", convoy.pk, {}, actor=who)
+    inbox.record(convoy.bead.town, "convoy.close", convoy.pk, {"reason": reason}, actor=who)
 
 
-def retry_convoy(convoy: Convoy, who: str) -> None:
+def retry_convoy(convoy: Convoy, who: str, reason: str = "") -> None:
     """Retry a convoy's failed beads, or its failed landing."""
     failed = convoy.beads.filter(status=BeadStatus.FAILED).exists()
     if convoy.bead.status == BeadStatus.CLOSED or not (failed or convoy.bead.status == BeadStatus.FAILED):
         raise Conflict(f"convoy {convoy.pk} has nothing that failed")
-    inbox.record(convoy.bead.town, "convoy.retry", convoy.pk, {}, actor=who)
+    inbox.record(convoy.bead.town, "convoy.retry", convoy.pk, {"reason": reason}, actor=who)
 
 
 # -- review entries -------------------------------------------------------------------------------------------------
@@ -181,7 +219,7 @@ def submit(
         raise Invalid("branch and target are the same", field="branch")
     if not 0 <= priority <= 4:
         raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
-    found = configs.problems(configs.effective(rig.town.config, rig.config))
+    found = configs.usable(rig.town.config, rig.config)[1]
     if found:
         raise Invalid(found[0], field="config")
     if bead is not None:
@@ -223,44 +261,136 @@ def _active(entry: ReviewEntry) -> None:
         raise Conflict(f"{entry.pk} is {entry.state} ({entry.reason})")
 
 
-def approve(entry: ReviewEntry, who: str, *, head: str | None = None, merge_now: bool = True) -> None:
-    """A person's approval, of exactly the head they saw."""
+def approve(entry: ReviewEntry, who: str, *, head: str | None = None, merge_now: bool = True, mail: str = "") -> bool:
+    """A person's approval, of exactly the head they saw. False, recording nothing, when they have given it already.
+
+    Raises Conflict when the head moved (here, or on the remote as far as it can be asked) and Forbidden when `who`
+    wrote the change: as its author by name, or with `mail` as the author of one of its commits.
+    """
+    given = entry.verdicts.filter(by=who, head_sha=entry.head_sha).last()
+    again = given is not None and given.decision == "approve" and (given.merge_now or not merge_now)
+    if again and entry.state == "merged":
+        return False
     _active(entry)
-    _record_verdict(entry, who, head, {"decision": "approve", "merge_now": merge_now})
+    _same_head(entry, head)
+    if is_own(entry.author, who) or (mail and mail.lower() in _author_mails(entry)):
+        raise Forbidden(f"{entry.pk} is your own change: somebody else has to approve it")
+    if again and not entry.held:
+        return False
+    _not_moved_outside(entry)
+    return _record_verdict(entry, who, {"decision": "approve", "merge_now": merge_now})
 
 
 def request_changes(
     entry: ReviewEntry, who: str, feedback: str, *, items: Sequence[Mapping[str, Any]] = (), head: str | None = None
-) -> None:
-    """A person sends the change back."""
+) -> bool:
+    """A person sends the change back, with `items` and the head's unresolved remarks. False when said before."""
     _active(entry)
-    feedback = ledger.check_text("body", feedback, 64 * 1024, required=True)
-    told = {"decision": "request_changes", "feedback": feedback, "items": [dict(i) for i in items]}
-    _record_verdict(entry, who, head, told)
+    _same_head(entry, head)
+    told = [*(dict(i) for i in items), *comments.items(entry)]
+    feedback = ledger.check_text("body", feedback, 64 * 1024, required=not told)
+    feedback = feedback or f"{len(told)} {'remark' if len(told) == 1 else 'remarks'} on lines"
+    return _record_verdict(entry, who, {"decision": "request_changes", "feedback": feedback, "items": told})
 
 
-def _record_verdict(entry: ReviewEntry, who: str, head: str | None, told: dict[str, Any]) -> None:
+def _same_head(entry: ReviewEntry, head: str | None) -> None:
     if head is not None and (len(head) < 7 or not entry.head_sha.startswith(head)):
         raise Conflict(
             f"the head moved: it is {entry.head_sha[:12]}, not {head[:12]}", details={"head": entry.head_sha}
         )
-    inbox.record(entry.rig.town, "entry.verdict", entry.pk, {"head": entry.head_sha, **told}, actor=who)
+
+
+def _not_moved_outside(entry: ReviewEntry) -> None:
+    """Look at the remote: a push that nobody told us of makes a new head before anybody approves the old one.
+
+    A remote that cannot be asked changes nothing: the approval is of the pinned head, and landing asks again.
+    """
+    with suppress(GitFailed):
+        found = repo_of(entry.rig).ls_remote(entry.rig.remote_url, entry.branch, timeout=REMOTE_PATIENCE)
+        if found is not None and found != entry.head_sha:
+            inbox.record(entry.rig.town, "entry.head_seen", entry.pk, {"head": found}, actor="gastown")
+            raise Conflict(
+                f"the head moved: {entry.branch} is at {found[:12]}, not {entry.head_sha[:12]}",
+                details={"head": found},
+            )
+
+
+def _author_mails(entry: ReviewEntry) -> set[str]:
+    """The authors of the change's commits. Raises Unavailable when git cannot tell: unknown is nobody's approval."""
+    try:
+        return {commit.mail.lower() for commit in changes.commits(entry)}
+    except GitFailed as error:
+        raise Unavailable(f"who wrote this change cannot be read, so it cannot be approved: {error.message}") from error
+
+
+def _record_verdict(entry: ReviewEntry, who: str, told: dict[str, Any]) -> bool:
+    """Record it once: the same decision by the same person, before anything came of the first, is a double click."""
+    count = entry.verdicts.filter(by=who).count()
+    said = json.dumps([entry.pk, entry.head_sha, who, count, told], sort_keys=True)
+    key = f"verdict:{hashlib.sha256(said.encode()).hexdigest()}"
+    told = {"head": entry.head_sha, **told}
+    return inbox.record(entry.rig.town, "entry.verdict", entry.pk, told, actor=who, dedupe_key=key)
+
+
+def comment(
+    entry: ReviewEntry, who: str, *, head: str, file: str, side: str, line: int, body: str
+) -> tuple[ReviewComment, bool]:
+    """A remark on a line of the diff that a person saw; the same one twice is one. Raises Invalid naming the field."""
+    _active(entry)
+    _same_head(entry, head)
+    body = ledger.check_text("body", body, comments.MAX_BODY, required=True)
+    if entry.comments.filter(head_sha=entry.head_sha).count() >= comments.MAX_COMMENTS:
+        raise Invalid(f"this head has {comments.MAX_COMMENTS} comments already", field="body")
+    quote = changes.line_text(entry, file, side, line)
+    return comments.post(entry, head=entry.head_sha, file=file, side=side, line=line, quote=quote, body=body, by=who)
+
+
+def resolve_comment(entry: ReviewEntry, key: int, who: str, *, resolved: bool) -> bool:
+    """Say that a remark is dealt with, or open it again; False when it stood so already."""
+    found = entry.comments.select_related("entry__bead", "entry__rig__town").filter(pk=key).first()
+    if found is None:
+        raise NotFound(f"{entry.pk} has no comment {key}")
+    return comments.set_resolved(found, who, resolved)
 
 
 def reject(entry: ReviewEntry, reason: str, who: str) -> None:
-    """Take an entry out of the queue for good."""
+    """Take an entry out of the queue for good. Said twice, it is said once."""
+    if entry.state == "failed" and entry.reason == "rejected":
+        return
     _active(entry)
     reason = ledger.check_text("reason", reason, 2000, required=True)
-    inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
+    if not entry.reject_requested:
+        inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
 
 
-def retry_entry(entry: ReviewEntry, who: str) -> None:
+def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> None:
     """Clear an entry's hold, or bring a failed one back."""
     if entry.state == "merged":
         raise Conflict(f"{entry.pk} is merged")
     if entry.state == "active" and not entry.held:
         raise Conflict(f"{entry.pk} is not held: there is nothing to retry")
-    inbox.record(entry.rig.town, "entry.retry", entry.pk, {}, actor=who)
+    inbox.record(entry.rig.town, "entry.retry", entry.pk, {"reason": reason}, actor=who)
+
+
+def requeue(entry: ReviewEntry, who: str, reason: str = "") -> None:
+    """Take an admitted entry out of its lane's slot; it is built and gated anew when its turn comes again."""
+    _active(entry)
+    if entry.admitted_at is None:
+        raise Conflict(f"{entry.pk} has not its lane's slot: it waits in the queue already")
+    if entry.landings.filter(state="pushing").exists():
+        raise Conflict(f"{entry.pk} is being pushed right now")
+    inbox.record(entry.rig.town, "entry.requeue", entry.pk, {"reason": reason}, actor=who)
+
+
+def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -> None:
+    """Let an entry go before others: 0 is first."""
+    _active(entry)
+    if not 0 <= priority <= 4:
+        raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    if entry.bead.priority == priority:
+        raise Conflict(f"{entry.pk} has priority {priority} already")
+    told = {"priority": priority, "reason": reason}
+    inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=who)
 
 
 # -- runs and escalations -------------------------------------------------------------------------------------------
@@ -273,11 +403,22 @@ def stop_run(run: Run, reason: str, who: str) -> None:
     inbox.record(run.town, "run.stop", run.pk, {"reason": reason or f"stopped by {who}"}, actor=who)
 
 
-def acknowledge(escalation: Escalation, who: str) -> None:
+def fence_run(run: Run, who: str, reason: str = "") -> None:
+    """Take a live run's token away: nothing it says counts any more, and its work is given to another run.
+
+    Its process learns so at its next heartbeat and stops; until then two may be at work, on branches of their own.
+    Prefer `stop_run`, or wait for the lease.
+    """
+    if run.state == RunState.ENDED:
+        raise Conflict(f"{run.pk} has ended")
+    inbox.record(run.town, "run.fence", run.pk, {"reason": reason}, actor=who)
+
+
+def acknowledge(escalation: Escalation, who: str, reason: str = "") -> None:
     """A person has seen it."""
     if escalation.closed_at is not None:
         raise Conflict(f"{escalation.pk} is closed")
-    inbox.record(escalation.town, "escalation.ack", escalation.pk, {}, actor=who)
+    inbox.record(escalation.town, "escalation.ack", escalation.pk, {"reason": reason}, actor=who)
 
 
 def close_escalation(escalation: Escalation, who: str, reason: str = "") -> None:
@@ -285,3 +426,40 @@ def close_escalation(escalation: Escalation, who: str, reason: str = "") -> None
     if escalation.closed_at is not None:
         raise Conflict(f"{escalation.pk} is closed")
     inbox.record(escalation.town, "escalation.close", escalation.pk, {"reason": reason}, actor=who)
+
+
+# -- facts and effects ----------------------------------------------------------------------------------------------
+
+REPLAYABLE = frozenset(
+    {
+        "run.exited", "run.published", "run.done", "run.request_changes", "escalation.raised", "candidate.built",
+        "landing.concluded", "branch.seen", "effect.failed", "effect.struggling",
+    }
+)  # fmt: skip
+
+
+def replay_fact(fact: Fact, who: str, reason: str = "") -> None:
+    """Record an observation again. A person's decision is not replayed: whoever wants it again decides again."""
+    if fact.processed_at is None:
+        raise Conflict(f"fact {fact.pk} was not drained yet: release it if it is in quarantine")
+    if fact.kind not in REPLAYABLE:
+        raise Conflict(f"fact {fact.pk} is a {fact.kind}, a decision: take the decision again instead")
+    inbox.replay(fact, who, reason)
+
+
+def release_fact(fact: Fact, who: str, reason: str = "") -> None:
+    """Let the next tick try a quarantined fact again."""
+    if fact.quarantined_at is None:
+        raise Conflict(f"fact {fact.pk} is not in quarantine")
+    with transaction.atomic():
+        inbox.release(fact)
+        inbox.record(fact.town, "fact.release", str(fact.pk), {"reason": reason}, actor=who)
+
+
+def run_effect_again(effect: Effect, who: str, reason: str = "") -> None:
+    """Run an effect once more that was given up."""
+    if effect.state != "failed":
+        raise Conflict(f"effect {effect.pk} is {effect.state}: only a failed one is run again")
+    with transaction.atomic():
+        outbox.again(effect, timezone.now())
+        inbox.record(effect.town, "effect.again", str(effect.pk), {"reason": reason}, actor=who)

@@ -26,7 +26,7 @@ from beads.errors import Disposition, GastownError
 from beads.models import ConvoyBranch, Effect, Rig
 from refinery import git, queue
 from refinery.briefs import lane_convoy
-from refinery.models import Landing, ReviewEntry, Verdict
+from refinery.models import Candidate, Landing, ReviewEntry, Verdict
 
 log = structlog.get_logger(__name__)
 STRUGGLING = 5
@@ -56,10 +56,9 @@ def run_effect(effect_id: int) -> str:
         crashpoint(f"effect.acted.{effect.kind}")
         now = timezone.now()
         with transaction.atomic():
-            outbox.succeed(effect, now)
-            if result is not None:
+            if outbox.succeed(effect, now) and result is not None:
                 kind, subject, payload = result
-                inbox.record(effect.town, kind, subject, payload, actor="executor", dedupe_key=f"effect:{effect.pk}")
+                inbox.record(effect.town, kind, subject, payload, actor="executor")
         crashpoint(f"effect.recorded.{effect.kind}")
         return "done"
 
@@ -107,7 +106,8 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
     repo = repo_of(rig)
     head = payload["head"]
     repo.fetch_sha(rig.remote_url, head, entry.branch)
-    base = repo.fetch_branch(rig.remote_url, entry.target)
+    on = payload.get("on")
+    base = Candidate.objects.get(pk=on).sha if on else repo.fetch_branch(rig.remote_url, entry.target)
     method = str(config.merge_method)
     if entry.kind == "landing" and method == "squash":
         method = "merge"  # the beads were squashed one by one: landing keeps their commits
@@ -122,7 +122,7 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         date=int(payload["date"]),
     )
     built = repo.build_candidate(spec)
-    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base}
+    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
     match built:
         case git.Built(sha=sha, tree=tree):
             told |= {"result": "built", "sha": sha, "tree": tree}
@@ -154,34 +154,65 @@ def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[st
 
 
 def _land(payload: Mapping[str, Any]) -> Result | None:
-    """Push the candidate of one landing, and say what git shows afterwards."""
+    """Push the cars of one landing, and say for each what git shows afterwards."""
     landing = Landing.objects.select_related("entry", "candidate", "rig").get(pk=payload["landing"])
-    entry, candidate, rig = landing.entry, landing.candidate, landing.rig
-    repo = repo_of(rig)
-    subject = str(landing.pk)
     if not queue.begin_push(landing.pk):
         return None
     crashpoint("land.begun")
+    cars = queue.cars_of(landing)
+    rig = landing.rig
+    repo = repo_of(rig)
     # A crash may lie behind us: what is on the remote counts, not what we remember.
-    target = repo.fetch_branch(rig.remote_url, landing.target)
-    if not repo.is_ancestor(candidate.sha, target):
-        head = repo.ls_remote(rig.remote_url, entry.branch)
-        if head is None:
-            message = f"branch {entry.branch} no longer exists on the remote"
-            return "landing.concluded", subject, {"state": "refused", "message": message}
-        if head != candidate.head_sha:
-            message = f"branch {entry.branch} moved from {candidate.head_sha[:12]} to {head[:12]}"
-            return "landing.concluded", subject, {"state": "head_moved", "message": message, "head": head}
-    landed = repo.land(rig.remote_url, landing.target, landing.expected_sha, candidate.sha)
-    match landed:
+    heads = repo.heads(rig.remote_url, [landing.target, *(car.entry.branch for car in cars)])
+    actual = heads[landing.target]
+    if actual is None:
+        return _landed(cars, "refused", f"{landing.target} no longer exists on the remote")
+    if actual != landing.expected_sha:
+        return _look(repo, rig, landing, cars)
+    fit = next((n for n, car in enumerate(cars) if heads[car.entry.branch] != car.candidate.head_sha), len(cars))
+    told = {}
+    if fit < len(cars):
+        told = {car.pk: _told("abandoned", f"{cars[fit].entry_id} ahead of it fell out") for car in cars[fit + 1 :]}
+        told[cars[fit].pk] = _head_is_gone(cars[fit], heads[cars[fit].entry.branch])
+        if fit == 0:
+            return _landed(cars, "abandoned", "", told)
+    tip = cars[fit - 1].candidate.sha
+    match repo.land(rig.remote_url, landing.target, landing.expected_sha, tip):
         case git.Landed():
-            message = f"landed on {landing.target} as {candidate.sha[:12]}"
-            return "landing.concluded", subject, {"state": "landed", "message": message}
+            return _landed(cars, "landed", f"landed on {landing.target} with {tip[:12]}", told)
         case git.TargetMoved(actual=actual):
-            message = f"{landing.target} moved to {actual[:12]} before the push"
-            return "landing.concluded", subject, {"state": "moved", "message": message}
+            return _landed(cars, "moved", f"{landing.target} moved to {actual[:12]} before the push", told)
         case git.PushRefused(message=message):
-            return "landing.concluded", subject, {"state": "refused", "message": message}
+            return _landed(cars, "refused", message, told)
+
+
+def _look(repo: git.Repo, rig: Rig, landing: Landing, cars: list[Landing]) -> Result:
+    """The target is not where it was expected: it moved, or an earlier try of ours has landed some or all cars."""
+    actual = repo.fetch_branch(rig.remote_url, landing.target)
+    told = {}
+    for car in cars:
+        if repo.is_ancestor(car.candidate.sha, actual):
+            told[car.pk] = _told("landed", f"landed on {landing.target} as {car.candidate.sha[:12]}")
+    if told and len(told) < len(cars):
+        return _landed(cars, "abandoned", "what was ahead of it has landed", told)
+    return _landed(cars, "moved", f"{landing.target} moved to {actual[:12]} before the push", told)
+
+
+def _head_is_gone(car: Landing, head: str | None) -> dict[str, str]:
+    branch = car.entry.branch
+    if head is None:
+        return _told("refused", f"branch {branch} no longer exists on the remote")
+    return _told("head_moved", f"branch {branch} moved from {car.candidate.head_sha[:12]} to {head[:12]}", head)
+
+
+def _told(state: str, message: str, head: str = "") -> dict[str, str]:
+    return {"state": state, "message": message, "head": head}
+
+
+def _landed(cars: list[Landing], state: str, message: str, told: Mapping[int, dict[str, str]] | None = None) -> Result:
+    """The fact: `state` for all cars but those of which something else is `told`."""
+    others = {str(key): value for key, value in (told or {}).items()}
+    return "landing.concluded", str(cars[-1].pk), {"state": state, "message": message, "cars": others}
 
 
 def _create_branch(payload: Mapping[str, Any]) -> Result | None:

@@ -61,6 +61,7 @@ class Built(Payload):
     tree: MaybeSha = ""
     files: list[str] = []
     error: Line = ""
+    on: int | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Built:
@@ -69,18 +70,24 @@ class Built(Payload):
         return self
 
 
-class Landed(Payload):
-    """landing.concluded"""
+class CarLanded(Payload):
+    """How it ended for one car."""
 
-    state: Literal["landed", "moved", "head_moved", "refused"]
+    state: Literal["landed", "moved", "head_moved", "refused", "abandoned"]
     message: Line = ""
     head: MaybeSha = ""
 
     @model_validator(mode="after")
-    def _complete(self) -> Landed:
+    def _complete(self) -> CarLanded:
         if self.state == "head_moved" and not self.head:
             raise ValueError("a moved head is named")
         return self
+
+
+class Landed(CarLanded):
+    """landing.concluded; `cars`: by landing, those for which it ended otherwise"""
+
+    cars: dict[str, CarLanded] = {}
 
 
 class BranchSeen(Payload):
@@ -88,6 +95,12 @@ class BranchSeen(Payload):
 
     sha: MaybeSha
     asked_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class HeadSeen(Payload):
+    """entry.head_seen"""
+
+    head: Sha
 
 
 class Verdict(Payload):
@@ -100,7 +113,7 @@ class Verdict(Payload):
     items: Items = []
 
 
-class Promoted(Payload):
+class Promoted(Reason):
     """entry.promote"""
 
     priority: Annotated[int, Field(ge=0, le=4)]
@@ -122,22 +135,32 @@ KINDS: dict[str, type[Payload]] = {
     "run.request_changes": Result,
     "run.published": Payload,
     "run.stop": Reason,
+    "run.fence": Reason,
+    "town.pause": Reason,
+    "town.resume": Reason,
+    "rig.park": Reason,
+    "rig.unpark": Reason,
+    "config.set": Reason,
+    "fact.release": Reason,
+    "effect.again": Reason,
     "escalation.raised": Escalated,
-    "escalation.ack": Payload,
+    "escalation.ack": Reason,
     "escalation.close": Reason,
     "candidate.built": Built,
     "landing.concluded": Landed,
     "branch.seen": BranchSeen,
     "entry.verdict": Verdict,
+    "entry.head_seen": HeadSeen,
     "entry.reject": Reason,
-    "entry.retry": Payload,
+    "entry.retry": Reason,
     "entry.promote": Promoted,
+    "entry.requeue": Reason,
     "gates.again": Payload,
     "bead.cancel": Reason,
-    "bead.retry": Payload,
-    "convoy.start": Payload,
-    "convoy.close": Payload,
-    "convoy.retry": Payload,
+    "bead.retry": Reason,
+    "convoy.start": Reason,
+    "convoy.close": Reason,
+    "convoy.retry": Reason,
     "effect.failed": EffectTold,
     "effect.struggling": EffectTold,
 }

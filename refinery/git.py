@@ -6,7 +6,7 @@ plumbing over resolved object ids. Answers are typed; *unknown* (the remote coul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from agents import gitcmd
 from agents.crashpoints import crashpoint
 from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
+from refinery import diffs
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,20 @@ class PushRefused:
 
 
 @dataclass(frozen=True)
-class ChangedFile:
-    """One file of a diff: status letter, path, and the old path of a rename."""
+class Commit:
+    """A commit, for people: `at` is the author's time in Unix seconds."""
 
-    status: str
-    path: str
-    old_path: str = ""
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+    mail: str
+    at: int
+    message: str
+
+    @property
+    def subject(self) -> str:
+        """The first line of its message."""
+        return self.message.split("\n", 1)[0]
 
 
 class Repo:
@@ -114,15 +123,25 @@ class Repo:
 
     # -- the remote --
 
-    def ls_remote(self, url: str, branch: str) -> str | None:
+    def ls_remote(self, url: str, branch: str, timeout: float = gitcmd.NETWORK_TIMEOUT) -> str | None:
         """The branch's head on the remote; None only when the remote answered that it has no such branch."""
         ref = f"refs/heads/{check_branch(branch)}"
-        result = run_git(["ls-remote", "--end-of-options", url, ref], cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        result = run_git(["ls-remote", "--end-of-options", url, ref], cwd=self.path, timeout=timeout)
         for line in result.text.splitlines():
             sha, _, name = line.partition("\t")
             if name == ref:
                 return check_sha(sha)
         return None
+
+    def heads(self, url: str, branches: Sequence[str]) -> dict[str, str | None]:
+        """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
+        refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
+        result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        found: dict[str, str] = {}
+        for line in result.text.splitlines():
+            sha, _, name = line.partition("\t")
+            found[name] = check_sha(sha)
+        return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
 
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
@@ -266,27 +285,23 @@ class Repo:
     def land(self, url: str, target: str, expected: str, candidate: str) -> Landed | TargetMoved | PushRefused:
         """Push `candidate` onto `target` if that is still at `expected`; never forced.
 
-        Looks first and looks again after any push: what the remote holds is the answer. Raises when it cannot be
-        asked, for then nothing is known.
+        Looks again after any push: what the remote holds is the answer. Raises when it cannot be asked, for then
+        nothing is known.
         """
         if not self.is_ancestor(expected, candidate):
             raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
         ref = f"refs/heads/{check_branch(target)}"
-        actual = self.fetch_branch(url, target)
-        if self.is_ancestor(candidate, actual):
-            return Landed(actual)
-        if actual != expected:
-            return TargetMoved(actual)
-        lease = f"--force-with-lease={ref}:{expected}"
+        lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
         result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
         crashpoint("land.pushed")
-        actual = self.fetch_branch(url, target)
-        if self.is_ancestor(candidate, actual):
+        actual = self.ls_remote(url, target)
+        if actual == candidate:
             return Landed(actual)
         error = gitcmd.failure("push", result)
-        if actual != expected:
-            return TargetMoved(actual)
+        if actual is not None and actual != expected:
+            actual = self.fetch_branch(url, target)
+            return Landed(actual) if self.is_ancestor(candidate, actual) else TargetMoved(actual)
         if result.returncode and error.kind in ("rejected", "other", "stale_lease", "auth"):
             return PushRefused(_refusal(result.stderr) or error.message)
         raise error
@@ -316,6 +331,15 @@ class Repo:
         run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
         return True
 
+    def drop_refs(self, refs: Iterable[str]) -> int:
+        """Delete refs of ours (all under refs/gastown/), those that exist; returns how many went."""
+        known = set(self._git("for-each-ref", "--format=%(refname)", "refs/gastown/").splitlines())
+        doomed = [ref for ref in refs if ref in known]
+        if doomed:
+            told = "".join(f"delete {ref}\0\0" for ref in doomed)
+            self._git("update-ref", "--stdin", "-z", input=told.encode())
+        return len(doomed)
+
     # -- reading, for pages --
 
     def subject(self, sha: str) -> str:
@@ -323,31 +347,59 @@ class Repo:
         summary = gitpython.Repo(self.path).commit(check_sha(sha)).summary
         return summary if isinstance(summary, str) else bytes(summary).decode("utf-8", "replace")
 
-    def commits_between(self, base: str, head: str, limit: int = 200) -> list[gitpython.Commit]:
-        """The commits of `base..head`, newest first."""
-        span = f"{check_sha(base)}..{check_sha(head)}"
-        return list(gitpython.Repo(self.path).iter_commits(span, max_count=limit))
-
-    def changed_files(self, base: str, sha: str) -> list[ChangedFile]:
-        """What a diff touches."""
-        arguments = ["diff-tree", "-r", "-M", "-z", "--name-status", check_sha(base), check_sha(sha)]
-        words = run_git(arguments, cwd=self.path).stdout.decode("utf-8", "replace").rstrip("\0").split("\0")
-        found, index = [], 0
-        while index + 1 < len(words):
-            status = words[index][:1]
-            if status in ("R", "C"):
-                found.append(ChangedFile(status, words[index + 2], words[index + 1]))
-                index += 3
-            else:
-                found.append(ChangedFile(status, words[index + 1]))
-                index += 2
+    def commits(self, base: str, head: str, limit: int = 200) -> list[Commit]:
+        """The commits of `base..head`, newest first, at most `limit`."""
+        words = ["log", f"--max-count={limit}", "-z", "--format=%H%n%P%n%an%n%ae%n%at%n%B"]
+        out = run_git([*words, f"{check_sha(base)}..{check_sha(head)}", "--"], cwd=self.path).stdout
+        found = []
+        for row in out.decode("utf-8", "replace").split("\0"):
+            if row:
+                sha, parents, author, mail, at, message = row.split("\n", 5)
+                found.append(Commit(sha, tuple(parents.split()), author, mail, int(at or 0), message.strip()))
         return found
 
-    def diff(self, base: str, sha: str, limit: int = 400_000) -> tuple[str, bool]:
-        """The unified diff, at most `limit` bytes of it, and whether it was cut."""
-        arguments = ["diff-tree", "-p", "-M", "--no-color", "--no-ext-diff", "--no-textconv", check_sha(base)]
-        out = run_git([*arguments, check_sha(sha)], cwd=self.path).stdout
-        return out[:limit].decode("utf-8", "replace"), len(out) > limit
+    def known_branch(self, branch: str) -> str | None:
+        """Where the branch was when the remote was last asked; None when it never was."""
+        ref = f"refs/gastown/remote/{check_branch(branch)}^{{commit}}"
+        found = run_git(["rev-parse", "--verify", "--quiet", ref], cwd=self.path, check=False)
+        return found.text if found.returncode == 0 else None
+
+    def has(self, sha: str) -> bool:
+        """True when the commit is here."""
+        return gitcmd.has_object(self.path, sha)
+
+    def changes(self, base: str, sha: str) -> list[diffs.Change]:
+        """What a diff of two commits or trees touches, with the lines it counts."""
+        arguments = ["diff-tree", "-r", "-M", "-z", "--raw", "--numstat", check_sha(base), check_sha(sha)]
+        return diffs.parse_changes(run_git(arguments, cwd=self.path).stdout)
+
+    def patches(self, base: str, sha: str, changes: Sequence[diffs.Change]) -> list[diffs.Patch]:
+        """The hunks of some of a diff's changes, in their order. Files larger than a person reads come without."""
+        sizes = self._sizes([i for c in changes for i in (c.old_id, c.new_id) if i.strip("0")])
+        small = [c for c in changes if max(sizes.get(c.old_id, 0), sizes.get(c.new_id, 0)) <= diffs.LARGE_BYTES]
+        if not small:
+            return [diffs.Patch(c.old_id, c.new_id) for c in changes]
+        # the same renames must be found among some of the files as were found among all
+        likeness = [c.similarity for c in small if c.status == "R"]
+        renames = "--no-renames" if not likeness else "-M100%" if min(likeness) == 100 else "-M"
+        arguments = ["--literal-pathspecs", "diff-tree", "-r", "-p", renames, "--full-index", "--no-color"]
+        arguments += ["--no-ext-diff", "--no-textconv", check_sha(base), check_sha(sha), "--"]
+        paths = dict.fromkeys(path for c in small for path in (c.old_path, c.path))
+        out = run_git([*arguments, *paths], cwd=self.path).stdout
+        found = dict(zip(small, diffs.match_patches(small, diffs.parse_patch(out)), strict=True))
+        return [found.get(c) or diffs.Patch(c.old_id, c.new_id) for c in changes]
+
+    def _sizes(self, ids: Sequence[str]) -> dict[str, int]:
+        """The sizes of blobs in bytes; what is no blob here (a submodule's commit) is left out."""
+        asked = "".join(f"{check_sha(i)}\n" for i in ids).encode()
+        out = run_git(["cat-file", "--batch-check=%(objectname) %(objectsize)"], cwd=self.path, input=asked).text
+        rows = [line.split(" ") for line in out.splitlines()]
+        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+
+    def merged_tree(self, base: str, head: str) -> str | None:
+        """The tree that merging `head` into `base` gives; None when they conflict."""
+        (tree,) = self._merge_trees([(check_sha(base), check_sha(head))])
+        return tree if isinstance(tree, str) else None
 
 
 def _message(spec: CandidateSpec) -> str:

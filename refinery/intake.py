@@ -12,7 +12,7 @@ import hashlib
 from typing import Any
 
 from agents import dispatch
-from agents.models import Run, RunKind
+from agents.models import Run, RunKind, RunOutcome, RunState
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus
@@ -27,18 +27,24 @@ def take(fact: Fact, now: dt.datetime) -> None:
     match fact.kind:
         case "run.exited":
             _run_exited(fact)
-        case "run.start_failed":
-            pass  # the error was noted at the door; the fact is the wake-up and the history
+        case "run.start_failed" | "config.set" | "fact.release" | "effect.again":
+            pass  # done at the door; the fact is the wake-up and the history
+        case "town.pause" | "town.resume" | "rig.park" | "rig.unpark":
+            pass  # likewise
         case "run.done" | "run.request_changes":
             _run_result(fact, data)
         case "run.published":
             dispatch.set_published(_run(fact).pk)
         case "run.stop":
-            dispatch.request_stop(_run(fact).pk, data["reason"] or "stopped by a person", now)
+            run = _run(fact)
+            dispatch.request_stop(run.pk, data["reason"] or "stopped by a person", now)
+            ledger.note(run.bead, "run_stop_requested", fact.actor, data["reason"], run=run.pk)
+        case "run.fence":
+            _fence_run(_run(fact), now, fact.actor, data["reason"])
         case "escalation.raised":
             _escalated(fact, data)
         case "escalation.ack":
-            ledger.acknowledge(_escalation(fact), fact.actor, now)
+            ledger.acknowledge(_escalation(fact), fact.actor, now, data["reason"])
         case "escalation.close":
             ledger.close_escalation(_escalation(fact), fact.actor, now, data["reason"])
         case "candidate.built":
@@ -49,26 +55,35 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.branch_seen(_branch(fact).pk, data["sha"], data["asked_at"])
         case "entry.verdict":
             _verdict(fact, data)
+        case "entry.head_seen":
+            queue.head_seen(_entry(fact).pk, data["head"])
         case "entry.reject":
             queue.request_reject(_entry(fact), data["reason"])
         case "entry.retry":
             queue.reopen(_entry(fact), now, fact.actor)
             ledger.settle_escalations([fact.subject], fact.actor, now, "retried")
+            ledger.note(_entry(fact).bead, "retried", fact.actor, data["reason"])
+        case "entry.requeue":
+            queue.requeue(_entry(fact), now)
+            ledger.note(_entry(fact).bead, "requeued", fact.actor, data["reason"])
         case "entry.promote":
             queue.promote(_entry(fact), data["priority"])
+            told = {"priority": data["priority"]}
+            ledger.note(_entry(fact).bead, "promoted", fact.actor, data["reason"], **told)
         case "gates.again":
             queue.gates_again(_entry(fact), now)
         case "bead.cancel":
             ledger.request_cancel(_bead(fact), now)
             ledger.note(_bead(fact), "cancel_requested", fact.actor, data["reason"])
         case "bead.retry":
-            _retry_bead(_bead(fact), now, fact.actor)
+            _retry_bead(_bead(fact), now, fact.actor, data["reason"])
         case "convoy.start":
             _start_convoy(fact, now)
         case "convoy.close":
             ledger.request_close_convoy(_convoy(fact), now)
+            ledger.note(_convoy(fact).bead, "close_requested", fact.actor, data["reason"])
         case "convoy.retry":
-            _retry_convoy(_convoy(fact), now, fact.actor)
+            _retry_convoy(_convoy(fact), now, fact.actor, data["reason"])
         case "effect.failed":
             _effect_failed(fact, data, now)
         case "effect.struggling":
@@ -200,15 +215,32 @@ def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
     landing = Landing.objects.filter(pk=_number(fact), rig__town=fact.town).first()
     if landing is None:
         raise NotFound(f"no landing {fact.subject}")
-    queue.conclude(landing.pk, data["state"], data["message"], now)
-    if data["state"] == "head_moved":
-        queue.head_seen(landing.entry_id, data["head"])
+    for car in queue.cars_of(landing):
+        told = data["cars"].get(str(car.pk), data)
+        queue.conclude(car.pk, told["state"], told["message"], now)
+        if told["state"] == "head_moved":
+            queue.head_seen(car.entry_id, told["head"])
 
 
-def _retry_bead(bead: Bead, now: dt.datetime, actor: str) -> None:
+def _fence_run(run: Run, now: dt.datetime, actor: str, reason: str) -> None:
+    """A person's decision: the run's token dies now. No-op when it has ended by itself meanwhile."""
+    if run.state == RunState.ENDED:
+        return
+    dispatch.end(run.pk, run.state, RunOutcome.LOST, f"fenced by {actor}: {reason}", now)
+    dispatch.poke(run.pk)
+    ledger.note(run.bead, "run_fenced", actor, reason, run=run.pk)
+
+
+def _retried(reason: str) -> str:
+    return f"retried: {reason}" if reason else "retried"
+
+
+def _retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> None:
     if bead.status != BeadStatus.FAILED:
         raise Conflict(f"{bead.pk} is {bead.status}: only a failed bead can be retried")
-    ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+    if bead.convoy is not None and bead.convoy.bead.status == BeadStatus.CLOSED:
+        raise Conflict(f"its convoy {bead.convoy_id} is closed")
+    ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
     ledger.settle_escalations([bead.pk], actor, now, "retried")
 
 
@@ -220,14 +252,16 @@ def _start_convoy(fact: Fact, now: dt.datetime) -> None:
         ledger.start_convoy(convoy, now, actor=fact.actor)
     except LostRace:
         return
+    if fact.payload.get("reason"):
+        ledger.note(convoy.bead, "started", fact.actor, fact.payload["reason"])
 
 
-def _retry_convoy(convoy: Convoy, now: dt.datetime, actor: str) -> None:
+def _retry_convoy(convoy: Convoy, now: dt.datetime, actor: str, reason: str) -> None:
     """Retry a convoy's failed beads and, when it failed itself, its landing."""
     for bead in convoy.beads.filter(status=BeadStatus.FAILED):
-        _retry_bead(bead, now, actor)
+        _retry_bead(bead, now, actor, reason)
     if convoy.bead.status == BeadStatus.FAILED:
-        ledger.move(convoy.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+        ledger.move(convoy.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
         ledger.clear_close_request(convoy)
         ledger.settle_escalations([convoy.pk], actor, now, "retried")
         for branch in convoy.branches.all():

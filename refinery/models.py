@@ -1,4 +1,7 @@
-"""The refinery's tables. Writers: `refinery.queue` (all but gate results), `refinery.gates` (GateResult).
+"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts,
+landings), `refinery.gates`
+(GateResult), `refinery.comments` (ReviewComment), `refinery.invariants` (Violation), `refinery.metrics` (TickRecord,
+TickTotal).
 
 `ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
 were given on, gate results for the tree they were run on, and a landing names one candidate.
@@ -10,7 +13,7 @@ from django.db import models
 from django.db.models import Q
 
 from agents.models import Run
-from beads.models import Bead, Convoy, Rig
+from beads.models import Bead, Convoy, Rig, Town
 
 _ACTIVE = Q(state="active")
 _LANDING_OPEN = Q(state__in=["intent", "pushing"])
@@ -20,7 +23,7 @@ class ReviewEntry(models.Model):
     """One change offered for one target branch of one rig.
 
     `state`: active, merged (git showed it on the target), failed (see `reason`).
-    `admitted_at`: it has its lane's slot. `held`: waits for a person, and why.
+    `admitted_at`: it is a car of its lane's train, in the order of `slot`. `held`: waits for a person, and why.
     """
 
     bead = models.OneToOneField(Bead, on_delete=models.PROTECT, primary_key=True, related_name="review")
@@ -40,6 +43,7 @@ class ReviewEntry(models.Model):
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="supersedes"
     )
     admitted_at = models.DateTimeField(null=True, blank=True)
+    slot = models.FloatField(null=True, blank=True, help_text="its place in its lane's train, in order")
     build_no = models.PositiveIntegerField(default=0)
     held = models.CharField(max_length=40, blank=True)
     held_text = models.TextField(blank=True)
@@ -55,7 +59,6 @@ class ReviewEntry(models.Model):
 
     class Meta:
         verbose_name_plural = "review entries"
-        permissions = [("can_review", "Can approve, request changes, merge, reject and retry")]
         constraints = [
             models.UniqueConstraint(fields=["source"], name="one_active_entry_per_source", condition=_ACTIVE),
             models.UniqueConstraint(
@@ -67,9 +70,12 @@ class ReviewEntry(models.Model):
                 condition=_ACTIVE & Q(kind="landing"),
             ),
             models.UniqueConstraint(
-                fields=["rig", "target"],
-                name="one_admitted_entry_per_lane",
-                condition=_ACTIVE & Q(admitted_at__isnull=False),
+                fields=["rig", "target", "slot"], name="one_entry_per_slot", condition=Q(slot__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="entry_in_a_train_has_a_slot",
+                condition=Q(admitted_at__isnull=True, slot__isnull=True)
+                | _ACTIVE & Q(admitted_at__isnull=False, slot__isnull=False),
             ),
             models.CheckConstraint(name="entry_state_legal", condition=Q(state__in=["active", "merged", "failed"])),
             models.CheckConstraint(name="entry_merged_has_sha", condition=~Q(state="merged") | ~Q(merge_sha="")),
@@ -85,6 +91,14 @@ class Candidate(models.Model):
 
     entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="candidates")
     build_no = models.PositiveIntegerField()
+    on = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="carries",
+        help_text="the car ahead's candidate that it stands on; none: the target's head of that moment",
+    )
     result = models.CharField(max_length=20)
     head_sha = models.CharField(max_length=64)
     base_sha = models.CharField(max_length=64, blank=True)
@@ -112,6 +126,24 @@ class Candidate(models.Model):
         return f"{self.entry_id} #{self.build_no} {self.sha[:10] or self.result}"
 
 
+class Lane(models.Model):
+    """What is remembered of one (rig, target branch): the train's present window, and whether it is frozen."""
+
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="lanes")
+    target = models.CharField(max_length=200)
+    window = models.PositiveIntegerField(null=True, blank=True, help_text="none: as configured")
+    frozen_at = models.DateTimeField(null=True, blank=True)
+    frozen_until = models.DateTimeField(null=True, blank=True)
+    frozen_reason = models.CharField(max_length=300, blank=True)
+    frozen_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["rig", "target"], name="lane_once")]
+
+    def __str__(self) -> str:
+        return f"{self.rig_id} {self.target}"
+
+
 class GateResult(models.Model):
     """One gate's outcome on one tree. `outcome`: pass, fail, error (127, signal, time-out, broken host)."""
 
@@ -133,6 +165,7 @@ class GateResult(models.Model):
 
     class Meta:
         ordering = ("id",)
+        indexes = [models.Index(fields=["tree_sha"], name="gate_result_of_tree")]
         constraints = [
             models.UniqueConstraint(fields=["run", "gate"], name="one_result_per_gate_and_run"),
             models.CheckConstraint(name="gate_outcome_legal", condition=Q(outcome__in=["pass", "fail", "error"])),
@@ -165,17 +198,53 @@ class Verdict(models.Model):
         return f"{self.decision} by {self.by}"
 
 
+class ReviewComment(models.Model):
+    """A person's remark on one line of one head's diff. `side`: old (the base) or new (the candidate).
+
+    `quote` is the line as it was read, so that the remark can be understood, and found, after the line has moved.
+    """
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="comments")
+    head_sha = models.CharField(max_length=64)
+    file = models.CharField(max_length=1000)
+    side = models.CharField(max_length=3)
+    line = models.PositiveIntegerField()
+    quote = models.CharField(max_length=300, blank=True)
+    body = models.TextField()
+    by = models.CharField(max_length=150)
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    resolved_by = models.CharField(max_length=150, blank=True)
+    digest = models.CharField(max_length=64, unique=True, help_text="the same remark twice is one")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = [models.Index(fields=["entry", "head_sha"], name="comment_of_head")]
+        constraints = [models.CheckConstraint(name="comment_side_legal", condition=Q(side__in=["old", "new"]))]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} by {self.by}"
+
+    @property
+    def resolved(self) -> bool:
+        """True when somebody said that it is dealt with."""
+        return self.resolved_at is not None
+
+
 class Landing(models.Model):
     """The intent to push one candidate onto its target, and what git showed afterwards.
 
+    One push may carry several cars of a train, in order: theirs name its `push`, which is that of the last car.
     `state`: intent, pushing, landed, moved (target moved), head_moved, refused, abandoned.
     """
 
     entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="landings")
     candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="landings")
+    push = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="carried")
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="+")
     target = models.CharField(max_length=200)
     expected_sha = models.CharField(max_length=64)
+    evidence = models.JSONField(default=list, help_text="[{gate, outcome, tree, result}]: what let it land")
     state = models.CharField(max_length=12, default="intent")
     message = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -185,9 +254,13 @@ class Landing(models.Model):
         ordering = ("id",)
         constraints = [
             models.UniqueConstraint(
-                fields=["rig", "target"], name="one_active_landing_per_branch", condition=_LANDING_OPEN
+                fields=["rig", "target"],
+                name="one_active_landing_per_branch",
+                condition=_LANDING_OPEN & Q(push__isnull=True),
             ),
-            models.UniqueConstraint(fields=["candidate"], name="one_landing_per_candidate"),
+            models.UniqueConstraint(
+                fields=["candidate"], name="one_landing_per_candidate", condition=~Q(state="abandoned")
+            ),
             models.CheckConstraint(
                 name="landing_state_legal",
                 condition=Q(state__in=["intent", "pushing", "landed", "moved", "head_moved", "refused", "abandoned"]),
@@ -196,3 +269,60 @@ class Landing(models.Model):
 
     def __str__(self) -> str:
         return f"{self.entry_id} {self.state}"
+
+
+class Violation(models.Model):
+    """A promise that was seen broken; see `refinery.invariants`. Open until it is seen to hold again."""
+
+    town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="violations")
+    number = models.PositiveSmallIntegerField()
+    subject = models.CharField(max_length=200)
+    sentence = models.CharField(max_length=300)
+    remedy = models.CharField(max_length=300, help_text="what to do about it")
+    first_seen = models.DateTimeField()
+    cleared_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["town", "number", "subject"], name="violation_once_open", condition=Q(cleared_at__isnull=True)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.subject}"
+
+
+class TickRecord(models.Model):
+    """What one tick that changed something did."""
+
+    town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="ticks")
+    at = models.DateTimeField()
+    facts = models.PositiveIntegerField()
+    pending = models.PositiveIntegerField(help_text="facts that still waited afterwards")
+    actions = models.JSONField(default=dict)
+    lost_races = models.PositiveIntegerField()
+    failed = models.PositiveIntegerField(help_text="decisions that could not be carried out")
+    violations = models.PositiveIntegerField()
+    effects_done = models.PositiveIntegerField(help_text="since the record before")
+    effects_failed = models.PositiveIntegerField()
+    milliseconds = models.FloatField()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [models.Index(fields=["town", "-at"], name="tick_recent")]
+
+    def __str__(self) -> str:
+        return f"{self.town_id} {self.at}"
+
+
+class TickTotal(models.Model):
+    """The sums over all ticks of a town, ever."""
+
+    town = models.OneToOneField(Town, on_delete=models.CASCADE, related_name="tick_total")
+    at = models.DateTimeField(auto_now_add=True)
+    sums = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return f"{self.town_id} totals"

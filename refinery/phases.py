@@ -7,13 +7,25 @@ else than the rules do.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from beads.config import Config, MergeStrategy
 from beads.lifecycle import BeadStatus, Resolution
-from refinery.world import BeadView, CandidateView, ConvoyView, EntryView, RigView, RunView, World
+from refinery.world import (
+    BeadView,
+    CandidateView,
+    CarView,
+    ConvoyView,
+    EntryView,
+    RigView,
+    RunView,
+    VerdictView,
+    World,
+    is_own,
+)
 
 CONFLICT_LIMIT = 10
 HOST_FAULTS_FREE = 3
@@ -29,6 +41,9 @@ class Stage(StrEnum):
     HELD = "held"
     UNBUILT = "unbuilt"
     BUILDING = "building"
+    COUPLING = "coupling"
+    STALE = "stale"
+    UNSETTLED = "unsettled"
     NOTHING = "nothing"
     CONFLICT = "conflict"
     BUILD_ERROR = "build_error"
@@ -84,13 +99,28 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     if landing is not None and landing.state in _LANDING_STAGE:
         stage, why = _LANDING_STAGE[landing.state]
         return Standing(stage, landing.message or why)
-    candidate = entry.candidate
+    car, candidate = entry.car, entry.candidate
+    if car is not None and car.coupling == "waits":
+        return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
     if candidate is None:
         if not entry.admitted:
             return Standing(Stage.UNBUILT, "waits for its turn")
         return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
     if candidate.head != entry.head:
         return Standing(Stage.UNBUILT, "has a new head")
+    if car is not None and car.coupling == "stale":
+        return Standing(Stage.STALE, "what it stood on has changed: built again")
+    stands = _built(entry, candidate, rig, now)
+    if stands.stage in _OF_THE_TREE and car is not None and not car.settled:
+        return Standing(Stage.UNSETTLED, f"{stands.why}; judged once what is ahead has landed")
+    return stands
+
+
+_OF_THE_TREE = frozenset({Stage.NOTHING, Stage.CONFLICT, Stage.GATE_FAILED, Stage.GATE_ERROR})
+
+
+def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.datetime) -> Standing:
+    """Where an entry stands by its candidate."""
     match candidate.result:
         case "already_merged":
             return Standing(Stage.NOTHING, f"{entry.head[:10]} is already contained in {entry.target}")
@@ -123,14 +153,36 @@ def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing
     return Standing(Stage.NEEDS_GATES, f"gates to run: {', '.join(missing)}")
 
 
+def approvals(entry: EntryView) -> tuple[VerdictView, ...]:
+    """The approvals that count: of distinct people, on exactly this head, and none by its author."""
+    return tuple(v for v in entry.people if v.decision == "approve" and not is_own(entry.author, v.by))
+
+
+def objection(entry: EntryView) -> VerdictView | None:
+    """A person's standing wish for changes to this head: until that person approves it, or somebody merges over it."""
+    merged_over = max((v.id for v in approvals(entry) if v.merge_now), default=0)
+    standing_ones = (v for v in entry.people if v.decision == "request_changes" and v.id > merged_over)
+    return max(standing_ones, key=lambda v: v.id, default=None)
+
+
+def approvals_needed(entry: EntryView, config: Config) -> int:
+    """How many people must approve this head before it may land; 0 when none has to."""
+    if is_feature_lane(entry):
+        return 0
+    if config.refinery.merge_strategy == MergeStrategy.PR:
+        return config.pr.required_approvals
+    return 0 if config.refinery.auto_merge else 1
+
+
 def _reviewed(entry: EntryView, rig: RigView) -> Standing | None:
     """The review's part of `standing`; None when nothing stands against merging."""
-    human, agent = entry.latest_verdict(human=True), entry.latest_verdict(human=False)
-    verdicts = [v for v in (human, agent) if v is not None]
-    newest = max(verdicts, key=lambda v: v.id, default=None)
-    if newest is not None and newest.decision == "request_changes":
-        return Standing(Stage.CHANGES_REQUESTED, f"{newest.by} asked for changes")
-    if not rig.config.refinery.code_review or any(v.decision == "approve" for v in verdicts):
+    against, approved = objection(entry), approvals(entry)
+    agent = entry.latest_verdict(human=False)
+    if against is None and agent is not None and agent.decision == "request_changes":
+        against = agent if agent.id > max((v.id for v in approved), default=0) else None
+    if against is not None:
+        return Standing(Stage.CHANGES_REQUESTED, f"{against.by} asked for changes")
+    if not rig.config.refinery.code_review or approved or (agent is not None and agent.decision == "approve"):
         return None
     if entry.live_run("refinery"):
         return Standing(Stage.REVIEWING, "the refinery is reviewing it")
@@ -147,16 +199,17 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     config = rig.config
     if is_feature_lane(entry):
         return Standing(Stage.GREEN, "green: an intermediate merge into the convoy's branch")
-    by_pr = config.refinery.merge_strategy == MergeStrategy.PR
-    human = entry.latest_verdict(human=True)
-    if (by_pr or not config.refinery.auto_merge) and (human is None or human.decision != "approve"):
-        return Standing(Stage.NEEDS_APPROVAL, "waits for a person's approval")
-    if by_pr and human is not None and not human.merge_now:
+    needed, given = approvals_needed(entry, config), approvals(entry)
+    if len(given) < needed:
+        told = "waits for a person's approval" if needed == 1 else f"has {len(given)} of {needed} approvals"
+        return Standing(Stage.NEEDS_APPROVAL, told)
+    if config.refinery.merge_strategy == MergeStrategy.PR and not any(v.merge_now for v in given):
+        names = ", ".join(v.by for v in given)
         if not config.refinery.auto_merge:
-            return Standing(Stage.NEEDS_APPROVAL, f"approved by {human.by}; waits for a person to merge it")
-        due = human.created_at + config.pr.auto_merge_delay
+            return Standing(Stage.NEEDS_APPROVAL, f"approved by {names}; waits for a person to merge it")
+        due = sorted(v.created_at for v in given)[needed - 1] + config.pr.auto_merge_delay
         if now < due:
-            return Standing(Stage.MERGE_DELAY, f"approved by {human.by}; merges by itself at {due:%H:%M:%S} UTC")
+            return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
     ungated = "" if config.refinery.gates else " (ungated)"
     return Standing(Stage.GREEN, f"green{ungated}")
 
@@ -205,13 +258,85 @@ def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str
 
 
 def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
-    """Admitted entries first, then by `queue_key`."""
-    return sorted(entries, key=lambda e: (not e.admitted, queue_key(e)))
+    """The train's cars in their order, then the others by `queue_key`."""
+    return sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
 
 
 def is_feature_lane(entry: EntryView) -> bool:
     """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
     return entry.kind == "change" and entry.target.startswith("convoy/") and entry.convoy is not None
+
+
+# -- trains ----------------------------------------------------------------------------------------------------------
+
+
+def couple(entries: Iterable[EntryView], rigs: Mapping[int, RigView]) -> list[EntryView]:
+    """The same entries, each admitted one with its place in its lane's train (source: Zuul's dependent pipeline).
+
+    Cars stand on one another, in order, down to the target's head. One that failed, or that people may still send
+    back, carries nobody: whoever is behind it stands on the nearest car ahead that may land, so that the innocent
+    need not wait for it.
+    """
+    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
+    for entry in entries:
+        lanes[entry.rig, entry.target].append(entry)
+    found: list[EntryView] = []
+    for (rig, _), cars in lanes.items():
+        found += [e for e in cars if not e.admitted]
+        found += _train(in_queue_order(e for e in cars if e.admitted), rigs[rig])
+    return found
+
+
+def _train(cars: Iterable[EntryView], rig: RigView) -> list[EntryView]:
+    tip: EntryView | None = None  # the nearest car ahead that carries
+    coupled: list[EntryView] = []
+    for place, entry in enumerate(cars, 1):
+        candidate = entry.candidate
+        on = tip.candidate.id if tip and tip.candidate else None
+        waits = tip is not None and (tip.candidate is None or tip.car is None or tip.car.coupling != "fits")
+        settled = tip is None
+        if waits:
+            coupling = "waits"
+        elif candidate is None or candidate.head != entry.head:
+            coupling = "stale"
+        elif tip is None:
+            coupling = "fits" if candidate.on is None or candidate.on_landed else "stale"
+        else:
+            coupling = "fits" if candidate.on == on else "stale"
+        entry = replace(entry, car=CarView(place, coupling, on, tip.id if tip else "", settled))
+        coupled.append(entry)
+        if _carries(entry, rig):
+            tip = entry
+    return coupled
+
+
+def _carries(entry: EntryView, rig: RigView) -> bool:
+    """True when others may stand on a car: as far as is known it will land."""
+    if len(approvals(entry)) < approvals_needed(entry, rig.config) or entry.reject_requested or entry.source_cancelled:
+        return False
+    candidate = entry.candidate
+    if candidate is None or entry.car is None or entry.car.coupling != "fits":
+        return True
+    if candidate.result != "built":
+        return False
+    stands = _gated(entry, candidate, rig) or _reviewed(entry, rig)
+    return stands is None or stands.stage not in (Stage.GATE_FAILED, Stage.GATE_ERROR, Stage.CHANGES_REQUESTED)
+
+
+def landing_cars(cars: Iterable[EntryView], rig: RigView, now: dt.datetime) -> list[EntryView]:
+    """The cars that may land now, in one push: from the front of the train, as long as each is green."""
+    ready: list[EntryView] = []
+    for entry in in_queue_order(e for e in cars if e.admitted):
+        if standing(entry, rig, now).stage != Stage.GREEN:
+            break
+        ready.append(entry)
+    return ready
+
+
+def started(entry: EntryView) -> bool:
+    """True when a car's gates have begun: others no longer go ahead of it, but for the urgent."""
+    tree = entry.candidate.tree if entry.candidate else ""
+    return entry.live_run("gates") is not None or any(g.tree == tree for g in entry.gates)
 
 
 # -- beads and convoys ---------------------------------------------------------------------
@@ -258,16 +383,23 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         branch = convoy.branch_in(bead.rig)
         if branch is None or not branch.base_sha:
             return "its convoy's feature branch is being created"
+    if rig.problems:
+        return f"the config is refused: {rig.problems[0]}"
     if rig.config.agents.polecat is None:
         return f"rig {rig.slug} has no agents.polecat.command"
-    if rig.problems:
-        return rig.problems[0]
-    if world.breaker_open:
-        return f"the breaker is open: {world.recent_failures} runs failed in 30 minutes"
+    if world.breaker_open and not world.probe_due:
+        return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
     due = next_try_at(bead, rig.config)
     if world.now < due:
         return f"attempt {bead.attempts_used + 1} starts at {due:%H:%M:%S} UTC"
     return None
+
+
+def bead_phase(world: World, bead: BeadView) -> str:
+    """The people's word for a live bead without a review entry: waiting, ready, starting or working."""
+    if bead.live_run is not None:
+        return "working" if bead.live_run.state == "running" else "starting"
+    return "ready" if bead.status == BeadStatus.OPEN and bead_wait(world, bead) is None else "waiting"
 
 
 def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from beads import ledger
 from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Resolution
 from beads.models import Bead, Convoy, Rig
-from refinery.models import Candidate, Landing, ReviewEntry, Verdict
+from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
 
 OPEN_LANDING = ("intent", "pushing")
 
@@ -93,12 +94,13 @@ def _swap(entry_id: str, expect: Mapping[str, Any], **change: Any) -> None:
         raise LostRace(f"review entry {entry_id} is no longer as it was decided on")
 
 
-def admit(entry_id: str, build_no: int, now: dt.datetime) -> int:
-    """Give an entry its lane's slot; returns the number of the build to make."""
+def admit(entry_id: str, build_no: int, slot: float, now: dt.datetime) -> int:
+    """Make an entry a car of its lane's train; returns the number of the build to make."""
     _swap(
         entry_id,
         {"admitted_at": None, "build_no": build_no},
         admitted_at=now,
+        slot=slot,
         build_no=build_no + 1,
         attempts=F("attempts") + 1,
         land_retries=0,
@@ -106,24 +108,42 @@ def admit(entry_id: str, build_no: int, now: dt.datetime) -> int:
     return build_no + 1
 
 
-def leave(entry_id: str) -> None:
-    """Release the lane's slot."""
-    _swap(entry_id, {"admitted_at__isnull": False}, admitted_at=None)
+def leave(entry_id: str, *, innocent: bool = False) -> None:
+    """Leave the train. `innocent`: having been in it does not count as an attempt."""
+    back = {"attempts": F("attempts") - 1} if innocent else {}
+    _swap(entry_id, {"admitted_at__isnull": False}, admitted_at=None, slot=None, **back)
 
 
-def rebuild(entry_id: str, build_no: int) -> int:
-    """Build the admitted entry again; returns the number of the build to make."""
+def set_window(rig_id: int, target: str, size: int) -> None:
+    """How many cars a lane's train may have from now on."""
+    Lane.objects.update_or_create(rig_id=rig_id, target=target, defaults={"window": size})
+
+
+def freeze(rig: Rig, target: str, reason: str, who: str, now: dt.datetime, until: dt.datetime | None = None) -> None:
+    """Nothing is admitted to a lane and nothing lands in it, until it is thawed or `until` has come."""
+    told = {"frozen_at": now, "frozen_until": until, "frozen_reason": reason[:300], "frozen_by": who[:150]}
+    Lane.objects.update_or_create(rig=rig, target=target, defaults=told)
+
+
+def thaw(rig: Rig, target: str) -> None:
+    """Undo `freeze`."""
+    told = {"frozen_at": None, "frozen_until": None, "frozen_reason": "", "frozen_by": ""}
+    Lane.objects.filter(rig=rig, target=target).update(**told)
+
+
+def rebuild(entry_id: str, build_no: int, *, counts: bool) -> int:
+    """Build the admitted entry again; returns the number of the build to make. `counts`: its landing is retried."""
     _swap(
         entry_id,
         {"admitted_at__isnull": False, "build_no": build_no},
         build_no=build_no + 1,
-        land_retries=F("land_retries") + 1,
+        land_retries=F("land_retries") + (1 if counts else 0),
     )
     return build_no + 1
 
 
-def new_head(entry_id: str, expect: str, head: str, branch: str) -> int | None:
-    """Pin a new head; returns the number of the build to make when the entry is admitted."""
+def new_head(entry_id: str, expect: str, head: str, branch: str) -> None:
+    """Pin a new head: what was built of the old one no longer counts."""
     _swap(
         entry_id,
         {"head_sha": expect},
@@ -134,19 +154,17 @@ def new_head(entry_id: str, expect: str, head: str, branch: str) -> int | None:
         held_text="",
         build_no=F("build_no") + 1,
     )
-    entry = ReviewEntry.objects.get(pk=entry_id)
-    return entry.build_no if entry.admitted_at else None
 
 
 def count_rework(entry_id: str, purpose: str) -> None:
     """Count a round of rework or a conflict task; the entry leaves its slot."""
     field = "conflict_count" if purpose == "conflict" else "rework_count"
-    _swap(entry_id, {"held": ""}, admitted_at=None, **{field: F(field) + 1})
+    _swap(entry_id, {"held": ""}, admitted_at=None, slot=None, **{field: F(field) + 1})
 
 
 def hold(entry_id: str, code: str, text: str) -> None:
     """Let an entry wait for a person; it leaves its slot."""
-    _swap(entry_id, {"held": ""}, held=code, held_text=text, admitted_at=None)
+    _swap(entry_id, {"held": ""}, held=code, held_text=text, admitted_at=None, slot=None)
 
 
 def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.datetime, merge_sha: str = "") -> None:
@@ -159,6 +177,7 @@ def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.dat
         reason_text=text,
         merge_sha=merge_sha,
         admitted_at=None,
+        slot=None,
         held="",
         held_text="",
         closed_at=now,
@@ -222,6 +241,17 @@ def request_reject(entry: ReviewEntry, reason: str) -> None:
     ReviewEntry.objects.filter(pk=entry.pk, state="active").update(reject_requested=reason or "rejected")
 
 
+def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
+    """A person's wish: give the lane's slot back, and be built and gated anew when the turn comes again.
+
+    Raises LostRace when the push has begun, or the entry has no slot to give back.
+    """
+    _abandon_intents(entry, now)
+    if entry.landings.filter(state="pushing").exists():
+        raise LostRace(f"{entry.pk} is being pushed")
+    _swap(entry.pk, {"admitted_at__isnull": False}, admitted_at=None, gates_again_at=now)
+
+
 def promote(entry: ReviewEntry, priority: int) -> None:
     """Move an entry in the queue's order."""
     ledger.retitle_priority(entry.bead, priority)
@@ -240,6 +270,7 @@ def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) ->
                 result=result["result"],
                 head_sha=result["head"],
                 base_sha=result.get("base", ""),
+                on_id=result.get("on"),
                 sha=result.get("sha", ""),
                 tree_sha=result.get("tree", ""),
                 files=list(result.get("files", [])),
@@ -294,25 +325,61 @@ def head_seen(entry_id: str, head: str) -> None:
 # -- landings ---------------------------------------------------------------------
 
 
-def intend(candidate: Candidate) -> Landing:
-    """Write the intent to push a candidate. LostRace when the target has an open landing."""
-    entry = candidate.entry
+def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
+    """Write the intent to push candidates, each on the one before, with the gate results that let each land.
+
+    Returns the landing of the last one, whose push carries them all. LostRace when an entry moved on, a result is no
+    pass on exactly its tree, they do not stand on one another, or the target has an open landing.
+    """
+    last, entry = cars[-1][0], cars[-1][0].entry
+    for (below, _), (above, _) in pairwise(cars):
+        if above.base_sha != below.sha:
+            raise LostRace(f"candidate {above.pk} does not stand on {below.pk}")
     if Landing.objects.filter(rig=entry.rig, target=entry.target, state__in=OPEN_LANDING).exists():
         raise LostRace(f"{entry.target} has an open landing")
+    expected = cars[0][0].base_sha
+    push = _intend(last, cars[-1][1], expected, None)
+    for candidate, evidence in cars[:-1]:
+        _intend(candidate, evidence, expected, push)
+    return push
+
+
+def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: Landing | None) -> Landing:
+    entry = candidate.entry
+    if not ReviewEntry.objects.filter(
+        pk=entry.pk, state="active", head_sha=candidate.head_sha, build_no=candidate.build_no, held=""
+    ).exists():
+        raise LostRace(f"{entry.pk} is no longer at candidate {candidate.pk}")
+    results = list(GateResult.objects.select_related("candidate__entry").filter(pk__in=evidence))
+    if len(results) != len(evidence) or any(
+        r.outcome != "pass" or r.tree_sha != candidate.tree_sha or r.candidate.entry.rig_id != entry.rig_id
+        for r in results
+    ):
+        raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha}")
     return Landing.objects.create(
         entry=entry,
         candidate=candidate,
+        push=push,
         rig=entry.rig,
         target=entry.target,
-        expected_sha=candidate.base_sha,
+        expected_sha=expected,
+        evidence=[{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results],
     )
 
 
 def begin_push(landing_id: int) -> bool:
     """The executor's compare-and-swap before it pushes: False when the intent was withdrawn or concluded."""
-    if Landing.objects.filter(pk=landing_id, state="intent").update(state="pushing"):
-        return True
+    with transaction.atomic():
+        if Landing.objects.filter(pk=landing_id, state="intent").update(state="pushing"):
+            Landing.objects.filter(push=landing_id, state="intent").update(state="pushing")
+            return True
     return Landing.objects.filter(pk=landing_id, state="pushing").exists()
+
+
+def cars_of(landing: Landing) -> list[Landing]:
+    """The landings that one push carries, in order; the last one is the push itself."""
+    carried = Landing.objects.select_related("entry", "candidate", "rig").filter(push=landing).order_by("id")
+    return [*carried, landing]
 
 
 def conclude(landing_id: int, state: str, message: str, now: dt.datetime) -> None:
@@ -323,10 +390,13 @@ def conclude(landing_id: int, state: str, message: str, now: dt.datetime) -> Non
 
 
 def abandon(landing_id: int, now: dt.datetime) -> None:
-    """Withdraw an intent that nobody has begun to push; LostRace when somebody has."""
-    changed = Landing.objects.filter(pk=landing_id, state="intent").update(state="abandoned", concluded_at=now)
+    """Withdraw an intent that nobody has begun to push, with all that its push carries; LostRace when somebody has."""
+    found = Landing.objects.get(pk=landing_id)
+    push = found.push_id or found.pk
+    changed = Landing.objects.filter(pk=push, state="intent").update(state="abandoned", concluded_at=now)
     if changed != 1:
         raise LostRace(f"landing {landing_id} is being pushed")
+    Landing.objects.filter(push=push, state="intent").update(state="abandoned", concluded_at=now)
 
 
 def _abandon_intents(entry: ReviewEntry, now: dt.datetime) -> None:

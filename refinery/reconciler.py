@@ -9,16 +9,18 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import structlog
 from django.db import transaction
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from beads import inbox
-from beads.models import Town
-from refinery import intake, snapshot
+from beads.models import Fact, Town
+from refinery import intake, invariants, metrics, snapshot
 from refinery.apply import carry_out
 from refinery.rules import Decision, plan
 
@@ -36,6 +38,8 @@ class TickReport:
     actions: Counter[str] = field(default_factory=Counter)
     lost_races: int = 0
     failed: int = 0
+    pending: int = 0
+    violations: int = 0
     milliseconds: float = 0.0
     decisions: list[Decision] = field(default_factory=list)
 
@@ -53,6 +57,8 @@ class TickReport:
             "actions": dict(self.actions),
             "lost_races": self.lost_races,
             "failed": self.failed,
+            "pending": self.pending,
+            "violations": self.violations,
             "milliseconds": round(self.milliseconds, 1),
         }
 
@@ -69,12 +75,12 @@ def tick(town: Town, now: dt.datetime | None = None, *, wait: bool = True, dry_r
     report = TickReport(town.slug)
     began = time.perf_counter()
     try:
-        with transaction.atomic():
+        with bound_contextvars(town=town.slug), transaction.atomic():
             locked = Town.objects.select_for_update(skip_locked=not wait).filter(pk=town.pk).first()
             if locked is None:
                 report.busy = True
                 return report
-            _tick_locked(locked, now or timezone.now(), report)
+            _tick_locked(locked, now or timezone.now(), report, began)
             if dry_run:
                 raise _DryRun
     except _DryRun:
@@ -85,11 +91,83 @@ def tick(town: Town, now: dt.datetime | None = None, *, wait: bool = True, dry_r
     return report
 
 
-def _tick_locked(town: Town, now: dt.datetime, report: TickReport) -> None:
-    report.facts = inbox.drain(town, now, lambda fact: intake.take(fact, now))
+def _tick_locked(town: Town, now: dt.datetime, report: TickReport, began: float) -> None:
+    touched: set[str] = set()
+
+    def _take(fact: Fact) -> None:
+        touched.add(fact.subject)
+        with bound_contextvars(fact=fact.pk, kind=fact.kind, subject=fact.subject):
+            intake.take(fact, now)
+
+    report.facts = inbox.drain(town, now, _take)
     report.decisions = plan(snapshot.load(town, now))
     applied = carry_out(town, report.decisions, now)
     report.actions, report.lost_races, report.failed = applied.actions, applied.lost, applied.failed
+    if not report.changed:
+        return
+    inbox.changed(town.slug)
+    for decision in report.decisions:
+        if decision.actions:
+            touched.update(_named(decision))
+    report.violations = _violations(town, now, touched)
+    report.pending = inbox.pending_count(town)
+    measured = {
+        "facts": report.facts,
+        "pending": report.pending,
+        "lost_races": report.lost_races,
+        "failed": report.failed,
+        "violations": report.violations,
+        "milliseconds": round((time.perf_counter() - began) * 1000, 2),
+    }
+    metrics.note(town, now, measured, report.actions)
+
+
+def _violations(town: Town, now: dt.datetime, touched: set[str]) -> int:
+    """How many promises are broken by what was touched. A check that itself fails stops no work."""
+    try:
+        with transaction.atomic():
+            return len(invariants.check(town, now, touched))
+    except Exception:
+        log.exception("invariants.failed", town=town.slug)
+        return 0
+
+
+def replay(town: Town, since: dt.datetime, until: dt.datetime | None = None) -> list[dict[str, Any]]:
+    """Take in the town's facts of a time range again, one by one, with a tick after each; all of it rolled back.
+
+    Facts are observations: taking them in again should change nothing. What it does change, and what it refuses,
+    is what this shows, one row per fact.
+    """
+    rows = []
+    with transaction.atomic():
+        Town.objects.select_for_update().get(pk=town.pk)
+        facts = Fact.objects.filter(town=town, recorded_at__gte=since).order_by("id")
+        for fact in facts.filter(recorded_at__lte=until) if until else facts:
+            inbox.again(fact)
+            report = tick(town, timezone.now())
+            fact.refresh_from_db()
+            rows.append(
+                {
+                    "fact": fact.pk,
+                    "kind": fact.kind,
+                    "subject": fact.subject,
+                    "at": fact.recorded_at.isoformat(),
+                    "error": fact.error,
+                    "actions": dict(report.actions),
+                }
+            )
+        transaction.set_rollback(True)
+    return rows
+
+
+def _named(decision: Decision) -> Iterator[str]:
+    """The ids that a decision and its actions name."""
+    yield decision.subject.rpartition(" ")[2]
+    for action in decision.actions:
+        for field_ in fields(action):
+            value = getattr(action, field_.name)
+            if isinstance(value, str) and value.startswith(("gt-", "run-")):
+                yield value
 
 
 def settle(town: Town, *, wait: bool = True) -> list[TickReport]:

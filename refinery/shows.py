@@ -73,6 +73,14 @@ class Board:
             return f"run {view.last_run.id} has ended: {view.last_run.reason}"
         return phases.bead_wait(self.world, view) or "ready"
 
+    def bead_phase(self, bead: Bead) -> str:
+        """Where a bead stands, in one word: its status when ended, its entry's phase, or what its runs do."""
+        view = self.beads.get(bead.pk)
+        if view is None or bead.status in ("closed", "failed"):
+            return bead.status
+        entry = self.world.entry_of_source.get(bead.pk)
+        return self.shown[entry.id].phase if entry is not None else phases.bead_phase(self.world, view)
+
     def convoy(self, convoy: Convoy) -> tuple[str, str]:
         """A convoy's phase and why."""
         view = self.world.convoy.get(convoy.pk)
@@ -105,6 +113,25 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "held": entry.held,
         "rework": entry.rework_count,
         "created_at": entry.created_at.isoformat(),
+        "admitted_at": entry.admitted_at.isoformat() if entry.admitted_at else None,
+    }
+
+
+def view_data(board: Board, view: EntryView) -> dict[str, Any]:
+    """An active entry as pages list it, without another look at the database."""
+    shown = board.shown[view.id]
+    return {
+        "id": view.id,
+        "phase": shown.phase,
+        "detail": shown.reason,
+        "branch": view.branch,
+        "position": shown.position,
+        "attempts": view.attempts,
+        "kind": view.kind,
+        "title": view.title,
+        "held": view.held,
+        "created_at": view.created_at,
+        "admitted_at": view.admitted_at,
     }
 
 
@@ -164,6 +191,7 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
         "id": bead.pk,
         "type": bead.type,
         "status": bead.status,
+        "phase": board.bead_phase(bead),
         "resolution": bead.resolution,
         "reason": board.bead(bead),
         "title": bead.title,
@@ -173,13 +201,14 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
         "convoy": bead.convoy_id,
         "merge_sha": bead.merge_sha,
         "created_at": bead.created_at.isoformat(),
+        "updated_at": bead.updated_at.isoformat(),
     }
 
 
 def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
     """A convoy with its beads by wave."""
     phase, why = board.convoy(convoy)
-    beads = list(convoy.beads.select_related("rig").prefetch_related("blocked_by"))
+    beads = list(convoy.beads.select_related("rig").defer("body", "context").prefetch_related("blocked_by"))
     after = {b.pk: [d.on_id for d in b.blocked_by.all()] for b in beads}
     wave_of = {key: number for number, wave in enumerate(waves(after), 1) for key in wave}
     rows = [bead_row(board, b) | {"key": b.plan_key, "wave": wave_of[b.pk], "after": after[b.pk]} for b in beads]

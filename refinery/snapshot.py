@@ -13,12 +13,14 @@ from typing import Any
 
 from django.db.models import Q
 
-from agents.models import LIVE_RUN, Agent, Role, Run, RunOutcome
+from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome
 from beads import config as configs
+from beads import inbox
 from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
+from refinery import phases
 from refinery.gates import say
-from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Verdict
+from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
 from refinery.world import (
     BREAKER_WINDOW,
     AgentView,
@@ -27,15 +29,18 @@ from refinery.world import (
     BranchView,
     CandidateView,
     ConvoyView,
+    EffectView,
     EntryView,
     GateView,
     LandingEntry,
     LandingView,
+    LaneView,
     RigView,
     RunView,
     TrackedBead,
     VerdictView,
     World,
+    build_key,
 )
 
 _LIVE = sorted(LIVE)
@@ -58,6 +63,8 @@ def load(town: Town, now: dt.datetime) -> World:
     blockers = _blockers(town)
     convoys = _convoys(town)
     live_runs = tuple(r for r in runs if r.live)
+    failures, last_failure = _failures(town, now)
+    effects = _effects(town)
     return World(
         now=now,
         town=town.slug,
@@ -65,30 +72,64 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
-        entries=tuple(_entries(town, entries, blockers, by_bead)),
+        entries=tuple(phases.couple(_entries(entries, blockers, by_bead, effects), rigs)),
+        lanes=_lanes(town, now),
         convoys=convoys,
         runs=live_runs,
         final_beads_with_live_runs=_ended_beads(live_runs),
         refineries=_refineries(town, convoys, live_runs),
         busy_refineries=_busy(town, live_runs),
-        recent_failures=Run.objects.filter(town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=_HOST).count(),
+        failures_in_a_row=failures,
+        last_failure_at=last_failure,
         escalated=frozenset(
             Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
                 "key", flat=True
             )
         ),
+        effects=effects,
+        behind=inbox.pending_count(town) > 0,  # read after the effects: an answer is recorded as they are ended
     )
 
 
+def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
+    """How many agents' runs failed in a row within the breaker's window, and when the last one did."""
+    ended = Run.objects.filter(town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=[*_HOST, RunOutcome.DONE])
+    count, last = 0, None
+    for outcome, at in ended.exclude(kind=RunKind.GATES).order_by("-ended_at").values_list("outcome", "ended_at")[:100]:
+        if outcome == RunOutcome.DONE:
+            break
+        count, last = count + 1, last or at
+    return count, last
+
+
+def _lanes(town: Town, now: dt.datetime) -> dict[tuple[int, str], LaneView]:
+    return {
+        (lane.rig_id, lane.target): LaneView(lane.window, _frozen(lane, now))
+        for lane in Lane.objects.filter(rig__town=town)
+    }
+
+
+def _frozen(lane: Lane, now: dt.datetime) -> str:
+    if lane.frozen_at is None or (lane.frozen_until is not None and now >= lane.frozen_until):
+        return ""
+    until = f" until {lane.frozen_until:%Y-%m-%d %H:%M} UTC" if lane.frozen_until else ""
+    return f"the lane is frozen by {lane.frozen_by}{until}: {lane.frozen_reason}"
+
+
+def _effects(town: Town) -> dict[str, EffectView]:
+    rows = Effect.objects.filter(town=town, state__in=["pending", "failed"]).order_by()
+    return {key: EffectView(state, error) for key, state, error in rows.values_list("key", "state", "error")}
+
+
 def _rig(town: Town, rig: Rig) -> RigView:
-    config = configs.effective(town.config, rig.config)
+    config, problems = configs.usable(town.config, rig.config)
     return RigView(
         id=rig.pk,
         slug=rig.slug,
         default_branch=rig.default_branch,
         config=config,
         parked=rig.parked_at is not None,
-        problems=tuple(configs.problems(config)),
+        problems=tuple(problems),
     )
 
 
@@ -121,6 +162,9 @@ def run_view(r: Run) -> RunView:
         purpose=r.purpose,
         start_deadline=r.start_deadline,
         lease_until=r.lease_until,
+        activity_at=r.activity_at,
+        active_tool=r.active_tool,
+        nudged_at=r.nudged_at,
         start_error=r.start_error,
         exited_at=r.exited_at,
         exit_code=r.exit_code,
@@ -135,6 +179,8 @@ def run_view(r: Run) -> RunView:
         summary=r.summary[:300],
         reason=r.reason,
         stop_requested=r.stop_requested_at is not None,
+        stop_counts=r.stop_counts,
+        stop_reason=r.stop_reason,
         has_steps=bool(r.step_results),
         ended_at=r.ended_at,
     )
@@ -167,27 +213,33 @@ def _bead(b: Bead, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunV
 
 
 def _entries(
-    town: Town,
     entries: list[ReviewEntry],
     blockers: dict[str, list[Blocker]],
     runs: dict[str, list[RunView]],
+    effects: dict[str, EffectView],
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
     candidates = {
         (c.entry_id, c.build_no): c
-        for c in Candidate.objects.filter(entry_id__in=ids, entry__state="active").order_by("id")
+        for c in Candidate.objects.select_related("on__entry").filter(entry_id__in=ids).order_by("id")
     }
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
-    for result in GateResult.objects.filter(entry_id__in=ids).order_by("id"):
-        gates[result.entry_id][result.tree_sha, result.gate, result.command] = result
+    trees: dict[str, list[str]] = defaultdict(list)
+    for e in entries:
+        current = candidates.get((e.pk, e.build_no))
+        if current is not None and current.tree_sha:
+            trees[current.tree_sha].append(e.pk)
+    # results are of a tree: whoever has the same one has the same results
+    of_trees = Q(tree_sha__in=list(trees), entry__rig__in={e.rig_id for e in entries})
+    for result in GateResult.objects.filter(Q(entry_id__in=ids) | of_trees).order_by("id"):
+        for entry_id in {*trees.get(result.tree_sha, ()), result.entry_id}:
+            gates[entry_id][result.tree_sha, result.gate, result.command] = result
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in Verdict.objects.filter(entry_id__in=ids).order_by("id"):
         verdicts[verdict.entry_id].append(verdict)
     landings: dict[str, Landing] = {}
     for landing in Landing.objects.filter(entry_id__in=ids).order_by("id"):
         landings[landing.entry_id] = landing
-    building = [f"build:{e.pk}:{e.build_no}" for e in entries if e.admitted_at]
-    errors = dict(Effect.objects.filter(key__in=building, state="pending").values_list("key", "error"))
     for e in entries:
         candidate = candidates.get((e.pk, e.build_no))
         latest = landings.get(e.pk)
@@ -206,7 +258,7 @@ def _entries(
             verdicts[e.pk],
             tuple(blockers.get(e.pk, ())),
             tuple(runs.get(e.pk, ())),
-            errors.get(f"build:{e.pk}:{e.build_no}", ""),
+            effects[key].error if (key := build_key(e.pk, e.build_no)) in effects else "",
         )
 
 
@@ -245,6 +297,7 @@ def _entry(
         author=e.author,
         priority=e.bead.priority,
         admitted_at=e.admitted_at,
+        slot=e.slot,
         build_no=e.build_no,
         build_error=f"building it failed, trying again: {build_error}" if build_error else "",
         held=e.held,
@@ -257,7 +310,7 @@ def _entry(
         observed_head=e.observed_head,
         candidate=_candidate(candidate) if candidate else None,
         gates=tuple(
-            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g))
+            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk)
             for g in gates
             if since is None or g.created_at >= since
         ),
@@ -282,6 +335,8 @@ def _candidate(c: Candidate) -> CandidateView:
         tree=c.tree_sha,
         files=tuple(c.files),
         error=c.error,
+        on=c.on_id,
+        on_landed=c.on is not None and c.on.entry.state == "merged" and c.on.entry.merge_sha == c.on.sha,
     )
 
 

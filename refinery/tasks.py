@@ -6,8 +6,10 @@ The schedule is the safety net of the reconciler process: the very same tick, in
 
 from __future__ import annotations
 
+from django.utils import timezone
+
 from beads import ops
-from refinery import effects, reconciler
+from refinery import effects, housekeeping, reconciler
 
 SCHEDULE = "reconcile"
 
@@ -30,11 +32,19 @@ def heartbeat() -> None:
     ops.beat("cluster", "ran a heartbeat task")
 
 
+def collect() -> None:
+    """Every hour: remove what has been finished for long enough."""
+    housekeeping.collect(timezone.now())
+
+
 def ensure_schedule() -> None:
-    """Make the minute's schedule exist exactly once."""
+    """Make the schedules exist exactly once."""
     from django_q.models import Schedule
 
     Schedule.objects.update_or_create(
         name=SCHEDULE,
         defaults={"func": "refinery.tasks.reconcile", "schedule_type": Schedule.MINUTES, "minutes": 1},
+    )
+    Schedule.objects.update_or_create(
+        name="housekeeping", defaults={"func": "refinery.tasks.collect", "schedule_type": Schedule.HOURLY}
     )

@@ -1,47 +1,23 @@
-"""Hostile text made harmless and visible, and a diff as classified lines. Pure."""
+"""Hostile text made harmless and visible. Pure."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from typing import Any
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
-MAX_LINE = 2000
+# Characters of the categories Cc (but tab and newline), Cf, Cs, Zl, Zp, and the fillers that show as nothing.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """Control, zero-width and direction-changing characters shown as ⟨U+XXXX⟩; newlines and tabs stay."""
+    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 
 def tame(text: str) -> str:
-    """Without ANSI sequences; control, zero-width and direction-changing characters are shown as U+XXXX."""
-    text = _ANSI.sub("", text).replace("\r\n", "\n")
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else f"⟨U+{ord(c):04X}⟩" for c in text
-    )
-
-
-def diff_lines(text: str) -> list[dict[str, Any]]:
-    """A unified diff as `{kind, text, old, new}`: kinds file, meta, hunk, add, del, same."""
-    rows: list[dict[str, Any]] = []
-    old = new = 0
-    in_hunk = False
-    for raw in tame(text).split("\n"):
-        line = raw if len(raw) <= MAX_LINE else raw[:MAX_LINE] + " …(cut)"
-        hunk = re.match(r"@@ -(\d+)(?:,\d+)? \+(\d+)", line)
-        if line.startswith("diff --git "):
-            in_hunk = False
-            rows.append({"kind": "file", "text": line.removeprefix("diff --git "), "old": "", "new": ""})
-        elif hunk:
-            in_hunk = True
-            old, new = int(hunk[1]), int(hunk[2])
-            rows.append({"kind": "hunk", "text": line, "old": "", "new": ""})
-        elif not in_hunk:
-            rows.append({"kind": "meta", "text": line, "old": "", "new": ""})
-        elif line.startswith("+"):
-            rows.append({"kind": "add", "text": line, "old": "", "new": new})
-            new += 1
-        elif line.startswith("-"):
-            rows.append({"kind": "del", "text": line, "old": old, "new": ""})
-            old += 1
-        else:
-            rows.append({"kind": "same", "text": line, "old": old if line else "", "new": new if line else ""})
-            old, new = old + 1, new + 1
-    return rows
+    """As `visible`, without ANSI sequences and with plain line ends: for logs and messages."""
+    return visible(_ANSI.sub("", text).replace("\r\n", "\n"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from refinery import views
+from refinery import reviews, views
 
 urlpatterns = [
     path("", views.towns, name="towns"),
@@ -12,9 +12,12 @@ urlpatterns = [
     path("convoys/<str:key>/", views.convoy, name="convoy"),
     path("convoys/<str:key>/<str:verb>/", views.convoy_act, name="convoy-act"),
     path("beads/<str:key>/", views.bead, name="bead"),
-    path("reviews/<str:key>/", views.review, name="review"),
-    path("reviews/<str:key>/<str:verb>/", views.review_act, name="review-act"),
+    path("reviews/<str:key>/", reviews.review, name="review"),
+    path("reviews/<str:key>/<str:verb>/", reviews.act, name="review-act"),
     path("queue/", views.queue, name="queue"),
     path("runs/<str:key>/", views.run, name="run"),
     path("mail/", views.mail, name="mail"),
+    path("escalations/<str:key>/<str:verb>/", views.escalation_act, name="escalation-act"),
+    path("events/", views.events, name="events-all"),
+    path("events/<slug:slug>/", views.events, name="events"),
 ]

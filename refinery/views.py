@@ -1,101 +1,57 @@
 """The people's pages: fetch, show. Acting views parse a form, open one door of `refinery.doors`, and redirect.
 
-Every status shown comes from `refinery.phases` through `refinery.shows`. A viewer is anybody who is logged in; acting
-on reviews needs `can_review`; convoys are started, closed and retried by staff.
+Every status shown comes from `refinery.phases` through `refinery.shows`. Who may see and do what is asked of
+`beads.people`: a page is there for the members of its town; operators steer. Reviews have pages of their own:
+`refinery.reviews`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
+from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.core.handlers.asgi import ASGIRequest
+from django.db import connection
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
-from agents.gitcmd import GitFailed
-from agents.models import LIVE_RUN, Mail, Run
-from beads.errors import Conflict, GastownError, Invalid
-from beads.models import Bead, Convoy, Escalation, Fact, Town
-from refinery import doors, shows
-from refinery.effects import repo_of
-from refinery.models import Candidate, ReviewEntry
-from refinery.texts import diff_lines, tame
-
-LOG_TAIL = 256 * 1024
-REVIEW_PERMISSION = "refinery.can_review"
+from agents.models import Run
+from beads import people
+from beads.errors import GastownError
+from beads.models import Bead, Convoy, Escalation, Town, TownRole
+from refinery import doors, pages
+from refinery.live import MAX_BROWSERS, Topic, hub
+from refinery.render import page
 
 
 @login_required
 @require_GET
 def towns(request: HttpRequest) -> HttpResponse:
-    """All towns."""
-    rows = []
-    for one in Town.objects.order_by("slug"):
-        board = shows.Board(one)
-        rows.append(
-            {
-                "town": one,
-                "rigs": len(board.world.rigs),
-                "convoys": len(board.world.convoys),
-                "beads": len(board.world.beads),
-                "entries": len(board.world.entries),
-                "runs": len(board.world.runs),
-                "needs": sum(1 for s in board.shown.values() if s.phase == "awaiting_human"),
-            }
-        )
-    return render(request, "refinery/towns.html", {"rows": rows})
+    """The towns of whoever looks."""
+    mine = people.towns(request.user)
+    return page(request, "refinery/towns.html", lambda: pages.towns(mine), topic=Topic())
 
 
 @login_required
 @require_GET
 def town(request: HttpRequest, slug: str) -> HttpResponse:
-    """One town: what needs a person, convoys, lanes, runs."""
+    """One town: what needs a person, convoys, who is at work, lanes."""
     found = get_object_or_404(Town, slug=slug)
-    board = shows.Board(found)
-    convoys = Convoy.objects.select_related("bead", "rig").filter(bead__town=found).order_by("-bead__created_at")
-    live_runs = Run.objects.select_related("agent", "rig", "bead").filter(LIVE_RUN, town=found)
-    context = {
-        "town": found,
-        "rigs": board.world.rigs.values(),
-        "convoys": [shows.convoy_data(board, c) for c in convoys[:20]],
-        "lanes": _lanes(board),
-        "runs": live_runs,
-        "waiting": [row for lane in _lanes(board) for row in lane["rows"] if row["phase"] == "awaiting_human"],
-        "escalations": Escalation.objects.select_related("bead").filter(town=found, closed_at=None)[:50],
-        "quarantined": Fact.objects.filter(town=found, processed_at=None, quarantined_at__isnull=False).count(),
-        "loose": [
-            shows.bead_row(board, b)
-            for b in Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
-        ],
-    }
-    return render(request, "refinery/town.html", context)
-
-
-def _lanes(board: shows.Board) -> list[dict[str, Any]]:
-    """The town's lanes in queue order."""
-    ids = [view.id for views in board.lanes.values() for view in views]
-    entries = {e.pk: e for e in ReviewEntry.objects.select_related("bead", "rig").filter(pk__in=ids)}
-    return [
-        {
-            "rig": board.world.rigs[rig].slug,
-            "target": target,
-            "rows": [shows.entry_data(board, entries[v.id]) for v in views if v.id in entries],
-        }
-        for (rig, target), views in board.lanes.items()
-    ]
+    people.see(request.user, found)
+    return page(request, "refinery/town.html", lambda: pages.town(found), topic=Topic(found.slug), town=found)
 
 
 @login_required
 @require_GET
 def queue(request: HttpRequest) -> HttpResponse:
-    """All lanes of all towns."""
-    lanes = [lane | {"town": one} for one in Town.objects.order_by("slug") for lane in _lanes(shows.Board(one))]
-    return render(request, "refinery/queue.html", {"lanes": lanes})
+    """All lanes of the towns of whoever looks."""
+    mine = people.towns(request.user)
+    return page(request, "refinery/queue.html", lambda: pages.queue(mine), topic=Topic())
 
 
 @login_required
@@ -103,42 +59,9 @@ def queue(request: HttpRequest) -> HttpResponse:
 def convoy(request: HttpRequest, key: str) -> HttpResponse:
     """A convoy's progress."""
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
-    board = shows.Board(found.bead.town)
-    data = shows.convoy_data(board, found)
-    runs = {r.bead_id: r for r in Run.objects.select_related("agent").filter(LIVE_RUN, bead__convoy=found)}
-    entries = {e.source_id: e for e in ReviewEntry.objects.filter(source__convoy=found).order_by("created_at")}
-    for row in data["beads"]:
-        row["run"] = runs.get(row["id"])
-        row["entry"] = entries.get(row["id"])
-        row["phase"] = board.entry(row["entry"]).phase if row["entry"] else row["status"]
-    landings = ReviewEntry.objects.select_related("bead", "rig").filter(convoy=found, kind="landing")
-    context = {
-        "convoy": found,
-        "data": data,
-        "waves": _by_wave(data["beads"]),
-        "bars": _bars(data),
-        "landings": [shows.entry_data(board, e) for e in landings],
-        "history": shows.history(found.bead),
-    }
-    return render(request, "refinery/convoy.html", context)
-
-
-def _by_wave(rows: list[dict[str, Any]]) -> list[tuple[int, list[dict[str, Any]]]]:
-    numbers = sorted({row["wave"] for row in rows})
-    return [(n, [row for row in rows if row["wave"] == n]) for n in numbers]
-
-
-def _bars(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """The progress bar's parts, in hundredths of its width."""
-    total = max(data["total"], 1)
-    bars, x = [], 0.0
-    for status in ("closed", "in_review", "in_progress", "open", "failed"):
-        count = sum(1 for row in data["beads"] if row["status"] == status)
-        if count:
-            width = 100 * count / total
-            bars.append({"status": status, "x": round(x, 2), "width": round(width, 2), "count": count})
-            x += width
-    return bars
+    town = found.bead.town
+    people.see(request.user, town)
+    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), topic=Topic(town.slug), town=town)
 
 
 @login_required
@@ -146,109 +69,12 @@ def _bars(data: dict[str, Any]) -> list[dict[str, Any]]:
 def bead(request: HttpRequest, key: str) -> HttpResponse:
     """One bead with its history."""
     found = get_object_or_404(Bead.objects.select_related("town", "rig"), pk=key)
+    people.see(request.user, found.town)
     if found.type == "convoy":
         return redirect("convoy", key)
     if found.type == "merge_request":
         return redirect("review", key)
-    context = {
-        "bead": found,
-        "why": shows.Board(found.town).bead(found),
-        "runs": found.runs.select_related("agent").order_by("created_at"),
-        "entries": found.entries.order_by("created_at"),
-        "children": found.children.all(),
-        "history": shows.history(found),
-    }
-    return render(request, "refinery/bead.html", context)
-
-
-@login_required
-@require_GET
-def review(request: HttpRequest, key: str, status: int = 200, notice: str = "") -> HttpResponse:
-    """One review entry, its diff, and what a reviewer can do."""
-    entry = get_object_or_404(ReviewEntry.objects.select_related("bead", "rig__town", "source", "convoy__bead"), pk=key)
-    data = shows.entry_detail(shows.Board(entry.rig.town), entry)
-    candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
-    lines, cut, problem = _diff(entry, candidate)
-    for gate in data["gates"]:
-        gate["output"] = tame(gate["output"])
-    context = {
-        "entry": entry,
-        "data": data,
-        "lines": lines,
-        "cut": cut,
-        "problem": problem,
-        "notice": notice,
-        "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
-        "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
-        "may_review": cast(Any, request.user).has_perm(REVIEW_PERMISSION),
-    }
-    return render(request, "refinery/review.html", context, status=status)
-
-
-def _diff(entry: ReviewEntry, candidate: Candidate | None) -> tuple[list[dict[str, Any]], bool, str]:
-    """The candidate against its base; without one, the head against where it left the target."""
-    repo = repo_of(entry.rig)
-    try:
-        if candidate is not None and candidate.sha:
-            text, cut = repo.diff(candidate.base_sha, candidate.sha)
-        elif candidate is not None and candidate.base_sha:
-            base = repo.merge_base(candidate.base_sha, entry.head_sha) or candidate.base_sha
-            text, cut = repo.diff(base, entry.head_sha)
-        else:
-            return [], False, "The diff is shown as soon as a candidate was built."
-    except GitFailed as error:
-        return [], False, f"The diff cannot be shown: {error.message}"
-    return diff_lines(text), cut, ""
-
-
-@login_required
-@require_POST
-def review_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
-    """Approve, merge, request changes, reject or retry. A stale head is refused, and nothing is recorded."""
-    user = cast(Any, request.user)
-    if not user.has_perm(REVIEW_PERMISSION):
-        raise PermissionDenied
-    entry = get_object_or_404(ReviewEntry.objects.select_related("bead", "rig__town"), pk=key)
-    head = request.POST.get("head", "")
-    who = _name(user)
-    try:
-        match verb:
-            case "approve":
-                doors.approve(entry, who, head=head, merge_now=False)
-            case "merge":
-                doors.approve(entry, who, head=head, merge_now=True)
-            case "request-changes":
-                items = _items(request.POST.get("items", ""))
-                doors.request_changes(entry, who, request.POST.get("body", ""), items=items, head=head)
-            case "reject":
-                doors.reject(entry, request.POST.get("reason", ""), who)
-            case "retry":
-                doors.retry_entry(entry, who)
-            case _:
-                raise Http404
-    except Conflict as error:
-        get = cast(Any, request)
-        get.method = "GET"
-        return review(get, key, status=409, notice=error.message)
-    except GastownError as error:
-        messages.error(request, error.message)
-    else:
-        messages.success(request, "Recorded: the next tick carries it out.")
-    return redirect("review", key)
-
-
-def _items(text: str) -> list[dict[str, Any]]:
-    """`file:line: what to do`, one a line."""
-    items: list[dict[str, Any]] = []
-    for row in text.splitlines():
-        if not row.strip():
-            continue
-        file, _, rest = row.strip().partition(":")
-        line, _, problem = rest.partition(":")
-        if not line.strip().isdigit() or not problem.strip():
-            raise Invalid(f"items: {row.strip()[:80]!r} is not file:line: what to do", field="items")
-        items.append({"file": file, "line": int(line), "problem": problem.strip()})
-    return items
+    return page(request, "refinery/bead.html", lambda: pages.bead(found), topic=Topic(found.town.slug), town=found.town)
 
 
 @login_required
@@ -256,9 +82,9 @@ def _items(text: str) -> list[dict[str, Any]]:
 def convoy_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     """Start, close or retry a convoy."""
     user = cast(Any, request.user)
-    if not user.is_staff:
-        raise PermissionDenied
+    people.act(user, TownRole.OPERATOR)
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
+    people.act_in(user, found.bead.town, TownRole.OPERATOR)
     act = {"start": doors.start_convoy, "close": doors.close_convoy, "retry": doors.retry_convoy}.get(verb)
     if act is None:
         raise Http404
@@ -278,20 +104,60 @@ def _name(user: AbstractBaseUser) -> str:
 def run(request: HttpRequest, key: str) -> HttpResponse:
     """One run with the end of its log."""
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
-    log, cut = "", False
-    path = Path(found.log_path) if found.log_path else None
-    if path is not None and path.is_file():
-        size = path.stat().st_size
-        with path.open("rb") as handle:
-            handle.seek(max(size - LOG_TAIL, 0))
-            log, cut = tame(handle.read().decode("utf-8", "replace")), size > LOG_TAIL
-    context = {"run": found, "log": log, "cut": cut, "calls": found.tool_calls.order_by("-id")[:50]}
-    return render(request, "refinery/run.html", context)
+    people.see(request.user, found.town)
+    topic = pages.run_topic(found)
+    return page(request, "refinery/run.html", lambda: pages.run(found), topic=topic, town=found.town)
 
 
 @login_required
 @require_GET
 def mail(request: HttpRequest) -> HttpResponse:
-    """The latest mail."""
-    found = Mail.objects.select_related("town", "about").order_by("-id")[:100]
-    return render(request, "refinery/mail.html", {"mail": found})
+    """Open escalations and the latest mail."""
+    mine = people.towns(request.user)
+    return page(request, "refinery/mail.html", lambda: pages.mail(mine), topic=Topic())
+
+
+@login_required
+@require_POST
+def escalation_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
+    """Acknowledge or close an escalation; goes back to the page it was pressed on."""
+    user = cast(Any, request.user)
+    people.act(user, TownRole.OPERATOR)
+    found = get_object_or_404(Escalation.objects.select_related("town"), pk=key)
+    people.act_in(user, found.town, TownRole.OPERATOR)
+    act = {"ack": doors.acknowledge, "close": doors.close_escalation}.get(verb)
+    if act is None:
+        raise Http404
+    try:
+        act(found, _name(user))
+    except GastownError as error:
+        messages.error(request, error.message)
+    back = request.POST.get("next", "")
+    return redirect(back if url_has_allowed_host_and_scheme(back, {request.get_host()}) else "mail")
+
+
+@login_required
+@require_GET
+async def events(request: HttpRequest, slug: str | None = None) -> HttpResponse | StreamingHttpResponse:
+    """The stream of a town's changes (or of all towns'). With `?run=`, also of the growth of that run's log."""
+    topic = await sync_to_async(_topic)(request.user, slug, request.GET.get("run"))
+    if not isinstance(request, ASGIRequest):
+        return HttpResponse(status=204)  # a server that cannot stream: tells EventSource not to come again
+    if len(hub.waiters) >= MAX_BROWSERS:
+        return HttpResponse("too many browsers are watching", status=503)
+    answer = StreamingHttpResponse(hub.stream(topic), content_type="text/event-stream")
+    answer["Cache-Control"] = "no-store"
+    answer["X-Accel-Buffering"] = "no"
+    return answer
+
+
+def _topic(user: Any, slug: str | None, run_id: str | None) -> Topic:
+    """What is to be followed. Gives the request's database connection back: a stream may last for days."""
+    try:
+        if slug is not None:
+            people.see(user, get_object_or_404(Town, slug=slug))
+        run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first() if run_id else None
+        return (run and pages.run_topic(run)) or Topic(slug)
+    finally:
+        if not connection.in_atomic_block:
+            connection.close()

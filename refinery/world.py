@@ -15,7 +15,36 @@ from beads.lifecycle import BeadStatus, Purpose
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
+BREAKER_PROBE = dt.timedelta(minutes=5)
 FENCE_MARGIN = dt.timedelta(seconds=15)
+
+
+def build_key(entry: str, build_no: int) -> str:
+    """The key of the effect that builds a candidate."""
+    return f"build:{entry}:{build_no}"
+
+
+def land_key(landing: int) -> str:
+    """The key of the effect that pushes a landing."""
+    return f"land:{landing}"
+
+
+def publish_key(run: str) -> str:
+    """The key of the effect that pushes what a run's shim could not."""
+    return f"publish:{run}"
+
+
+def branch_key(kind: str, branch: int, asked_at: dt.datetime) -> str:
+    """The key of the effect (`create_branch`, `observe_branch`) that answers the look asked for at `asked_at`."""
+    return f"{kind}:{branch}:{asked_at.isoformat()}"
+
+
+@dataclass(frozen=True, slots=True)
+class EffectView:
+    """Outside work that is `pending`, or `failed` for good."""
+
+    state: str
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +75,9 @@ class RunView:
     purpose: str = ""
     start_deadline: dt.datetime | None = None
     lease_until: dt.datetime | None = None
+    activity_at: dt.datetime | None = None
+    active_tool: str = ""
+    nudged_at: dt.datetime | None = None
     start_error: str = ""
     exited_at: dt.datetime | None = None
     exit_code: int | None = None
@@ -60,6 +92,8 @@ class RunView:
     summary: str = ""
     reason: str = ""
     stop_requested: bool = False
+    stop_counts: bool = False
+    stop_reason: str = ""
     has_steps: bool = False
     ended_at: dt.datetime | None = None
 
@@ -135,6 +169,33 @@ class CandidateView:
     tree: str = ""
     files: tuple[str, ...] = ()
     error: str = ""
+    on: int | None = None
+    on_landed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """What is remembered of a lane. `window`: cars at once; None: as configured."""
+
+    window: int | None = None
+    frozen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CarView:
+    """An admitted entry's place in its lane's train; see `refinery.phases.couple`.
+
+    `coupling`: `fits` (its candidate stands where it should), `stale` (it must be built anew) or `waits` (for the
+    car ahead to be built). `on`, `ahead`: the candidate it should stand on and its entry; None and empty: the target.
+    `settled`: nothing ahead of it can change what it stands on, so it is judged by its results.
+    """
+
+    place: int
+    coupling: str
+    on: int | None = None
+    ahead: str = ""
+    settled: bool = True
+    lands_with: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +207,7 @@ class GateView:
     tree: str
     outcome: str
     detail: str = ""
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +221,20 @@ class VerdictView:
     human: bool
     created_at: dt.datetime
     merge_now: bool = False
+
+
+_SIGNED_IN = ("web", "admin")
+
+
+def person(by: str) -> str:
+    """Who somebody is, whichever door they came through: `web:ann` and `cli:ann` are one person."""
+    return by.partition(":")[2] or by
+
+
+def is_own(author: str, by: str) -> bool:
+    """True when `by`, signed in, is the person who made the change. A shell's user names prove nothing about who wrote
+    what: an approval on the command line is an operator's, and is recorded as one."""
+    return ":" in author and by.partition(":")[0] in _SIGNED_IN and person(author) == person(by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +268,8 @@ class EntryView:
     author: str = ""
     priority: int = 2
     admitted_at: dt.datetime | None = None
+    slot: float | None = None
+    car: CarView | None = None
     build_no: int = 0
     build_error: str = ""
     held: str = ""
@@ -211,7 +289,7 @@ class EntryView:
 
     @property
     def admitted(self) -> bool:
-        """True while it has its lane's slot."""
+        """True while it is a car of its lane's train."""
         return self.admitted_at is not None
 
     @property
@@ -229,6 +307,12 @@ class EntryView:
             return ()
         shas = {self.candidate.sha, self.candidate.head} - {""}
         return tuple(r for r in self.runs if r.kind == kind and r.start_sha in shas)
+
+    @property
+    def people(self) -> tuple[VerdictView, ...]:
+        """Each person's newest verdict on exactly this head."""
+        newest = {person(v.by): v for v in self.verdicts if v.human and v.head == self.head}
+        return tuple(newest.values())
 
     def latest_verdict(self, *, human: bool) -> VerdictView | None:
         """The newest verdict on exactly this head, by a person or by an agent."""
@@ -337,9 +421,13 @@ class World:
     runs: tuple[RunView, ...] = ()
     final_beads_with_live_runs: frozenset[str] = frozenset()
     refineries: tuple[AgentView, ...] = ()
+    lanes: Mapping[tuple[int, str], LaneView] = field(default_factory=dict)
     busy_refineries: Mapping[tuple[int, str | None], str] = field(default_factory=dict)
-    recent_failures: int = 0
+    failures_in_a_row: int = 0
+    last_failure_at: dt.datetime | None = None
     escalated: frozenset[str] = frozenset()
+    effects: Mapping[str, EffectView] = field(default_factory=dict)
+    behind: bool = False
 
     @cached_property
     def convoy(self) -> dict[str, ConvoyView]:
@@ -358,8 +446,33 @@ class World:
 
     @property
     def breaker_open(self) -> bool:
-        """True when so many runs failed lately that dispatch pauses by itself."""
-        return self.recent_failures >= BREAKER_LIMIT
+        """True when so many runs in a row failed lately, none succeeding, that dispatch pauses by itself."""
+        return self.failures_in_a_row >= BREAKER_LIMIT
+
+    @property
+    def probe_due(self) -> bool:
+        """True when the open breaker lets one run through, to see whether the cause is gone."""
+        quiet = self.last_failure_at is None or self.now >= self.last_failure_at + BREAKER_PROBE
+        return self.breaker_open and quiet and not any(r.kind != "gates" for r in self.runs)
+
+    def window(self, rig: int, target: str) -> int:
+        """How many cars a lane's train may have now."""
+        most = self.rigs[rig].config.refinery.train.window
+        lane = self.lanes.get((rig, target))
+        return most if lane is None or lane.window is None else max(min(lane.window, most), 1)
+
+    def frozen(self, rig: int, target: str) -> str:
+        """Why nothing lands in a lane now, or an empty string."""
+        lane = self.lanes.get((rig, target))
+        return lane.frozen if lane else ""
+
+    def unanswered(self, key: str) -> bool:
+        """True when outside work that was asked for is not under way and its answer is not here: it was lost.
+
+        While facts wait to be drained, nothing is known to be lost.
+        """
+        found = self.effects.get(key)
+        return not self.behind and (found is None or found.state != "pending")
 
     def target_of(self, bead: BeadView) -> str:
         """The branch a bead's change is for."""

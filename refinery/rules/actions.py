@@ -33,10 +33,19 @@ class EndRun:
 
 @dataclass(frozen=True, slots=True)
 class StopRun:
-    """Ask a live run to stop."""
+    """Ask a live run to stop. `counts`: the run is to blame, and it uses up an attempt."""
 
     run: str
     reason: str
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NudgeRun:
+    """Remind a run's agent that nothing was heard of it."""
+
+    run: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +82,35 @@ class OpenEntry:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Give an entry its lane's slot and build its candidate."""
+    """Make an entry a car of its lane's train, at `slot`. `build`: its candidate can be built at once, `on` that of
+    the car ahead (None: on the target's head)."""
 
     entry: str
     build_no: int
+    slot: float = 1.0
+    build: bool = True
+    on: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Take an entry out of its lane's slot: it waits for people or for work."""
+    """Take an entry out of its lane's train: it waits for people or for work. `innocent`: it only made room."""
 
     entry: str
+    innocent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """Build the admitted entry again on the target's present head."""
+    """Build a car again `on` the candidate of the car ahead (None: on the target's present head).
+
+    `counts`: as a retry of its landing.
+    """
 
     entry: str
     build_no: int
+    counts: bool = True
+    on: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +152,35 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Land:
-    """Write the intent to push the candidate, and push it."""
+class Landable:
+    """A car that may land: its candidate, and the gate results that let it."""
 
     entry: str
     candidate: int
+    evidence: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """Write the intent to push these cars, in order, with one push of the last one's candidate."""
+
+    cars: tuple[Landable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetWindow:
+    """How many cars a lane's train may have from now on."""
+
+    rig: int
+    target: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushAgain:
+    """The answer of a landing's push was lost: look at the remote again, and push if it is not there."""
+
+    landing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +244,14 @@ class Escalate:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """What was escalated under `key` needs nobody any more."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetireAgent:
     """Take an agent out of service."""
 
@@ -211,6 +262,7 @@ Action = (
     StartRun
     | EndRun
     | StopRun
+    | NudgeRun
     | PublishRun
     | MoveBead
     | OpenEntry
@@ -222,6 +274,8 @@ Action = (
     | OpenConflict
     | Hold
     | Land
+    | SetWindow
+    | PushAgain
     | AbandonLanding
     | CloseEntry
     | CreateBranch
@@ -229,6 +283,7 @@ Action = (
     | BranchLanded
     | ConvoyLanded
     | Escalate
+    | Settle
     | RetireAgent
 )
 

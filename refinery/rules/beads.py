@@ -15,33 +15,34 @@ from refinery.rules.actions import (
     NewHead,
     OpenEntry,
     PublishRun,
+    Settle,
     StartRun,
 )
-from refinery.world import BeadView, RunView, World
+from refinery.world import BeadView, RunView, World, publish_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 
 
 def decide(world: World) -> Iterator[Decision]:
     """One decision for each live issue bead, in dispatch order: priority, convoy age, age."""
-    slots = Counter(run.rig for run in world.runs if run.kind == "polecat")
-    if world.breaker_open and "breaker" not in world.escalated:
-        yield Decision(
-            f"town {world.town}",
-            "breaker",
-            f"{world.recent_failures} runs failed within 30 minutes: dispatch pauses",
-            (
-                Escalate(
-                    "breaker",
-                    "Dispatch paused: too many runs fail",
-                    f"{world.recent_failures} runs failed within 30 minutes. Look at their logs.",
-                    "high",
-                ),
-            ),
-        )
+    slots: Counter[int | str] = Counter(run.rig for run in world.runs if run.kind == "polecat")
+    yield from _breaker(world)
     for bead in sorted(world.beads, key=lambda b: _order(world, b)):
         rule, why, actions = _one(world, bead, slots)
         yield Decision(f"bead {bead.id}", rule, why, actions)
+
+
+def _breaker(world: World) -> Iterator[Decision]:
+    """Too many runs failed in a row: dispatch pauses, but for one run at a time that shows whether it is better."""
+    subject = f"town {world.town}"
+    if world.breaker_open:
+        why = f"{world.failures_in_a_row} runs in a row failed within 30 minutes: dispatch pauses"
+        text = f"{why}. Look at their logs. One run is tried every 5 minutes; the first that succeeds ends the pause."
+        alarm = Escalate("breaker", "Dispatch paused: too many runs fail", text, "high")
+        yield Decision(subject, "breaker", why, () if "breaker" in world.escalated else (alarm,))
+    elif "breaker" in world.escalated:
+        why = "runs succeed again, or the failures are long past"
+        yield Decision(subject, "breaker-closed", why, (Settle("breaker", why),))
 
 
 def _order(world: World, bead: BeadView) -> tuple[object, ...]:
@@ -50,7 +51,7 @@ def _order(world: World, bead: BeadView) -> tuple[object, ...]:
     return (bead.priority, age, bead.created_at, bead.id)
 
 
-def _one(world: World, bead: BeadView, slots: Counter[int]) -> Told:
+def _one(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
     entry = world.entry_of_source.get(bead.id)
     if bead.cancel_requested:
         return _cancel(world, bead)
@@ -94,8 +95,7 @@ def _after_run(world: World, bead: BeadView) -> Told:
     match run.outcome:
         case "done":
             if not run.published:
-                why = "its commits are being published"
-                return "publish", why, () if run.publish_requested else (PublishRun(run.id),)
+                return _publish(world, run)
             return _hand_over(world, bead, run)
         case "failed":
             limit = world.rigs[bead.rig].config.dispatch.max_attempts
@@ -106,6 +106,15 @@ def _after_run(world: World, bead: BeadView) -> Told:
         case _:
             why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
             return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+
+
+def _publish(world: World, run: RunView) -> Told:
+    key = publish_key(run.id)
+    asked = world.effects.get(key)
+    if asked is not None and asked.state == "failed":
+        return "publish-failed", f"its commits could not be published: {asked.error}", ()
+    again = not run.publish_requested or world.unanswered(key)
+    return "publish", "its commits are being published", (PublishRun(run.id),) if again else ()
 
 
 def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:
@@ -139,10 +148,14 @@ def _give_up(bead: BeadView, run: RunView, why: str) -> Told:
     )
 
 
-def _dispatch(world: World, bead: BeadView, slots: Counter[int]) -> Told:
+def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
     wait = bead_wait(world, bead)
     if wait is not None:
         return "wait", wait, ()
+    if world.breaker_open:
+        if not world.probe_due or slots["probe"]:
+            return "wait", f"the breaker is open: {world.failures_in_a_row} runs in a row failed", ()
+        slots["probe"] += 1
     limit = world.rigs[bead.rig].config.dispatch.max_polecats
     if slots[bead.rig] >= limit:
         return "no-slot", f"all {limit} polecats of the rig are busy", ()

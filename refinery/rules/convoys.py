@@ -20,7 +20,7 @@ from refinery.rules.actions import (
     ObserveBranch,
     OpenEntry,
 )
-from refinery.world import BranchView, ConvoyView, LandingEntry, World
+from refinery.world import BranchView, ConvoyView, LandingEntry, World, branch_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 
@@ -39,8 +39,7 @@ def _one(world: World, convoy: ConvoyView) -> Told:
         return "staged", "nothing is dispatched until it is started", ()
     uncut = [b for b in convoy.branches if not b.base_sha]
     if uncut:
-        why = "its feature branch is being cut"
-        return "cut-branch", why, tuple(CreateBranch(b.id) for b in uncut if b.asked_at is None)
+        return _cut(world, uncut)
     if convoy.failed_beads:
         why = convoy_phase(convoy)[1]
         since = max((b.closed_at for b in convoy.failed_beads if b.closed_at), default=convoy.started_at)
@@ -57,6 +56,17 @@ def _one(world: World, convoy: ConvoyView) -> Told:
         why = "every bead is closed"
         return "done", why, (MoveBead(convoy.id, convoy.status, BeadStatus.CLOSED, why, "done"),)
     return _land(world, convoy)
+
+
+def _cut(world: World, uncut: list[BranchView]) -> Told:
+    """Feature branches that are still to be made on their remotes."""
+    asked = {b.id: branch_key("create_branch", b.id, b.asked_at) for b in uncut if b.asked_at is not None}
+    for branch in uncut:
+        found = world.effects.get(asked.get(branch.id, ""))
+        if found is not None and found.state == "failed":
+            return "cut-failed", f"feature branch {branch.name} cannot be made: {found.error}", ()
+    due = [b for b in uncut if b.id not in asked or world.unanswered(asked[b.id])]
+    return "cut-branch", "its feature branch is being cut", tuple(CreateBranch(b.id) for b in due)
 
 
 def _close(world: World, convoy: ConvoyView) -> Told:
@@ -113,7 +123,11 @@ def _land_branch(world: World, convoy: ConvoyView, branch: BranchView, last: Lan
     if branch.asked_at is None or (newest is not None and branch.asked_at < newest):
         return "observe-branch", why, (ObserveBranch(branch.id),)
     if branch.observed_at != branch.asked_at:
-        return "observe-branch", why, ()
+        key = branch_key("observe_branch", branch.id, branch.asked_at)
+        asked = world.effects.get(key)
+        if asked is not None and asked.state == "failed":
+            return "observe-failed", f"feature branch {branch.name} cannot be looked at: {asked.error}", ()
+        return "observe-branch", why, (ObserveBranch(branch.id),) if world.unanswered(key) else ()
     if not branch.head_sha:
         why = f"feature branch {branch.name} is gone from the remote"
         return "branch-gone", why, _fail(convoy, why)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
-from refinery.phases import CONFLICT_LIMIT, HOST_FAULTS_FREE, Stage, host_faults, is_feature_lane, standing
+from refinery.phases import (
+    CONFLICT_LIMIT,
+    HOST_FAULTS_FREE,
+    Stage,
+    host_faults,
+    in_queue_order,
+    is_feature_lane,
+    landing_cars,
+    standing,
+)
 from refinery.rules.actions import (
     AbandonLanding,
     Action,
@@ -12,32 +22,66 @@ from refinery.rules.actions import (
     Decision,
     Hold,
     Land,
+    Landable,
     Leave,
     NewHead,
     OpenConflict,
     OpenRework,
+    PushAgain,
     Rebuild,
+    SetWindow,
     StartRun,
 )
-from refinery.world import EntryView, RigView, World
+from refinery.world import CandidateView, EntryView, RigView, World, build_key, land_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
 
 
 def decide(world: World) -> Iterator[Decision]:
-    """One decision for each active entry (admission is the lanes' matter)."""
+    """One decision for each active entry (admission is the lanes' matter), trains from the front."""
+    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
     for entry in world.entries:
-        rule, why, actions = _one(world, entry, world.rigs[entry.rig])
-        yield Decision(f"entry {entry.id}", rule, why, actions)
+        lanes[entry.rig, entry.target].append(entry)
+    for key, entries in lanes.items():
+        lane = _Lane(world, world.rigs[key[0]], key[1], entries)
+        for entry in in_queue_order(entries):
+            rule, why, actions = _one(world, entry, lane)
+            yield Decision(f"entry {entry.id}", rule, why, actions)
 
 
-def _one(world: World, entry: EntryView, rig: RigView) -> Told:
+class _Lane:
+    """What one tick's decisions in a lane share: who lands together, who is reviewed, the window as it changes."""
+
+    def __init__(self, world: World, rig: RigView, target: str, entries: list[EntryView]) -> None:
+        self.rig, self.target = rig, target
+        self.landing = landing_cars(entries, rig, world.now)
+        self.frozen = world.frozen(rig.id, target)
+        self.window = world.window(rig.id, target)
+        self.reviewing = False  # a review is started for one of them
+
+    def widen(self) -> tuple[Action, ...]:
+        """A car has landed: the window grows by one."""
+        return self._set(min(self.window + 1, self.rig.config.refinery.train.window))
+
+    def narrow(self) -> tuple[Action, ...]:
+        """A car has failed: the window halves."""
+        return self._set(max(self.window // 2, 1))
+
+    def _set(self, size: int) -> tuple[Action, ...]:
+        if size == self.window:
+            return ()
+        self.window = size
+        return (SetWindow(self.rig.id, self.target, size),)
+
+
+def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
+    rig = lane.rig
     stands = standing(entry, rig, world.now)
     stage, why = stands.stage, stands.why
     candidate = entry.candidate
     if stage == Stage.LANDED and candidate is not None:
-        return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"),)
+        return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"), *lane.widen())
     withdrawn = _withdrawn(entry)
     if withdrawn and not (entry.landing and entry.landing.state == "pushing"):
         abandon: tuple[Action, ...] = ()
@@ -48,14 +92,14 @@ def _one(world: World, entry: EntryView, rig: RigView) -> Told:
     if any(b.status == "failed" for b in entry.waiting_for):
         text = "; ".join(f"{b.purpose} {b.id} failed" for b in entry.waiting_for if b.status == "failed")
         return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
-    if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
-        return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
-    if entry.observed_head and entry.observed_head != entry.head and stage != Stage.LANDING:
+    if entry.observed_head not in ("", entry.head) and stage not in (Stage.BLOCKED, Stage.LANDING):
         moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
         return "head-moved", "the branch has a newer head", (moved,)
+    if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
+        return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
     if not entry.admitted:
         return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()
-    return _admitted(world, entry, rig, stage, why)
+    return _admitted(world, entry, lane, stage, why)
 
 
 def _withdrawn(entry: EntryView) -> tuple[str, str] | None:
@@ -73,15 +117,22 @@ def _merged(entry: EntryView, sha: str, text: str, reason: str = "merged") -> Cl
     return CloseEntry(entry.id, "merged", reason, text, sha, delete_branch=True)
 
 
-def _admitted(world: World, entry: EntryView, rig: RigView, stage: Stage, why: str) -> Told:
-    """An entry in its lane's slot: take the next step."""
+def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: str) -> Told:
+    """A car of its lane's train: take the next step."""
+    rig = lane.rig
     config = rig.config.refinery
     candidate = entry.candidate
+    on = entry.car.on if entry.car else None
+    if stage == Stage.LANDING and entry.landing is not None and world.unanswered(land_key(entry.landing.id)):
+        text = "the push was not answered: the remote is asked again"
+        return "push-again", text, (PushAgain(entry.landing.id),)
+    if stage == Stage.BUILDING and world.unanswered(build_key(entry.id, entry.build_no)):
+        return "build", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on),)
     if candidate is None or stage in (Stage.BUILDING, Stage.LANDING):
         return str(stage), why, ()
     match stage:
-        case Stage.UNBUILT:
-            return "rebuild", why, (Rebuild(entry.id, entry.build_no),)
+        case Stage.UNBUILT | Stage.STALE:
+            return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on),)
         case Stage.NOTHING if entry.kind == "landing":
             text = "landing changes nothing: no commit of its beads is missing on the target"
             return "landing-empty", text, (CloseEntry(entry.id, "failed", "nothing_to_land", text),)
@@ -97,22 +148,45 @@ def _admitted(world: World, entry: EntryView, rig: RigView, stage: Stage, why: s
         case Stage.GATE_ERROR:
             return "gate-error", why, (Hold(entry.id, "gate_error", why),)
         case Stage.GATE_FAILED:
-            return _rework(entry, rig, "gates", why)
+            rule, told, actions = _rework(entry, rig, "gates", why)
+            return rule, told, (*actions, *lane.narrow())
         case Stage.CHANGES_REQUESTED:
             return _rework(entry, rig, "review", why)
         case Stage.NEEDS_REVIEW:
-            return _review(world, entry, rig, why)
+            return _review(world, entry, lane, why)
         case Stage.GREEN:
-            return "land", why, (Land(entry.id, candidate.id),)
+            return _land(entry, lane, why)
         case Stage.TARGET_MOVED if entry.land_retries >= config.push_retries:
             text = f"the target moved {entry.land_retries} times while landing: {why}"
             return "push-retries", text, (Hold(entry.id, "push_retries", text),)
         case Stage.TARGET_MOVED | Stage.HEAD_MOVED:
-            return "rebuild", why, (Rebuild(entry.id, entry.build_no),)
+            first = entry.car is None or entry.car.place == 1
+            return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=first, on=on),)
         case Stage.PUSH_REFUSED:
             return "push-refused", why, (Hold(entry.id, "push_refused", why),)
         case _:
             return str(stage), why, ()
+
+
+def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
+    """The green cars at the front of the train land with one push; the first one's decision carries it."""
+    if lane.frozen:
+        return "frozen", f"{why}; {lane.frozen}", ()
+    cars = lane.landing
+    if entry not in cars:
+        return "behind", f"{why}; lands after the cars ahead", ()
+    if entry is not cars[0]:
+        return "lands-with", f"{why}; lands with {cars[0].id}", ()
+    landable = tuple(
+        Landable(c.id, c.candidate.id, evidence(c, c.candidate, lane.rig)) for c in cars if c.candidate is not None
+    )
+    return "land", why, (Land(landable),)
+
+
+def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int, ...]:
+    """The gate results that let a candidate land: the latest of each configured gate on its tree."""
+    latest = {(g.gate, g.command): g.id for g in entry.gates if g.tree == candidate.tree}
+    return tuple(latest[g.name, g.run] for g in rig.config.refinery.gates)
 
 
 def _gates(entry: EntryView, why: str) -> Told:
@@ -126,10 +200,11 @@ def _gates(entry: EntryView, why: str) -> Told:
     return "run-gates", why, (StartRun(entry.id, "gates", "gates", entry.candidate.sha),)
 
 
-def _review(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
+def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
+    rig = lane.rig
     wait = _refinery_busy(world, entry)
-    if wait:
-        return "refinery-busy", wait, ()
+    if wait or lane.reviewing:
+        return "refinery-busy", wait or "its refinery starts another review", ()
     assert entry.candidate is not None
     runs = [r for r in entry.runs_of_candidate("refinery") if not r.live]
     failed = [r for r in runs if r.outcome == "failed"]
@@ -143,6 +218,7 @@ def _review(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
     if host_faults(runs) >= GATES_TRIES:
         text = f"the review could not be started {GATES_TRIES} times: {runs[-1].reason}"
         return "review-broken", text, (Hold(entry.id, "review_gave_up", text),)
+    lane.reviewing = True
     return "review", why, (StartRun(entry.id, "refinery", "review", entry.candidate.sha),)
 
 
@@ -150,7 +226,7 @@ def _refinery_busy(world: World, entry: EntryView) -> str:
     """What the lane's refinery is still busy with, or an empty string."""
     key = (entry.rig, entry.convoy if is_feature_lane(entry) else None)
     run = world.busy_refineries.get(key)
-    return f"its refinery is still ending run {run}" if run else ""
+    return f"its refinery is at run {run}" if run else ""
 
 
 def _rework(entry: EntryView, rig: RigView, cause: str, why: str) -> Told:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
-from refinery.rules.actions import Action, Decision, EndRun, StopRun
+from beads.config import format_duration
+from refinery.rules.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
 from refinery.world import FENCE_MARGIN, RunView, World
 
 
@@ -51,7 +53,29 @@ def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple
         return "await-stop", "was asked to stop", ()
     if run.result:
         return "await-exit", "has reported its result and is ending", ()
-    return "working", "is working", ()
+    return _patrol(world, run) or ("working", "is working", ())
+
+
+def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] | None:
+    """An agent of which nothing is heard is reminded, told of, stopped. A tool that it reports is activity."""
+    if run.kind == "gates" or run.active_tool or run.activity_at is None or run.rig not in world.rigs:
+        return None
+    limits = world.rigs[run.rig].config.patrol
+    idle = world.now - run.activity_at
+    if idle < limits.nudge:
+        return None
+    why = f"no activity for {format_duration(dt.timedelta(minutes=idle // dt.timedelta(minutes=1)))}"
+    if idle >= limits.stop:
+        return "patrol-stop", why, (StopRun(run.id, f"stopped by the patrol: {why}", counts=True),)
+    key = f"idle:{run.id}:{run.activity_at.isoformat()}"
+    if idle >= limits.escalate and key not in world.escalated:
+        left = format_duration(limits.stop)
+        text = f"Run {run.id} of {run.bead} shows {why}. It is stopped after {left}; look at its log, or stop it now."
+        return "patrol-escalate", why, (Escalate(key, f"Silent run: {run.id}", text, "medium", run.bead),)
+    if run.nudged_at is None or run.nudged_at < run.activity_at:
+        message = f"{why}: go on, say where you are with gt_status, or ask for help with gt_escalate"
+        return "patrol-nudge", why, (NudgeRun(run.id, message),)
+    return "patrol-silent", why, ()
 
 
 def conclude(run: RunView) -> tuple[str, str]:
@@ -64,7 +88,7 @@ def conclude(run: RunView) -> tuple[str, str]:
     if run.result:
         return "done", run.summary or "reported its result"
     if run.stop_requested:
-        return "stopped", "stopped"
+        return ("failed" if run.stop_counts else "stopped"), run.stop_reason or "stopped"
     if run.exit_error:
         return "lost", run.exit_error
     return "failed", f"ended without gt_done ({how})"

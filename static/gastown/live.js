@@ -1,22 +1,175 @@
-// Pages that ask for it refresh their <main> every three seconds while they are looked at. Without this, reload.
+// Keeps <main data-live="…"> up to date: a server-sent event says that something changed, the page's live part is
+// fetched again and morphed in place, so that focus, scroll position, open details and half-filled forms stay.
+// Without this script every page still works by reload.
 (() => {
+  "use strict";
   const main = document.querySelector("main[data-live]");
-  if (!main) return;
+  const state = document.getElementById("live-state");
+  const PAUSE = 250; // milliseconds between two fetches
+  let source = null;
+  let address = "";
   let busy = false;
-  setInterval(async () => {
-    if (busy || document.hidden || main.contains(document.activeElement)) return;
-    busy = true;
-    try {
-      const answer = await fetch(location.href, { headers: { "X-Requested-With": "live" } });
-      if (answer.ok && !answer.redirected) {
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const fresh = page.querySelector("main");
-        if (fresh && fresh.innerHTML !== main.innerHTML) main.innerHTML = fresh.innerHTML;
-      }
-    } catch (error) {
-      // the server is away: keep what is shown
-    } finally {
-      busy = false;
+  let again = false;
+
+  // -- morphing -------------------------------------------------------------------------------------------------
+
+  const alike = (a, b) =>
+    a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.id || "") === (b.id || "");
+
+  function attributes(old, fresh) {
+    for (const { name } of [...old.attributes]) {
+      if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
     }
-  }, 3000);
+    for (const { name, value } of fresh.attributes) {
+      if (old.getAttribute(name) !== value && !(name === "open" && old.nodeName === "DETAILS")) {
+        old.setAttribute(name, value);
+      }
+    }
+  }
+
+  function morph(old, fresh) {
+    if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
+      return;
+    }
+    if (old.isEqualNode(fresh)) return;
+    if (old.nodeName === "INPUT" || old.nodeName === "TEXTAREA" || old.nodeName === "SELECT") return;
+    attributes(old, fresh);
+    if (old.hasAttribute("data-tail")) tail(old, fresh);
+    else children(old, fresh);
+  }
+
+  function children(old, fresh) {
+    const named = new Map();
+    for (const child of old.children) if (child.id) named.set(child.id, child);
+    const wanted = new Set();
+    for (const child of fresh.children) if (child.id) wanted.add(child.id);
+    let at = old.firstChild;
+    for (const want of [...fresh.childNodes]) {
+      while (at && at.id && !wanted.has(at.id)) { // what is no longer there goes first: the rest keeps its place
+        const gone = at;
+        at = at.nextSibling;
+        gone.remove();
+      }
+      const known = want.id ? named.get(want.id) : null;
+      if (known && alike(known, want)) {
+        if (known === at) at = at.nextSibling;
+        else old.insertBefore(known, at);
+        morph(known, want);
+      } else if (at && !want.id && alike(at, want)) {
+        const here = at;
+        at = at.nextSibling;
+        morph(here, want);
+      } else {
+        old.insertBefore(want, at);
+      }
+    }
+    while (at) {
+      const gone = at;
+      at = at.nextSibling;
+      gone.remove();
+    }
+  }
+
+  // A log is replaced as a whole, and stays at its end when its end was looked at.
+  function tail(old, fresh) {
+    const atEnd = old.scrollHeight - old.scrollTop - old.clientHeight < 24;
+    const top = old.scrollTop;
+    old.replaceChildren(...fresh.childNodes);
+    old.scrollTop = atEnd ? old.scrollHeight : top;
+  }
+
+  // -- fetching ---------------------------------------------------------------------------------------------------
+
+  async function refresh() {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    again = false;
+    try {
+      const answer = await fetch(location.href, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
+      if (answer.ok) swap(await answer.text());
+      else if (answer.type === "opaqueredirect" || answer.status === 404) show("off", "Reload this page");
+    } catch {
+      show("off", "Reconnecting");
+    }
+    setTimeout(() => {
+      busy = false;
+      if (again) refresh();
+    }, PAUSE);
+  }
+
+  function swap(text) {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    const fresh = page.querySelector("main");
+    if (!fresh) return;
+    const focused = document.activeElement;
+    const within = main.contains(focused);
+    times(fresh);
+    morph(main, fresh);
+    if (document.title !== page.title) document.title = page.title;
+    if (within && !main.contains(focused)) main.focus({ preventScroll: true });
+    if (!main.hasAttribute("data-live")) { // what it shows has come to rest
+      close();
+      show("", "");
+    } else if (source && main.dataset.live !== address) {
+      close();
+      open();
+    }
+  }
+
+  function show(kind, text) {
+    if (!state) return;
+    state.hidden = !text;
+    state.className = "live " + kind;
+    state.textContent = text;
+  }
+
+  function open() {
+    if (source || document.hidden || !main || !main.hasAttribute("data-live")) return;
+    address = main.dataset.live;
+    source = new EventSource(address || "/events/");
+    source.onopen = () => show("on", "Live");
+    source.onmessage = (event) => {
+      if (event.data !== main.dataset.version) refresh();
+    };
+    source.onerror = () => {
+      if (source && source.readyState === EventSource.CLOSED) show("", "");
+      else show("off", "Reconnecting");
+    };
+  }
+
+  // A hidden page gives its connection back: browsers allow only six to one server.
+  function close() {
+    if (source) source.close();
+    source = null;
+  }
+
+  // -- times --------------------------------------------------------------------------------------------------------
+
+  function span(seconds) { // the same as in templatetags/gastown.py
+    const s = Math.max(Math.trunc(seconds), 0);
+    for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+      if (s >= size) return `${Math.trunc(s / size)} ${unit}`;
+    }
+    return `${s} s`;
+  }
+
+  function times(root) {
+    for (const node of root.querySelectorAll("[data-time]")) {
+      const passed = (Date.now() - Date.parse(node.getAttribute("datetime") || node.dataset.at)) / 1000;
+      const text = node.dataset.time === "for" ? span(passed) : passed >= 0 ? `${span(passed)} ago` : `in ${span(-passed)}`;
+      if (node.textContent !== text) node.textContent = text;
+    }
+  }
+
+  times(document);
+  setInterval(() => document.hidden || times(document), 1000);
+  for (const log of document.querySelectorAll("[data-tail]")) log.scrollTop = log.scrollHeight;
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", open);
+  open();
 })();

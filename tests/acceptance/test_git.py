@@ -68,7 +68,7 @@ def test_a_squash_keeps_the_author_and_carries_the_trailers_and_is_the_same_agai
     assert show.startswith(
         f"Ann ann@example.org|Gastown|{ground.base}|Title\n\nBody\n\nBead: gt-1\nMerge-Request: gt-2"
     )
-    assert {f.path for f in ground.repo.changed_files(ground.base, built.sha)} == {"c.txt", "d.txt"}
+    assert {f.path for f in ground.repo.changes(ground.base, built.sha)} == {"c.txt", "d.txt"}
 
 
 def test_merge_and_rebase(ground: Ground) -> None:

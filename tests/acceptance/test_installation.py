@@ -152,7 +152,7 @@ class Up:
 
     def parts(self) -> dict[str, int]:
         """Part name → pid, by the command lines of our children."""
-        marks = {"uvicorn": "web", "qcluster": "cluster", "reconciler": "reconciler", "runner": "runner"}
+        marks = {"gastown_site.web": "web", "qcluster": "cluster", "reconciler": "reconciler", "runner": "runner"}
         found: dict[str, int] = {}
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in children:

@@ -42,7 +42,9 @@ def test_an_upgrade_in_the_midst_of_work_loses_nothing_and_the_town_goes_on(empt
     found = json.loads(done.stdout)
     assert found["empty"] == []  # every table of the first migrations was filled
     assert found["lost"] == []
-    assert [(t["failed"], t["lost_races"]) for t in found["ticks"]] == [(0, 0)] * len(found["ticks"])
+    assert [(t["failed"], t["lost_races"]) for t in found["ticks"]] == [(0, 0)] * len(found["ticks"]), done.stderr[
+        -2000:
+    ]
     assert found["ticks"][-1]["actions"] == {}
     assert (found["live"], found["runs"]["run-live0000"]) == ("run-live0000", "running")
     assert (found["pending"], found["priority"]) == (0, 1)  # what was in the inbox is taken in

@@ -75,3 +75,15 @@ def test_nothing_that_would_check_a_change_is_refused_unless_it_is_meant() -> No
 def test_durations_survive_a_round_trip(milliseconds: int) -> None:
     value = dt.timedelta(milliseconds=milliseconds)
     assert config.parse_duration(config.format_duration(value)) == value
+
+
+def test_overrides_that_are_legal_alone_but_not_together_are_a_problem_and_not_an_exception() -> None:
+    town = config.validate({"dispatch": {"lease": "60s"}})
+    rig = config.validate({"dispatch": {"heartbeat": "30s"}})
+    assert config.usable(town, rig)[1] == []
+    found, problems = config.usable(town, config.validate({"dispatch": {"heartbeat": "30s", "lease": "90s"}}))
+    assert problems == [] and found.dispatch.lease == dt.timedelta(seconds=90)
+    town = config.validate({"dispatch": {"lease": "25s"}})
+    assert config.usable(town, {"dispatch": {"heartbeat": "20s"}})[1] == [
+        "config: dispatch: lease must be at least twice the heartbeat"
+    ]

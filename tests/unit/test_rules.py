@@ -19,6 +19,7 @@ from refinery.world import (
     BeadView,
     Blocker,
     CandidateView,
+    EffectView,
     EntryView,
     GateView,
     LandingView,
@@ -26,6 +27,8 @@ from refinery.world import (
     RunView,
     VerdictView,
     World,
+    build_key,
+    land_key,
 )
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
@@ -45,7 +48,8 @@ HUMAN = replace(OK, id=2, by="alice", human=True)
 
 
 def world(**parts: Any) -> World:
-    return World(now=NOW, town="main", rigs={1: RIG}, **parts)
+    effects = {build_key("gt-e", 1): EffectView("pending"), land_key(1): EffectView("pending")}
+    return World(now=NOW, town="main", rigs={1: RIG}, effects=effects, **parts)
 
 
 def actions(found: World) -> list[str]:
@@ -76,7 +80,7 @@ def actions(found: World) -> list[str]:
             replace(ENTRY, candidate=BUILT, gates=(replace(PASS, outcome="fail"),)),
             {},
             Stage.GATE_FAILED,
-            ["OpenRework"],
+            ["OpenRework", "SetWindow"],
         ),
         (replace(ENTRY, candidate=BUILT, gates=(replace(PASS, outcome="error"),)), {}, Stage.GATE_ERROR, ["Hold"]),
         (replace(ENTRY, candidate=BUILT, gates=(replace(PASS, tree="other"),)), {}, Stage.NEEDS_GATES, ["StartRun"]),

@@ -1,14 +1,18 @@
-"""The cast at the doors: a running polecat with its token, a viewer, a reviewer, an operator."""
+"""The cast at the doors: a running polecat with its token, a stranger, a viewer, a reviewer, operators."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
+from django.db.models.signals import post_save
 from django.test import Client
 
 from agents.models import Run
+from beads import people
+from beads.models import Town, TownRole
 from tests.db.conftest import Place
 
 
@@ -44,26 +48,57 @@ def polecat(place: Place, client: Client) -> Agent:
 
 
 @pytest.fixture
-def viewer(db: None) -> Client:
-    """May look."""
-    client = Client()
-    client.force_login(User.objects.create_user("victor"))
-    return client
+def cast(db: None) -> Iterator[Callable[[str, TownRole], Client]]:
+    """Logs a person in who has a role in every town there is, and in those that the test makes later."""
+    people_of: list[tuple[User, TownRole]] = []
+
+    def welcome(sender: type[Town], instance: Town, created: bool, **more: Any) -> None:
+        for user, role in people_of if created else []:
+            people.grant(user, instance, role, "test")
+
+    def login(name: str, role: TownRole) -> Client:
+        user = User.objects.create_user(name)
+        people_of.append((user, role))
+        for town in Town.objects.all():
+            people.grant(user, town, role, "test")
+        client = Client()
+        client.force_login(user)
+        return client
+
+    post_save.connect(welcome, sender=Town, weak=False, dispatch_uid="test-cast")
+    yield login
+    post_save.disconnect(dispatch_uid="test-cast", sender=Town)
 
 
 @pytest.fixture
-def reviewer(db: None) -> Client:
+def viewer(cast: Callable[[str, TownRole], Client]) -> Client:
+    """May look."""
+    return cast("victor", TownRole.VIEWER)
+
+
+@pytest.fixture
+def reviewer(cast: Callable[[str, TownRole], Client]) -> Client:
     """May review."""
-    user = User.objects.create_user("rita")
-    user.user_permissions.add(Permission.objects.get(codename="can_review"))
+    return cast("rita", TownRole.REVIEWER)
+
+
+@pytest.fixture
+def dispatcher(cast: Callable[[str, TownRole], Client]) -> Client:
+    """May steer her towns, and only those: an operator who is no superuser."""
+    return cast("dora", TownRole.OPERATOR)
+
+
+@pytest.fixture
+def stranger(db: None) -> Client:
+    """Has an account and no role anywhere."""
     client = Client()
-    client.force_login(user)
+    client.force_login(User.objects.create_user("sid"))
     return client
 
 
 @pytest.fixture
 def operator(db: None) -> Client:
-    """May steer."""
+    """May steer everything."""
     client = Client()
     client.force_login(User.objects.create_superuser("olga"))
     return client

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.db.models import Model
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from agents.models import Run
 from beads import inbox, ledger, outbox, plans
@@ -20,6 +23,7 @@ from refinery.admin import ACTIONS
 from refinery.models import ReviewEntry
 from tests.db.conftest import Place
 
+WHY = "the build host is back"
 OURS = ("beads", "agents", "refinery")
 CONSOLES = sorted(
     ((m, c) for m, c in admin.site._registry.items() if m._meta.app_label in OURS), key=lambda mc: mc[0]._meta.label
@@ -33,8 +37,9 @@ def page(row: Model | type[Model]) -> str:
 
 
 def act(client: Client, action: str, row: Model) -> Any:
-    """Choose an action for one row, as the form does."""
-    return client.post(page(row), {"action": action, "_selected_action": [str(row.pk)]}, follow=True)
+    """Choose an action for one row and say why, as the form does."""
+    form = {"action": action, "_selected_action": [str(row.pk)], "reason": WHY}
+    return client.post(page(row), form, follow=True)
 
 
 def staged(place: Place) -> Convoy:
@@ -72,6 +77,20 @@ def held_entry(place: Place) -> ReviewEntry:
     inbox.record(place.town, "entry.reject", entry.pk, {"reason": "no"}, actor="test")
     place.tick()
     return ReviewEntry.objects.get(pk=entry.pk, state="failed")
+
+
+def admitted_entry(place: Place) -> ReviewEntry:
+    """An entry in its lane's slot."""
+    entry = place.entry()
+    place.tick()
+    return ReviewEntry.objects.get(pk=entry.pk, admitted_at__isnull=False)
+
+
+def drained_fact(place: Place) -> Fact:
+    """An observation that was taken in."""
+    inbox.record(place.town, "run.published", live_run(place).pk)
+    place.tick()
+    return Fact.objects.get(kind="run.published", processed_at__isnull=False)
 
 
 def live_run(place: Place) -> Run:
@@ -127,8 +146,11 @@ CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     "retry_bead": (failed_bead, "bead.retry"),
     "retry_entry": (held_entry, "entry.retry"),
     "reject_entry": (lambda p: p.entry(), "entry.reject"),
+    "requeue_entry": (admitted_entry, "entry.requeue"),
+    "promote_entry": (lambda p: p.entry(), "entry.promote"),
     "stop_run": (live_run, "run.stop"),
-    "pause_town": (of_place("town"), {"paused_reason": "paused by admin:olga"}),
+    "fence_run": (live_run, "run.fence"),
+    "pause_town": (of_place("town"), {"paused_reason": WHY}),
     "resume_town": (paused, {"paused_at": None, "paused_reason": ""}),
     "park_rig": (of_place("rig"), {"parked_at__isnull": False}),
     "unpark_rig": (parked, {"parked_at": None}),
@@ -136,6 +158,7 @@ CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     "close_convoy": (started, "convoy.close"),
     "retry_convoy": (failed_convoy, "convoy.retry"),
     "release_fact": (quarantined, {"quarantined_at": None, "attempts": 0}),
+    "replay_fact": (drained_fact, {"processed_at__isnull": False}),
     "run_effect_again": (failed_effect, {"state": "pending", "attempts": 0}),
     "acknowledge": (escalation, "escalation.ack"),
     "close_escalation": (escalation, "escalation.close"),
@@ -163,11 +186,32 @@ def test_an_action_opens_its_door_and_names_its_actor(place: Place, operator: Cl
     if isinstance(wanted, str):
         fact = Fact.objects.get(kind=wanted, subject=row.pk, processed_at=None)
         assert (fact.actor, fact.town_id) == ("admin:olga", place.town.pk)
+        assert fact.payload["reason"] == WHY
         place.tick()
         fact.refresh_from_db()
         assert (fact.processed_at is not None, fact.error) == (True, "")
     else:
         assert type(row).objects.filter(pk=row.pk, **wanted).exists()
+        assert any(WHY in str(f.payload) for f in Fact.objects.filter(actor="admin:olga"))
+    log = LogEntry.objects.get()
+    assert (log.user.get_username(), log.object_id) == ("olga", str(row.pk))
+    assert WHY in log.get_change_message()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("reason", [None, "", "   "])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_without_a_reason_nothing_is_done(place: Place, operator: Client, name: str, reason: str | None) -> None:
+    row = CASES[name][0](place)
+    before = Fact.objects.count(), type(row).objects.filter(pk=row.pk).values().get()
+    form = {"action": name, "_selected_action": [str(row.pk)]} | ({} if reason is None else {"reason": reason})
+    answer = operator.post(page(row), form)
+    assert answer.status_code == (200 if reason is None else 400)
+    text = answer.content.decode()
+    assert "Why?" in text
+    assert ("Say why" in text) == (reason is not None)
+    assert (Fact.objects.count(), type(row).objects.filter(pk=row.pk).values().get()) == before
+    assert not LogEntry.objects.exists()
 
 
 REFUSED: dict[str, tuple[Callable[[Place], Any], str]] = {
@@ -177,6 +221,10 @@ REFUSED: dict[str, tuple[Callable[[Place], Any], str]] = {
     "reject_entry": (held_entry, "is failed"),
     "start_convoy": (started, "was started before"),
     "retry_convoy": (staged, "nothing that failed"),
+    "requeue_entry": (lambda p: p.entry(), "has not its lane&#x27;s slot"),
+    "promote_entry": (held_entry, "is failed"),
+    "replay_fact": (quarantined, "was not drained yet"),
+    "release_fact": (drained_fact, "is not in quarantine"),
 }
 
 
@@ -273,12 +321,12 @@ def test_why_is_told_on_beads_entries_runs_and_convoys(place: Place, operator: C
     rows: list[tuple[Model, str]] = [(second, first.pk), (entry, ""), (convoy, "")]
     for row, said in rows:
         text = operator.get(f"{page(row)}{row.pk}/change/").content.decode()
-        assert "Why is it where it is?" in text
+        assert "Why is this stuck?" in text
         assert said in text
         assert "it has ended, or nothing is decided about it" not in text, row
     place.tick()
     run = Run.objects.get(bead=first)
-    assert "Why is it where it is?" in operator.get(f"{page(run)}{run.pk}/change/").content.decode()
+    assert "Why is this stuck?" in operator.get(f"{page(run)}{run.pk}/change/").content.decode()
 
 
 @pytest.mark.django_db
@@ -300,3 +348,44 @@ def test_the_task_queue_is_still_in_the_console(operator: Client) -> None:
     text = operator.get("/admin/").content.decode()
     assert "/admin/django_q/" in text
     assert {m._meta.app_label for m in admin.site._registry} >= {*OURS, "django_q"}
+
+
+@pytest.mark.django_db
+def test_only_what_makes_sense_is_offered_and_the_way_back_is_ours(place: Place, operator: Client) -> None:
+    bead = place.bead()
+    path = f"{page(bead)}{bead.pk}/change/"
+    text = operator.get(path).content.decode()
+    assert 'value="cancel_bead"' in text
+    assert 'value="retry_bead"' not in text
+    assert f'href="/beads/{bead.pk}/"' in text
+    form = {"action": "cancel_bead", "_selected_action": [bead.pk], "reason": WHY}
+    assert operator.post(page(bead), {**form, "next": path})["Location"] == path
+    elsewhere = operator.post(page(bead), {**form, "next": "https://evil.example/"})
+    assert elsewhere["Location"] == page(bead)
+
+
+@pytest.mark.django_db
+def test_a_list_asks_as_often_for_many_rows_as_for_few(place: Place, operator: Client) -> None:
+    def queries(path: str) -> int:
+        with CaptureQueriesContext(connection) as caught:
+            assert operator.get(path).status_code == 200
+        return len(caught)
+
+    paths = [page(m) for m in (Bead, ReviewEntry, Run, Fact, Effect, Escalation, Convoy)] + ["/admin/"]
+    blocked = place.bead("Last", place.bead("Before"))
+    place.entry("b0")
+    staged(place)
+    ledger.escalate(place.town, "k0", "Look", actor="test")
+    place.tick()
+    paths.append(f"{page(blocked)}{blocked.pk}/change/")
+    operator.get("/admin/")  # content types and the like are remembered from here on
+    few = {path: queries(path) for path in paths}
+    for number in range(1, 12):
+        ledger.block(blocked, [place.bead(f"Work {number}")])
+        place.entry(f"b{number}")
+        staged(place)
+        ledger.escalate(place.town, f"k{number}", "Look", actor="test")
+    place.tick()
+    many = {path: queries(path) for path in paths}
+    assert {p: n - few[p] for p, n in many.items() if n > few[p]} == {}
+    assert max(many.values()) <= 60

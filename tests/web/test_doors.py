@@ -67,12 +67,14 @@ def test_r19_the_console_can_only_act_through_listed_actions(place: Place, opera
 @pytest.mark.django_db
 def test_r19_an_action_is_audited_with_its_actor(place: Place, operator: Client) -> None:
     bead = place.bead("Paint")
-    answer = operator.post("/admin/beads/bead/", {"action": "cancel_bead", "_selected_action": [bead.pk]})
+    form = {"action": "cancel_bead", "_selected_action": [bead.pk], "reason": "sold"}
+    answer = operator.post("/admin/beads/bead/", form)
     assert answer.status_code == 302
     place.tick()
     bead.refresh_from_db()
     assert bead.resolution == "cancelled"
-    assert bead.events.get(kind="cancel_requested").actor == "admin:olga"
+    event = bead.events.get(kind="cancel_requested")
+    assert (event.actor, event.reason) == ("admin:olga", "sold")
 
 
 @pytest.mark.django_db

@@ -8,7 +8,7 @@ from django.test import Client
 from agents.mail import send
 from beads import inbox, ledger, plans
 from beads.models import Fact
-from refinery.texts import diff_lines, tame
+from refinery.texts import tame
 from tests.db.conftest import SHA, Place
 
 HOSTILE = "<script>alert(1)</script> \u202egnp \u200b"
@@ -75,7 +75,15 @@ def test_a_reviewer_sends_back_with_file_and_line(place: Place, reviewer: Client
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    "path", ["gastown/gastown.css", "gastown/live.js", "gastown/favicon.svg", "admin/css/base.css"]
+    "path",
+    [
+        "gastown/gastown.css",
+        "gastown/review.css",
+        "gastown/review.js",
+        "gastown/live.js",
+        "gastown/favicon.svg",
+        "admin/css/base.css",
+    ],
 )
 def test_style_and_script_are_served(client: Client, path: str) -> None:
     answer = client.get(f"/static/{path}")
@@ -85,8 +93,3 @@ def test_style_and_script_are_served(client: Client, path: str) -> None:
 
 def test_hostile_text_is_tamed() -> None:
     assert tame("\x1b[31mred\x1b[0m \u202e \u200b\x07") == "red ⟨U+202E⟩ ⟨U+200B⟩⟨U+0007⟩"
-
-
-def test_a_diff_is_numbered() -> None:
-    rows = diff_lines("diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n same\n-old\n+new")
-    assert [(r["kind"], r["old"], r["new"]) for r in rows[4:]] == [("same", 1, 1), ("del", 2, ""), ("add", "", 2)]

@@ -6,19 +6,22 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
 from agents import sandbox
 from agents.gitcmd import run_git
 from agents.models import Run
 from beads import config as configs
 from beads.command import ExitWith, GastownCommand, Said, table
-from beads.models import Effect, Fact, Rig
+from beads.models import Effect, Fact, Rig, Town
 from gastown_site.health import readiness
-from refinery.models import ReviewEntry
+from refinery import invariants
 
 Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
 
@@ -76,19 +79,18 @@ def _queues() -> Iterator[Check]:
     if failing or failed:
         yield "warn", "effects", f"{failing} keep failing, {failed} gave up: see the admin"
     for rig in Rig.objects.select_related("town"):
-        for problem in configs.problems(configs.effective(rig.town.config, rig.config)):
+        for problem in configs.usable(rig.town.config, rig.config)[1]:
             yield "fail", f"rig {rig.slug}", problem
 
 
 def _invariants() -> Iterator[Check]:
     """What constraints cannot say."""
-    orphans = ReviewEntry.objects.filter(state="merged").exclude(bead__status="closed").count()
-    if orphans:
-        yield "fail", "invariant 1", f"{orphans} merged entries whose bead is not closed"
-    wrong = ReviewEntry.objects.filter(state="active", bead__status__in=["closed", "failed"]).count()
-    if wrong:
-        yield "fail", "invariant 2", f"{wrong} active entries whose bead has ended"
-    yield "ok", "invariants", "checked"
+    broken = [(town, b) for town in Town.objects.all() for b in invariants.check(town, timezone.now())]
+    for town, found in broken:
+        told = f"{found.subject} of town {town.slug}: {found.invariant.sentence}. To mend it: {found.invariant.remedy}"
+        yield "fail", f"invariant {found.invariant.number}", told
+    if not broken:
+        yield "ok", "invariants", f"{len(invariants.INVARIANTS)} hold"
 
 
 def _worktrees() -> Iterator[Check]:
@@ -100,4 +102,18 @@ def _worktrees() -> Iterator[Check]:
         yield "warn", "worktrees", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"
 
 
-CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _worktrees]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def _front() -> Iterator[Check]:
+    """People's sessions, and whether anybody can log in."""
+    url = urlsplit(settings.GASTOWN_URL)
+    if url.scheme == "https" or url.hostname in LOOPBACK:
+        yield "ok", "sessions", "cookies travel over https or stay on this machine"
+    else:
+        yield "warn", "sessions", f"{settings.GASTOWN_URL} is not https: passwords travel in the clear"
+    if not get_user_model()._default_manager.filter(is_active=True).exists():
+        yield "warn", "people", "nobody can log in: manage.py person create NAME --superuser"
+
+
+CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _worktrees, _front]

@@ -6,13 +6,10 @@ from argparse import ArgumentParser
 from typing import Any
 
 from agents.gitcmd import redact
-from beads import config as configs
-from beads import ledger
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
-from beads.errors import Invalid
 from beads.models import Rig
 from refinery import doors
-from refinery.files import read_config
+from refinery.files import read_config, read_text
 
 
 class Command(GastownCommand):
@@ -30,6 +27,7 @@ class Command(GastownCommand):
         config = self.sub(verbs, "config", self.config, "replace a rig's config")
         config.add_argument("slug")
         config.add_argument("--config", metavar="FILE.toml", required=True)
+        config.add_argument("--reason", default="")
         listing = self.sub(verbs, "list", self.list, "all rigs")
         listing.add_argument("--town")
         self.sub(verbs, "park", self.park, "stop dispatching in a rig").add_argument("slug")
@@ -43,15 +41,10 @@ class Command(GastownCommand):
         data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch}
         return Said(data, f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}")
 
-    def config(self, slug: str, config: str, **_: Any) -> Any:
+    def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
-        rig = rig_of(slug)
-        overrides = read_config(config)
-        found = configs.problems(configs.effective(rig.town.config, overrides))
-        if found:
-            raise Invalid(found[0], field="config")
-        ledger.set_config(rig, overrides)
-        return Said({"slug": slug}, f"rig {slug} has its new config")
+        made = doors.set_config(rig_of(slug), read_text(config, "config"), actor(), reason)
+        return Said({"slug": slug, "version": made.number}, f"rig {slug} has its new config, version {made.number}")
 
     def list(self, town: str | None, **_: Any) -> Any:
         """All rigs."""

@@ -9,7 +9,7 @@ from beads import ledger
 from beads.command import GastownCommand, Said, actor, table, town_of
 from beads.models import Town
 from refinery import doors
-from refinery.files import read_config
+from refinery.files import read_config, read_text
 
 
 class Command(GastownCommand):
@@ -24,10 +24,13 @@ class Command(GastownCommand):
         config = self.sub(verbs, "config", self.config, "replace a town's config")
         config.add_argument("slug")
         config.add_argument("--config", metavar="FILE.toml", required=True)
+        config.add_argument("--reason", default="")
         pause = self.sub(verbs, "pause", self.pause, "stop dispatching; live runs go on")
         pause.add_argument("slug")
         pause.add_argument("--reason", default="")
-        self.sub(verbs, "resume", self.resume, "dispatch again").add_argument("slug")
+        resume = self.sub(verbs, "resume", self.resume, "dispatch again")
+        resume.add_argument("slug")
+        resume.add_argument("--reason", default="")
         self.sub(verbs, "list", self.list, "all towns")
 
     def create(self, slug: str, config: str | None, **_: Any) -> Any:
@@ -35,20 +38,19 @@ class Command(GastownCommand):
         town = ledger.create_town(slug, read_config(config))
         return Said({"id": town.pk, "slug": town.slug}, f"town {town.slug} is made")
 
-    def config(self, slug: str, config: str, **_: Any) -> Any:
+    def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a town's config."""
-        town = town_of(slug)
-        ledger.set_config(town, read_config(config))
-        return Said({"slug": slug}, f"town {slug} has its new config")
+        made = doors.set_config(town_of(slug), read_text(config, "config"), actor(), reason)
+        return Said({"slug": slug, "version": made.number}, f"town {slug} has its new config, version {made.number}")
 
     def pause(self, slug: str, reason: str, **_: Any) -> Any:
         """Stop dispatching."""
         doors.pause(town_of(slug), reason, actor())
         return Said({"slug": slug, "paused": True}, f"town {slug} is paused")
 
-    def resume(self, slug: str, **_: Any) -> Any:
+    def resume(self, slug: str, reason: str, **_: Any) -> Any:
         """Dispatch again."""
-        doors.resume(town_of(slug), actor())
+        doors.resume(town_of(slug), actor(), reason)
         return Said({"slug": slug, "paused": False}, f"town {slug} goes on")
 
     def list(self, **_: Any) -> Any:

@@ -1,0 +1,202 @@
+"""What the console's first page says: is the machine alive, what fails, what each lane does, who is waited for.
+
+Everything is of the towns in which the user is an operator; the heartbeats and invariants are the installation's.
+Statuses come from `refinery.phases` through `refinery.shows`, the sentences about lanes from the plan.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Model, QuerySet
+from django.urls import reverse
+from django.utils import timezone
+
+from beads import people
+from beads.models import Effect, Escalation, Fact, Town, TownRole
+from gastown_site import health
+from refinery import phases, shows
+from refinery.filters import FAILING
+from refinery.models import Violation
+from refinery.rules import plan
+from refinery.world import EntryView
+
+LIMIT = 25
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number (or word), how good it is (ok, warn, bad), and where it leads."""
+
+    label: str
+    value: str
+    state: str
+    link: str = ""
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that waits for a person."""
+
+    what: str
+    why: str
+    link: str
+    since: dt.datetime | None = None
+
+
+def look(user: Any) -> dict[str, Any]:
+    """The dashboard's context."""
+    now = timezone.now()
+    towns = list(people.towns(user, TownRole.OPERATOR))
+    looks = [_Town(town, now) for town in towns]
+    oldest = min((e for one in looks for e in one.waiting), key=lambda e: e.created_at, default=None)
+    needs = [need for one in looks for need in one.needs] + _escalations(towns)
+    needs.sort(key=lambda n: n.since or now)
+    return {
+        "alive": _alive(),
+        "tiles": [*_queues(towns), _oldest(oldest, now), _count("Need a person", len(needs), "warn", "#needs")],
+        "looks": looks,
+        "needs": needs[:LIMIT],
+        "more_needs": max(0, len(needs) - LIMIT),
+        "invariants": [f"{v.number}: {v.subject}: {v.sentence}. To mend it: {v.remedy}" for v in _violations(towns)],
+        "asked_at": now,
+    }
+
+
+def _violations(towns: list[Town]) -> QuerySet[Violation]:
+    return Violation.objects.filter(town__in=towns, cleared_at=None)
+
+
+class _Town:
+    """One look at one town."""
+
+    def __init__(self, town: Town, now: dt.datetime) -> None:
+        self.town = town
+        self.link = reverse("admin:beads_town_change", args=[town.pk])
+        board = shows.Board(town)
+        world = board.world
+        self.breaker = world.breaker_open
+        self.failures = world.failures_in_a_row
+        self.runs = len(world.runs)
+        self.waiting = [
+            e for e in world.entries if board.shown[e.id].phase not in ("awaiting_human", "blocked") and not e.admitted
+        ]
+        said = {d.subject: d.why for d in plan(world)}
+        self.lanes = []
+        for (rig, target), entries in board.lanes.items():
+            name = world.rigs[rig].slug
+            self.lanes.append(
+                {
+                    "rig": name,
+                    "target": target,
+                    "says": said.get(f"lane {name} {target}", ""),
+                    "holder": self._holder(board, entries),
+                    "entries": len(entries),
+                }
+            )
+        self.needs = self._needs(board)
+
+    @staticmethod
+    def _holder(board: shows.Board, entries: list[EntryView]) -> dict[str, str] | None:
+        for entry in entries:
+            if entry.admitted:
+                shown = board.shown[entry.id]
+                return {"id": entry.id, "link": _entry(entry.id), "phase": shown.phase, "why": shown.reason}
+        return None
+
+    def _needs(self, board: shows.Board) -> list[Need]:
+        world = board.world
+        needs = []
+        if self.town.paused_at is not None:
+            needs.append(
+                Need(f"town {self.town.slug}", f"paused: {self.town.paused_reason}", self.link, self.town.paused_at)
+            )
+        if self.breaker:
+            text = f"{self.failures} runs failed within 30 minutes: dispatch pauses"
+            needs.append(Need(f"town {self.town.slug}", text, reverse("admin:agents_run_changelist") + "?now=bad"))
+        for rig in world.rigs.values():
+            link = reverse("admin:beads_rig_change", args=[rig.id])
+            needs += [Need(f"rig {rig.slug}", problem, link) for problem in rig.problems]
+            if rig.parked:
+                needs.append(Need(f"rig {rig.slug}", "is parked", link))
+        for entry in world.entries:
+            shown = board.shown[entry.id]
+            if shown.phase == "awaiting_human":
+                needs.append(Need(f"entry {entry.id}", shown.reason, _entry(entry.id), entry.created_at))
+        for convoy in world.convoys:
+            phase, why = phases.convoy_phase(convoy)
+            if phase == "needs_attention":
+                link = reverse("admin:beads_convoy_change", args=[convoy.id])
+                needs.append(Need(f"convoy {convoy.id}", why, link, convoy.started_at))
+        return needs
+
+
+def _entry(key: str) -> str:
+    return reverse("admin:refinery_reviewentry_change", args=[key])
+
+
+def _escalations(towns: list[Town]) -> list[Need]:
+    found = (
+        Escalation.objects.select_related("bead").filter(town__in=towns, closed_at=None).order_by("-bead__created_at")
+    )
+    return [
+        Need(
+            f"escalation {one.pk}",
+            one.bead.title + (f" (seen by {one.acknowledged_by})" if one.acknowledged_by else ""),
+            reverse("admin:beads_escalation_change", args=[one.pk]),
+            one.bead.created_at,
+        )
+        for one in found.order_by("-bead__created_at")[:200]
+    ]
+
+
+def _alive() -> list[Tile]:
+    link = reverse("admin:beads_heartbeat_changelist")
+    return [Tile(part, word, "ok" if word == "ok" else "bad", link, True) for part, word in health.readiness().items()]
+
+
+def _count(label: str, count: int, bad: str, link: str) -> Tile:
+    return Tile(label, str(count), bad if count else "ok", link)
+
+
+def _queues(towns: list[Town]) -> list[Tile]:
+    facts, effects = reverse("admin:beads_fact_changelist"), reverse("admin:beads_effect_changelist")
+
+    def _rows(model: type[Model], **match: Any) -> QuerySet[Any]:
+        return model._default_manager.filter(town__in=towns, **match)
+
+    late = timezone.now() - dt.timedelta(minutes=2)
+    pending = _rows(Fact, processed_at=None, quarantined_at=None)
+    stale = pending.filter(recorded_at__lt=late).exists()
+    quarantined = _rows(Fact, processed_at=None, quarantined_at__isnull=False).count()
+    return [
+        Tile("Facts pending", str(pending.count()), "bad" if stale else "ok", f"{facts}?now=pending"),
+        _count("Facts in quarantine", quarantined, "bad", f"{facts}?now=quarantined"),
+        Tile("Effects pending", str(_rows(Effect, state="pending").count()), "ok", f"{effects}?now=pending"),
+        _count(
+            "Effects failing",
+            _rows(Effect, state="pending", attempts__gte=FAILING).count(),
+            "warn",
+            f"{effects}?now=failing",
+        ),
+        _count("Effects given up", _rows(Effect, state="failed").count(), "bad", f"{effects}?now=failed"),
+    ]
+
+
+def _oldest(entry: EntryView | None, now: dt.datetime) -> Tile:
+    if entry is None:
+        return Tile("Oldest waiting entry", "none waits", "ok", "", True)
+    age = now - entry.created_at
+    state = "bad" if age > dt.timedelta(hours=4) else "warn" if age > dt.timedelta(hours=1) else "ok"
+    return Tile("Oldest waiting entry", f"{entry.id}, {_span(age)}", state, _entry(entry.id), True)
+
+
+def _span(age: dt.timedelta) -> str:
+    seconds = int(age.total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"

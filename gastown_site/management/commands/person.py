@@ -1,0 +1,102 @@
+"""`person create|grant|revoke|password|list`: accounts and their roles in towns."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.contrib.auth import get_user_model
+
+from beads import ledger, people
+from beads.command import GastownCommand, Said, actor, table, town_of
+from beads.errors import Invalid
+from beads.models import Membership, Town, TownRole
+
+ROLES = [str(role) for role in TownRole]
+
+
+class Command(GastownCommand):
+    help = "People: accounts and their roles in towns (viewer, reviewer, operator)."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Verbs."""
+        verbs = self.subcommands(parser)
+        create = self.sub(
+            verbs, "create", self.create, "make an account; its password is asked for, or is stdin's first line"
+        )
+        create.add_argument("name")
+        create.add_argument("--role", choices=ROLES, help="its role in the town")
+        create.add_argument("--town", help="default: the only town, or main")
+        create.add_argument("--superuser", action="store_true", help="may do everything in every town")
+        grant = self.sub(verbs, "grant", self.grant, "give a person a role in a town, in place of the one they had")
+        grant.add_argument("name")
+        grant.add_argument("--role", choices=ROLES, required=True)
+        grant.add_argument("--town")
+        revoke = self.sub(verbs, "revoke", self.revoke, "take a person's role in a town away")
+        revoke.add_argument("name")
+        revoke.add_argument("--town")
+        self.sub(verbs, "password", self.password, "set a new password").add_argument("name")
+        self.sub(verbs, "list", self.list, "all people and their roles")
+
+    def create(self, name: str, role: str | None, town: str | None, superuser: bool, **_: Any) -> Any:
+        """Make an account, with a role."""
+        if role is None and not superuser:
+            raise Invalid("give --role (viewer, reviewer or operator), or --superuser", field="role")
+        found = _town(town) if role is not None else None
+        user = people.create(name, _password(name), superuser=superuser)
+        if found is not None and role is not None:
+            people.grant(user, found, people.role_named(role), actor())
+        what = f"{role} of town {found.slug}" if found is not None else "superuser"
+        data = {"name": name, "role": role, "town": found.slug if found else None, "superuser": superuser}
+        return Said(data, f"{name} is {what}")
+
+    def grant(self, name: str, role: str, town: str | None, **_: Any) -> Any:
+        """Give a role."""
+        found = town_of(town)
+        people.grant(people.person(name), found, people.role_named(role), actor())
+        return Said({"name": name, "role": role, "town": found.slug}, f"{name} is {role} of town {found.slug}")
+
+    def revoke(self, name: str, town: str | None, **_: Any) -> Any:
+        """Take a role away."""
+        found = town_of(town)
+        people.revoke(people.person(name), found)
+        return Said({"name": name, "town": found.slug}, f"{name} has no role in town {found.slug} any more")
+
+    def password(self, name: str, **_: Any) -> Any:
+        """Set a new password; every session of the person ends."""
+        people.set_password(people.person(name), _password(name))
+        return Said({"name": name}, f"{name} has a new password")
+
+    def list(self, **_: Any) -> Any:
+        """All people."""
+        roles: dict[int, list[str]] = {}
+        for one in Membership.objects.select_related("town").order_by("town__slug"):
+            roles.setdefault(one.user_id, []).append(f"{one.role} of {one.town.slug}")
+        rows = [
+            {
+                "name": user.get_username(),
+                "roles": "superuser" if user.is_superuser else ", ".join(roles.get(user.pk, [])),
+                "active": user.is_active,
+            }
+            for user in get_user_model().objects.order_by("username")
+        ]
+        return Said(rows, table(rows, ["name", "roles", "active"], "nobody yet: person create"))
+
+
+def _town(slug: str | None) -> Town:
+    """The named town; on an empty installation the default one is made."""
+    if slug in (None, "main") and not Town.objects.exists():
+        return ledger.create_town("main")
+    return town_of(slug)
+
+
+def _password(name: str) -> str:
+    """Asked twice on a terminal; else the first line of stdin."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    first = getpass.getpass(f"Password for {name}: ")
+    if getpass.getpass("Once more: ") != first:
+        raise Invalid("password: the two are not the same", field="password")
+    return first

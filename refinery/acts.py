@@ -1,0 +1,131 @@
+"""Every action of the console, by name: each opens one door, with who does it and why. There are no others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beads.consoles import door_action
+from beads.lifecycle import is_final
+from refinery import doors
+
+ACTIONS: dict[str, Any] = {
+    "cancel_bead": door_action(
+        "cancel_bead",
+        "Cancel",
+        lambda bead, who, why: doors.cancel_bead(bead, why, who),
+        warning="Its run is stopped and its review entry is withdrawn.",
+        when=lambda bead: bead.type == "issue" and not is_final(bead.status),
+    ),
+    "retry_bead": door_action(
+        "retry_bead",
+        "Retry",
+        doors.retry_bead,
+        when=lambda bead: bead.type == "issue" and bead.status == "failed",
+    ),
+    "retry_entry": door_action(
+        "retry_entry",
+        "Retry: clear the hold, or bring it back",
+        doors.retry_entry,
+        when=lambda entry: entry.state == "failed" or bool(entry.held),
+    ),
+    "requeue_entry": door_action(
+        "requeue_entry",
+        "Requeue: begin anew",
+        doors.requeue,
+        warning="It leaves its lane's slot and is built and gated anew when its turn comes, in the queue's order. "
+        "Promote another one first to let that go before it.",
+        when=lambda entry: entry.state == "active" and entry.admitted_at is not None,
+    ),
+    "promote_entry": door_action(
+        "promote_entry",
+        "Promote to the front",
+        doors.promote,
+        warning="Its priority becomes 0. It does not interrupt the entry that its lane is working on.",
+        when=lambda entry: entry.state == "active" and entry.bead.priority != 0,
+    ),
+    "reject_entry": door_action(
+        "reject_entry",
+        "Reject for good",
+        lambda entry, who, why: doors.reject(entry, why, who),
+        when=lambda entry: entry.state == "active",
+    ),
+    "stop_run": door_action(
+        "stop_run",
+        "Stop",
+        lambda run, who, why: doors.stop_run(run, why, who),
+        warning="It is asked to end and publishes what it has committed.",
+        when=lambda run: run.state != "ended",
+    ),
+    "fence_run": door_action(
+        "fence_run",
+        "Fence: take its token away",
+        doors.fence_run,
+        warning="For a run that does not answer. Nothing it says counts any more, and its work is given to another "
+        "run at once; its process stops at its next heartbeat. Stop it instead where you can wait.",
+        when=lambda run: run.state != "ended",
+    ),
+    "pause_town": door_action(
+        "pause_town",
+        "Pause",
+        lambda town, who, why: doors.pause(town, why, who),
+        warning="Nothing new is dispatched or admitted; what runs goes on.",
+        when=lambda town: town.paused_at is None,
+    ),
+    "resume_town": door_action("resume_town", "Resume", doors.resume, when=lambda town: town.paused_at is not None),
+    "park_rig": door_action(
+        "park_rig",
+        "Park",
+        doors.park,
+        warning="Nothing new is dispatched or admitted in it; what runs goes on.",
+        when=lambda rig: rig.parked_at is None,
+    ),
+    "unpark_rig": door_action("unpark_rig", "Unpark", doors.unpark, when=lambda rig: rig.parked_at is not None),
+    "start_convoy": door_action(
+        "start_convoy", "Start", doors.start_convoy, when=lambda convoy: convoy.started_at is None
+    ),
+    "close_convoy": door_action(
+        "close_convoy",
+        "Close midway",
+        doors.close_convoy,
+        warning="Its runs are stopped and its entries cancelled; its branch is kept.",
+        when=lambda convoy: not is_final(convoy.bead.status),
+    ),
+    "retry_convoy": door_action(
+        "retry_convoy",
+        "Retry what failed",
+        doors.retry_convoy,
+        when=lambda convoy: convoy.bead.status == "failed" or convoy.beads.filter(status="failed").exists(),
+    ),
+    "release_fact": door_action(
+        "release_fact",
+        "Release from quarantine",
+        doors.release_fact,
+        warning="The next tick tries it again. Mend the cause first: its error stands below.",
+        when=lambda fact: fact.quarantined_at is not None,
+    ),
+    "replay_fact": door_action(
+        "replay_fact",
+        "Replay",
+        doors.replay_fact,
+        warning="The same observation is recorded once more, in your name.",
+        when=lambda fact: fact.processed_at is not None and fact.kind in doors.REPLAYABLE,
+    ),
+    "run_effect_again": door_action(
+        "run_effect_again",
+        "Run a failed effect again",
+        doors.run_effect_again,
+        when=lambda effect: effect.state == "failed",
+    ),
+    "acknowledge": door_action(
+        "acknowledge",
+        "Acknowledge",
+        doors.acknowledge,
+        when=lambda one: one.closed_at is None and one.acknowledged_at is None,
+    ),
+    "close_escalation": door_action(
+        "close_escalation",
+        "Close",
+        lambda one, who, why: doors.close_escalation(one, who, why),
+        when=lambda one: one.closed_at is None,
+    ),
+}

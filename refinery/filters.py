@@ -1,0 +1,143 @@
+"""What an operator filters by at three in the morning: questions, not columns."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+Question = Callable[[dt.datetime], Q]
+FAILING = 3  # tries after which an effect is worth a word
+
+
+class Asked(admin.SimpleListFilter):
+    """A filter of named questions; subclasses list `questions`: key → (words, condition at a moment)."""
+
+    questions: dict[str, tuple[str, Question]] = {}
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        """The questions."""
+        return [(key, words) for key, (words, _) in self.questions.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+        """The rows that answer the chosen one."""
+        chosen = self.questions.get(self.value() or "")
+        return queryset if chosen is None else queryset.filter(chosen[1](timezone.now()))
+
+
+class FactState(Asked):
+    """Where a fact stands."""
+
+    title = "state"
+    parameter_name = "now"
+    questions = {
+        "pending": ("pending", lambda now: Q(processed_at=None, quarantined_at=None)),
+        "quarantined": ("in quarantine", lambda now: Q(processed_at=None, quarantined_at__isnull=False)),
+        "drained": ("drained", lambda now: Q(processed_at__isnull=False)),
+    }
+
+
+class EffectState(Asked):
+    """Where an effect stands."""
+
+    title = "state"
+    parameter_name = "now"
+    questions = {
+        "pending": ("pending", lambda now: Q(state="pending")),
+        "failing": ("keeps failing", lambda now: Q(state="pending", attempts__gte=FAILING)),
+        "late": (
+            "due for more than a minute",
+            lambda now: Q(state="pending", next_try_at__lt=now - dt.timedelta(minutes=1)),
+        ),
+        "failed": ("given up", lambda now: Q(state="failed")),
+        "done": ("done", lambda now: Q(state="done")),
+    }
+
+
+class RunState(Asked):
+    """Where a run stands."""
+
+    title = "now"
+    parameter_name = "now"
+    questions = {
+        "live": ("live", lambda now: ~Q(state="ended")),
+        "waiting": ("waits for a runner", lambda now: Q(state="queued")),
+        "late": ("lease run out", lambda now: Q(state="running", lease_until__lt=now)),
+        "silent": (
+            "no activity for 10 minutes",
+            lambda now: Q(state="running", activity_at__lt=now - dt.timedelta(minutes=10)),
+        ),
+        "asked": ("was asked to stop", lambda now: ~Q(state="ended") & Q(stop_requested_at__isnull=False)),
+        "bad": (
+            "failed within a day",
+            lambda now: Q(outcome__in=["failed", "lost", "start_failed"], ended_at__gt=now - dt.timedelta(days=1)),
+        ),
+    }
+
+
+class EntryState(Asked):
+    """Where an entry stands."""
+
+    title = "now"
+    parameter_name = "now"
+    questions = {
+        "active": ("active", lambda now: Q(state="active")),
+        "held": ("held for a person", lambda now: Q(state="active") & ~Q(held="")),
+        "slot": ("has its lane's slot", lambda now: Q(state="active", admitted_at__isnull=False)),
+        "old": (
+            "active for more than an hour",
+            lambda now: Q(state="active", created_at__lt=now - dt.timedelta(hours=1)),
+        ),
+        "failed": (
+            "failed within a day",
+            lambda now: Q(state="failed", closed_at__gt=now - dt.timedelta(days=1)) & ~Q(reason="superseded"),
+        ),
+    }
+
+
+class BeadState(Asked):
+    """Where a bead stands."""
+
+    title = "now"
+    parameter_name = "now"
+    questions = {
+        "live": ("live", lambda now: ~Q(status__in=["closed", "failed"])),
+        "old": (
+            "live and unchanged for an hour",
+            lambda now: ~Q(status__in=["closed", "failed"]) & Q(updated_at__lt=now - dt.timedelta(hours=1)),
+        ),
+        "failed": ("failed within a day", lambda now: Q(status="failed", closed_at__gt=now - dt.timedelta(days=1))),
+        "cancelling": (
+            "cancel was asked for",
+            lambda now: Q(cancel_requested_at__isnull=False) & ~Q(status__in=["closed", "failed"]),
+        ),
+    }
+
+
+class ConvoyState(Asked):
+    """Where a convoy stands."""
+
+    title = "now"
+    parameter_name = "now"
+    questions = {
+        "staged": ("staged", lambda now: Q(started_at=None) & ~Q(bead__status__in=["closed", "failed"])),
+        "live": ("started, not landed", lambda now: Q(bead__status__in=["in_progress", "in_review"])),
+        "trouble": ("has a failed bead", lambda now: Q(beads__status="failed") & ~Q(bead__status="closed")),
+    }
+
+
+class EscalationState(Asked):
+    """Where an escalation stands."""
+
+    title = "now"
+    parameter_name = "now"
+    questions = {
+        "open": ("open", lambda now: Q(closed_at=None)),
+        "unseen": ("nobody has acknowledged it", lambda now: Q(closed_at=None, acknowledged_at=None)),
+        "closed": ("closed", lambda now: Q(closed_at__isnull=False)),
+    }

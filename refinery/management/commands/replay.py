@@ -1,0 +1,40 @@
+"""`replay`: what a stretch of past facts would do to the town as it is, on a copy that is thrown away."""
+
+from __future__ import annotations
+
+import datetime as dt
+from argparse import ArgumentParser
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+
+from beads.command import GastownCommand, Said, table, town_of
+from beads.errors import Invalid
+from refinery import reconciler
+
+
+class Command(GastownCommand):
+    help = "Take in a time range of facts again, one by one, with a tick after each, and roll everything back."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Arguments."""
+        parser.add_argument("--town", default="main")
+        parser.add_argument("--since", required=True, metavar="TIME", help="ISO 8601, with a time zone")
+        parser.add_argument("--until", metavar="TIME")
+
+    def run(  # type: ignore[override]
+        self, town: str, since: str, until: str | None, **_: Any
+    ) -> Any:
+        """Replay."""
+        rows = reconciler.replay(town_of(town), _moment("since", since), _moment("until", until) if until else None)
+        return Said(rows, table(rows, ["fact", "kind", "subject", "error", "actions"], "no facts in that time"))
+
+
+def _moment(field: str, text: str) -> dt.datetime:
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise Invalid(f"--{field}: {text!r} is not a time such as 2026-11-21T10:00:00Z", field=field)
+    return found

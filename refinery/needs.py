@@ -1,0 +1,82 @@
+"""What waits for a person, with the button for it: entries, convoys, escalations. Statuses come from the caller."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.urls import reverse
+
+from beads.models import Convoy, Escalation
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
+
+    `right`: what the person must be allowed to do for the button to be there (review or steer).
+    """
+
+    key: str
+    kind: str
+    title: str
+    why: str
+    url: str
+    act: str = ""
+    label: str = ""
+    right: str = "steer"
+    since: dt.datetime | str | None = None
+
+
+def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
+    """Review entries that wait for a person."""
+    needs = []
+    for row in rows:
+        if row["phase"] != "awaiting_human":
+            continue
+        url = reverse("review", args=[row["id"]])
+        if row["held"]:
+            act = reverse("review-act", args=[row["id"], "retry"])
+            needs.append(
+                Need(row["id"], "held", row["title"], row["detail"], url, act, "Try again", "review", row["created_at"])
+            )
+        else:
+            needs.append(
+                Need(row["id"], "review", row["title"], row["detail"], url, label="Review it", since=row["created_at"])
+            )
+    return needs
+
+
+def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
+    """What a convoy itself waits for."""
+    url = reverse("convoy", args=[convoy.pk])
+    title, since = convoy.bead.title, convoy.bead.updated_at
+    if phase == "staged":
+        act = reverse("convoy-act", args=[convoy.pk, "start"])
+        return [
+            Need(convoy.pk, "staged", title, "staged: nothing is dispatched yet", url, act, "Start it", since=since)
+        ]
+    if phase in ("needs_attention", "failed"):
+        act = reverse("convoy-act", args=[convoy.pk, "retry"])
+        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since)]
+    return []
+
+
+def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
+    """Open escalations that nobody has acknowledged, but for those whose cause is listed anyway."""
+    return [
+        Need(
+            e.pk,
+            e.severity,
+            e.bead.title,
+            e.bead.body,
+            reverse("bead", args=[e.about_id or e.pk]),
+            reverse("escalation-act", args=[e.pk, "ack"]),
+            "I have seen it",
+            since=e.bead.created_at,
+        )
+        for e in rows
+        if e.about_id not in known and e.acknowledged_at is None
+    ]

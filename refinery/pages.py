@@ -1,0 +1,385 @@
+"""What each page shows: rows → a template's context, in a number of queries that does not grow with the rows.
+
+Statuses come from `refinery.phases` through `refinery.shows.Board`; here they are only put in order and drawn.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.db.models import Aggregate, Count, DateTimeField, DurationField, F, Q, QuerySet
+from django.db.models.functions import Trunc
+from django.urls import reverse
+from django.utils import timezone
+
+from agents.models import LIVE_RUN, Agent, Mail, Run
+from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
+from refinery import ansi, drawing, needs, shows
+from refinery.live import Topic
+from refinery.models import Landing, ReviewEntry
+from refinery.needs import Need
+
+LOG_TAIL = 96 * 1024
+TRAIN = 40  # wagons drawn of a lane
+SHOWN_CONVOYS = 30
+SAMPLES = 20  # so many latest landings tell the pace
+# The order of a progress bar: what is done on the left, what has not begun on the right.
+BAR = (
+    "closed", "landing", "reviewing", "gating", "queued", "awaiting_human", "blocked",
+    "working", "starting", "ready", "waiting", "failed",
+)  # fmt: skip
+
+
+def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
+    """The town's lanes in queue order, each row with how long it has been there and how long it may take."""
+    lanes = []
+    for (rig, target), views in board.lanes.items():
+        rows = [shows.view_data(board, view) for view in views]
+        for row in rows:
+            place = row["position"]
+            row["estimate"] = pace[rig] * place if place and rig in pace else None
+        counts = Counter(row["phase"] for row in rows)
+        lanes.append(
+            {
+                "key": f"{board.world.rigs[rig].slug}-{target}",
+                "rig": board.world.rigs[rig].slug,
+                "parked": board.world.rigs[rig].parked,
+                "target": target,
+                "rows": rows,
+                "train": rows[:TRAIN],
+                "more": max(len(rows) - TRAIN, 0),
+                "counts": [(name, counts[name]) for name in BAR if counts[name]],
+                "pace": pace.get(rig),
+            }
+        )
+    return lanes
+
+
+def _pace(town: Town) -> dict[int, float]:
+    """Rig → seconds from a built candidate to its landing: the median of the latest ones, where there are three."""
+    rows = (
+        Landing.objects.filter(rig__town=town, state="landed", concluded_at__isnull=False)
+        .order_by("-id")
+        .values_list("rig_id", "candidate__created_at", "concluded_at")[: SAMPLES * 5]
+    )
+    took: dict[int, list[float]] = defaultdict(list)
+    for rig, began, ended in rows:
+        if ended is not None and len(took[rig]) < SAMPLES:
+            took[rig].append((ended - began).total_seconds())
+    return {rig: statistics.median(times) for rig, times in took.items() if len(times) >= 3}
+
+
+def _live_runs(town: Town, *match: Q) -> QuerySet[Run]:
+    """Live runs without their bulky columns."""
+    bulky = ("brief", "steps", "checkpoint", "step_results", "bead__body", "bead__context")
+    rows = Run.objects.select_related("agent", "bead__review").filter(LIVE_RUN, *match, town=town)
+    return rows.defer(*bulky).order_by("created_at")
+
+
+# -- towns ----------------------------------------------------------------------------------------------------------
+
+
+def towns(found: Iterable[Town]) -> dict[str, Any]:
+    """These towns."""
+    rows = []
+    for one in found:
+        board = shows.Board(one)
+        rows.append(
+            {
+                "town": one,
+                "rigs": len(board.world.rigs),
+                "convoys": len(board.world.convoys),
+                "beads": len(board.world.beads),
+                "entries": len(board.world.entries),
+                "runs": len(board.world.runs),
+                "needs": sum(1 for s in board.shown.values() if s.phase == "awaiting_human")
+                + sum(1 for c in board.world.convoys if c.started_at is None or c.failed_beads),
+            }
+        )
+    return {"rows": rows}
+
+
+def town(town: Town) -> dict[str, Any]:
+    """One town: what needs a person, convoys, who is at work, lanes, how fast it goes."""
+    board = shows.Board(town)
+    live = [c.id for c in board.world.convoys]
+    found = Convoy.objects.select_related("bead", "rig").filter(bead__town=town)
+    recent = list(found.filter(pk__in=live).order_by("-bead__created_at"))
+    recent += list(found.exclude(pk__in=live).order_by("-bead__created_at")[: max(SHOWN_CONVOYS - len(recent), 5)])
+    lanes = _lanes(board, _pace(town))
+    convoys = _convoy_rows(board, recent)
+    waiting = needs.of_entries(row for lane in lanes for row in lane["rows"])
+    for row in convoys:
+        if row["convoy"].pk in live:
+            waiting += needs.of_convoy(row["convoy"], row["phase"], row["reason"])
+    open_escalations = Escalation.objects.select_related("bead").filter(town=town, closed_at=None)
+    waiting += needs.of_escalations(open_escalations[:50], {n.key for n in waiting})
+    runs = list(_live_runs(town))
+    resting = Agent.objects.filter(town=town, retired_at=None).order_by("name")
+    loose = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
+    return {
+        "town": town,
+        "rigs": board.world.rigs.values(),
+        "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
+        "needs": waiting,
+        "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),
+        "convoys": convoys,
+        "runs": runs,
+        "resting": [a.name for a in resting.exclude(pk__in=[r.agent_id for r in runs if r.agent_id])[:50]],
+        "lanes": lanes,
+        "loose": [shows.bead_row(board, b) for b in loose.filter(purpose="work")[:100]],
+        "charts": _charts(town, board.world.now),
+    }
+
+
+def _convoy_rows(board: shows.Board, convoys: Sequence[Convoy]) -> list[dict[str, Any]]:
+    """Convoys as the town lists them, with a progress bar by phase."""
+    beads: dict[str, Counter[str]] = defaultdict(Counter)
+    tracked = Bead.objects.filter(convoy__in=convoys).defer("body", "context")
+    for bead in tracked:
+        beads[str(bead.convoy_id)][board.bead_phase(bead)] += 1
+    rows = []
+    for convoy in convoys:
+        phase, why = board.convoy(convoy)
+        counts = {name: beads[convoy.pk][name] for name in BAR}
+        rows.append(
+            {
+                "convoy": convoy,
+                "phase": phase,
+                "reason": why,
+                "closed": counts["closed"],
+                "total": sum(counts.values()),
+                "parts": drawing.parts(counts),
+            }
+        )
+    return rows
+
+
+class Median(Aggregate):
+    """PostgreSQL's continuous median."""
+
+    function = "percentile_cont"
+    template = "%(function)s(0.5) within group (order by %(expressions)s)"
+    output_field = DurationField()
+
+
+def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
+    """Throughput and lead time: by hour in a young town, else by day."""
+    young = now - town.created_at < dt.timedelta(days=2)
+    kind, step, count = ("hour", dt.timedelta(hours=1), 24) if young else ("day", dt.timedelta(days=1), 14)
+    last = now.replace(minute=0, second=0, microsecond=0, hour=now.hour if young else 0)
+    since = last - step * (count - 1)
+    done = Bead.objects.filter(town=town, type="issue", purpose="work", status="closed", closed_at__gte=since)
+    rows = {
+        row["at"]: row
+        for row in done.annotate(at=Trunc("closed_at", kind, output_field=DateTimeField()))
+        .values("at")
+        .annotate(number=Count("pk"), took=Median(F("closed_at") - F("created_at")))
+    }
+    moments = [since + step * number for number in range(count)]
+    form = "%H:00" if young else "%d %b"
+    landed = [(at.strftime(form), float(rows[at]["number"]) if at in rows else 0.0) for at in moments]
+    took = [(at.strftime(form), rows[at]["took"].total_seconds() / 60 if at in rows else 0.0) for at in moments]
+    return [
+        {"key": "throughput", "title": f"Beads closed by {kind}", "chart": drawing.chart(landed), "unit": ""},
+        {"key": "lead", "title": f"Median lead time by {kind}", "chart": drawing.chart(took), "unit": "min"},
+    ]
+
+
+# -- queue, mail ----------------------------------------------------------------------------------------------------
+
+
+def queue(found: Iterable[Town]) -> dict[str, Any]:
+    """All lanes of these towns."""
+    lanes = []
+    for one in found:
+        board = shows.Board(one)
+        if board.lanes:
+            lanes += [lane | {"town": one} for lane in _lanes(board, _pace(one))]
+    return {"lanes": lanes}
+
+
+def mail(found: QuerySet[Town]) -> dict[str, Any]:
+    """Open escalations of these towns, and their latest mail."""
+    escalations = Escalation.objects.select_related("bead", "town").filter(closed_at=None, town__in=found)
+    return {
+        "escalations": escalations.order_by("-pk")[:100],
+        "mail": Mail.objects.select_related("town").filter(town__in=found).order_by("-id")[:100],
+    }
+
+
+# -- runs -----------------------------------------------------------------------------------------------------------
+
+
+def run(run: Run) -> dict[str, Any]:
+    """One run with the end of its log."""
+    text, cut = log_tail(run)
+    return {
+        "run": run,
+        "log": ansi.spans(text),
+        "cut": cut,
+        "calls": run.tool_calls.order_by("-id").values("pk", "tool", "created_at")[:100],
+        "took": ((run.ended_at or timezone.now()) - run.created_at).total_seconds(),
+    }
+
+
+def run_topic(run: Run) -> Topic | None:
+    """What a run's page follows; None when the run has ended."""
+    if run.state == "ended":
+        return None
+    return Topic(run.town.slug, run.pk, Path(run.log_path) if run.log_path else None)
+
+
+def log_tail(run: Run, limit: int = LOG_TAIL) -> tuple[str, bool]:
+    """The last `limit` bytes of a run's log, from a line's start where there is one; and whether there is more."""
+    path = Path(run.log_path) if run.log_path else None
+    if path is None or not path.is_file():
+        return "", False
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        handle.seek(max(size - limit, 0))
+        raw = handle.read(limit)
+    if size > limit and b"\n" in raw[:-1]:
+        raw = raw.partition(b"\n")[2]
+    return raw.decode("utf-8", "replace"), size > limit
+
+
+# -- convoys --------------------------------------------------------------------------------------------------------
+
+
+def convoy(convoy: Convoy) -> dict[str, Any]:
+    """A convoy's progress: what it waits for, who is at it, its graph, its branch, its history."""
+    town = convoy.bead.town
+    board = shows.Board(town)
+    data = shows.convoy_data(board, convoy)
+    found = ReviewEntry.objects.select_related("bead", "rig").filter(convoy=convoy)
+    entries = list(found.order_by("created_at"))
+    of_source = {e.source_id: e for e in entries if e.source_id}
+    runs = list(
+        _live_runs(
+            town, Q(bead__convoy=convoy) | Q(bead__review__convoy=convoy) | Q(bead__parent__review__convoy=convoy)
+        )
+    )
+    run_of = {_serves(run, of_source): run for run in runs}
+    for row in data["beads"]:
+        row["run"] = run_of.get(row["id"])
+        row["entry"] = of_source.get(row["id"])
+        row["url"] = reverse("bead", args=[row["id"]])
+        row["review_url"] = reverse("review", args=[row["entry"].pk]) if row["entry"] else ""
+        row["since"] = row["run"].created_at if row["run"] else row["updated_at"]
+    _name_beads(data["beads"])
+    counts = Counter(row["phase"] for row in data["beads"])
+    shown = [shows.entry_data(board, e) for e in entries if e.state == "active" or e.kind == "landing"]
+    return {
+        "convoy": convoy,
+        "town": town,
+        "data": data,
+        "waves": _by_wave(data["beads"]),
+        "parts": drawing.parts({name: counts[name] for name in BAR}),
+        "graph": _graph(data["beads"]),
+        "needs": [] if _ended(convoy) and data["phase"] != "failed" else _needs(convoy, data, shown),
+        "runs": runs,
+        "ended": _ended(convoy),
+        "commits": sorted(
+            (e for e in entries if e.kind == "change" and e.state == "merged" and e.closed_at),
+            key=lambda e: (e.closed_at, e.pk),
+        ),
+        "landings": [row for row in shown if row["kind"] == "landing"],
+        "timeline": _timeline(convoy),
+        "estimate": _estimate(convoy, data["beads"]),
+    }
+
+
+def _ended(convoy: Convoy) -> bool:
+    return convoy.bead.status in ("closed", "failed")
+
+
+def _needs(convoy: Convoy, data: dict[str, Any], entries: list[dict[str, Any]]) -> list[Need]:
+    found = needs.of_convoy(convoy, data["phase"], data["reason"]) + needs.of_entries(entries)
+    about = Q(about=convoy.bead) | Q(about__convoy=convoy) | Q(about__review__convoy=convoy)
+    rows = Escalation.objects.select_related("bead").filter(about, closed_at=None)
+    return found + needs.of_escalations(rows, {n.key for n in found})
+
+
+def _serves(run: Run, of_source: Mapping[str, ReviewEntry]) -> str | None:
+    """The convoy's bead that a run works for: its own, or the source of the entry it builds, reviews or mends."""
+    entries = {e.pk: source for source, e in of_source.items()}
+    return entries.get(run.bead_id) or entries.get(run.bead.parent_id or "") or run.bead_id
+
+
+def _name_beads(rows: list[dict[str, Any]]) -> None:
+    """Sentences name the convoy's beads by title."""
+    titles = {row["id"]: f"“{row['title']}”" for row in rows}
+    for row in rows:
+        row["reason"] = re.sub(r"\bgt-\w+", lambda found: titles.get(found[0], found[0]), row["reason"])
+
+
+def _by_wave(rows: list[dict[str, Any]]) -> list[tuple[int, list[dict[str, Any]]]]:
+    waves: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        waves[row["wave"]].append(row)
+    return sorted(waves.items())
+
+
+def _graph(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The dependency graph, with each box's bead."""
+    drawn = drawing.graph({r["id"]: r["wave"] for r in rows}, {r["id"]: r["after"] for r in rows})
+    of = {row["id"]: row for row in rows}
+    phase = {row["id"]: row["phase"] for row in rows}
+    return {
+        "width": drawn.width,
+        "height": drawn.height,
+        "nodes": [{"box": box, "bead": of[box.id]} for box in drawn.boxes],
+        "edges": [{"path": e.path, "done": phase[e.start] == "closed"} for e in drawn.edges],
+        "columns": drawn.columns,
+    }
+
+
+def _timeline(convoy: Convoy) -> list[BeadEvent]:
+    """What happened to the convoy, its beads and their reviews, newest first."""
+    about = Q(bead=convoy.bead) | Q(bead__convoy=convoy) | Q(bead__review__convoy=convoy)
+    told_by_source = Q(bead__review__source__isnull=False, kind__in=["created", "status"])
+    rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind="blocked_by").exclude(told_by_source)
+    return list(rows.defer("bead__body", "bead__context", "data").order_by("-id")[:100])
+
+
+def _estimate(convoy: Convoy, rows: list[dict[str, Any]]) -> float | None:
+    """Seconds to landing, from the rig's own latest beads: the waves that are left, one after the other.
+
+    None where it would be a guess: not started, ended, something failed, or fewer than three beads were closed so far.
+    """
+    left = {row["wave"] for row in rows if row["status"] != "closed"}
+    if convoy.started_at is None or _ended(convoy) or any(row["status"] == "failed" for row in rows):
+        return None
+    done = Run.objects.filter(rig=convoy.rig, kind="polecat", bead__status="closed", purpose="work")
+    took = [
+        (closed - began).total_seconds()
+        for began, closed in done.order_by("-created_at").values_list("created_at", "bead__closed_at")[:SAMPLES]
+        if closed is not None
+    ]
+    landing = _pace(convoy.bead.town).get(convoy.rig_id, 0.0) if convoy.merge_mode == "review-then-land" else 0.0
+    return len(left) * statistics.median(took) + landing if len(took) >= 3 else None
+
+
+# -- beads ----------------------------------------------------------------------------------------------------------
+
+
+def bead(bead: Bead) -> dict[str, Any]:
+    """One bead with its runs, reviews, tasks and history."""
+    board = shows.Board(bead.town)
+    return {
+        "bead": bead,
+        "phase": board.bead_phase(bead),
+        "why": board.bead(bead),
+        "runs": bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at")[:50],
+        "entries": bead.entries.order_by("created_at"),
+        "after": [d.on for d in bead.blocked_by.select_related("on")],
+        "children": bead.children.all(),
+        "history": shows.history(bead),
+    }

@@ -1,0 +1,339 @@
+"""The review page and what a reviewer can do on it. Acting views parse a form, open one door, and redirect.
+
+A form carries the head that the person saw. When the head has moved, nothing is recorded and the answer (409) shows
+what changed between the two. Everything works without JavaScript: a line's number links to the form for a remark.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AbstractBaseUser
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.views.decorators.http import require_GET, require_POST
+
+from agents.gitcmd import GitFailed
+from agents.models import Run
+from beads import people
+from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
+from beads.models import TownRole
+from refinery import changes, doors, phases, shows
+from refinery.effects import repo_of
+from refinery.git import Commit
+from refinery.models import ReviewComment, ReviewEntry
+from refinery.reviewpage import Ask, DiffShown, FileShown, show, tree_html
+from refinery.texts import tame
+from refinery.world import is_own, person
+
+_AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
+_FIRST = {"fail": 0, "error": 1, "pass": 2}
+
+
+def _may_review(request: HttpRequest, entry: ReviewEntry) -> bool:
+    return people.may(request.user, entry.rig.town, TownRole.REVIEWER)
+
+
+def name_of(user: AbstractBaseUser) -> str:
+    """How a signed-in person is named in facts and history."""
+    return f"web:{user.get_username()}"
+
+
+def _entry(key: str) -> ReviewEntry:
+    rows = ReviewEntry.objects.select_related("bead", "rig__town", "source", "convoy__bead")
+    return get_object_or_404(rows, pk=key)
+
+
+def _ask(request: HttpRequest) -> Ask:
+    """The address, read leniently: what makes no sense is as if it was not there."""
+    view = request.GET.get("view", "")
+    if view in ("split", "unified"):
+        request.session["diff_view"] = view
+    split = (view or request.session.get("diff_view")) == "split"
+    at = _AT.fullmatch(request.GET.get("at", ""))
+    keep = tuple((k, request.GET[k]) for k in ("commit", "since") if request.GET.get(k))
+    return Ask(
+        split=split,
+        page=_number(request.GET.get("page")) or 1,
+        file=_number(request.GET.get("file")),
+        at=(int(at[1]), "old" if at[2] == "o" else "new", int(at[3])) if at else None,
+        keep=keep,
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 8 else None
+
+
+@login_required
+@require_GET
+def review(request: HttpRequest, key: str) -> HttpResponse:
+    """One review entry: what it is, how it stands, its diff, and what a reviewer can do."""
+    entry = _entry(key)
+    people.see(request.user, entry.rig.town)
+    return _page(request, entry)
+
+
+def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice: str = "") -> HttpResponse:
+    board = shows.Board(entry.rig.town)
+    data = shows.entry_detail(board, entry)
+    for gate in data["gates"]:
+        gate["output"] = tame(gate["output"])
+    data["gates"].sort(key=lambda gate: _FIRST.get(gate["outcome"], 3))
+    ask = _ask(request)
+    who = name_of(cast(AbstractBaseUser, request.user))
+    remarks = list(ReviewComment.objects.filter(entry__in=[entry, *changes.lineage(entry)]))
+    here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
+    shown = _diff(request, entry, ask, here, who)
+    places = shown["diff"].places if "diff" in shown and shown["span"].kind == "candidate" else {}
+    for failure in (f for gate in data["gates"] for f in gate["failures"]):
+        failure["place"] = places.get(failure["file"], "")
+    context = {
+        "entry": entry,
+        "data": data,
+        "ask": ask,
+        "notice": notice,
+        "who": who,
+        "may_review": _may_review(request, entry),
+        "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
+        "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
+        "notes": _notes(entry),
+        "remarks": [c for c in here if not c.resolved],
+        "resolved": [c for c in here if c.resolved],
+        "outdated": [c for c in remarks if c not in here],
+        "newer": entry.observed_head if entry.observed_head != entry.head_sha else "",
+        **_approval(board, entry, who),
+        **shown,
+    }
+    return render(request, "refinery/review.html", context, status=status)
+
+
+def _approval(board: shows.Board, entry: ReviewEntry, who: str) -> dict[str, Any]:
+    """Who has approved this head, who has to, and what this person may still say."""
+    view = board.world.entry.get(entry.pk)
+    if view is None:
+        return {"own": False}
+    config = board.world.rigs[view.rig].config
+    given = phases.approvals(view)
+    against = phases.objection(view)
+    return {
+        "own": is_own(entry.author, who),
+        "needed": phases.approvals_needed(view, config),
+        "given": given,
+        "objection": against,
+        "approved_by_me": any(person(v.by) == person(who) for v in given),
+        "by_itself": config.refinery.auto_merge,
+    }
+
+
+def _notes(entry: ReviewEntry) -> list[Run]:
+    """What the agents said about their work, newest first."""
+    if entry.source_id is None:
+        return []
+    runs = Run.objects.select_related("agent").filter(bead_id=entry.source_id).exclude(summary="")
+    return list(runs.order_by("-created_at")[:5])
+
+
+def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewComment], who: str) -> dict[str, Any]:
+    """The part of the page that git tells. What cannot be shown is said, and the rest of the page stands."""
+    wanted = dict(ask.keep)
+    told: dict[str, Any] = {"commits": [], "beads": [], "heads": [], "problem": "", "commit": None, "since": ""}
+    try:
+        named = _commits(entry)
+        told["commits"] = [{"commit": c, "link": f"{ask.only(commit=c.sha)}#change"} for c in named]
+        rows = changes.beads(entry, named)
+        told["beads"] = [row | {"link": f"{ask.only(commit=row['commit'])}#change"} for row in rows]
+        told["heads"] = [h for h in changes.heads(entry) if h != entry.head_sha]
+        told["last_review"] = _last_review(entry, told["heads"], who)
+        if "commit" in wanted:
+            span, told["commit"] = changes.of_commit(entry, named, wanted["commit"])
+        elif "since" in wanted:
+            since = told["last_review"] if wanted["since"] == "review" else wanted["since"]
+            span = changes.since(entry, since)
+            told["since"] = since
+        else:
+            span = changes.whole(entry)
+        told["span"] = span
+        told |= _links(ask, told)
+        told["diff"] = _shown(request, entry, ask, span, here)
+        told["tree"] = tree_html(told["diff"], ask)
+    except NotFound as error:
+        if wanted:
+            raise Http404(error.message) from error
+        told["problem"] = error.message
+    except GitFailed as error:
+        told["problem"] = f"The diff cannot be shown: {error.message}"
+    return told
+
+
+def _links(ask: Ask, told: dict[str, Any]) -> dict[str, Any]:
+    """What else can be compared, and how else it can be shown."""
+    whole = not told["commit"] and not told["since"]
+    tabs = [{"name": "All changes", "link": f"{ask.only()}#change", "here": whole}]
+    if told["last_review"]:
+        link = f"{ask.only(since='review')}#change"
+        tabs.append({"name": "Since last review", "link": link, "here": told["since"] == told["last_review"]})
+    looks = [
+        {"name": name, "link": f"{ask.link(view=view)}#change", "here": ask.split is (view == "split")}
+        for view, name in (("unified", "Unified"), ("split", "Side by side"))
+    ]
+    return {"tabs": tabs, "looks": looks}
+
+
+def _commits(entry: ReviewEntry) -> list[Commit]:
+    try:
+        return changes.commits(entry)
+    except GitFailed:
+        return []
+
+
+def _last_review(entry: ReviewEntry, heads: list[str], who: str) -> str:
+    """The older head that this person judged last; else the one that anybody did; else the newest of them."""
+    verdicts = [v for one in [*reversed(changes.lineage(entry)), entry] for v in one.verdicts.order_by("id")]
+    judged = [v.head_sha for v in verdicts if v.head_sha in heads]
+    mine = [v.head_sha for v in verdicts if v.head_sha in heads and v.by == who]
+    return (mine or judged or heads or [""])[-1]
+
+
+def _shown(
+    request: HttpRequest, entry: ReviewEntry, ask: Ask, span: changes.Span, here: list[ReviewComment]
+) -> DiffShown:
+    main = span.kind in ("candidate", "head")
+    may = main and _may_review(request, entry) and entry.state == "active"
+    context = {"entry": entry, "may_review": _may_review(request, entry), "back": ask.link(page=ask.page)}
+
+    def between(remark: ReviewComment) -> str:
+        """A remark, where it stands."""
+        return render_to_string("refinery/_review_comment.html", {**context, "c": remark}, request)
+
+    def form(one: FileShown, side: str, line: int) -> str:
+        """The form for a remark on a line."""
+        told = {**context, "file": one.path, "number": one.number, "side": side, "line": line}
+        return render_to_string("refinery/_review_form.html", told, request)
+
+    return show(
+        repo_of(entry.rig),
+        span,
+        ask,
+        remarks=here if main else (),
+        between=between,
+        form=form if may else None,
+    )
+
+
+@login_required
+@require_POST
+def act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
+    """Approve, merge, request changes, comment, resolve, reopen, reject or retry. A stale head records nothing."""
+    people.act(request.user, TownRole.REVIEWER)
+    entry = _entry(key)
+    people.act_in(request.user, entry.rig.town, TownRole.REVIEWER)
+    try:
+        said = _do(request, entry, verb)
+    except Forbidden as error:
+        return _page(_as_get(request), entry, status=403, notice=error.message)
+    except Conflict as error:
+        if "head" in error.details:
+            return _moved(request, entry, error)
+        return _page(_as_get(request), entry, status=409, notice=error.message)
+    except NotFound as error:
+        raise Http404(error.message) from error
+    except GastownError as error:
+        messages.error(request, error.message)
+        said = ""
+    if said:
+        messages.success(request, said)
+    return redirect(_back(request, key))
+
+
+def _do(request: HttpRequest, entry: ReviewEntry, verb: str) -> str:
+    """Open one door; returns what to tell the person."""
+    user = cast(Any, request.user)
+    who, form = name_of(user), request.POST
+    head = form.get("head", "")
+    match verb:
+        case "approve" | "merge":
+            new = doors.approve(entry, who, head=head, merge_now=verb == "merge", mail=user.email)
+            return "Recorded: the next tick carries it out." if new else "You have approved this head already."
+        case "request-changes":
+            items = _items(form.get("items", ""))
+            new = doors.request_changes(entry, who, form.get("body", ""), items=items, head=head)
+            return "Sent back with your remarks." if new else "You have sent it back already."
+        case "comment":
+            line = _number(form.get("line"))
+            if line is None:
+                raise Invalid("line is not a number", field="line")
+            file, side = form.get("file", ""), form.get("side", "new")
+            doors.comment(entry, who, head=head, file=file, side=side, line=line, body=form.get("body", ""))
+            return "Your remark is noted. It goes out when changes are requested."
+        case "resolve" | "reopen":
+            number = _number(form.get("comment"))
+            if number is None:
+                raise Invalid("comment is not a number", field="comment")
+            doors.resolve_comment(entry, number, who, resolved=verb == "resolve")
+            return ""
+        case "reject":
+            doors.reject(entry, form.get("reason", ""), who)
+            return "Rejected: the next tick takes it out of the queue."
+        case "retry":
+            doors.retry_entry(entry, who)
+            return "Recorded: the next tick carries it out."
+        case _:
+            raise Http404
+
+
+def _back(request: HttpRequest, key: str) -> str:
+    """Where the person was: an address of this page only."""
+    page = redirect("review", key).url
+    back = request.POST.get("back", "")
+    return page + back if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back) else page
+
+
+def _as_get(request: HttpRequest) -> HttpRequest:
+    cast(Any, request).method = "GET"
+    return request
+
+
+def _moved(request: HttpRequest, entry: ReviewEntry, error: Conflict) -> HttpResponse:
+    """The head moved: what changed since the one that was seen, and what the person had typed."""
+    entry.refresh_from_db()
+    seen = request.POST.get("head", "")
+    context: dict[str, Any] = {
+        "entry": entry,
+        "notice": error.message,
+        "seen": seen if re.fullmatch(r"[0-9a-f]{7,64}", seen) else "",
+        "typed": request.POST.get("body", ""),
+        "problem": "",
+    }
+    # the page's links lead to the same comparison on the review's own page
+    ask = Ask(keep=(("since", seen),), path=redirect("review", entry.pk).url)
+    try:
+        if seen != entry.head_sha:
+            span = changes.since(entry, seen)
+            found = show(repo_of(entry.rig), span, ask)
+            context |= {"span": span, "diff": found, "tree": tree_html(found, ask)}
+        else:
+            context["problem"] = "The new head is being taken in: it is shown on the review's page in a moment."
+    except NotFound:
+        context["problem"] = "The head you saw is not known here, so what changed cannot be shown."
+    except GitFailed as failed:
+        context["problem"] = f"What changed cannot be shown: {failed.message}"
+    return render(request, "refinery/review_moved.html", context, status=409)
+
+
+def _items(text: str) -> list[dict[str, Any]]:
+    """`file:line: what to do`, one a line."""
+    items: list[dict[str, Any]] = []
+    for row in text.splitlines():
+        if not row.strip():
+            continue
+        file, _, rest = row.strip().partition(":")
+        line, _, problem = rest.partition(":")
+        if not line.strip().isdigit() or not problem.strip():
+            raise Invalid(f"items: {row.strip()[:80]!r} is not file:line: what to do", field="items")
+        items.append({"file": file, "line": int(line), "problem": problem.strip()})
+    return items

@@ -1,0 +1,197 @@
+"""A git remote in memory, as `refinery.git.Repo` sees one: real histories, three-way merges, leases, and bad weather.
+
+Stands in for git only in the model-based test, which takes hundreds of thousands of steps. What it promises is what
+the tests over real remotes hold `refinery.git` to: the same answers, the same errors, and no memory of its own of what
+was pushed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agents.gitcmd import GitFailed
+from beads.errors import GastownError
+from refinery.git import (
+    AlreadyMerged,
+    Built,
+    CandidateSpec,
+    ConflictFound,
+    Landed,
+    NothingToMerge,
+    PushRefused,
+    TargetMoved,
+)
+
+Tree = dict[str, str]
+
+
+class Killed(BaseException):
+    """The process died here: nothing after this line happened, whatever came before did."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit: what the files hold, and where it comes from."""
+
+    sha: str
+    files: tuple[tuple[str, str], ...]
+    parents: tuple[str, ...]
+
+    @property
+    def tree(self) -> str:
+        """The tree's id: equal for equal files."""
+        return hashlib.sha1(repr(self.files).encode()).hexdigest()
+
+
+@dataclass
+class Remote:
+    """Commits and branches. `weather` is asked before and after everything that goes over the network."""
+
+    commits: dict[str, Commit] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    weather: Callable[[str], None] = lambda where: None
+    protected: bool = False
+
+    # -- as a person with a clone --
+
+    def commit(self, branch: str, files: Tree, start: str | None = None) -> str:
+        """Commit the changed `files` on top of a branch (or of `start`) and push it, forced."""
+        base = self.branches.get(start or branch)
+        return self.push(branch, self.make({**self.files(base), **files}, [base] if base else []))
+
+    def make(self, files: Tree, parents: Iterable[str], salt: str = "") -> str:
+        """A commit that nobody has pushed."""
+        told = tuple(sorted(files.items())), tuple(parents)
+        sha = hashlib.sha1(repr((*told, salt)).encode()).hexdigest()
+        self.commits[sha] = Commit(sha, *told)
+        return sha
+
+    def push(self, branch: str, sha: str) -> str:
+        """Put a branch somewhere."""
+        self.branches[branch] = sha
+        return sha
+
+    def files(self, sha: str | None) -> Tree:
+        """What a commit holds."""
+        return dict(self.commits[sha].files) if sha else {}
+
+    def ancestors(self, sha: str) -> set[str]:
+        """A commit and all that it stands on."""
+        seen: set[str] = set()
+        todo = [sha]
+        while todo:
+            one = todo.pop()
+            if one not in seen:
+                seen.add(one)
+                todo.extend(self.commits[one].parents)
+        return seen
+
+    def first_parents(self, sha: str) -> list[str]:
+        """The line of a branch, newest first."""
+        line = [sha]
+        while parents := self.commits[line[-1]].parents:
+            line.append(parents[0])
+        return line
+
+    # -- as refinery.git.Repo --
+
+    def ls_remote(self, url: str, branch: str) -> str | None:
+        """Where a branch is."""
+        self.weather("ls-remote")
+        return self.branches.get(branch)
+
+    def heads(self, url: str, branches: Sequence[str]) -> dict[str, str | None]:
+        """Where branches are."""
+        self.weather("ls-remote")
+        return {branch: self.branches.get(branch) for branch in branches}
+
+    def fetch_branch(self, url: str, branch: str) -> str:
+        """Where a branch is; no such branch is an answer."""
+        self.weather("fetch")
+        if branch not in self.branches:
+            raise GitFailed(f"git fetch: couldn't find remote ref {branch}", kind="missing_ref")
+        return self.branches[branch]
+
+    def fetch_sha(self, url: str, sha: str, branch: str) -> None:
+        """Have a commit."""
+        self.weather("fetch")
+        if sha not in self.commits:
+            raise GitFailed(f"the remote no longer has commit {sha[:12]}", kind="missing_ref")
+
+    def subject(self, sha: str) -> str:
+        """A commit's first line."""
+        return f"Change {sha[:8]}"
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """True when `new` contains `old`."""
+        return old in self.ancestors(new)
+
+    def build_candidate(self, spec: CandidateSpec) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
+        """Three-way, by file; one squashed or merged commit."""
+        base, head = spec.base, spec.head
+        mine = self.ancestors(base)
+        if head in mine:
+            return AlreadyMerged(base, head)
+        fork = next((sha for sha in self._by_age(head) if sha in mine), None)
+        old, ours, theirs = self.files(fork), self.files(base), self.files(head)
+        merged, conflicts = dict(ours), []
+        for path in {*old, *theirs}:
+            if theirs.get(path) == old.get(path) or theirs.get(path) == ours.get(path):
+                continue
+            if ours.get(path) != old.get(path):
+                conflicts.append(path)
+            elif path in theirs:
+                merged[path] = theirs[path]
+            else:
+                merged.pop(path, None)
+        if conflicts:
+            return ConflictFound(tuple(sorted(conflicts)), base, head)
+        if merged == ours:
+            return NothingToMerge(base, head)
+        parents = [base, head] if spec.method == "merge" else [base]
+        sha = self.make(merged, parents, salt=f"{spec.title} {spec.date} {spec.trailers}")
+        return Built(sha, self.commits[sha].tree, base, head)
+
+    def _by_age(self, sha: str) -> list[str]:
+        """Ancestors, nearest first."""
+        seen, line = {sha}, [sha]
+        for one in line:
+            for parent in self.commits[one].parents:
+                if parent not in seen:
+                    seen.add(parent)
+                    line.append(parent)
+        return line
+
+    def land(self, url: str, target: str, expected: str, candidate: str) -> Landed | TargetMoved | PushRefused:
+        """Push by lease, then conclude from what the remote holds."""
+        if not self.is_ancestor(expected, candidate):
+            raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
+        self.weather("push")
+        actual = self.branches[target]
+        if self.is_ancestor(candidate, actual):
+            return Landed(actual)
+        if actual != expected:
+            return TargetMoved(actual)
+        if self.protected:
+            return PushRefused("the branch is protected")
+        self.branches[target] = candidate
+        self.weather("pushed")
+        return Landed(candidate)
+
+    def create_branch(self, url: str, branch: str, sha: str) -> str:
+        """Make a branch, once."""
+        self.weather("push")
+        found = self.branches.setdefault(branch, sha)
+        self.weather("pushed")
+        return found
+
+    def delete_branch(self, url: str, branch: str, expected: str) -> bool:
+        """Delete a branch that is where it is expected."""
+        self.weather("push")
+        if self.branches.get(branch, expected) != expected:
+            return False
+        self.branches.pop(branch, None)
+        self.weather("pushed")
+        return True

@@ -1,0 +1,120 @@
+"""`make screenshots`: each page of a real town at work, light, dark and phone-wide, into screenshots/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import django
+from playwright.sync_api import Browser, Page, sync_playwright
+
+DIRECTORY = Path(tempfile.mkdtemp(prefix="gastown-screenshots-"))
+os.environ |= {"DJANGO_SETTINGS_MODULE": "gastown_site.settings", "GASTOWN_HOME": str(DIRECTORY / "unused")}
+sys.path.insert(0, str(Path(__file__).parents[1]))
+django.setup()
+
+from tests.web.installation import BROWSER_ARGUMENTS, PASSWORD, ROOT, Installation, chromium, installation, until  # noqa: E402
+
+OUT = ROOT / "screenshots"
+LOOKS = {
+    "light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "is_mobile": True, "has_touch": True},
+}
+LONG = "feature/a-branch-with-a-name-that-is-much-longer-than-any-phone-is-wide/and-then-some-more"
+ANNEX = """
+[refinery]
+gates = ["test ! -e broken || no-such-program"]
+auto_merge = false
+code_review = false
+"""
+
+
+def log_in(page: Page, url: str, user: str) -> None:
+    """Log in through the form."""
+    page.goto(f"{url}/accounts/login/")
+    page.fill("input[name=username]", user)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("main button[type=submit]")
+
+
+def shoot(browser: Browser, up: Installation, moment: str, pages: dict[str, str]) -> None:
+    """Every page in every look; says where a page is wider than its screen."""
+    for look, options in LOOKS.items():
+        context = browser.new_context(**options)  # type: ignore[arg-type]
+        page = context.new_page()
+        log_in(page, up.url, "olga")
+        for name, path in pages.items():
+            page.goto(up.url + path)
+            page.wait_for_load_state("load")
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if wide > 0:
+                print(f"{moment}-{name}-{look}: {wide} px wider than the screen")
+            page.screenshot(path=OUT / f"{moment}-{name}-{look}.png", full_page=True)
+        context.close()
+
+
+def main() -> int:
+    """Take them all."""
+    found = chromium()
+    if found is None:
+        print("no chromium found: apt install chromium", file=sys.stderr)
+        return 1
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    try:
+        with installation(DIRECTORY, pace="2.5") as up, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=found, args=BROWSER_ARGUMENTS)
+            shoot(browser, up, "0-empty", {"login": "/accounts/login/", "queue": "/queue/"})
+            up.settle_in("square")
+            story_of(up, browser)
+            browser.close()
+    finally:
+        shutil.rmtree(DIRECTORY, ignore_errors=True)
+    print(f"{len(list(OUT.glob('*.png')))} pictures in {OUT}")
+    return 0
+
+
+def story_of(up: Installation, browser: Browser) -> None:
+    """A convoy at work, one that is staged, an entry that waits for a person; then all landed."""
+    up.push(LONG, {"docs/annex.md": "# The annex\n"})
+    up.push("broken-gate", {"broken": "yes\n"})
+    config = up.home.parent / "annex.toml"
+    config.write_text(ANNEX)
+    up.gastown("rig", "add", "annex", str(up.remote), "--town", "square", "--default-branch", up.branch,
+               "--config", str(config))  # fmt: skip
+    entry = up.run("mq", "submit", "annex", "--branch", LONG).strip()
+    up.run("mq", "submit", "annex", "--branch", "broken-gate")
+    convoy = up.convoy("square", "square", "Town square")
+    signs = up.convoy("square", "signs", "Road signs", "--merge-mode", "review-and-merge")
+    staged = up.convoy("square", "square", "A second square, with a long title that has to go somewhere", "--staged")
+    pages = {
+        "towns": "/",
+        "town": "/towns/square/",
+        "convoy": f"/convoys/{convoy}/",
+        "convoy-signs": f"/convoys/{signs}/",
+        "convoy-staged": f"/convoys/{staged}/",
+        "queue": "/queue/",
+        "mail": "/mail/",
+        "review": f"/reviews/{entry}/",
+        "404": "/convoys/gt-0/",
+    }
+
+    def at_work() -> bool:
+        return any(b["status"] == "in_review" for b in up.gastown("convoy", "status", convoy)["beads"])
+
+    until(at_work, 90)
+    runs = [r["id"] for r in up.gastown("runs", "list") if r["state"] == "running"]
+    shoot(browser, up, "1-working", pages | ({"run": f"/runs/{runs[0]}/"} if runs else {}))
+    until(lambda: up.gastown("convoy", "status", convoy)["status"] in ("closed", "failed"), 300, up.said)
+    until(lambda: up.gastown("convoy", "status", signs)["status"] in ("closed", "failed"), 300, up.said)
+    done = up.gastown("convoy", "status", convoy)["beads"][0]["id"]
+    ended = [r["id"] for r in up.gastown("runs", "list", "--all")]
+    shoot(browser, up, "2-landed", pages | {"bead": f"/beads/{done}/", "run": f"/runs/{ended[0]}/"})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

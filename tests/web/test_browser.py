@@ -1,0 +1,297 @@
+"""The people's stories in a real browser on a real running installation: live pages, no JavaScript, accessibility."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.web.installation import BROWSER_ARGUMENTS, PASSWORD, PEOPLE, Installation, chromium, installation, until
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium")
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+LONG = "feature/a-branch-with-a-name-that-is-much-longer-than-any-phone-is-wide/and-then-some-more"
+MINUTES = 120_000  # milliseconds for what agents, gates and git take
+MANUAL = '[refinery]\ngates = ["true"]\nauto_merge = false\ncode_review = false\n'
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """One installation for all stories, with a rig whose entries wait for a person."""
+    with installation(tmp_path_factory.mktemp("browser")) as made:
+        made.settle_in()
+        config = made.home.parent / "annex.toml"
+        config.write_text(MANUAL)
+        made.push(LONG, {"docs/annex.md": "# The annex\n"})
+        remote = str(made.remote)
+        made.gastown("rig", "add", "annex", remote, "--default-branch", made.branch, "--config", str(config))
+        made.gastown("mq", "submit", "annex", "--branch", LONG)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium(), args=BROWSER_ARGUMENTS)
+        yield made
+        made.close()
+
+
+@contextmanager
+def person(browser: Browser, up: Installation, name: str, **options: Any) -> Iterator[Page]:
+    """Somebody's logged-in page. Complaints of the browser (policy, scripts) fail the test."""
+    context: BrowserContext = browser.new_context(**options)
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    page.goto(f"{up.url}/accounts/login/")
+    page.fill("input[name=username]", name)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("main button[type=submit]")
+    try:
+        yield page
+    finally:
+        context.close()
+    assert [c for c in complaints if not re.search(r"404|ERR_(CONNECTION|INCOMPLETE)", c)] == []
+
+
+def serious(page: Page) -> list[str]:
+    """What axe-core finds on the page, serious or critical."""
+    page.evaluate(AXE.read_text())  # through the debugger: the page's policy stays as it is
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
+    return [
+        f"{page.url} {v['id']}: {v['help']}: {[n['html'][:200] for n in v['nodes'][:3]]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
+
+
+def test_a_team_member_watches_a_convoy_from_staged_to_landed_without_reloading(
+    up: Installation, browser: Browser
+) -> None:
+    key = up.convoy("main", "square", "Town square", "--staged")
+    with person(browser, up, "vera") as vera, person(browser, up, "olga") as olga:
+        vera.goto(f"{up.url}/convoys/{key}/")
+        expect(vera.locator("h1 .chip")).to_have_text("staged")
+        expect(vera.locator("#live-state")).to_have_text("Live")
+        expect(vera.get_by_role("button", name="Start it")).to_have_count(0)
+        vera.evaluate("window.neverReloaded = true")
+        olga.goto(f"{up.url}/convoys/{key}/")
+        olga.get_by_role("button", name="Start it").click()
+        expect(vera.locator("h1 .chip")).to_have_text("active")
+        expect(vera.locator(".node.s-working").first).to_be_visible(timeout=MINUTES)
+        expect(vera.locator("ul.crew .why").first).to_have_text(re.compile(r"\w"), timeout=MINUTES)
+        expect(vera.locator("h1 .chip")).to_have_text("landed", timeout=MINUTES)
+        landed = vera.locator("#landed .sha").inner_text()
+        assert landed == up.git("rev-parse", up.branch)
+        expect(vera.locator(".node.s-closed")).to_have_count(5)
+        expect(vera.locator("ol.commits > li")).to_have_count(5)
+        assert vera.evaluate("window.neverReloaded") is True
+        assert vera.title().startswith("5/5 Town square")
+        vera.reload()
+        expect(vera.locator("#landed .sha")).to_have_text(landed)
+        problems = serious(vera)
+        bead = vera.locator("ul.beads a").first
+        bead.click()
+        problems += serious(vera)
+        vera.locator("ul.crew a").first.click()
+        expect(vera.locator("#log")).to_contain_text(re.compile(r"Reading|Building"))
+        expect(vera.locator("#calls + ol")).to_contain_text("gt_done")
+        assert problems + serious(vera) == []
+
+
+@pytest.fixture(scope="module")
+def paths(up: Installation) -> list[str]:
+    """Every kind of page that needs no story."""
+    staged = up.convoy("main", "square", "A convoy <b>&amp;</b> \u202edegats\u202c", "--staged")
+    entry = up.gastown("mq", "list")[0]["id"]
+    bead = up.gastown("convoy", "status", staged)["beads"][0]["id"]
+    return [
+        "/", "/towns/main/", f"/convoys/{staged}/", f"/beads/{bead}/", "/queue/", "/mail/", f"/reviews/{entry}/",
+        "/convoys/gt-0/",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_serious_accessibility_issue(
+    up: Installation, browser: Browser, paths: list[str], scheme: str
+) -> None:
+    problems = []
+    with person(browser, up, "olga", color_scheme=scheme) as page:
+        for path in paths:
+            page.goto(up.url + path)
+            problems += serious(page)
+        page.context.clear_cookies()
+        page.goto(up.url)
+        problems += serious(page)
+    assert problems == []
+
+
+def test_no_page_is_wider_than_a_phone(up: Installation, browser: Browser, paths: list[str]) -> None:
+    wide = {}
+    with person(browser, up, "olga", viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True) as page:
+        for path in paths:
+            page.goto(up.url + path)
+            wide[path] = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert page.title() not in ("", "Gastown"), path
+            assert page.locator("link[rel=icon]").count() == 1
+    assert {path: by for path, by in wide.items() if by > 0} == {}
+
+
+def test_everything_works_by_reload_without_javascript(up: Installation, browser: Browser) -> None:
+    key = up.convoy("main", "signs", "Road signs", "--staged", "--merge-mode", "review-and-merge")
+    with person(browser, up, "olga", java_script_enabled=False) as page:
+        for path, word in {"/": "main", "/towns/main/": "Road signs", "/queue/": "annex", "/mail/": "Mail"}.items():
+            page.goto(up.url + path)
+            expect(page.locator("main")).to_contain_text(word)
+        page.goto(f"{up.url}/convoys/{key}/")
+        page.get_by_role("button", name="Start it").click()
+
+        def landed() -> bool:
+            page.reload()
+            return page.locator("h1 .chip").inner_text() == "done"
+
+        until(landed, 120, up.said)
+        expect(page.locator("ol.commits > li")).to_have_count(2)
+
+
+def test_an_update_keeps_focus_scroll_and_open_details(up: Installation, browser: Browser) -> None:
+    key = up.convoy("main", "square", "A square to stand on", "--staged")
+    with person(browser, up, "olga") as page:
+        page.goto(f"{up.url}/convoys/{key}/")
+        expect(page.locator("#live-state")).to_have_text("Live")
+        page.set_viewport_size({"width": 600, "height": 400})
+        page.locator("details.danger-zone > summary").click()
+        page.locator("details.danger-zone button").focus()
+        page.evaluate("window.scrollTo(0, 300)")
+        before = page.evaluate("[scrollY, document.querySelector('details.danger-zone').open]")
+        page.evaluate("window.shifts = 0; new PerformanceObserver(l => l.getEntries().forEach(e => "
+                      "{ window.shifts += e.value })).observe({type: 'layout-shift'})")  # fmt: skip
+        up.run("shell", "-c", "from beads import ledger, inbox; from beads.models import Bead; "
+               f"b = Bead.objects.get(pk='{key}'); ledger.note(b, 'waved_at', 't'); inbox.changed('main')")  # fmt: skip
+        expect(page.locator("ol.timeline")).to_contain_text("waved at")
+        assert page.evaluate("[scrollY, document.querySelector('details.danger-zone').open]") == before
+        assert page.evaluate("document.activeElement.textContent") == "Close midway"
+        assert page.evaluate("window.shifts") < 0.1
+
+
+def test_a_runs_log_grows_on_the_page_as_it_is_printed(up: Installation, browser: Browser) -> None:
+    release = up.home.parent / "release"
+    config = up.home.parent / "slow.toml"
+    script = (
+        f"printf '\\033[31mred <b>hot</b>\\033[0m\\n'; until test -e '{release}'; do sleep 0.1; done; echo released"
+    )
+    config.write_text(f'[refinery]\ngates = ["true"]\n[agents.polecat]\ncommand = ["sh", "-c", {script!r}]\n'.replace(
+        repr(script), '"""' + script.replace("\\", "\\\\") + '"""'))  # fmt: skip
+    up.gastown("rig", "add", "slow", str(up.remote), "--default-branch", up.branch, "--config", str(config))
+    bead = up.run("sling", "slow", "--title", "Print slowly").strip()
+    run = until(lambda: [r for r in up.gastown("runs", "list") if r["bead"] == bead and r["state"] == "running"])[0]
+    with person(browser, up, "vera") as page:
+        page.goto(f"{up.url}/runs/{run['id']}/")
+        expect(page.locator("#log .a-red")).to_have_text("red <b>hot</b>", timeout=MINUTES)
+        release.touch()
+        expect(page.locator("#log")).to_contain_text("released", timeout=5000)
+        up.gastown("bead", "cancel", bead)
+
+
+class Stream(threading.Thread):
+    """One browser's event stream, read with the standard library."""
+
+    def __init__(self, up: Installation, cookie: str, path: str) -> None:
+        super().__init__(daemon=True)
+        self.connection = http.client.HTTPConnection(urlsplit(up.url).netloc, timeout=60)
+        self.connection.request("GET", path, headers={"Cookie": cookie})
+        self.answer = self.connection.getresponse()
+        self.heard: list[float] = []
+
+    def run(self) -> None:
+        try:
+            while line := self.answer.readline():
+                if line.startswith(b"data:"):
+                    self.heard.append(time.monotonic())
+        except (OSError, http.client.HTTPException, ValueError, AttributeError):
+            pass
+
+    def leave(self) -> None:
+        """Go away without a word."""
+        if self.connection.sock:
+            self.connection.sock.shutdown(2)
+        self.connection.close()
+
+
+def cookie_of(page: Page) -> str:
+    """The session as a header."""
+    return "; ".join(f"{c['name']}={c['value']}" for c in page.context.cookies())
+
+
+def watching(page: Page, up: Installation) -> int:
+    """How many event streams the server says it serves."""
+    text = page.request.get(f"{up.url}/metrics").text()
+    found = re.search(r"^gastown_live_browsers (\d+)", text, re.M)
+    assert found, text
+    return int(found[1])
+
+
+def test_one_change_reaches_every_browser_over_one_listener_and_gone_browsers_free_their_slot(
+    up: Installation, browser: Browser
+) -> None:
+    up.gastown("town", "create", "quiet")
+    with person(browser, up, "olga") as page:
+        before = watching(page, up)
+        streams = [Stream(up, cookie_of(page), "/events/quiet/") for _ in range(40)]
+        assert {s.answer.status for s in streams} == {200}
+        assert streams[0].answer.headers["Content-Type"] == "text/event-stream"
+        for stream in streams:
+            stream.start()
+        until(lambda: all(len(s.heard) == 1 for s in streams))
+        sql = "select count(*) from pg_stat_activity where query = 'listen gastown_changed'"
+        code = f"from django.db import connection as c; k = c.cursor(); k.execute({sql!r}); print(k.fetchone()[0])"
+        assert up.run("shell", "-c", code).split()[-1] == "1"
+        code = (
+            "import time; from beads import inbox; from beads.models import Town; "
+            "t = Town.objects.get(slug='quiet'); [inbox.changed(t.slug) for _ in range(20)]; print(time.monotonic())"
+        )
+        told = float(up.run("shell", "-c", code).split()[-1])
+        until(lambda: all(len(s.heard) >= 2 for s in streams))
+        assert max(s.heard[1] for s in streams) - told < 1
+        assert watching(page, up) >= 40
+        for stream in streams:
+            stream.leave()
+        until(lambda: watching(page, up) <= before, 30)
+        assert all(len(s.heard) == 2 for s in streams)
+
+
+def test_the_stream_is_for_people_who_are_logged_in_and_towns_that_are(up: Installation, browser: Browser) -> None:
+    stranger = Stream(up, "", "/events/main/")
+    assert stranger.answer.status == 302
+    stranger.leave()
+    with person(browser, up, "vera") as page:
+        lost = Stream(up, cookie_of(page), "/events/nowhere/")
+        assert lost.answer.status == 404
+        lost.leave()
+
+
+def test_the_installation_stops_promptly_while_browsers_watch(tmp_path: Path, browser: Browser) -> None:
+    with installation(tmp_path) as made:
+        made.run("shell", "-c", PEOPLE)
+        with person(browser, made, "vera") as page:
+            page.goto(f"{made.url}/queue/")
+            expect(page.locator("#live-state")).to_have_text("Live")
+            stream = Stream(made, cookie_of(page), "/events/")
+            stream.start()
+            lines = made.said()
+            took = made.stop()
+            assert "Cancel" not in made.said().removeprefix(lines)
+            assert took < 8
+            expect(page.locator("#live-state")).to_have_text("Reconnecting")
