@@ -66,7 +66,7 @@ class Living:
             "config": {
                 "refinery": {"gates": ["true"], "code_review": True},
                 "dispatch": {
-                    "backoff": ["1ms"], "heartbeat": "1s", "lease": "4s", "start_deadline": "4s", "max_attempts": 1,
+                    "backoff": ["1ms"], "heartbeat": "1s", "lease": "20s", "start_deadline": "8s", "max_attempts": 1,
                     **dispatch,
                 },
                 "agents": {"polecat": {"command": agent}, "refinery": {"command": [sys.executable, str(AGENT)]}},

@@ -17,7 +17,7 @@ from tests.acceptance.living import Living
 from tests.acceptance.test_installation import ROOT
 
 FUNCTION = "crashpoint"
-GROUPS = {"server": ("tick", "door", "run"), "shims": ("shim",), "effects": ("effect", "land")}
+GROUPS = {"doors": ("tick", "door"), "runners": ("run",), "shims": ("shim",), "effects": ("effect", "land")}
 # a publish effect is needed only when a shim died with its result reported
 ALSO = {"effects": ("shim.ended", "shim.saved", "shim.published")}
 

