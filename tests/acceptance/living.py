@@ -47,9 +47,9 @@ json.dump({"beads": made, "url": database.url()}, sys.stdout)
 
 
 class Living:
-    """An installation with rigs; `start` and `stop` its processes, `more` work, look at its rows."""
+    """An installation; `start` and `stop` its processes, make `more` work, look at its rows."""
 
-    def __init__(self, root: Path, rigs: int, waits_for: Path | None = None, **dispatch: Any) -> None:
+    def __init__(self, root: Path, waits_for: Path | None = None, **dispatch: Any) -> None:
         reachable(root)
         self.root, self.home = root, root / "a home"
         self.home.mkdir()
@@ -60,9 +60,8 @@ class Living:
         self.port = 0
         self._connection: psycopg.Connection[Any] | None = None
         agent = [sys.executable, str(AGENT), *([str(waits_for)] if waits_for else [])]
-        self.rigs = [f"rig{number}" for number in range(rigs)]
+        self.rigs: list[str] = []
         self._told = {
-            "rigs": {slug: str(self._remote(slug)) for slug in self.rigs},
             "config": {
                 "refinery": {"gates": ["true"], "code_review": True},
                 "dispatch": {
@@ -142,15 +141,16 @@ class Living:
 
     # -- its work --
 
-    def more(self, beads: int, convoys: int) -> None:
-        """So many beads and one-bead convoys more in every rig."""
-        numbers = range(len(self.beads), len(self.beads) + beads)
+    def more(self, rigs: int, beads: int, convoys: int) -> None:
+        """So many new rigs, with so many beads and one-bead convoys each."""
+        fresh = [f"rig{len(self.rigs) + number}" for number in range(rigs)]
+        self.rigs += fresh
         told = {
             **self._told,
-            "beads": [[slug, f"Bead {number}"] for slug in self.rigs for number in numbers],
-            "convoys": [[slug, f"Convoy {number}"] for slug in self.rigs for number in range(convoys)],
+            "rigs": {slug: str(self._remote(slug)) for slug in fresh},
+            "beads": [[slug, f"Bead {number}"] for slug in fresh for number in range(beads)],
+            "convoys": [[slug, f"Convoy {number}"] for slug in fresh for number in range(convoys)],
         }
-        self._told.pop("rigs", None)
         done = subprocess.run(
             [sys.executable, "-c", SETUP],
             cwd=ROOT,

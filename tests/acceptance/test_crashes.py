@@ -17,7 +17,7 @@ from tests.acceptance.living import Living
 from tests.acceptance.test_installation import ROOT
 
 FUNCTION = "crashpoint"
-GROUPS = {"doors": ("tick", "door"), "runners": ("run",), "shims": ("shim",), "effects": ("effect", "land")}
+GROUPS = {"doors": ("tick", "door"), "runners": ("repo", "run"), "shims": ("shim",), "effects": ("effect", "land")}
 # a publish effect is needed only when a shim died with its result reported
 ALSO = {"effects": ("shim.ended", "shim.saved", "shim.published")}
 
@@ -57,9 +57,9 @@ def test_every_point_is_found_once_and_belongs_to_a_group() -> None:
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
     """A living installation for all groups: what one leaves behind would show in the next."""
-    made = Living(tmp_path_factory.mktemp("crashes"), rigs=3)
+    made = Living(tmp_path_factory.mktemp("crashes"))
     try:
-        made.more(beads=0, convoys=0)
+        made.more(rigs=0, beads=0, convoys=0)
         made.start()
         yield made
     finally:
@@ -74,7 +74,7 @@ def test_killed_at_every_point_work_converges_with_one_commit_each_and_nothing_l
     for name in [*armed, *ALSO.get(group, ())]:
         (town.crash / name).touch()
     for _ in range(4):
-        town.more(beads=1, convoys=1)
+        town.more(rigs=3, beads=1, convoys=1)
         town.await_quiet(90)
         if not list(town.crash.iterdir()):
             break  # else some boundary was not crossed often enough

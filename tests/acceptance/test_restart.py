@@ -21,9 +21,9 @@ def living(tmp_path: Path) -> Iterator[Make]:
     made: list[Living] = []
 
     def make(**dispatch: Any) -> Living:
-        town = Living(tmp_path, 1, tmp_path / "release", **dispatch)
+        town = Living(tmp_path, tmp_path / "release", **dispatch)
         made.append(town)
-        town.more(beads=BEADS, convoys=0)
+        town.more(rigs=1, beads=BEADS, convoys=0)
         town.start()
         until(lambda: len(list((town.home / "ready").glob("*"))) == BEADS)
         return town
@@ -53,8 +53,8 @@ def test_r26_live_runs_go_on_through_a_restart_of_everything_and_no_attempt_is_u
     (tmp_path / "release").touch()
     town.await_quiet(90)
     town.check_landed()
-    ended = town.rows("select id, attempt, outcome from agents_run where kind = 'polecat' order by id")
-    assert ended == [(run, 1, "done") for run, _ in runs]
+    ended = town.rows("select id, attempt, outcome, start_error from agents_run where kind = 'polecat' order by id")
+    assert ended == [(run, 1, "done", "") for run, _ in runs]
 
 
 def test_after_a_reboot_runs_are_fenced_and_retried_without_using_up_attempts(living: Make, tmp_path: Path) -> None:
