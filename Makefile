@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 PYTHON ?= python3
 
-.PHONY: setup demo run test lint bench format screenshots
+.PHONY: setup demo run test lint bench format soak screenshots
 
 setup: .venv/.ready
 
@@ -34,6 +34,10 @@ lint: setup
 
 format: setup
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+
+soak: setup
+	@$(PY) -m pytest tests/soak.py -q -s -x -k model & model=$$!; \
+	$(PY) -m pytest tests/soak.py -q -s -x -k processes; processes=$$?; wait $$model && exit $$processes
 
 bench: setup
 	@$(PY) -m bench

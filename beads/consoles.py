@@ -129,7 +129,7 @@ def _shown(name: str, words: str) -> Any:
     @admin.display(description=words)
     def _indented(row: Any) -> str:
         text = json.dumps(getattr(row, name), indent=2, sort_keys=True, ensure_ascii=False, default=str)
-        return format_html('<pre class="gt-json">{}</pre>', text)
+        return format_html('<pre class="gt-json" tabindex="0">{}</pre>', text)
 
     return _indented
 

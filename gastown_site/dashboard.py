@@ -93,19 +93,20 @@ class _Town:
                     "rig": name,
                     "target": target,
                     "says": said.get(f"lane {name} {target}", ""),
-                    "holder": self._holder(board, entries),
+                    "cars": self._cars(board, entries),
                     "entries": len(entries),
                 }
             )
         self.needs = self._needs(board)
 
     @staticmethod
-    def _holder(board: shows.Board, entries: list[EntryView]) -> dict[str, str] | None:
-        for entry in entries:
-            if entry.admitted:
-                shown = board.shown[entry.id]
-                return {"id": entry.id, "link": _entry(entry.id), "phase": shown.phase, "why": shown.reason}
-        return None
+    def _cars(board: shows.Board, entries: list[EntryView]) -> list[dict[str, str]]:
+        """What each car of the lane's train is doing, in order."""
+        return [
+            {"id": e.id, "link": _entry(e.id), "phase": board.shown[e.id].phase, "why": board.shown[e.id].reason}
+            for e in entries
+            if e.admitted
+        ]
 
     def _needs(self, board: shows.Board) -> list[Need]:
         world = board.world

@@ -6,7 +6,7 @@ from typing import Any
 
 from beads.consoles import door_action
 from beads.lifecycle import is_final
-from refinery import doors
+from refinery import controls, doors
 
 ACTIONS: dict[str, Any] = {
     "cancel_bead": door_action(
@@ -32,15 +32,14 @@ ACTIONS: dict[str, Any] = {
         "requeue_entry",
         "Requeue: begin anew",
         doors.requeue,
-        warning="It leaves its lane's slot and is built and gated anew when its turn comes, in the queue's order. "
-        "Promote another one first to let that go before it.",
+        warning="It gets off its lane's train and on again behind the others, built and gated anew.",
         when=lambda entry: entry.state == "active" and entry.admitted_at is not None,
     ),
     "promote_entry": door_action(
         "promote_entry",
         "Promote to the front",
         doors.promote,
-        warning="Its priority becomes 0. It does not interrupt the entry that its lane is working on.",
+        warning="Its priority becomes 0. It goes ahead of all that is not being pushed.",
         when=lambda entry: entry.state == "active" and entry.bead.priority != 0,
     ),
     "reject_entry": door_action(
@@ -80,6 +79,19 @@ ACTIONS: dict[str, Any] = {
         when=lambda rig: rig.parked_at is None,
     ),
     "unpark_rig": door_action("unpark_rig", "Unpark", doors.unpark, when=lambda rig: rig.parked_at is not None),
+    "freeze_lane": door_action(
+        "freeze_lane",
+        "Freeze its default lane",
+        lambda rig, who, why: doors.freeze(rig, None, why, who),
+        warning="Nothing is admitted to it and nothing lands in it until it is thawed.",
+        when=lambda rig: not rig.lanes.filter(target=rig.default_branch, frozen_at__isnull=False).exists(),
+    ),
+    "thaw_lane": door_action(
+        "thaw_lane",
+        "Thaw",
+        lambda lane, who, why: doors.thaw(lane.rig, lane.target, who, why),
+        when=lambda lane: lane.frozen_at is not None,
+    ),
     "start_convoy": door_action(
         "start_convoy", "Start", doors.start_convoy, when=lambda convoy: convoy.started_at is None
     ),
@@ -99,21 +111,21 @@ ACTIONS: dict[str, Any] = {
     "release_fact": door_action(
         "release_fact",
         "Release from quarantine",
-        doors.release_fact,
+        controls.release_fact,
         warning="The next tick tries it again. Mend the cause first: its error stands below.",
         when=lambda fact: fact.quarantined_at is not None,
     ),
     "replay_fact": door_action(
         "replay_fact",
         "Replay",
-        doors.replay_fact,
+        controls.replay_fact,
         warning="The same observation is recorded once more, in your name.",
-        when=lambda fact: fact.processed_at is not None and fact.kind in doors.REPLAYABLE,
+        when=lambda fact: fact.processed_at is not None and fact.kind in controls.REPLAYABLE,
     ),
     "run_effect_again": door_action(
         "run_effect_again",
         "Run a failed effect again",
-        doors.run_effect_again,
+        controls.run_effect_again,
         when=lambda effect: effect.state == "failed",
     ),
     "acknowledge": door_action(

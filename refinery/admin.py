@@ -71,7 +71,7 @@ class BeadAdmin(ReadOnlyAdmin):
 
     def subject_context(self, request: HttpRequest, row: Bead) -> dict[str, Any]:
         """Adds *why*."""
-        return {**super().subject_context(request, row), "why": why.of_bead(row)}
+        return {**super().subject_context(request, row), "why": why.of_whatever(row)}
 
 
 @admin.register(Convoy)
@@ -112,6 +112,11 @@ class EscalationAdmin(ReadOnlyAdmin):
     search_help_text = "id, title, id of what it is about"
     ordering = ("-bead__created_at",)
     actions = [ACTIONS["acknowledge"], ACTIONS["close_escalation"]]
+
+    def subject_context(self, request: HttpRequest, row: Escalation) -> dict[str, Any]:
+        """Adds *why*, of what it is about."""
+        told = why.of_whatever(row.about) if row.about is not None else []
+        return {**super().subject_context(request, row), "why": told}
 
 
 @admin.register(Fact)
@@ -267,7 +272,7 @@ class RigAdmin(ConfigEditor):
     search_fields = ("slug",)
     exclude = ("remote_url", "config")
     readonly_fields = ("remote", "config_toml")
-    actions = [ACTIONS["park_rig"], ACTIONS["unpark_rig"]]
+    actions = [ACTIONS["park_rig"], ACTIONS["unpark_rig"], ACTIONS["freeze_lane"]]
 
     @admin.display(description="Remote")
     def remote(self, rig: Rig) -> str:
@@ -285,7 +290,8 @@ class ViolationAdmin(ReadOnlyAdmin):
     """Broken promises, with what to do about them."""
 
     list_display = ("number", "subject", "sentence", "remedy", "town", "first_seen", "cleared_at")
-    list_filter = (("cleared_at", admin.EmptyFieldListFilter), "number", "town")
+    list_filter = (("cleared_at", admin.EmptyFieldListFilter), "number", BY_TOWN)
+    list_select_related = ("town",)
     search_fields = ("subject",)
 
 
@@ -295,4 +301,28 @@ class TickRecordAdmin(ReadOnlyAdmin):
 
     list_display = ("at", "town", "facts", "pending", "actions", "effects_done", "effects_failed", "violations",
                     "lost_races", "failed", "milliseconds")  # fmt: skip
-    list_filter = ("town",)
+    list_filter = (BY_TOWN,)
+    list_select_related = ("town",)
+
+
+@admin.register(models.Lane)
+class LaneAdmin(ReadOnlyAdmin):
+    """What is remembered of lanes: how long a train may be, and who froze it."""
+
+    town_path = "rig__town"
+    list_display = ("rig", "target", "window", "frozen_at", "frozen_until", "frozen_by", "frozen_reason")
+    list_filter = (BY_RIG, ("frozen_at", admin.EmptyFieldListFilter))
+    list_select_related = ("rig",)
+    search_fields = ("target", "frozen_by", "frozen_reason")
+    actions = [ACTIONS["thaw_lane"]]
+
+
+@admin.register(models.ReviewComment)
+class ReviewCommentAdmin(ReadOnlyAdmin):
+    """Remarks on lines."""
+
+    town_path = "entry__rig__town"
+    list_display = ("created_at", "entry", "file", "line", "by", "resolved_at")
+    list_select_related = ("entry",)
+    search_fields = ("entry__bead__id", "file", "by", "body")
+    ordering = ("-id",)

@@ -61,13 +61,13 @@ def _base(entry: ReviewEntry) -> str:
     return base
 
 
-def commits(entry: ReviewEntry) -> list[Commit]:
+def commits(entry: ReviewEntry, limit: int = COMMITS) -> list[Commit]:
     """The change's own commits, oldest first: those that its base does not have."""
     try:
         base = _base(entry)
     except NotFound as error:
         raise GitFailed(error.message) from error
-    return repo_of(entry.rig).commits(base, entry.head_sha, COMMITS)[::-1]
+    return repo_of(entry.rig).commits(base, entry.head_sha, limit)[::-1]
 
 
 def of_commit(entry: ReviewEntry, named: list[Commit], sha: str) -> tuple[Span, Commit]:

@@ -1,7 +1,7 @@
 """The config of a town or rig, edited as TOML in the console: validated, shown as a diff, saved with who and why.
 
 Two steps: *Show what changes* refuses what is wrong, naming the key, and shows the diff; *Save this* goes through
-`doors.set_config`, which refuses when somebody else has saved meanwhile.
+`controls.set_config`, which refuses when somebody else has saved meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from beads import ledger, people
 from beads.consoles import ReadOnlyAdmin, who
 from beads.errors import GastownError, Invalid
 from beads.models import ConfigVersion, Rig, Town, TownRole
-from refinery import doors
+from refinery import controls
 
 MAX_TEXT = 256 * 1024
 
@@ -103,14 +103,14 @@ class ConfigEditor(ReadOnlyAdmin):
         reason = ledger.check_text("reason", posted["reason"], 500, required=True)
         if not posted["base"].isdigit():
             raise Invalid("base: not the number of a version", field="base")
-        overrides = doors.check_config(owner, posted["text"])
+        overrides = controls.check_config(owner, posted["text"])
         before = config_text(owner)
         shown["diff"] = diff_of(before, posted["text"])
         if not shown["diff"] and overrides == owner.config:
             raise Invalid("Nothing changes: the text is what is saved already.", field="config")
         if posted["step"] != "save":
             return None
-        made = doors.set_config(owner, posted["text"], who(request), reason, expect=int(posted["base"]))
+        made = controls.set_config(owner, posted["text"], who(request), reason, expect=int(posted["base"]))
         self.log_change(request, owner, f"Config version {made.number}: {reason}")
         messages.success(request, f"{owner}: config version {made.number} is saved")
         return HttpResponseRedirect(reverse(f"admin:{self._editor()}", args=[owner.pk]))

@@ -297,7 +297,7 @@ def pairs(lines: Sequence[Line]) -> list[Pair]:
 
 
 def changed_spans(old: str, new: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Where two versions of a line differ, as spans; None when they have too little in common to be worth marking."""
+    """Where two versions of a line differ, as spans of whole words; None when they have too little in common."""
     short = min(len(old), len(new))
     start = 0
     while start < short and old[start] == new[start]:
@@ -308,7 +308,15 @@ def changed_spans(old: str, new: str) -> tuple[tuple[int, int], tuple[int, int]]
     blank = len(old[:start]) - len(old[:start].lstrip())
     if (start - blank + end) * 2 < max(len(old), len(new)) - blank:
         return None
-    return (start, len(old) - end), (start, len(new) - end)
+    while 0 < start < short and _in_word(old[start - 1]) and (_in_word(old[start]) or _in_word(new[start])):
+        start -= 1
+    while end and _in_word(old[-end]) and (_in_word(old[-end - 1 :][:1]) or _in_word(new[-end - 1 :][:1])):
+        end -= 1
+    return (start, max(len(old) - end, start)), (start, max(len(new) - end, start))
+
+
+def _in_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
 
 
 @dataclass(frozen=True, slots=True)

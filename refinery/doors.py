@@ -6,6 +6,7 @@ writer. The tick carries it out.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,10 @@ from django.utils import timezone
 from agents.gitcmd import GitFailed, check_branch, check_remote_url, redact
 from agents.models import LIVE_RUN, Run, RunState
 from beads import config as configs
-from beads import inbox, ledger, outbox
+from beads import inbox, ledger
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
 from beads.lifecycle import BeadStatus, BeadType, is_final
-from beads.models import Bead, ConfigVersion, Convoy, Effect, Escalation, Fact, Rig, Town
+from beads.models import Bead, Convoy, Escalation, Rig, Town
 from refinery import changes, comments, queue
 from refinery.effects import repo_of
 from refinery.git import Repo
@@ -61,35 +62,6 @@ def unpark(rig: Rig, who: str, reason: str = "") -> None:
     with transaction.atomic():
         ledger.unpark_rig(rig)
         inbox.record(rig.town, "rig.unpark", rig.slug, {"reason": reason}, actor=who)
-
-
-def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
-    """TOML → the overrides of a town or rig, checked alone and together with what is above and below them.
-
-    Raises Invalid naming the key. A town's config is refused when it makes that of a rig unusable which was not so
-    before; a rig's whenever it is.
-    """
-    overrides = configs.validate(configs.parse_toml(text, "config"))
-    if isinstance(owner, Rig):
-        found = configs.usable(owner.town.config, overrides)[1]
-        if found:
-            raise Invalid(found[0], field="config")
-        return overrides
-    for rig in owner.rigs.order_by("slug"):
-        found = configs.usable(overrides, rig.config)[1]
-        if found and not configs.usable(owner.config, rig.config)[1]:
-            raise Invalid(f"rig {rig.slug} could not be used any more: {found[0]}", field="config")
-    return overrides
-
-
-def set_config(owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None) -> ConfigVersion:
-    """Replace a town's or rig's overrides by TOML; see `beads.ledger.set_config` for `expect`. Wakes the town."""
-    overrides = check_config(owner, text)
-    town = owner.town if isinstance(owner, Rig) else owner
-    with transaction.atomic():
-        made = ledger.set_config(owner, overrides, who=who, why=reason, text=text, expect=expect)
-        inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=who)
-    return made
 
 
 def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, overrides: Mapping[str, Any]) -> Rig:
@@ -290,6 +262,10 @@ def request_changes(
     told = [*(dict(i) for i in items), *comments.items(entry)]
     feedback = ledger.check_text("body", feedback, 64 * 1024, required=not told)
     feedback = feedback or f"{len(told)} {'remark' if len(told) == 1 else 'remarks'} on lines"
+    last = entry.verdicts.filter(by=who, head_sha=entry.head_sha).last()
+    said = last is not None and (last.decision, last.feedback, last.items) == ("request_changes", feedback, told)
+    if said and not entry.held:
+        return False
     return _record_verdict(entry, who, {"decision": "request_changes", "feedback": feedback, "items": told})
 
 
@@ -318,7 +294,7 @@ def _not_moved_outside(entry: ReviewEntry) -> None:
 def _author_mails(entry: ReviewEntry) -> set[str]:
     """The authors of the change's commits. Raises Unavailable when git cannot tell: unknown is nobody's approval."""
     try:
-        return {commit.mail.lower() for commit in changes.commits(entry)}
+        return {commit.mail.lower() for commit in changes.commits(entry, limit=10_000)}
     except GitFailed as error:
         raise Unavailable(f"who wrote this change cannot be read, so it cannot be approved: {error.message}") from error
 
@@ -373,10 +349,10 @@ def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> None:
 
 
 def requeue(entry: ReviewEntry, who: str, reason: str = "") -> None:
-    """Take an admitted entry out of its lane's slot; it is built and gated anew when its turn comes again."""
+    """Take a car out of its lane's train; it is built and gated anew when its turn comes again, behind the others."""
     _active(entry)
     if entry.admitted_at is None:
-        raise Conflict(f"{entry.pk} has not its lane's slot: it waits in the queue already")
+        raise Conflict(f"{entry.pk} is in no train: it waits in the queue already")
     if entry.landings.filter(state="pushing").exists():
         raise Conflict(f"{entry.pk} is being pushed right now")
     inbox.record(entry.rig.town, "entry.requeue", entry.pk, {"reason": reason}, actor=who)
@@ -391,6 +367,31 @@ def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -
         raise Conflict(f"{entry.pk} has priority {priority} already")
     told = {"priority": priority, "reason": reason}
     inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=who)
+
+
+def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
+    """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
+    target = check_branch(target or rig.default_branch, "target")
+    reason = ledger.check_text("reason", reason, 300, required=True)
+    if until is not None and until <= timezone.now():
+        raise Invalid("until is in the past", field="until")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        queue.freeze(rig, target, reason, who, timezone.now(), until)
+        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=who)
+    return target
+
+
+def thaw(rig: Rig, target: str | None, who: str, reason: str = "") -> str:
+    """Undo `freeze`; returns the lane's target."""
+    target = check_branch(target or rig.default_branch, "target")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        queue.thaw(rig, target)
+        inbox.record(
+            rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=who
+        )
+    return target
 
 
 # -- runs and escalations -------------------------------------------------------------------------------------------
@@ -426,40 +427,3 @@ def close_escalation(escalation: Escalation, who: str, reason: str = "") -> None
     if escalation.closed_at is not None:
         raise Conflict(f"{escalation.pk} is closed")
     inbox.record(escalation.town, "escalation.close", escalation.pk, {"reason": reason}, actor=who)
-
-
-# -- facts and effects ----------------------------------------------------------------------------------------------
-
-REPLAYABLE = frozenset(
-    {
-        "run.exited", "run.published", "run.done", "run.request_changes", "escalation.raised", "candidate.built",
-        "landing.concluded", "branch.seen", "effect.failed", "effect.struggling",
-    }
-)  # fmt: skip
-
-
-def replay_fact(fact: Fact, who: str, reason: str = "") -> None:
-    """Record an observation again. A person's decision is not replayed: whoever wants it again decides again."""
-    if fact.processed_at is None:
-        raise Conflict(f"fact {fact.pk} was not drained yet: release it if it is in quarantine")
-    if fact.kind not in REPLAYABLE:
-        raise Conflict(f"fact {fact.pk} is a {fact.kind}, a decision: take the decision again instead")
-    inbox.replay(fact, who, reason)
-
-
-def release_fact(fact: Fact, who: str, reason: str = "") -> None:
-    """Let the next tick try a quarantined fact again."""
-    if fact.quarantined_at is None:
-        raise Conflict(f"fact {fact.pk} is not in quarantine")
-    with transaction.atomic():
-        inbox.release(fact)
-        inbox.record(fact.town, "fact.release", str(fact.pk), {"reason": reason}, actor=who)
-
-
-def run_effect_again(effect: Effect, who: str, reason: str = "") -> None:
-    """Run an effect once more that was given up."""
-    if effect.state != "failed":
-        raise Conflict(f"effect {effect.pk} is {effect.state}: only a failed one is run again")
-    with transaction.atomic():
-        outbox.again(effect, timezone.now())
-        inbox.record(effect.town, "effect.again", str(effect.pk), {"reason": reason}, actor=who)

@@ -176,12 +176,24 @@ def _land(payload: Mapping[str, Any]) -> Result | None:
         told[cars[fit].pk] = _head_is_gone(cars[fit], heads[cars[fit].entry.branch])
         if fit == 0:
             return _landed(cars, "abandoned", "", told)
+    return _push(repo, rig, landing, cars, fit, told)
+
+
+def _push(
+    repo: git.Repo, rig: Rig, landing: Landing, cars: list[Landing], fit: int, told: dict[int, dict[str, str]]
+) -> Result:
+    """Push the first `fit` cars at once. What a remote refuses together is offered by itself: the first car alone is
+    then judged, and those behind it try again."""
     tip = cars[fit - 1].candidate.sha
     match repo.land(rig.remote_url, landing.target, landing.expected_sha, tip):
         case git.Landed():
             return _landed(cars, "landed", f"landed on {landing.target} with {tip[:12]}", told)
         case git.TargetMoved(actual=actual):
             return _landed(cars, "moved", f"{landing.target} moved to {actual[:12]} before the push", told)
+        case git.PushRefused() if fit > 1:
+            alone = f"refused together with {cars[0].entry_id}: offered again by itself"
+            rest = {car.pk: _told("abandoned", alone) for car in cars[1:fit]}
+            return _push(repo, rig, landing, cars, 1, rest | told)
         case git.PushRefused(message=message):
             return _landed(cars, "refused", message, told)
 

@@ -141,6 +141,8 @@ KINDS: dict[str, type[Payload]] = {
     "rig.park": Reason,
     "rig.unpark": Reason,
     "config.set": Reason,
+    "lane.freeze": Reason,
+    "lane.thaw": Reason,
     "fact.release": Reason,
     "effect.again": Reason,
     "escalation.raised": Escalated,

@@ -1,10 +1,13 @@
-"""Files that people name on the command line, read with one clear error."""
+"""Files and moments that people name on the command line, read with one clear error."""
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from pathlib import Path
 from typing import Any
+
+from django.utils.dateparse import parse_datetime
 
 from beads import config as configs
 from beads.errors import Invalid
@@ -30,3 +33,14 @@ def read_config(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
     return configs.validate(configs.parse_toml(read_text(name, "config"), name), name)
+
+
+def moment(field: str, text: str) -> dt.datetime:
+    """A time as ISO 8601 with a time zone. Raises Invalid naming the argument."""
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise Invalid(f"--{field}: {text!r} is not a time such as 2026-11-21T10:00:00Z", field=field)
+    return found

@@ -88,7 +88,7 @@ class EntryState(Asked):
     questions = {
         "active": ("active", lambda now: Q(state="active")),
         "held": ("held for a person", lambda now: Q(state="active") & ~Q(held="")),
-        "slot": ("has its lane's slot", lambda now: Q(state="active", admitted_at__isnull=False)),
+        "slot": ("in its lane's train", lambda now: Q(state="active", admitted_at__isnull=False)),
         "old": (
             "active for more than an hour",
             lambda now: Q(state="active", created_at__lt=now - dt.timedelta(hours=1)),

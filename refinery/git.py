@@ -6,6 +6,7 @@ plumbing over resolved object ids. Answers are typed; *unknown* (the remote coul
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,22 +126,16 @@ class Repo:
 
     def ls_remote(self, url: str, branch: str, timeout: float = gitcmd.NETWORK_TIMEOUT) -> str | None:
         """The branch's head on the remote; None only when the remote answered that it has no such branch."""
-        ref = f"refs/heads/{check_branch(branch)}"
-        result = run_git(["ls-remote", "--end-of-options", url, ref], cwd=self.path, timeout=timeout)
-        for line in result.text.splitlines():
-            sha, _, name = line.partition("\t")
-            if name == ref:
-                return check_sha(sha)
-        return None
+        return self.heads(url, [branch], timeout)[branch]
 
-    def heads(self, url: str, branches: Sequence[str]) -> dict[str, str | None]:
+    def heads(
+        self, url: str, branches: Sequence[str], timeout: float = gitcmd.NETWORK_TIMEOUT
+    ) -> dict[str, str | None]:
         """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
         refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
-        result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
-        found: dict[str, str] = {}
-        for line in result.text.splitlines():
-            sha, _, name = line.partition("\t")
-            found[name] = check_sha(sha)
+        result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=timeout)
+        rows = [line.partition("\t") for line in result.text.splitlines()]
+        found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
         return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
 
     def default_branch(self, url: str) -> str | None:
@@ -370,8 +365,7 @@ class Repo:
 
     def changes(self, base: str, sha: str) -> list[diffs.Change]:
         """What a diff of two commits or trees touches, with the lines it counts."""
-        arguments = ["diff-tree", "-r", "-M", "-z", "--raw", "--numstat", check_sha(base), check_sha(sha)]
-        return diffs.parse_changes(run_git(arguments, cwd=self.path).stdout)
+        return list(_changes(self.path, check_sha(base), check_sha(sha)))
 
     def patches(self, base: str, sha: str, changes: Sequence[diffs.Change]) -> list[diffs.Patch]:
         """The hunks of some of a diff's changes, in their order. Files larger than a person reads come without."""
@@ -400,6 +394,13 @@ class Repo:
         """The tree that merging `head` into `base` gives; None when they conflict."""
         (tree,) = self._merge_trees([(check_sha(base), check_sha(head))])
         return tree if isinstance(tree, str) else None
+
+
+@functools.lru_cache(maxsize=32)
+def _changes(path: Path, base: str, sha: str) -> tuple[diffs.Change, ...]:
+    """Two commits differ for ever in the same way: the pages of one diff ask once."""
+    arguments = ["diff-tree", "-r", "-M", "-z", "--raw", "--numstat", base, sha]
+    return tuple(diffs.parse_changes(run_git(arguments, cwd=path).stdout))
 
 
 def _message(spec: CandidateSpec) -> str:

@@ -29,7 +29,7 @@ def take(fact: Fact, now: dt.datetime) -> None:
             _run_exited(fact)
         case "run.start_failed" | "config.set" | "fact.release" | "effect.again":
             pass  # done at the door; the fact is the wake-up and the history
-        case "town.pause" | "town.resume" | "rig.park" | "rig.unpark":
+        case "town.pause" | "town.resume" | "rig.park" | "rig.unpark" | "lane.freeze" | "lane.thaw":
             pass  # likewise
         case "run.done" | "run.request_changes":
             _run_result(fact, data)

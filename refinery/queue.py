@@ -242,14 +242,14 @@ def request_reject(entry: ReviewEntry, reason: str) -> None:
 
 
 def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
-    """A person's wish: give the lane's slot back, and be built and gated anew when the turn comes again.
+    """A person's wish: get off the train, and be built and gated anew when the turn comes again.
 
-    Raises LostRace when the push has begun, or the entry has no slot to give back.
+    Raises LostRace when the push has begun, or the entry is no car of a train.
     """
     _abandon_intents(entry, now)
     if entry.landings.filter(state="pushing").exists():
         raise LostRace(f"{entry.pk} is being pushed")
-    _swap(entry.pk, {"admitted_at__isnull": False}, admitted_at=None, gates_again_at=now)
+    _swap(entry.pk, {"admitted_at__isnull": False}, admitted_at=None, slot=None, gates_again_at=now)
 
 
 def promote(entry: ReviewEntry, priority: int) -> None:

@@ -108,16 +108,22 @@ def show(
     alone = ask.file is not None and 0 <= ask.file < len(changes)
     numbers = [ask.file] if alone and ask.file is not None else list(range(start, end))
     shown = [_file(n, changes[n], ask) for n in numbers]
-    opened = [f for f in shown if alone or not f.why_closed]
+    for one in shown:
+        if alone or (ask.at and ask.at[0] == one.number):
+            one.why_closed = ""
+    opened = [f for f in shown if not f.why_closed]
+    for one in shown:
+        if one.why_closed and between is not None:
+            _unplaced(one, [r for r in remarks if r.file == one.path], between)
     patches = repo.patches(span.base, span.sha, [f.change for f in opened])
     budget = COLOUR_BUDGET
     for one, patch in zip(opened, patches, strict=True):
-        if (one.change.generated or patch.says_generated) and not one.why_closed:
+        asked_for = alone or bool(ask.at and ask.at[0] == one.number)
+        if (one.change.generated or patch.says_generated) and not asked_for:
             one.why_closed = "generated"
         budget = _fill(one, patch, ask, budget, remarks, between, form)
-        if alone:
-            one.why_closed = ""
     whole = diffs.tree(changes)
+    links = {n: "" if n == page else ask.link(page=n) for n in range(1, len(ranges) + 1)}
     wide = len(changes) > TREE_LIMIT
     return DiffShown(
         files=shown,
@@ -129,10 +135,7 @@ def show(
         page=page,
         pages=[(n, ask.link(page=n)) for n in range(1, len(ranges) + 1)],
         page_of=page_of,
-        places={
-            diffs.shown_path(c.path): ("" if page_of[n] == page else ask.link(page=page_of[n])) + f"#f{n}"
-            for n, c in enumerate(changes)
-        },
+        places={diffs.shown_path(c.path): f"{links[page_of[n]]}#f{n}" for n, c in enumerate(changes)},
         folders=_folders(whole, page_of, ask) if wide else [],
     )
 
@@ -207,6 +210,12 @@ def _file(number: int, change: diffs.Change, ask: Ask) -> FileShown:
     return shown
 
 
+def _unplaced(one: FileShown, remarks: Sequence[ReviewComment], between: Between) -> None:
+    """Remarks on lines that are not on the page stand above the file."""
+    one.comments += len(remarks)
+    one.unplaced += [mark_safe(between(remark)) for remark in remarks]  # noqa: S308 - made by a template
+
+
 def _fill(
     one: FileShown,
     patch: diffs.Patch,
@@ -220,11 +229,11 @@ def _fill(
     places: dict[tuple[str, int], str] = {}
     for remark in remarks:
         if remark.file == one.path and between is not None:
-            one.comments += 1
             place = _place(patch, remark)
             if place is None:
-                one.unplaced.append(mark_safe(between(remark)))  # noqa: S308 - made by a template
+                _unplaced(one, [remark], between)
             else:
+                one.comments += 1
                 places[place] = places.get(place, "") + between(remark)
     if ask.at and ask.at[0] == one.number and form is not None:
         _, side, line = ask.at

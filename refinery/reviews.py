@@ -81,15 +81,17 @@ def review(request: HttpRequest, key: str) -> HttpResponse:
 def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice: str = "") -> HttpResponse:
     board = shows.Board(entry.rig.town)
     data = shows.entry_detail(board, entry)
-    for gate in data["gates"]:
-        gate["output"] = tame(gate["output"])
+    data |= {key: _tamed(data[key]) for key in ("gates", "verdicts", "landings")}
     data["gates"].sort(key=lambda gate: _FIRST.get(gate["outcome"], 3))
     ask = _ask(request)
     who = name_of(cast(AbstractBaseUser, request.user))
     remarks = list(ReviewComment.objects.filter(entry__in=[entry, *changes.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
     shown = _diff(request, entry, ask, here, who)
-    places = shown["diff"].places if "diff" in shown and shown["span"].kind == "candidate" else {}
+    main = "diff" in shown and not ask.keep
+    places = shown["diff"].places if main else {}
+    for one in here:
+        cast(Any, one).place = f"{places.get(one.file, ask.only()).partition('#')[0]}#c{one.pk}"
     for failure in (f for gate in data["gates"] for f in gate["failures"]):
         failure["place"] = places.get(failure["file"], "")
     context = {
@@ -112,6 +114,15 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     return render(request, "refinery/review.html", context, status=status)
 
 
+def _tamed(value: Any) -> Any:
+    """What agents, gates and git said, without escape sequences and with hidden characters shown."""
+    if isinstance(value, str):
+        return tame(value)
+    if isinstance(value, list):
+        return [_tamed(item) for item in value]
+    return {key: _tamed(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def _approval(board: shows.Board, entry: ReviewEntry, who: str) -> dict[str, Any]:
     """Who has approved this head, who has to, and what this person may still say."""
     view = board.world.entry.get(entry.pk)
@@ -130,12 +141,12 @@ def _approval(board: shows.Board, entry: ReviewEntry, who: str) -> dict[str, Any
     }
 
 
-def _notes(entry: ReviewEntry) -> list[Run]:
+def _notes(entry: ReviewEntry) -> list[dict[str, Any]]:
     """What the agents said about their work, newest first."""
     if entry.source_id is None:
         return []
     runs = Run.objects.select_related("agent").filter(bead_id=entry.source_id).exclude(summary="")
-    return list(runs.order_by("-created_at")[:5])
+    return [{"run": run, "summary": tame(run.summary)} for run in runs.order_by("-created_at")[:5]]
 
 
 def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewComment], who: str) -> dict[str, Any]:
@@ -144,13 +155,18 @@ def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewC
     told: dict[str, Any] = {"commits": [], "beads": [], "heads": [], "problem": "", "commit": None, "since": ""}
     try:
         named = _commits(entry)
-        told["commits"] = [{"commit": c, "link": f"{ask.only(commit=c.sha)}#change"} for c in named]
+        told["commits"] = [
+            {"commit": c, "subject": tame(c.subject), "author": tame(c.author)}
+            | {"link": f"{ask.only(commit=c.sha)}#change"}
+            for c in named
+        ]
         rows = changes.beads(entry, named)
         told["beads"] = [row | {"link": f"{ask.only(commit=row['commit'])}#change"} for row in rows]
         told["heads"] = [h for h in changes.heads(entry) if h != entry.head_sha]
         told["last_review"] = _last_review(entry, told["heads"], who)
         if "commit" in wanted:
             span, told["commit"] = changes.of_commit(entry, named, wanted["commit"])
+            told["message"] = tame(told["commit"].message)
         elif "since" in wanted:
             since = told["last_review"] if wanted["since"] == "review" else wanted["since"]
             span = changes.since(entry, since)

@@ -44,7 +44,9 @@ class Board:
                 phase = phases.phase(stands.stage, admitted=view.admitted)
                 place += phase not in ("blocked", "awaiting_human")
                 why = stands.why
-                if phase == "queued" and (self.world.paused or rig.parked):
+                if phase == "queued" and (frozen := self.world.frozen(view.rig, view.target)):
+                    why = frozen
+                elif phase == "queued" and (self.world.paused or rig.parked):
                     why = f"rig {rig.slug} is parked" if rig.parked else f"paused: {self.world.paused_reason}"
                 waits = phase in ("blocked", "awaiting_human")
                 self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
@@ -160,6 +162,11 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "verdicts": [
             {"decision": v.decision, "by": v.by, "head": v.head_sha, "feedback": v.feedback, "items": v.items}
             for v in entry.verdicts.all()
+        ],
+        "comments": [
+            {"file": c.file, "line": c.line, "side": c.side, "by": c.by, "body": c.body, "head": c.head_sha}
+            | {"resolved": c.resolved}
+            for c in entry.comments.all()
         ],
         "landings": [
             {"state": x.state, "expected": x.expected_sha, "candidate": x.candidate.sha, "message": x.message}

@@ -1,4 +1,4 @@
-"""django-q2's entry points: the minute's reconcile tick, and one effect. Thin doors, no logic.
+"""django-q2's entry points: the minute's reconcile tick and look-out, and one effect. Thin doors, no logic.
 
 The schedule is the safety net of the reconciler process: the very same tick, in `transaction.atomic` with
 `select_for_update`, so that nothing depends on a wake-up.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from django.utils import timezone
 
 from beads import ops
-from refinery import effects, housekeeping, reconciler
+from refinery import effects, housekeeping, lookout, reconciler
 
-SCHEDULE = "reconcile"
+MINUTELY = {"reconcile": "refinery.tasks.reconcile", "lookout": "refinery.tasks.look"}
 
 
 def reconcile() -> int:
@@ -20,6 +20,11 @@ def reconcile() -> int:
     ticks = reconciler.settle_all()
     effects.sweep()
     return ticks
+
+
+def look() -> int:
+    """Every minute: see whether a branch that waits for a person has moved. Returns how many have."""
+    return lookout.look()
 
 
 def run_effect(effect_id: int) -> str:
@@ -41,10 +46,10 @@ def ensure_schedule() -> None:
     """Make the schedules exist exactly once."""
     from django_q.models import Schedule
 
-    Schedule.objects.update_or_create(
-        name=SCHEDULE,
-        defaults={"func": "refinery.tasks.reconcile", "schedule_type": Schedule.MINUTES, "minutes": 1},
-    )
+    for name, func in MINUTELY.items():
+        Schedule.objects.update_or_create(
+            name=name, defaults={"func": func, "schedule_type": Schedule.MINUTES, "minutes": 1}
+        )
     Schedule.objects.update_or_create(
         name="housekeeping", defaults={"func": "refinery.tasks.collect", "schedule_type": Schedule.HOURLY}
     )

@@ -77,6 +77,15 @@ def _ended(first: Sentence, how: str) -> Sentence:
     return replace(first, rule="ended", text=how) if first.text == ENDED else first
 
 
+def of_whatever(bead: Bead) -> list[Sentence]:
+    """About any bead, as what it is: issue, review entry or convoy."""
+    entry = ReviewEntry.objects.filter(pk=bead.pk).first()
+    if entry is not None:
+        return of_entry(entry)
+    convoy = Convoy.objects.filter(pk=bead.pk).first()
+    return of_convoy(convoy) if convoy is not None else of_bead(bead)
+
+
 def of_bead(bead: Bead) -> list[Sentence]:
     """A bead, then its blockers, its live runs, its review entries and its convoy."""
     telling = Telling(bead.town)
@@ -92,7 +101,7 @@ def of_bead(bead: Bead) -> list[Sentence]:
 
 
 def of_entry(entry: ReviewEntry) -> list[Sentence]:
-    """A review entry, then its rework, its runs, its lane's holder and the bead it comes from."""
+    """A review entry, then its rework, its runs, its lane, the cars ahead, and the bead it comes from."""
     town = entry.rig.town
     telling = Telling(town)
     how = f"{entry.state} ({entry.reason}): {entry.reason_text or 'no reason was noted'}"
@@ -101,9 +110,9 @@ def of_entry(entry: ReviewEntry) -> list[Sentence]:
     told += _runs(telling, [entry.pk])
     if entry.state == "active":
         told += telling.of_lane(entry.rig.slug, entry.target)
-    if entry.state == "active" and entry.admitted_at is None:
-        lane = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, state="active", admitted_at__isnull=False)
-        told += [telling.of("entry", other.pk) for other in lane]
+        cars = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False).order_by("slot")
+        ahead = cars if entry.slot is None else cars.filter(slot__lt=entry.slot)
+        told += [telling.of("entry", other.pk) for other in ahead]
     if entry.source_id is not None:
         told.append(telling.of("bead", entry.source_id))
     return told + _around(telling, town, [entry.pk])

@@ -1,4 +1,4 @@
-"""`make soak`: the model-based test for as long as asked (`SOAK_MINUTES`, default 20), then the load test of processes.
+"""`make soak`: the model-based test and the load test of real processes, each for `SOAK_MINUTES` (default 20).
 
 Prints steps, faults injected and violations. Ends with a non-zero exit at the first violation, with the steps that led
 to it. `SOAK_SEED` repeats a run.
@@ -6,14 +6,23 @@ to it. `SOAK_SEED` repeats a run.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import random
+import signal
+import sys
 import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.machine.town import COUNTS, Machine
+from tests.web.installation import Installation, installation, until
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "20"))
 SEED = int(os.environ.get("SOAK_SEED", str(time.time_ns() % 2**32)))
@@ -42,3 +51,105 @@ def test_soak_of_the_model() -> None:
     faults = {name.removeprefix("fault: "): n for name, n in sorted(COUNTS.items()) if name.startswith("fault")}
     print(f"soak: {COUNTS['steps']} steps, violations: 0, refused at doors: {COUNTS['refused']}")
     print(f"soak: faults injected: {faults}")
+
+
+# -- real processes -------------------------------------------------------------------------------------------------
+
+CONFIG = """
+[refinery]
+gates = ["test ! -e broken", "ls work >/dev/null"]
+code_review = false
+train.window = 8
+[dispatch]
+max_polecats = 20
+max_attempts = 100
+lease = "15s"
+heartbeat = "2s"
+backoff = ["1s", "2s"]
+[patrol]
+nudge = "5s"
+escalate = "10s"
+stop = "15s"
+[agents.polecat]
+command = {command}
+"""
+
+
+def _parts(up: int) -> list[int]:
+    """The server's processes: the children of `up`."""
+    listed = Path(f"/proc/{up}/task/{up}/children").read_text().split()
+    return [int(pid) for pid in listed]
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes with the mark on their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def _beads(up: Installation) -> list[dict[str, Any]]:
+    """The planned work."""
+    return [b for b in up.gastown("bead", "list", "--limit", "1000") if b["purpose"] == "work"]
+
+
+def test_soak_of_processes(tmp_path: Path) -> None:
+    """20 polecats, 3 convoys at a time, misbehaving agents, the server's processes killed at random."""
+    chance = random.Random(SEED)
+    mark = f"97{os.getpid()}.25"
+    with installation(tmp_path) as up:
+        config = tmp_path / "town.toml"
+        command = json.dumps([sys.executable, str(Path(__file__).parent / "acceptance/agents/chaos.py"), mark])
+        config.write_text(CONFIG.replace("{command}", command))
+        up.gastown("town", "create", "main", "--config", str(config))
+        up.gastown("rig", "add", "proj", str(up.remote), "--default-branch", up.branch)
+        begin = up.git("rev-parse", up.branch)
+        beads: list[str] = []
+        convoys: list[str] = []
+        kills = 0
+        end = time.monotonic() + MINUTES * 60
+        while time.monotonic() < end:
+            with contextlib.suppress(AssertionError):  # a command may meet a database or server that was just killed
+                open_ = [c for c in up.gastown("convoy", "list") if c["phase"] not in ("landed", "failed", "closed")]
+                if len(open_) < 3:
+                    plan = tmp_path / "plan.toml"
+                    plan.write_text("".join(f'[[beads]]\nkey = "{n}"\ntitle = "Part {n}"\n' for n in range(4)))
+                    more = chance.choice([[], ["--merge-mode", "review-and-merge"]])
+                    title = f"Convoy {len(convoys)}"
+                    made = up.gastown("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
+                    convoys.append(made["id"])
+                live = [b for b in _beads(up) if b["status"] not in ("closed", "failed")]
+                for _ in range(max(0, 20 - len(live))):
+                    beads.append(up.gastown("sling", "proj", "--title", f"Bead {len(beads)}")["id"])
+            pid = chance.choice(_parts(up.process.pid) or [0])
+            if pid and chance.random() < 0.5:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    kills += 1
+            time.sleep(chance.uniform(1, 5))
+        until(lambda: "ok" in up.run("wait", "--idle", "--timeout", "600", "--json"), 900, up.said)
+        rows = _beads(up)
+        ended = up.gastown("convoy", "list", "--all")
+        log = up.git("log", "--format=%(trailers:key=Bead,valueonly,separator=%x2C)", f"{begin}..{up.branch}").split()
+        merged = [b["id"] for b in rows if b["resolution"] in ("merged", "already_merged")]
+        files = set(up.git("ls-tree", "-r", "--name-only", up.branch).splitlines())
+        lost = [b for b in merged if f"work/{b}.txt" not in files]
+        doubled = [b for b in merged if log.count(b) > 1]
+        open_beads = [b["id"] for b in rows if b["status"] not in ("closed", "failed")]
+        runs = up.gastown("runs", "list", "--all")
+        worktrees = [p.name for p in (up.home / "worktrees").glob("*")] if (up.home / "worktrees").exists() else []
+        doctor = json.loads(up.run("doctor", "--json"))["data"]
+        broken = [row for row in doctor if row["state"] == "fail"]
+        until(lambda: not _marked(mark), 60, lambda: f"orphans: {_marked(mark)}")
+    states = Counter(c["phase"] for c in ended)
+    print(
+        f"soak: {len(rows)} beads, {len(merged)} done, {len(runs)} runs, {kills} server processes killed; "
+        f"convoys {dict(states)}; "
+        f"lost {len(lost)}, doubled {len(doubled)}, unended {len(open_beads)}, orphan processes 0, "
+        f"leftover worktrees {len(worktrees)}, broken invariants {len(broken)}"
+    )
+    assert (lost, doubled, open_beads, worktrees, broken) == ([], [], [], [], [])
+    assert len(merged) > 0

@@ -125,7 +125,7 @@ class Stage:
             effects.run_effect(effect.pk)
         self.runner._look()
 
-    def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = 150.0) -> Any:
         """Drive until the condition holds; fails with the plan's own explanation."""
         end = time.monotonic() + seconds
         while True:

@@ -148,7 +148,7 @@ def test_all_of_them_at_once_delay_nobody_and_people_see_them(scene: Scene) -> N
     assert f"{len(BAD)} in quarantine" in " ".join(say for _, _, say in doctor._queues())
     assert f"gastown_facts_quarantined {len(BAD)}.0" in operator.get("/metrics").content.decode()
     assert f"{len(BAD)} facts could not be taken in" in operator.get("/towns/main/").content.decode()
-    listed = operator.get("/admin/beads/fact/?now=quarantined&q=unknown+kind").content.decode()
+    listed = operator.get("/admin/beads/fact/?now=quarantined&q=no.such.kind").content.decode()
     assert "unknown kind of fact" in listed
     released = Fact.objects.filter(kind="no.such.kind").get()
     inbox.release(released)

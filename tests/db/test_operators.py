@@ -10,7 +10,7 @@ from agents.models import Run, RunOutcome
 from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
-from refinery import doors, queue, shows, why
+from refinery import controls, doors, queue, shows, why
 from refinery.models import ReviewEntry
 from tests.db.conftest import SHA, Place
 
@@ -67,13 +67,14 @@ def test_a_stopped_runs_bead_tells_who_and_why(place: Place) -> None:
 
 
 @pytest.mark.django_db
-def test_a_requeued_entry_lets_a_promoted_one_go_and_is_built_and_gated_anew(place: Place) -> None:
+def test_a_requeued_entry_gets_on_again_behind_the_others_built_and_gated_anew() -> None:
+    place = Place(train={"window": 1})
     first = place.entry("one")
     place.tick()
     second = place.entry("two", SHA["d"])
     place.built(first)
     place.gated(0)
-    doors.promote(second, WHO, WHY)
+    ledger.retitle_priority(second.bead, 1)  # the next in the queue
     place.now = timezone.now()  # gate results carry the real time
     doors.requeue(ReviewEntry.objects.get(pk=first.pk), WHO, WHY)
     place.tick()
@@ -92,7 +93,8 @@ def test_a_requeued_entry_lets_a_promoted_one_go_and_is_built_and_gated_anew(pla
 
 
 @pytest.mark.django_db
-def test_what_waits_or_is_being_pushed_is_not_requeued(place: Place) -> None:
+def test_what_waits_or_is_being_pushed_is_not_requeued() -> None:
+    place = Place(train={"window": 1})
     first = place.entry("one")
     place.tick()
     waiting = place.entry("two", SHA["d"])
@@ -114,7 +116,8 @@ def test_what_waits_or_is_being_pushed_is_not_requeued(place: Place) -> None:
 
 
 @pytest.mark.django_db
-def test_a_promoted_entry_is_next(place: Place) -> None:
+def test_a_promoted_entry_is_next() -> None:
+    place = Place(train={"window": 1})
     busy = place.entry("busy")
     place.tick()
     place.entry("second", SHA["d"])
@@ -122,11 +125,11 @@ def test_a_promoted_entry_is_next(place: Place) -> None:
     doors.promote(third, WHO, WHY)
     place.tick()
     lane = next(iter(shows.Board(place.town).lanes.values()))
-    assert [view.branch for view in lane] == ["busy", "third", "second"]
+    assert [view.branch for view in lane] == ["third", "busy", "second"]  # urgent: ahead of what is not pushed
     assert history(third.pk, "promoted") == (WHO, WHY)
     with pytest.raises(Conflict, match="has priority 0 already"):
         doors.promote(ReviewEntry.objects.get(pk=third.pk), WHO, WHY)
-    assert busy.pk == lane[0].id
+    assert busy.pk == lane[1].id
 
 
 @pytest.mark.django_db
@@ -135,7 +138,7 @@ def test_a_replayed_observation_changes_nothing_that_stands(place: Place) -> Non
     place.tick()
     place.built(entry)
     fact = Fact.objects.get(kind="candidate.built")
-    doors.replay_fact(fact, WHO, WHY)
+    controls.replay_fact(fact, WHO, WHY)
     place.tick()
     again = Fact.objects.get(kind="candidate.built", actor=WHO)
     assert (again.processed_at is not None, again.error, again.payload["replay_of"]) == (True, "", fact.pk)
@@ -148,7 +151,7 @@ def test_a_decision_is_not_replayed_in_anothers_name(place: Place) -> None:
     doors.approve(entry, "web:rita")
     place.tick()
     with pytest.raises(Conflict, match="take the decision again"):
-        doors.replay_fact(Fact.objects.get(kind="entry.verdict"), WHO, WHY)
+        controls.replay_fact(Fact.objects.get(kind="entry.verdict"), WHO, WHY)
     assert entry.verdicts.count() == 1
 
 
@@ -191,13 +194,14 @@ def test_why_goes_from_a_bead_to_what_it_waits_for(place: Place) -> None:
 
 
 @pytest.mark.django_db
-def test_why_names_the_entry_in_front_the_rework_and_the_pause(place: Place) -> None:
+def test_why_names_the_entry_in_front_the_rework_and_the_pause() -> None:
+    place = Place(train={"window": 1})
     front = place.entry("front")
     place.tick()
     behind = place.entry("behind", SHA["d"])
     place.tick()
     text = said(why.of_entry(ReviewEntry.objects.get(pk=behind.pk)))
-    assert f"lane proj main: working on {front.pk}; 1 more wait" in text
+    assert "lane proj main: 1 of 1 cars; 1 more wait" in text
     assert f"entry {front.pk}: the candidate is being built" in text
     ledger.pause_town(place.town, "lunch")
     place.town.refresh_from_db()

@@ -9,7 +9,7 @@ from agents.models import Nudge, Run
 from beads import inbox, ledger
 from beads.errors import Invalid
 from beads.models import Bead, Effect, Escalation, Fact
-from refinery import doors, reconciler
+from refinery import controls, doors, reconciler
 from refinery.models import Landing
 from tests.db.conftest import SHA, Place
 
@@ -123,9 +123,9 @@ def test_the_breaker_pauses_dispatch_lets_one_run_through_and_the_first_success_
 
 
 def test_a_config_that_cannot_be_used_with_a_rigs_is_refused_at_the_door(place: Place) -> None:
-    doors.set_config(place.rig, 'dispatch.heartbeat = "20s"', "alice", "")
+    controls.set_config(place.rig, 'dispatch.heartbeat = "20s"', "alice", "")
     with pytest.raises(Invalid, match=r"rig proj could not be used any more: .*lease must be at least twice the"):
-        doors.set_config(place.town, 'dispatch.lease = "30s"', "alice", "")
+        controls.set_config(place.town, 'dispatch.lease = "30s"', "alice", "")
     place.town.refresh_from_db()
     assert "lease" not in place.town.config.get("dispatch", {})
 

@@ -97,7 +97,7 @@ class Remote:
 
     # -- as refinery.git.Repo --
 
-    def ls_remote(self, url: str, branch: str) -> str | None:
+    def ls_remote(self, url: str, branch: str, timeout: float = 0) -> str | None:
         """Where a branch is."""
         self.weather("ls-remote")
         return self.branches.get(branch)

@@ -192,8 +192,21 @@ def test_removed_lines_stand_beside_the_added_ones() -> None:
 
 
 def test_what_changed_within_a_line_is_found() -> None:
-    assert diffs.changed_spans("value = old_name(1)", "value = new_name(1)") == ((8, 11), (8, 11))
+    assert diffs.changed_spans("value = old_name(1)", "value = new_name(1)") == ((8, 16), (8, 16))
+    assert diffs.changed_spans("answer = 41", "answer = 42") == ((9, 11), (9, 11))
+    assert diffs.changed_spans("f(a, b)", "f(a, b, c)") == ((6, 6), (6, 9))
+    assert diffs.changed_spans("same", "same") == ((4, 4), (4, 4))
     assert diffs.changed_spans("return True", "import os") is None
+
+
+@given(st.text("ab_ 1(", max_size=12), st.text("ab_ 1(", max_size=12))
+def test_outside_the_marked_spans_both_lines_are_the_same(old: str, new: str) -> None:
+    found = diffs.changed_spans(old, new)
+    if found is not None:
+        (start, end), (new_start, new_end) = found
+        assert 0 <= start <= end <= len(old)
+        assert new_start <= new_end <= len(new)
+        assert (old[:start], old[end:]) == (new[:new_start], new[new_end:])
 
 
 # -- HTML --

@@ -19,8 +19,9 @@ from beads import inbox, ledger, outbox, plans
 from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
+from refinery import doors
 from refinery.admin import ACTIONS
-from refinery.models import ReviewEntry
+from refinery.models import Lane, ReviewEntry
 from tests.db.conftest import Place
 
 WHY = "the build host is back"
@@ -84,6 +85,19 @@ def admitted_entry(place: Place) -> ReviewEntry:
     entry = place.entry()
     place.tick()
     return ReviewEntry.objects.get(pk=entry.pk, admitted_at__isnull=False)
+
+
+def superseded_entry(place: Place) -> ReviewEntry:
+    """An entry whose branch has a newer one."""
+    old = place.entry(head="a" * 40)
+    place.entry(head="b" * 40)
+    return ReviewEntry.objects.get(pk=old.pk, state="failed")
+
+
+def frozen_lane(place: Place) -> Lane:
+    """A lane in which nothing moves."""
+    doors.freeze(place.rig, None, "release", "test")
+    return Lane.objects.get(rig=place.rig)
 
 
 def drained_fact(place: Place) -> Fact:
@@ -154,6 +168,8 @@ CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     "resume_town": (paused, {"paused_at": None, "paused_reason": ""}),
     "park_rig": (of_place("rig"), {"parked_at__isnull": False}),
     "unpark_rig": (parked, {"parked_at": None}),
+    "freeze_lane": (of_place("rig"), {"lanes__frozen_by": "admin:olga", "lanes__frozen_reason": WHY}),
+    "thaw_lane": (frozen_lane, {"frozen_at": None, "frozen_reason": ""}),
     "start_convoy": (staged, "convoy.start"),
     "close_convoy": (started, "convoy.close"),
     "retry_convoy": (failed_convoy, "convoy.retry"),
@@ -218,10 +234,10 @@ REFUSED: dict[str, tuple[Callable[[Place], Any], str]] = {
     "cancel_bead": (failed_bead, "is failed already"),
     "retry_bead": (lambda p: p.bead(), "only a failed issue"),
     "retry_entry": (lambda p: p.entry(), "is not held"),
-    "reject_entry": (held_entry, "is failed"),
+    "reject_entry": (superseded_entry, "is failed"),
     "start_convoy": (started, "was started before"),
     "retry_convoy": (staged, "nothing that failed"),
-    "requeue_entry": (lambda p: p.entry(), "has not its lane&#x27;s slot"),
+    "requeue_entry": (lambda p: p.entry(), "is in no train"),
     "promote_entry": (held_entry, "is failed"),
     "replay_fact": (quarantined, "was not drained yet"),
     "release_fact": (drained_fact, "is not in quarantine"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,14 @@ from beads import inbox, ledger, outbox, people
 from beads.models import Fact, TownRole
 from refinery.models import ReviewEntry
 from tests.db.conftest import Place
+from tests.web.installation import BROWSER_ARGUMENTS, PASSWORD
+from tests.web.installation import chromium as system_chromium
 from tests.web.test_admin import CONSOLES, escalation, failed_effect, page, quarantined, started
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PASSWORD = "a-long-enough-word"
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+
+
+pytestmark = pytest.mark.skipif(system_chromium() is None, reason="no chromium on this machine: apt install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +32,8 @@ def chromium() -> Iterator[Browser]:
     """The system's Chromium. Playwright's loop would make Django refuse this thread's queries."""
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=system_chromium(), args=BROWSER_ARGUMENTS)
         yield browser
         browser.close()
     if before is None:
@@ -206,3 +208,31 @@ def test_the_config_is_edited_with_its_diff(chromium: Browser, site: str) -> Non
     expect(page_.get_by_text("config version 1 is saved")).to_be_visible()
     expect(page_.get_by_label("Overrides, as TOML")).to_have_value("# quick\n[refinery]\npop_limit = 3\n")
     assert not seen.complaints
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(chromium: Browser, site: str, scheme: str) -> None:
+    more: dict[str, Any] = {"color_scheme": scheme}
+    page_ = Seen(chromium, site, **more).enter()
+    entry = ReviewEntry.objects.get(state="failed", branch="held")
+    rig = entry.rig
+    found: list[str] = []
+    for path in (
+        "/admin/",
+        "/admin/refinery/reviewentry/",
+        "/admin/beads/fact/?now=quarantined",
+        f"/admin/refinery/reviewentry/{entry.pk}/change/",
+        f"/admin/beads/bead/{entry.pk}/change/",
+        f"/admin/beads/rig/{rig.pk}/config/",
+    ):
+        page_.goto(f"{site}{path}")
+        page_.wait_for_function("!document.documentElement.hasAttribute('x-cloak')")
+        page_.evaluate(AXE.read_text())  # through the debugger: the page's policy stays as it is
+        violations = page_.evaluate("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
+        found += [
+            f"{path} {v['id']}: {v['help']}: {[n['html'][:160] for n in v['nodes'][:3]]}"
+            for v in violations
+            if v["impact"] in ("serious", "critical")
+        ]
+    assert not found, "\n".join(found)

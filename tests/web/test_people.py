@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
 from beads import ledger, people
-from beads.models import Membership, Town, TownRole
+from beads.models import Membership, Rig, Town, TownRole
 
 ROOT = Path(__file__).parents[2]
 GOOD = "horse-battery-7"
@@ -161,3 +162,47 @@ def test_django_finds_nothing_to_warn_of_but_what_is_the_owners_to_decide() -> N
     said = deployed("https://gastown.example", "manage.py", "check", "--deploy")
     left = {line.split("(")[1].split(")")[0] for line in said.splitlines() if line.startswith("?: (security")}
     assert left <= {"security.W005", "security.W021"}  # HSTS of subdomains, and the browsers' preload list
+
+
+@pytest.mark.django_db
+def test_a_superuser_gives_roles_in_the_console_with_a_reason(operator: Client) -> None:
+    main, other = ledger.create_town("main"), ledger.create_town("other")
+    ann: Any = people.create("ann", GOOD)
+    people.grant(ann, other, TownRole.VIEWER, "test")
+    path = f"/admin/auth/user/{ann.pk}/roles/"
+    assert path in operator.get(f"/admin/auth/user/{ann.pk}/change/").content.decode()
+    form = {f"town-{main.pk}": "operator", f"town-{other.pk}": ""}
+    assert operator.post(path, form).status_code == 400
+    assert operator.post(path, {**form, f"town-{main.pk}": "king", "reason": "x"}).status_code == 400
+    assert operator.post(path, {**form, "reason": "night shift"}).status_code == 302
+    made = Membership.objects.get()
+    assert (made.user, made.town, made.role, made.granted_by) == (ann, main, "operator", "admin:olga")
+    told = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert told == ["town main: no role → operator: night shift", "town other: viewer → no role: night shift"]
+
+
+@pytest.mark.django_db
+def test_nobody_else_gives_roles(dispatcher: Client) -> None:
+    main = ledger.create_town("main")
+    user = User.objects.get(username="dora")
+    form = {f"town-{main.pk}": "operator", "reason": "me"}
+    assert dispatcher.post(f"/admin/auth/user/{user.pk}/roles/", form).status_code == 403
+    assert dispatcher.get(f"/admin/auth/user/{user.pk}/change/").status_code == 403
+    assert Membership.objects.get().granted_by == "test"
+
+
+@pytest.mark.django_db
+def test_a_config_that_cannot_be_read_is_told_of_and_mended_in_the_console(operator: Client) -> None:
+    town = ledger.create_town("main", {"refinery": {"of_an_older_release": 1}})
+    ledger.create_rig(town, "proj", "/nowhere.git", "main")
+    bead = ledger.create_bead(town, Rig.objects.get(), "Paint")
+    answer = operator.get("/admin/")
+    assert answer.status_code == 200
+    assert "unknown key refinery.of_an_older_release" in answer.content.decode()
+    shown = operator.get(f"/admin/beads/bead/{bead.pk}/change/").content.decode()
+    assert "unknown key refinery.of_an_older_release" in shown
+    path = f"/admin/beads/town/{town.pk}/config/"
+    assert "of_an_older_release = 1" in operator.get(path).content.decode()
+    form = {"step": "save", "text": "[refinery]\npop_limit = 3\n", "reason": "mend", "base": "0"}
+    assert operator.post(path, form).status_code == 302
+    assert "unknown key" not in operator.get("/admin/").content.decode()

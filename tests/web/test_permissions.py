@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db.models import Model
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from agents.mail import send
@@ -29,6 +30,7 @@ from tests.web.test_admin import CASES, CONSOLES, page
 
 # Acting on nobody's town but one's own account: everybody who is logged in may.
 OWN_ACCOUNT = {"login", "logout", "set_language"}
+STREAMS = {"events", "events-all"}  # answer under ASGI only: see the test of their own
 VERBS = {
     "review-act": ("approve", "merge", "request-changes", "comment", "resolve", "reopen", "reject", "retry"),
     "escalation-act": ("ack", "close"),
@@ -52,17 +54,11 @@ def world(place: Place) -> World:
     bead, entry = place.bead("Fence"), place.entry()
     place.tick()
     run = Run.objects.get(bead=bead)
+    problem = ledger.escalate(place.town, "test", "Look", actor="test")
+    assert problem is not None
     send(place.town, "alice", "overseer", "Subject of main", "body")
-    alarm = ledger.escalate(place.town, "key", "Look here", actor="test")
-    assert alarm is not None
-    keys = {
-        "escalations": alarm.pk,
-        "convoys": convoy.pk,
-        "beads": bead.pk,
-        "reviews": entry.pk,
-        "runs": run.pk,
-        "towns": "main",
-    }
+    keys = {"convoys": convoy.pk, "beads": bead.pk, "reviews": entry.pk, "runs": run.pk, "towns": "main"}
+    keys |= {"escalations": problem.pk, "events": "main"}
     return World(place, keys)
 
 
@@ -135,7 +131,7 @@ def test_a_reviewer_reviews_but_does_not_steer(world: World, reviewer: Client) -
 @pytest.mark.django_db
 @pytest.mark.parametrize(("text", "entry"), PAGES, ids=[t for t, _ in PAGES])
 def test_a_stranger_sees_no_town(world: World, stranger: Client, text: str, entry: URLPattern) -> None:
-    if entry.name in OWN_ACCOUNT | {"healthz"}:
+    if entry.name in OWN_ACCOUNT | STREAMS | {"healthz"}:
         return
     for path in paths(text, entry, world.keys):
         answer = stranger.get(path)
@@ -154,6 +150,16 @@ def test_what_is_not_yours_is_as_absent_as_what_does_not_exist(world: World, str
     nowhere = stranger.get("/beads/gt-00000000/")
     assert (there.status_code, nowhere.status_code) == (404, 404)
     assert world.keys["beads"] not in there.content.decode()
+
+
+@pytest.mark.django_db
+def test_a_stranger_hears_nothing_of_a_town(world: World, stranger: Client) -> None:
+    """The streams of events, as an ASGI server serves them."""
+    client = AsyncClient()
+    client.cookies = stranger.cookies
+    assert async_to_sync(client.get)("/events/main/").status_code == 404
+    run = world.keys["runs"]
+    assert async_to_sync(client.get)(f"/events/main/?run={run}&log").status_code == 404
 
 
 # -- the console of one's own towns ---------------------------------------------------------------------------------
@@ -203,7 +209,7 @@ def test_an_operator_finds_nothing_of_another_town(world: World, elsewhere: Clie
     for row in (world.place.town, world.place.rig):
         assert elsewhere.get(f"{page(row)}{row.pk}/config/").status_code == 404
     for kind, key in world.keys.items():
-        if kind != "towns":
+        if kind not in ("towns", "events"):
             assert elsewhere.get("/admin/find/", {"q": key})["Location"] == "/admin/"
 
 

@@ -11,7 +11,7 @@ from django.test import Client
 from agents.models import Mail
 from beads import inbox, ledger, plans
 from beads.models import Bead, Fact
-from refinery import doors, queue
+from refinery import changes, doors, lookout, queue
 from refinery.models import ReviewComment
 from tests.db.conftest import Place
 from tests.web.ground import Ground, page, person, post
@@ -63,6 +63,24 @@ def test_hostile_content_is_harmless_and_visible(ground: Ground, viewer: Client)
     assert "new⟨U+000A⟩line.txt" in text
     assert "no newline at the end" in text
     assert len(text) < 100_000
+
+
+def test_what_agents_and_git_say_is_tamed(ground: Ground, viewer: Client) -> None:
+    ground.git("checkout", "-q", "-B", "feature", "main")
+    ground.git("commit", "-q", "--allow-empty", "-m", "\x1b[31mred\x1b[0m <i>\u202e\u200b")
+    ground.push("feature", {"a.py": "x\n"}, None)
+    entry = ground.submit()
+    hostile = "\x1b[31m<script>alert(1)</script>\u202e"
+    items = [{"file": "a\u202e.py", "line": 1, "problem": hostile}]
+    queue.record_verdict(
+        entry, head=entry.head_sha, decision="request_changes", by="agent", feedback=hostile, items=items
+    )
+    first = changes.commits(entry)[0]
+    for query in ("", f"?commit={first.sha}"):
+        text = page(viewer, entry, query).split('id="history"')[0]
+        assert "red &lt;i&gt;⟨U+202E⟩⟨U+200B⟩" in text
+        for raw in ("\x1b", "\u202e", "\u200b", "<script>alert"):
+            assert raw not in text
 
 
 def test_a_large_and_a_generated_file_are_collapsed_and_can_be_opened(ground: Ground, viewer: Client) -> None:
@@ -137,6 +155,19 @@ def test_a_comment_on_a_line_is_carried_to_the_rework_mail_and_bead(ground: Grou
     assert rework.context["rework"]["items"][0]["file"] == "a.py"
 
 
+def test_changes_are_requested_once_however_late_the_second_click(ground: Ground) -> None:
+    rita = person("rita")
+    ground.push("feature", {"a.py": "def f():\n    return 2\n"})
+    entry = ground.submit()
+    for _ in range(2):
+        post(rita, entry, "request-changes", body="not yet", items="a.py:1: name it")
+    ground.settle()
+    post(rita, entry, "request-changes", body="not yet", items="a.py:1: name it")
+    ground.settle()
+    assert entry.verdicts.count() == 1
+    assert Bead.objects.filter(purpose="rework").count() == 1
+
+
 def test_a_resolved_comment_is_not_sent_and_can_be_opened_again(ground: Ground) -> None:
     rita = person("rita")
     ground.push("feature", {"a.py": "def f():\n    return 2\n"})
@@ -156,6 +187,24 @@ def test_a_resolved_comment_is_not_sent_and_can_be_opened_again(ground: Ground) 
     (item,) = entry.verdicts.get().items
     assert item["problem"] == "on the removed line `    return 1`: why not?"
     assert post(rita, entry, "resolve", comment=999999).status_code == 404
+
+
+def test_a_comment_in_a_collapsed_file_is_not_lost(ground: Ground) -> None:
+    rita = person("rita")
+    files = {"big.txt": "".join(f"line {n}\n" for n in range(3000)), "uv.lock": "a = 1\n"}
+    ground.push("feature", dict(files))
+    entry = ground.submit()
+    assert 'name="line" value="2500"' in page(rita, entry, "?at=0.n2500")
+    for file, line in (("big.txt", 2500), ("uv.lock", 1)):
+        post(rita, entry, "comment", file=file, side="new", line=line, body=f"about {file}")
+    text = page(rita, entry)
+    assert "large file, 3000 lines" in text
+    for comment in ReviewComment.objects.all():
+        assert text.count(f'id="c{comment.pk}"') == 1
+        assert f'href="?#c{comment.pk}"' in text or f'href="#c{comment.pk}"' in text
+    assert '<details class="rv-closed" open>' in text
+    alone = page(rita, entry, "?file=0")
+    assert alone.index("line 2499") < alone.rindex("about big.txt")
 
 
 @pytest.mark.parametrize(
@@ -234,6 +283,29 @@ def test_a_push_that_nobody_told_of_is_noticed_at_approval_and_asks_again(ground
     assert post(rita, entry, "approve").status_code == 302
     ground.settle()
     assert entry.verdicts.get().head_sha == head
+
+
+def test_a_push_while_it_waits_is_seen_and_asked_about(ground: Ground) -> None:
+    rita = person("rita")
+    ground.push("feature", {"a.py": "def f():\n    return 2\n"})
+    entry = ground.submit()
+    post(rita, entry, "approve")
+    ground.settle()
+    assert lookout.look(ground.place.now) == 0
+    head = ground.push("feature", {"a.py": "def f():\n    return 3\n"})
+    assert lookout.look(ground.place.now) == 1
+    ground.settle()
+    entry.refresh_from_db()
+    assert entry.head_sha == head
+    text = page(rita, entry)
+    assert "waits for a person" in text
+    assert "an older head: does not count" in text
+    ground.place.later(hours=1)
+    ground.settle()
+    entry.refresh_from_db()
+    assert entry.state == "active"
+    ground.remote.rename(ground.remote.with_suffix(".away"))
+    assert lookout.look(ground.place.now) == 0  # unknown: nothing follows
 
 
 def test_two_clicks_are_one_approval_and_it_lands_after_the_delay(ground: Ground) -> None:

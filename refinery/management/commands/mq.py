@@ -1,4 +1,4 @@
-"""`mq submit|list|show|approve|request-changes|reject|retry`: the merge queue."""
+"""`mq submit|list|show|approve|request-changes|reject|retry|promote|freeze|thaw`: the merge queue."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from beads.errors import NotFound
 from beads.models import Town
 from refinery import doors, shows
+from refinery.files import moment
 from refinery.models import ReviewEntry
 
 
@@ -48,6 +49,18 @@ class Command(GastownCommand):
         reject.add_argument("id")
         reject.add_argument("--reason", required=True)
         self.sub(verbs, "retry", self.retry, "clear a hold, or bring a failed entry back").add_argument("id")
+        promote = self.sub(verbs, "promote", self.promote, "let it go before others")
+        promote.add_argument("id")
+        promote.add_argument("--priority", type=int, default=0, help="0 (urgent: the train starts again behind) to 4")
+        promote.add_argument("--reason", default="")
+        freeze = self.sub(verbs, "freeze", self.freeze, "let nothing into a lane, and nothing land in it")
+        freeze.add_argument("rig")
+        freeze.add_argument("--target")
+        freeze.add_argument("--reason", required=True)
+        freeze.add_argument("--until", metavar="TIME", help="ISO 8601, with a time zone")
+        thaw = self.sub(verbs, "thaw", self.thaw, "undo freeze")
+        thaw.add_argument("rig")
+        thaw.add_argument("--target")
 
     def submit(
         self,
@@ -92,6 +105,7 @@ class Command(GastownCommand):
         ]
         lines += [f"gate {g['gate']}: {g['outcome']} ({g['say']})" for g in data["gates"]]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
+        lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
         lines += [f"landing {x['state']}: {x['message']}" for x in data["landings"]]
         return Said(data, "\n".join(lines))
 
@@ -114,3 +128,19 @@ class Command(GastownCommand):
         """Retry."""
         doors.retry_entry(entry_of(id), actor())
         return Said({"id": id}, f"{id} is being retried")
+
+    def promote(self, id: str, priority: int, reason: str, **_: Any) -> Any:
+        """Let it go before others."""
+        doors.promote(entry_of(id), actor(), reason, priority)
+        return Said({"id": id, "priority": priority}, f"{id} has priority {priority} from the next tick on")
+
+    def freeze(self, rig: str, target: str | None, reason: str, until: str | None, **_: Any) -> Any:
+        """Freeze a lane."""
+        end = moment("until", until) if until else None
+        lane = doors.freeze(rig_of(rig), target, reason, actor(), end)
+        return Said({"rig": rig, "target": lane, "frozen": True}, f"lane {rig} {lane} is frozen")
+
+    def thaw(self, rig: str, target: str | None, **_: Any) -> Any:
+        """Thaw a lane."""
+        lane = doors.thaw(rig_of(rig), target, actor())
+        return Said({"rig": rig, "target": lane, "frozen": False}, f"lane {rig} {lane} goes on")

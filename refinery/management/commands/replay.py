@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from argparse import ArgumentParser
 from typing import Any
 
-from django.utils.dateparse import parse_datetime
-
 from beads.command import GastownCommand, Said, table, town_of
-from beads.errors import Invalid
 from refinery import reconciler
+from refinery.files import moment
 
 
 class Command(GastownCommand):
@@ -26,15 +23,5 @@ class Command(GastownCommand):
         self, town: str, since: str, until: str | None, **_: Any
     ) -> Any:
         """Replay."""
-        rows = reconciler.replay(town_of(town), _moment("since", since), _moment("until", until) if until else None)
+        rows = reconciler.replay(town_of(town), moment("since", since), moment("until", until) if until else None)
         return Said(rows, table(rows, ["fact", "kind", "subject", "error", "actions"], "no facts in that time"))
-
-
-def _moment(field: str, text: str) -> dt.datetime:
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise Invalid(f"--{field}: {text!r} is not a time such as 2026-11-21T10:00:00Z", field=field)
-    return found

@@ -8,7 +8,7 @@ from typing import Any
 from agents.gitcmd import redact
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.models import Rig
-from refinery import doors
+from refinery import controls, doors
 from refinery.files import read_config, read_text
 
 
@@ -43,7 +43,7 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
-        made = doors.set_config(rig_of(slug), read_text(config, "config"), actor(), reason)
+        made = controls.set_config(rig_of(slug), read_text(config, "config"), actor(), reason)
         return Said({"slug": slug, "version": made.number}, f"rig {slug} has its new config, version {made.number}")
 
     def list(self, town: str | None, **_: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from beads import ledger
 from beads.command import GastownCommand, Said, actor, table, town_of
 from beads.models import Town
-from refinery import doors
+from refinery import controls, doors
 from refinery.files import read_config, read_text
 
 
@@ -40,7 +40,7 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a town's config."""
-        made = doors.set_config(town_of(slug), read_text(config, "config"), actor(), reason)
+        made = controls.set_config(town_of(slug), read_text(config, "config"), actor(), reason)
         return Said({"slug": slug, "version": made.number}, f"town {slug} has its new config, version {made.number}")
 
     def pause(self, slug: str, reason: str, **_: Any) -> Any:

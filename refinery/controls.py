@@ -1,0 +1,80 @@
+"""What operators decide about the machine itself: config, facts, effects. One function each, as in `refinery.doors`.
+
+Each refuses at once what can be refused; what is carried out here leaves a fact with its actor and reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from beads import config as configs
+from beads import inbox, ledger, outbox
+from beads.errors import Conflict, Invalid
+from beads.models import ConfigVersion, Effect, Fact, Rig, Town
+
+
+def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
+    """TOML → the overrides of a town or rig, checked alone and together with what is above and below them.
+
+    Raises Invalid naming the key. A town's config is refused when it makes that of a rig unusable which was not so
+    before; a rig's whenever it is.
+    """
+    overrides = configs.validate(configs.parse_toml(text, "config"))
+    if isinstance(owner, Rig):
+        found = configs.usable(owner.town.config, overrides)[1]
+        if found:
+            raise Invalid(found[0], field="config")
+        return overrides
+    for rig in owner.rigs.order_by("slug"):
+        found = configs.usable(overrides, rig.config)[1]
+        if found and not configs.usable(owner.config, rig.config)[1]:
+            raise Invalid(f"rig {rig.slug} could not be used any more: {found[0]}", field="config")
+    return overrides
+
+
+def set_config(owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None) -> ConfigVersion:
+    """Replace a town's or rig's overrides by TOML; see `beads.ledger.set_config` for `expect`. Wakes the town."""
+    overrides = check_config(owner, text)
+    town = owner.town if isinstance(owner, Rig) else owner
+    with transaction.atomic():
+        made = ledger.set_config(owner, overrides, who=who, why=reason, text=text, expect=expect)
+        inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=who)
+    return made
+
+
+REPLAYABLE = frozenset(
+    {
+        "run.exited", "run.published", "run.done", "run.request_changes", "escalation.raised", "candidate.built",
+        "landing.concluded", "branch.seen", "effect.failed", "effect.struggling",
+    }
+)  # fmt: skip
+
+
+def replay_fact(fact: Fact, who: str, reason: str = "") -> None:
+    """Record an observation again. A person's decision is not replayed: whoever wants it again decides again."""
+    if fact.processed_at is None:
+        raise Conflict(f"fact {fact.pk} was not drained yet: release it if it is in quarantine")
+    if fact.kind not in REPLAYABLE:
+        raise Conflict(f"fact {fact.pk} is a {fact.kind}, a decision: take the decision again instead")
+    inbox.replay(fact, who, reason)
+
+
+def release_fact(fact: Fact, who: str, reason: str = "") -> None:
+    """Let the next tick try a quarantined fact again."""
+    if fact.quarantined_at is None:
+        raise Conflict(f"fact {fact.pk} is not in quarantine")
+    with transaction.atomic():
+        inbox.release(fact)
+        inbox.record(fact.town, "fact.release", str(fact.pk), {"reason": reason}, actor=who)
+
+
+def run_effect_again(effect: Effect, who: str, reason: str = "") -> None:
+    """Run an effect once more that was given up."""
+    if effect.state != "failed":
+        raise Conflict(f"effect {effect.pk} is {effect.state}: only a failed one is run again")
+    with transaction.atomic():
+        outbox.again(effect, timezone.now())
+        inbox.record(effect.town, "effect.again", str(effect.pk), {"reason": reason}, actor=who)

@@ -1,0 +1,97 @@
+"""`simulate`: how the merge queue would do under a load, by the production plan in virtual time, against an oracle."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from beads.command import GastownCommand, Said, table
+from beads.errors import Invalid
+from refinery.simulator import Load, Outcome, simulate
+
+COLOURS = ("#2563eb", "#059669", "#d97706", "#dc2626", "#7c3aed", "#0891b2")
+WIDTH, HEIGHT, LEFT, FOOT = 640, 360, 60, 40
+
+
+class Command(GastownCommand):
+    help = "Simulate the merge queue: turnaround against an oracle that knows every outcome, builds per change."
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Arguments."""
+        parser.add_argument("--per-hour", type=float, default=300, help="changes that arrive")
+        parser.add_argument("--workers", type=int, default=300)
+        parser.add_argument("--hours", type=float, default=2)
+        parser.add_argument("--failing", type=float, default=0.05, help="share of changes that break the build")
+        parser.add_argument("--conflicting", type=float, default=0.0, help="share that conflicts with the one before")
+        parser.add_argument("--windows", default="20,50,100", help="windows to compare; 1 is a serial queue")
+        parser.add_argument("--seed", type=int, default=1)
+        parser.add_argument("--plot", metavar="FILE.svg", help="the distribution of turnaround, drawn")
+
+    def run(  # type: ignore[override]
+        self,
+        per_hour: float,
+        workers: int,
+        hours: float,
+        failing: float,
+        conflicting: float,
+        windows: str,
+        seed: int,
+        plot: str | None,
+        **_: Any,
+    ) -> Any:
+        """Simulate."""
+        for name, value in (("failing", failing), ("conflicting", conflicting)):
+            if not 0 <= value <= 1:
+                raise Invalid(f"--{name}: {value} is not between 0 and 1", field=name)
+        if not (0 < per_hour <= 10_000 and 0 < workers <= 100_000 and 0 < hours <= 100):
+            raise Invalid("--per-hour, --workers and --hours must be positive, and not absurd", field="per_hour")
+        try:
+            sizes = [int(part) for part in windows.split(",")]
+        except ValueError:
+            raise Invalid(f"--windows: {windows!r} is not a list of numbers such as 1,4,20", field="windows") from None
+        if not sizes or not all(1 <= size <= 100 for size in sizes):
+            raise Invalid("--windows: each must be 1 to 100", field="windows")
+        load = Load(per_hour, workers, hours, failing, conflicting, seed=seed)
+        found = [simulate(load, f"window {size}" if size > 1 else "serial", size) for size in sizes]
+        rows = [_row(outcome) for outcome in found]
+        if plot:
+            Path(plot).write_text(draw(found))
+        return Said(rows, table(rows, list(rows[0])))
+
+
+def _row(o: Outcome) -> dict[str, Any]:
+    return {
+        "strategy": o.name,
+        "landed": o.landed,
+        "P50 ÷ oracle": round(o.p50, 2),
+        "P95 ÷ oracle": round(o.p95, 2),
+        "P99 ÷ oracle": round(o.p99, 2),
+        "builds per change": round(o.builds_per_change, 2),
+        "wrongly ejected": o.ejected_wrongly,
+    }
+
+
+def draw(outcomes: list[Outcome]) -> str:
+    """An SVG: for each strategy, the share of changes (x) that landed within a multiple of the oracle's time (y)."""
+    top = max([o.p99 for o in outcomes if o.ratios] or [1.0])
+    lines = []
+    for number, outcome in enumerate(outcomes):
+        colour = COLOURS[number % len(COLOURS)]
+        points = []
+        for step in range(101):
+            if outcome.ratios:
+                ratio = outcome.ratios[min(step * len(outcome.ratios) // 100, len(outcome.ratios) - 1)]
+                x = LEFT + (WIDTH - LEFT - 20) * step / 100
+                y = HEIGHT - FOOT - (HEIGHT - FOOT - 20) * min(ratio / top, 1)
+                points.append(f"{x:.1f},{y:.1f}")
+        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(points)}"/>')
+        lines.append(f'<text x="{LEFT + 12}" y="{28 + 18 * number}" fill="{colour}">{outcome.name}</text>')
+    axes = (
+        f'<line x1="{LEFT}" y1="{HEIGHT - FOOT}" x2="{WIDTH - 20}" y2="{HEIGHT - FOOT}" stroke="currentColor"/>'
+        f'<line x1="{LEFT}" y1="20" x2="{LEFT}" y2="{HEIGHT - FOOT}" stroke="currentColor"/>'
+        f'<text x="{LEFT}" y="{HEIGHT - 12}">share of changes, 0 to 100 %</text>'
+        f'<text x="8" y="24">{top:.1f}×</text><text x="8" y="{HEIGHT - FOOT}">0×</text>'
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+    return f'{head}font-size="13">{axes}{"".join(lines)}</svg>\n'

@@ -1,0 +1,326 @@
+"""The train over a real remote: gates that the test holds, lets pass and lets fail (semantics: Zuul's pipelines).
+
+After every story the incident invariant: each commit on the target has exactly the tree that its green gates saw, and
+no change that counts as merged is missing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agents.models import Run
+from beads import ledger
+from refinery import doors, effects, queue, shows
+from refinery.models import GateResult, Landing, Lane, ReviewEntry
+from refinery.world import land_key
+from tests.acceptance.conftest import WHO, Stage
+
+HELD = "while [ ! -e .go ]; do sleep 0.02; done; exit $(cat .go)"
+
+
+class Train:
+    """A stage whose gates wait for a word."""
+
+    def __init__(self, stage: Stage, window: int = 8) -> None:
+        self.stage = stage
+        stage.open(agents=False, gates=[HELD], train={"window": window})
+        self.begin = stage.sha()
+        self.pushes = stage.root / "pushes"
+        hook = stage.remote / "hooks" / "post-receive"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text(f'#!/bin/sh\ngrep refs/heads/main >> "{self.pushes}" || true\n')
+        hook.chmod(0o755)
+
+    def submit(self, *names: str) -> list[ReviewEntry]:
+        """Branches that each add a file, in this order."""
+        for name in names:
+            self.stage.commit(name, {f"{name}.txt": f"{name}\n"})
+        return [self.stage.submit(name) for name in names]
+
+    def now(self, entry: ReviewEntry) -> ReviewEntry:
+        return ReviewEntry.objects.select_related("bead").get(pk=entry.pk)
+
+    def sha(self, entry: ReviewEntry) -> str:
+        """Its present candidate's commit, or an empty string."""
+        found = self.now(entry)
+        made = found.candidates.filter(build_no=found.build_no, result="built").first()
+        return made.sha if made else ""
+
+    def gating(self, *entries: ReviewEntry) -> None:
+        """Wait until the gates of all these are running on their present candidates."""
+
+        def ready() -> bool:
+            live = set(Run.objects.filter(kind="gates", state="running").values_list("start_sha", flat=True))
+            return all(self.sha(e) in live for e in entries)
+
+        self.stage.until(ready)
+
+    def say(self, entry: ReviewEntry, code: int) -> None:
+        """Let the running gates of an entry's present candidate end with `code`."""
+        self.gating(entry)
+        sha = self.sha(entry)
+        for path in (Path(self.stage.runner.home) / "gates").glob("*/[0-9]*"):
+            if path.is_dir() and self.stage.git("rev-parse", "HEAD", cwd=path) == sha:
+                (path / ".go").write_text(str(code))
+        self.stage.until(lambda: not Run.objects.filter(start_sha=sha).exclude(state="ended").exists())
+
+    def merged(self, *entries: ReviewEntry) -> None:
+        for entry in entries:
+            self.stage.await_phase(entry, "merged")
+
+    def base(self, entry: ReviewEntry) -> str:
+        """What its candidate stands on."""
+        return self.stage.git("rev-parse", f"{self.sha(entry)}^", cwd=effects.repo_of(self.stage.rig).path)
+
+    def incident(self) -> None:
+        """Each landed tree was gated and passed, and each merged change is there."""
+        stage = self.stage
+        trees = stage.git("log", "--first-parent", "--format=%T", f"{self.begin}..main", cwd=stage.remote).split()
+        outside = {t for t in trees if not Landing.objects.filter(candidate__tree_sha=t, state="landed").exists()}
+        passed = set(GateResult.objects.filter(outcome="pass").values_list("tree_sha", flat=True))
+        assert set(trees) - outside <= passed
+        stage.git("fetch", "-q", str(stage.remote), "+refs/heads/*:refs/remotes/origin/*")
+        for entry in ReviewEntry.objects.filter(state="merged"):
+            missing = stage.git("cherry", "origin/main", entry.head_sha)
+            assert not [line for line in missing.splitlines() if line.startswith("+")], entry
+
+
+@pytest.fixture
+def train(stage: Stage) -> Iterator[Train]:
+    """The usual train."""
+    made = Train(stage)
+    yield made
+    made.incident()
+
+
+def test_gates_of_all_cars_run_at_once_each_on_the_one_before_and_they_land_with_one_push(train: Train) -> None:
+    a, b, c = train.submit("a", "b", "c")
+    train.gating(a, b, c)
+    assert [train.base(b), train.base(c)] == [train.sha(a), train.sha(b)]
+    train.say(c, 0)
+    train.say(b, 0)
+    assert train.stage.sha() == train.begin  # nothing lands before what it stands on
+    train.say(a, 0)
+    train.merged(a, b, c)
+    assert train.stage.log()[:3] == ["Change c.txt", "Change b.txt", "Change a.txt"]
+    assert len(train.pushes.read_text().splitlines()) == 1
+    assert Run.objects.filter(kind="gates").count() == 3
+
+
+def test_the_head_fails_and_those_behind_are_built_and_gated_without_it(train: Train) -> None:
+    a, b, c = train.submit("a", "b", "c")
+    train.gating(a, b, c)
+    old = train.sha(b)
+    train.say(a, 1)
+    assert train.stage.await_phase(a, "failed").reason == "gates_failed"
+    train.gating(b, c)
+    assert train.base(b) == train.begin and train.sha(b) != old
+    train.say(b, 0)
+    train.say(c, 0)
+    train.merged(b, c)
+    assert train.stage.log()[:2] == ["Change c.txt", "Change b.txt"]
+
+
+def test_the_middle_fails_and_is_judged_only_when_what_it_stood_on_has_landed(train: Train) -> None:
+    a, b, c = train.submit("a", "b", "c")
+    train.gating(a, b, c)
+    train.say(b, 1)
+    train.stage.until(lambda: train.base(c) == train.sha(a) if train.sha(c) else False)  # c no longer waits for b
+    assert train.now(b).state == "active"
+    shown = shows.Board(train.stage.town).entry(train.now(b))
+    assert "judged once what is ahead has landed" in shown.reason
+    train.say(a, 0)
+    train.merged(a)
+    assert train.stage.await_phase(b, "failed").reason == "gates_failed"
+    train.say(c, 0)
+    train.merged(c)
+    assert train.stage.log()[:2] == ["Change c.txt", "Change a.txt"]
+
+
+def test_two_fail_and_who_failed_only_because_of_the_other_lands(train: Train) -> None:
+    a, b = train.submit("a", "b")
+    train.gating(a, b)
+    train.say(b, 1)  # because of what a brings
+    train.say(a, 1)
+    assert train.stage.await_phase(a, "failed").reason == "gates_failed"
+    train.say(b, 0)  # without a it is fine
+    train.merged(b)
+    assert train.now(b).rework_count == 0
+    assert train.stage.log()[0] == "Change b.txt"
+
+
+def test_two_fail_in_order_and_both_leave(train: Train) -> None:
+    a, b, c = train.submit("a", "b", "c")
+    train.gating(a, b, c)
+    train.say(a, 1)
+    train.stage.await_phase(a, "failed")
+    train.say(b, 1)
+    train.stage.await_phase(b, "failed")
+    train.say(c, 0)
+    train.merged(c)
+
+
+def test_a_new_head_in_the_train_is_gated_anew_and_those_behind_stand_on_it(train: Train) -> None:
+    a, b, c = train.submit("a", "b", "c")
+    train.gating(a, b, c)
+    head = train.stage.commit("b", {"b.txt": "better\n"}, force=True)
+    train.say(a, 0)
+    train.merged(a)
+    newer = train.stage.submit("b")
+    assert newer.pk != b.pk and newer.head_sha == head
+    train.say(c, 0)
+    train.say(newer, 0)
+    train.merged(newer, c)
+    assert train.stage.file("b.txt") == "better"
+
+
+def test_an_outside_push_to_the_target_means_that_the_whole_train_is_built_and_gated_again(train: Train) -> None:
+    a, b = train.submit("a", "b")
+    train.gating(a, b)
+    outside = train.stage.commit("main", {"outside.txt": "o\n"})
+    train.say(b, 0)
+    train.say(a, 0)
+    train.gating(a, b)
+    train.say(a, 0)
+    train.say(b, 0)
+    train.merged(a, b)
+    assert train.stage.git("merge-base", "main", outside, cwd=train.stage.remote) == outside
+
+
+def test_what_a_remote_refuses_together_is_offered_one_by_one_and_the_innocent_land(train: Train) -> None:
+    hook = train.stage.remote / "hooks" / "pre-receive"
+    hook.write_text(
+        "#!/bin/sh\nwhile read old new ref; do\n"
+        "if git ls-tree --name-only $new | grep -q '^b.txt$'; then echo 'no b here' >&2; exit 1; fi\ndone\n"
+    )
+    train.stage.remote.joinpath("hooks/pre-receive").chmod(0o644)
+    a, b, c = train.submit("a", "b", "c")
+    train.gating(a, b, c)
+    hook.chmod(0o755)
+    for entry in (c, b, a):
+        train.say(entry, 0)
+    train.merged(a)
+    held = train.stage.await_phase(b, "awaiting_human")
+    assert (held.held, "no b here" in held.held_text) == ("push_refused", True)
+    train.say(c, 0)
+    train.merged(c)
+    assert train.stage.log()[:2] == ["Change c.txt", "Change a.txt"]
+
+
+def test_m10_a_push_of_a_whole_train_whose_record_was_lost_is_recognised(train: Train) -> None:
+    stage = train.stage
+    a, b = train.submit("a", "b")
+    train.gating(a, b)
+    stage.hold.add("land")
+    train.say(b, 0)
+    train.say(a, 0)
+    stage.until(lambda: Landing.objects.count() == 2)
+    push = Landing.objects.get(push=None)
+    queue.begin_push(push.pk)
+    effects.repo_of(stage.rig).land(str(stage.remote), "main", push.expected_sha, push.candidate.sha)
+    stage.hold.clear()
+    assert land_key(push.pk)
+    train.merged(a, b)
+    assert stage.log()[:2] == ["Change b.txt", "Change a.txt"]
+    assert Landing.objects.count() == 2
+
+
+def test_the_urgent_go_ahead_and_the_train_starts_again_behind(train: Train) -> None:
+    a, b = train.submit("a", "b")
+    train.gating(a, b)
+    train.stage.commit("urgent", {"urgent.txt": "u\n"})
+    urgent = doors.submit(train.stage.rig, "urgent", None, None, None, 0, WHO)[0]
+    train.gating(urgent, a, b)
+    assert [train.base(urgent), train.base(a)] == [train.begin, train.sha(urgent)]
+    for entry in (urgent, a, b):
+        train.say(entry, 0)
+    train.merged(urgent, a, b)
+    assert train.stage.log()[:3] == ["Change b.txt", "Change a.txt", "Change urgent.txt"]
+
+
+def test_a_conflict_with_a_car_ahead_is_a_conflict_only_once_that_has_landed(train: Train) -> None:
+    stage = train.stage
+    a = train.submit("a")[0]
+    stage.commit("rival", {"a.txt": "mine\n"})
+    rival = stage.submit("rival")
+    c = train.submit("c")[0]
+    train.gating(a, c)
+    assert train.base(c) == train.sha(a)  # nobody stands on what conflicts
+    assert train.now(rival).state == "active"
+    train.say(a, 1)
+    stage.await_phase(a, "failed")
+    train.say(rival, 0)  # without a there is no conflict
+    train.say(c, 0)
+    train.merged(rival, c)
+    assert stage.file("a.txt") == "mine"
+
+
+def test_the_window_halves_on_failure_and_grows_by_one_on_success(stage: Stage) -> None:
+    train = Train(stage, window=4)
+    cars = train.submit("a", "b", "c", "d", "e")
+    train.gating(*cars[:4])
+    assert train.now(cars[4]).admitted_at is None
+    train.say(cars[0], 1)
+    stage.await_phase(cars[0], "failed")
+    assert Lane.objects.get().window == 2
+    train.gating(cars[1], cars[2])
+    assert [train.now(c).admitted_at is None for c in cars[3:]] == [True, True]
+    train.say(cars[1], 0)
+    train.merged(cars[1])
+    stage.until(lambda: Lane.objects.get().window == 3)
+    train.gating(*cars[2:])
+    for car in cars[2:]:
+        train.say(car, 0)
+    train.merged(*cars[2:])
+    assert Lane.objects.get().window == 4
+    train.incident()
+
+
+def test_the_same_tree_is_gated_once(train: Train) -> None:
+    stage = train.stage
+    stage.commit("one", {"same.txt": "same\n"})
+    stage.commit("two", {"same.txt": "same\n"}, start="main")
+    lane = stage.submit("one")
+    train.say(lane, 1)
+    stage.await_phase(lane, "failed")
+    again = stage.submit("two")
+    found = stage.await_phase(again, "failed")
+    assert found.reason == "gates_failed"
+    assert Run.objects.filter(kind="gates").count() == 1
+
+
+def test_a_frozen_lane_admits_and_lands_nothing_and_says_why(train: Train) -> None:
+    stage = train.stage
+    a = train.submit("a")[0]
+    train.gating(a)
+    doors.freeze(stage.rig, None, "release day", WHO)
+    b = train.submit("b")[0]
+    train.say(a, 0)
+    stage.step()
+    shown = shows.Board(stage.town)
+    assert "release day" in shown.entry(train.now(b)).reason
+    assert (train.now(a).state, stage.sha()) == ("active", train.begin)
+    doors.thaw(stage.rig, None, WHO)
+    train.say(b, 0)
+    train.merged(a, b)
+
+
+def test_m12_m16_rivals_in_a_wide_train_all_land_and_nobody_is_lost(stage: Stage) -> None:
+    stage.open(gates=["test -s signs.txt"], train={"window": 8})
+    beads = [stage.sling(f"Sign {n}", f"sed -i '2s/.*/sign {n}/' signs.txt") for n in "abcde"]
+    for bead in beads:
+        assert stage.await_bead(bead, "closed", "failed").resolution == "merged"
+    assert {f"sign {n}" for n in "abcde"} <= set(stage.file("signs.txt").splitlines())
+    trees = stage.git("log", "--first-parent", "--format=%T", "-5", "main", cwd=stage.remote).split()
+    assert set(trees) <= set(GateResult.objects.filter(outcome="pass").values_list("tree_sha", flat=True))
+
+
+def test_a_parked_rig_still_lands_what_is_in_its_train(train: Train) -> None:
+    a = train.submit("a")[0]
+    train.gating(a)
+    ledger.park_rig(train.stage.rig)
+    train.say(a, 0)
+    train.merged(a)

@@ -1,0 +1,267 @@
+"""Breaks the project on purpose, one safeguard at a time, and names the test that notices. `python -m tests.mutations`
+
+Each mutation removes one compare-and-swap, constraint, lease check or fence from a copy of the project and runs the
+tests that should fail. A mutation that nothing notices is the result that matters: the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What is removed: in `file`, `old` becomes `new`. `tests`: where it should be noticed."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
+MUTATIONS = (
+    Mutation(
+        "a bead's transition no longer compares its source status",
+        "beads/ledger.py",
+        "Bead.objects.filter(pk=bead.pk, status=expect).update(**change) != 1",
+        "Bead.objects.filter(pk=bead.pk).update(**change) != 1",
+        RACES,
+    ),
+    Mutation(
+        "a run may be ended from any state",
+        "agents/dispatch.py",
+        "Run.objects.filter(pk=run_id, state=expect).update(",
+        "Run.objects.filter(pk=run_id).update(",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "ending a run leaves its token alive",
+        "agents/dispatch.py",
+        "        token_hash=None,\n",
+        "",
+        RACES,
+    ),
+    Mutation(
+        "a claim after the deadline is accepted",
+        "agents/dispatch.py",
+        "            and now <= run.start_deadline\n",
+        "",
+        RACES,
+    ),
+    Mutation(
+        "a second claim is accepted",
+        "agents/dispatch.py",
+        "            run.state == RunState.STARTING\n            and run.claimed_at is None\n",
+        "            run.state in (RunState.STARTING, RunState.RUNNING)\n",
+        RACES,
+    ),
+    Mutation(
+        "a claim needs no secret",
+        "agents/dispatch.py",
+        "            and secrets.compare_digest(run.claim_hash, digest(secret))\n",
+        "",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "tool calls of an exited run are still heard",
+        "agents/dispatch.py",
+        "if run is None or run.state != RunState.RUNNING or run.exited_at is not None:",
+        "if run is None:",
+        RACES,
+    ),
+    Mutation(
+        "a silent run is fenced before its lease is over",
+        "refinery/rules/runs.py",
+        "world.now > run.lease_until + FENCE_MARGIN",
+        "world.now > run.lease_until - FENCE_MARGIN * 2",
+        RACES,
+    ),
+    Mutation(
+        "a run without a lease date is taken for dead",
+        "refinery/rules/runs.py",
+        "run.lease_until is not None and world.now > run.lease_until + FENCE_MARGIN",
+        "run.lease_until is None or world.now > run.lease_until + FENCE_MARGIN",
+        "tests/unit/test_rules.py",
+    ),
+    Mutation(
+        "a fenced run's heartbeat renews its lease",
+        "agents/dispatch.py",
+        "        if run is None or run.state != RunState.RUNNING:\n"
+        '            raise Superseded(f"run {run_id} has ended")\n'
+        "        run.heartbeat_at",
+        "        assert run is not None\n        run.heartbeat_at",
+        RACES,
+    ),
+    Mutation(
+        "a run's second result overwrites its first",
+        "agents/dispatch.py",
+        'Run.objects.filter(pk=run_id, result="").update(result',
+        "Run.objects.filter(pk=run_id).update(result",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "an entry's decision no longer compares what it was decided on",
+        "refinery/queue.py",
+        'ReviewEntry.objects.filter(pk=entry_id, state="active", **expect).update(**change) != 1',
+        "ReviewEntry.objects.filter(pk=entry_id).update(**change) != 1",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "an intent to push is written for a candidate that was replaced",
+        "refinery/queue.py",
+        'head_sha=candidate.head_sha, build_no=candidate.build_no, held=""',
+        'held=""',
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "an intent to push asks for no green gates",
+        "refinery/queue.py",
+        'r.outcome != "pass" or r.tree_sha != candidate.tree_sha or',
+        "",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "an intent that is being pushed can be withdrawn",
+        "refinery/queue.py",
+        'changed = Landing.objects.filter(pk=push, state="intent").update(state="abandoned", concluded_at=now)',
+        'changed = Landing.objects.filter(pk=push).update(state="abandoned", concluded_at=now)',
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "a withdrawn intent is pushed all the same",
+        "refinery/queue.py",
+        'return Landing.objects.filter(pk=landing_id, state="pushing").exists()',
+        "return True",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "verdicts of an older head count",
+        "refinery/world.py",
+        "if v.human and v.head == self.head}",
+        "if v.human}",
+        "tests/unit/test_rules.py tests/web/test_reviews.py",
+    ),
+    Mutation(
+        "gate results of another tree count",
+        "refinery/phases.py",
+        "for g in entry.gates if g.tree == candidate.tree}",
+        "for g in entry.gates}",
+        "tests/unit/test_rules.py",
+    ),
+    Mutation(
+        "the push takes no lease on where the target was",
+        "refinery/git.py",
+        'lease = f"--force-with-lease={ref}:{check_sha(expected)}"',
+        'lease = "--force"',
+        "tests/acceptance/test_git.py",
+    ),
+    Mutation(
+        "one bead may have two live runs",
+        "agents/migrations/0001_initial.py",
+        "one_live_agent_run_per_bead",
+        "",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "one agent may have two live runs",
+        "agents/migrations/0001_initial.py",
+        "one_live_run_per_agent",
+        "",
+        RACES,
+    ),
+    Mutation(
+        "a branch may have two active entries",
+        "refinery/migrations/0001_initial.py",
+        "one_active_entry_per_branch",
+        "",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "a convoy may have two active landings",
+        "refinery/migrations/0001_initial.py",
+        "one_active_landing_entry_per_convoy",
+        "",
+        RACES,
+    ),
+    Mutation(
+        "an effect may be run by two at once",
+        "beads/outbox.py",
+        "    if not (row and row[0]):\n        yield None\n        return\n",
+        "",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "facts are applied twice",
+        "beads/inbox.py",
+        "Fact.objects.filter(pk__in=done).update(processed_at=now)",
+        "pass",
+        RACES,
+    ),
+    Mutation(
+        "a lost answer is never asked for again",
+        "refinery/world.py",
+        'return not self.behind and (found is None or found.state != "pending")',
+        "return False",
+        RECOVERY,
+    ),
+)
+
+
+def _mutate(root: Path, mutation: Mutation) -> None:
+    path = root / mutation.file
+    text = path.read_text()
+    if mutation.file.endswith("0001_initial.py"):
+        text = _without_constraint(text, mutation.old)
+    else:
+        assert text.count(mutation.old) >= 1, f"{mutation.what}: {mutation.file} has changed, mend this list"
+        text = text.replace(mutation.old, mutation.new, 1)
+    path.write_text(text)
+
+
+def _without_constraint(text: str, name: str) -> str:
+    """The migration without the operation that makes this constraint."""
+    at = text.index(name)
+    begin = text.rindex("        migrations.AddConstraint(", 0, at)
+    end = text.index("\n        ),\n", at) + len("\n        ),\n")
+    return text[:begin] + text[end:]
+
+
+def main() -> int:
+    """All mutations, or those whose description contains the given words."""
+    wanted = " ".join(sys.argv[1:])
+    missed = []
+    for mutation in MUTATIONS:
+        if wanted not in mutation.what:
+            continue
+        with tempfile.TemporaryDirectory(prefix="gastown-mutant-") as scratch:
+            os.chmod(scratch, 0o755)
+            root = Path(scratch) / "project"
+            ignore = shutil.ignore_patterns(".venv", ".uv", ".git", "*.pyc", "__pycache__", "screenshots")
+            shutil.copytree(ROOT, root, ignore=ignore)
+            _mutate(root, mutation)
+            env = {k: v for k, v in os.environ.items() if not k.startswith("GASTOWN_")}
+            command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider"]
+            done = subprocess.run(
+                [*command, *mutation.tests.split()], cwd=root, env=env, capture_output=True, text=True, check=False
+            )
+        failed = [x.split(" - ")[0] for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
+        noticed = failed[0].removeprefix("FAILED ") if failed else ""
+        print(f"{'noticed' if noticed else 'MISSED '}  {mutation.what}: {noticed or done.stdout[-200:]}", flush=True)
+        if not noticed:
+            missed.append(mutation.what)
+    print(f"{len(missed)} missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
