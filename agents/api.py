@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import IO, Annotated, Any, cast
 
@@ -23,12 +24,14 @@ from rest_framework.views import APIView
 
 from agents import dispatch, mail, tools
 from agents.auth import RunPrincipal, RunTokenAuthentication, bearer
+from agents.crashpoints import crashpoint
 from agents.models import Run
 from beads import inbox
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Superseded, Unavailable
 
 log = structlog.get_logger(__name__)
 MAX_BODY = 1024 * 1024
+KEY = re.compile(r"[!-~]{1,200}")
 _STATUS: tuple[tuple[type[GastownError], int], ...] = (
     (Invalid, 400),
     (Forbidden, 403),
@@ -137,10 +140,11 @@ class ToolView(Door):
         run = cast(Run, request.auth)
         _throttle(run)
         key = request.headers.get("Idempotency-Key")
-        if key is not None and not 0 < len(key) <= 200:
-            raise Invalid("Idempotency-Key: 1 to 200 characters", field="Idempotency-Key")
+        if key is not None and not KEY.fullmatch(key):
+            raise Invalid("Idempotency-Key: 1 to 200 visible ASCII characters", field="Idempotency-Key")
         body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
         http, data = tools.call(name, run, body, timezone.now(), key)
+        crashpoint("door.called")
         return Response({"ok": True, "data": data}, http)
 
 
@@ -149,7 +153,11 @@ def _throttle(run: Run) -> None:
     minute = int(timezone.now().timestamp() // 60)
     key = f"calls:{run.pk}:{minute}"
     cache.add(key, 0, 120)
-    if cache.incr(key) > tools.CALLS_PER_MINUTE:
+    try:
+        calls = cache.incr(key)
+    except ValueError:  # it was culled in between
+        return
+    if calls > tools.CALLS_PER_MINUTE:
         raise tools.Throttled(f"more than {tools.CALLS_PER_MINUTE} calls a minute")
 
 
@@ -263,6 +271,7 @@ class ClaimView(ShimDoor):
         secret = self.secret(request)
         tools.parse(ClaimBody, request.data)
         claimed = dispatch.claim(run_id, secret, timezone.now())
+        crashpoint("door.claimed")
         run = Run.objects.get(pk=run_id)
         data = {
             "token": claimed.token,
@@ -306,6 +315,7 @@ class ExitView(ShimDoor):
             raise Forbidden("this token belongs to another run")
         body: ExitBody = tools.parse(ExitBody, request.data)
         dispatch.record_exit(run.pk, body.model_dump(), timezone.now())
+        crashpoint("door.exited")
         return Response({"ok": True, "data": {}})
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.crashpoints import crashpoint
 from beads.errors import Disposition, GastownError, Invalid
 
 TIMEOUT = 60.0
@@ -226,14 +227,21 @@ def check_sha(sha: str) -> str:
 
 
 def ensure_bare(path: Path) -> None:
-    """Make the bare repository at `path` when it is missing; several processes at once make one."""
-    if (path / "HEAD").exists():
+    """Make the bare repository at `path` when it is missing; several processes at once make one.
+
+    It appears whole, by a rename: nobody meets one that is half-made, and a death in the midst leaves none.
+    """
+    if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (path / "HEAD").exists():
-            run_git(["init", "--quiet", "--bare", "--template=", str(path)], cwd=path.parent)
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            run_git(["init", "--quiet", "--bare", "--template=", str(fresh)], cwd=path.parent)
+            crashpoint("repo.made")
+            fresh.rename(path)
 
 
 @contextlib.contextmanager

@@ -61,6 +61,35 @@ def kill_descendants(number: int) -> None:
             time.sleep(0.005)
 
 
+def marked(variable: str) -> dict[str, list[int]]:
+    """The processes that carry an environment variable, by its value. Only those we may look into."""
+    found: dict[str, list[int]] = {}
+    prefix = f"{variable}=".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                for word in (entry / "environ").read_bytes().split(b"\0"):
+                    if word.startswith(prefix):
+                        value = word.removeprefix(prefix).decode("utf-8", "replace")
+                        found.setdefault(value, []).append(int(entry.name))
+    return found
+
+
+def kill_marked(variable: str, value: str) -> int:
+    """Kill what a shim that was killed has left behind, until nothing is left; returns how many there were."""
+    count = 0
+    for _ in range(100):
+        living = [pid for pid in marked(variable).get(value, []) if pid != os.getpid() and not _zombie(pid)]
+        if not living:
+            break
+        count += len(living)
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    return count
+
+
 def _zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

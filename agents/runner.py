@@ -25,13 +25,16 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import dispatch, gitcmd, prompts, sandbox
+from agents import crashpoints, dispatch, gitcmd, processes, prompts, sandbox
+from agents.crashpoints import crashpoint
 from agents.models import Run, RunKind, RunState
 from beads import ops
+from beads.errors import GastownError
 
 log = structlog.get_logger(__name__)
 SHIM = Path(__file__).with_name("shim.py")
-CLEAN_SECONDS = 60.0
+CLEAN_SECONDS = 15.0
+MARK = "GASTOWN_RUN"  # every process of a run carries it, whatever became of its parents
 _SECRET_DIRS = (".ssh", ".gnupg", ".aws", ".kube", ".docker", ".config/gh", ".config/gcloud")
 
 
@@ -77,8 +80,11 @@ class Runner:
     def _look(self) -> None:
         """Reap, beat, and start what is queued."""
         for run_id, shim in list(self.shims.items()):
-            if shim.poll() is not None:
+            code = shim.poll()
+            if code is not None:
                 del self.shims[run_id]
+                if code != 0:
+                    self.pool.submit(self._bury, run_id, code)
         ops.beat("runner", self.name)
         if self.starting:
             dispatch.preparing(list(self.starting), timezone.now())
@@ -87,6 +93,7 @@ class Runner:
             if picked is None:
                 return
             run, secret = picked
+            crashpoint("run.picked")
             self.starting.add(run.pk)
             self.pool.submit(self._start_in_thread, run, secret)
 
@@ -100,6 +107,31 @@ class Runner:
                 dispatch.start_failed(run.pk, message)
         finally:
             self.starting.discard(run.pk)
+            connection.close()
+
+    def _bury(self, run_id: str, code: int) -> None:
+        """A shim of ours that did not end well is dead for certain: its run need not wait for the lease.
+
+        Nothing of it may go on, its work is kept, and the run's end is noted. A run that had reported its result is
+        done all the same: the publish effect pushes what the shim could not.
+        """
+        try:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            processes.kill_marked(MARK, run_id)
+            dispatch.start_failed(run_id, f"its shim ended with {how}")
+            report: dict[str, Any] = {"error": f"its shim ended with {how}"}
+            worktree = self.home / "worktrees" / run_id
+            with contextlib.suppress(gitcmd.GitFailed, OSError):
+                if worktree.is_dir():
+                    report["head_sha"] = gitcmd.head_sha(worktree)
+                    gitcmd.pin(worktree, f"refs/gastown/runs/{run_id}", report["head_sha"])
+                    report["salvage_ref"] = gitcmd.salvage(worktree, run_id)
+            with contextlib.suppress(GastownError):  # it was not claimed, or it has ended
+                dispatch.record_exit(run_id, report, timezone.now())
+            log.warning("shim.died", run=run_id, how=how)
+        except Exception:
+            log.exception("shim.unburied", run=run_id)  # its lease ends it
+        finally:
             connection.close()
 
     # -- one run --
@@ -120,7 +152,9 @@ class Runner:
         try:
             spec = self._spec(run, secret, run_dir, worktree, repo, start_sha)
             dispatch.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
+            crashpoint("run.prepared")
             self._spawn(run, spec, run_dir, slot)
+            crashpoint("run.spawned")
         except BaseException:
             if run.kind != RunKind.GATES:
                 gitcmd.remove_worktree(repo, worktree)
@@ -186,6 +220,7 @@ class Runner:
             candidate = run.brief.get("candidate") or {}
             env |= {
                 "HOME": "/tmp",  # noqa: S108 - its own inside the sandbox
+                MARK: run.pk,
                 "CI": "true",
                 "GIT_OPTIONAL_LOCKS": "0",
                 "GIT_CONFIG_COUNT": "1",
@@ -211,7 +246,7 @@ class Runner:
                 "GIT_COMMITTER_NAME": agent,
                 "GIT_COMMITTER_EMAIL": mail,
                 "GASTOWN_URL": settings.GASTOWN_URL,
-                "GASTOWN_RUN": run.pk,
+                MARK: run.pk,
                 "GASTOWN_ROLE": str(run.kind),
                 "GASTOWN_AGENT": agent,
                 "GASTOWN_BEAD": run.bead_id,
@@ -246,7 +281,8 @@ class Runner:
         env = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("GASTOWN_", "DATABASE_", "DJANGO_")) or name == "GASTOWN_GIT_CONFIG"
+            if not name.startswith(("GASTOWN_", "DATABASE_", "DJANGO_"))
+            or name in ("GASTOWN_GIT_CONFIG", crashpoints.VARIABLE)
         }
         with (run_dir / "shim.log").open("ab") as output:
             self.shims[run.pk] = subprocess.Popen(
@@ -270,7 +306,11 @@ class Runner:
     # -- leftovers --
 
     def _clean(self) -> None:
-        """Remove the worktrees of ended runs whose shim is gone; uncommitted work is salvaged first."""
+        """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
+        for run_id in processes.marked(MARK):
+            ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
+            if ended and not self._shim_alive(run_id):
+                log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
         root = self.home / "worktrees"
         if not root.is_dir():
             return

@@ -26,6 +26,7 @@ if __name__ == "__main__":
     sys.path[0:1] = [str(Path(__file__).resolve().parent.parent)]
 
 from agents import gitcmd, processes, sandbox
+from agents.crashpoints import crashpoint
 
 STOP_GRACE = 5.0
 FINISH_GRACE = 30.0
@@ -116,17 +117,22 @@ class Shim:
 
     def main(self) -> int:
         """Claim, run, save, report. Returns the exit code: 3 when the claim was refused."""
+        crashpoint("shim.started")
         if not self._claim():
             self._remove_worktree()
             return 3
+        crashpoint("shim.claimed")
         threading.Thread(target=self._keep_lease, daemon=True).start()
         steps, last = self._run_steps()
+        crashpoint("shim.ended")
         report = self._save()
+        crashpoint("shim.published")
         report |= {"exit_code": last[0], "signal": last[1], "steps": steps}
         if self.stop_reason:
             report["error"] = report.get("error") or self.stop_reason
         self.done.set()
         self._report(report)
+        crashpoint("shim.reported")
         self._remove_worktree()
         return 0
 
@@ -260,6 +266,7 @@ class Shim:
             missing = 127 if isinstance(error, FileNotFoundError) else 126
             raw = {"exit_code": missing, "signal": None, "timed_out": False}
             return {"name": step["name"], "outcome_raw": raw, "duration_ms": 0, "output": str(error)}
+        crashpoint("shim.running")
         pump = threading.Thread(target=self._pump, args=(process, tail), daemon=True)
         pump.start()
         waiter = threading.Thread(target=self._await, args=(process,), daemon=True)
@@ -334,6 +341,7 @@ class Shim:
             report["head_sha"] = head
             gitcmd.pin(self.worktree, f"refs/gastown/runs/{self.spec['run']}", head)
             report["salvage_ref"] = gitcmd.salvage(self.worktree, self.spec["run"])
+            crashpoint("shim.saved")
             report["published"] = self._publish(head)
         except (gitcmd.GitFailed, OSError) as error:
             report["error"] = f"saving the work failed: {error}"

@@ -16,6 +16,7 @@ import structlog
 from django.db import transaction
 
 from agents import dispatch, mail, roster
+from agents.crashpoints import crashpoint
 from agents.models import Agent, Run, RunKind, RunOutcome
 from beads import ledger, outbox
 from beads.errors import GastownError
@@ -86,6 +87,8 @@ def carry_out(town: Town, decisions: Iterable[Decision], now: dt.datetime) -> Ap
             log.exception("decision.failed", subject=decision.subject, rule=decision.rule)
         else:
             done.actions.update(type(a).__name__ for a in decision.actions)
+    crashpoint("tick.applied")
+    transaction.on_commit(lambda: crashpoint("tick.committed"))
     return done
 
 

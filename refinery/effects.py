@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from agents.crashpoints import crashpoint
 from agents.models import Run
 from agents.roster import refinery_for
 from beads import config as configs
@@ -45,17 +46,20 @@ def run_effect(effect_id: int) -> str:
         if effect is None:
             return "skipped"
         handler = HANDLERS.get(effect.kind)
+        crashpoint(f"effect.taken.{effect.kind}")
         try:
             if handler is None:
                 raise GastownError(f"unknown kind of effect {effect.kind!r}")
             result = handler(effect.payload)
         except Exception as error:
             return _failed(effect, error)
+        crashpoint(f"effect.acted.{effect.kind}")
         now = timezone.now()
         with transaction.atomic():
             if outbox.succeed(effect, now) and result is not None:
                 kind, subject, payload = result
                 inbox.record(effect.town, kind, subject, payload, actor="executor")
+        crashpoint(f"effect.recorded.{effect.kind}")
         return "done"
 
 
@@ -154,6 +158,7 @@ def _land(payload: Mapping[str, Any]) -> Result | None:
     landing = Landing.objects.select_related("entry", "candidate", "rig").get(pk=payload["landing"])
     if not queue.begin_push(landing.pk):
         return None
+    crashpoint("land.begun")
     cars = queue.cars_of(landing)
     rig = landing.rig
     repo = repo_of(rig)

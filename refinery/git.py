@@ -14,6 +14,7 @@ from pathlib import Path
 import git as gitpython
 
 from agents import gitcmd
+from agents.crashpoints import crashpoint
 from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
 from refinery import diffs
@@ -288,6 +289,7 @@ class Repo:
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
         result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
+        crashpoint("land.pushed")
         actual = self.ls_remote(url, target)
         if actual == candidate:
             return Landed(actual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,3 +179,16 @@ def test_usual_remotes_are_taken(url: str) -> None:
 
 def test_credentials_are_not_shown() -> None:
     assert gitcmd.redact("fatal: https://me:secret@host:8443/x") == "fatal: https://host:8443/x"
+
+
+def test_a_mirror_that_many_make_at_once_is_never_met_half_made(tmp_path: Path, ground: Ground) -> None:
+    """A run of four used to fail its start now and then: HEAD was there before the rest of the repository."""
+    for number in range(10):
+        path = tmp_path / f"fresh-{number}.git"
+
+        def look(path: Path = path) -> str:
+            gitcmd.ensure_bare(path)
+            return gitcmd.fetch(path, str(ground.remote), "main")
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len({made.result() for made in [pool.submit(look) for _ in range(4)]}) == 1

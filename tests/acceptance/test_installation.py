@@ -49,15 +49,20 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home in a path with spaces, that an unprivileged server can reach."""
-    for parent in (tmp_path, *tmp_path.parents):
+def reachable(path: Path) -> Path:
+    """Let an unprivileged server into a test's directory."""
+    for parent in (path, *path.parents):
         if parent == Path("/tmp"):
             break
         if parent.stat().st_uid == os.getuid():
             parent.chmod(0o755)
-    return tmp_path / "a home"
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home in a path with spaces, that an unprivileged server can reach."""
+    return reachable(tmp_path) / "a home"
 
 
 def test_the_database_comes_with_the_command_and_leaves_with_it(home: Path) -> None:
@@ -131,15 +136,16 @@ def test_a_port_in_use_is_refused_before_anything_starts(home: Path) -> None:
 class Up:
     """A running `manage.py up`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, port: int = 0, **env: str) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         self.home, self.log = home, home / "up.log"
         with self.log.open("wb") as log:
             command = [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(self.port)]
-            self.process = subprocess.Popen(command, env=environment(home), stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=environment(home, **env), stdout=log, stderr=log)
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")

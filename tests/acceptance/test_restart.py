@@ -1,0 +1,77 @@
+"""Restarts while agents are at work: of everything but the machine, and of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.living import Living
+from tests.acceptance.test_installation import until
+
+BEADS = 3
+Make = Callable[..., Living]
+
+
+@pytest.fixture
+def living(tmp_path: Path) -> Iterator[Make]:
+    """Makes an installation whose polecats are at work and wait for `tmp_path / "release"`."""
+    made: list[Living] = []
+
+    def make(**dispatch: Any) -> Living:
+        town = Living(tmp_path, tmp_path / "release", **dispatch)
+        made.append(town)
+        town.more(rigs=1, beads=BEADS, convoys=0)
+        town.start()
+        until(lambda: len(list((town.home / "ready").glob("*"))) == BEADS)
+        return town
+
+    yield make
+    for town in made:
+        town.close()
+
+
+def test_r26_live_runs_go_on_through_a_restart_of_everything_and_no_attempt_is_used(
+    living: Make, tmp_path: Path
+) -> None:
+    town = living(lease="60s")
+    live = "select id, pid from agents_run where state = 'running' order by id"
+    runs, shims = town.rows(live), set(town.shims())
+    assert len(runs) == len(shims) == BEADS
+    town.kill_all_parts()  # a crash of all at once
+    moment = town.rows("select now()")[0][0]
+    until(lambda: _beaten(town, moment) == BEADS)
+    assert (town.rows(live), set(town.shims())) == (runs, shims)
+    town.stop()  # a deploy: SIGTERM, PostgreSQL included, and up again
+    assert set(town.shims()) == shims
+    town.start()
+    moment = town.rows("select now()")[0][0]
+    until(lambda: _beaten(town, moment) == BEADS)
+    assert (town.rows(live), set(town.shims())) == (runs, shims)
+    (tmp_path / "release").touch()
+    town.await_quiet(90)
+    town.check_landed()
+    ended = town.rows("select id, attempt, outcome, start_error from agents_run where kind = 'polecat' order by id")
+    assert ended == [(run, 1, "done", "") for run, _ in runs]
+
+
+def test_after_a_reboot_runs_are_fenced_and_retried_without_using_up_attempts(living: Make, tmp_path: Path) -> None:
+    town = living(lease="4s")
+    before = [run for (run,) in town.rows("select id from agents_run where state = 'running' order by id")]
+    town.pull_the_plug()
+    town.start()
+    (tmp_path / "release").touch()
+    town.await_quiet(120)
+    town.check_landed()
+    told = town.rows("select id, attempt, outcome from agents_run where kind = 'polecat' order by attempt, id")
+    assert [row for row in told if row[1] == 1] == [(run, 1, "lost") for run in before]
+    assert [(attempt, outcome) for _, attempt, outcome in told if attempt > 1] == [(2, "done")] * BEADS
+    for run in before:  # what the cut had left uncommitted was kept
+        assert town.salvaged(run, "draft.txt") == "not committed yet\n"
+
+
+def _beaten(town: Living, since: Any) -> int:
+    return sum(at is not None and at > since for (at,) in town.rows(
+        "select heartbeat_at from agents_run where state = 'running'"))  # fmt: skip
