@@ -91,6 +91,11 @@ def resume_town(town: Town) -> None:
     Town.objects.filter(pk=town.pk).update(paused_at=None, paused_reason="")
 
 
+def note_look(town: Town, at: dt.datetime) -> None:
+    """A tick that did something began at `at`: whoever heard of news before that need not look again."""
+    Town.objects.filter(pk=town.pk).update(looked_at=at)
+
+
 def park_rig(rig: Rig) -> None:
     """Stop dispatching and admitting in a rig; live runs go on."""
     Rig.objects.filter(pk=rig.pk, parked_at=None).update(parked_at=timezone.now())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench import candidates, dispatching, pages, reviews, ticks
+from bench import candidates, dispatching, pages, reviews, tickers, ticks
 
 BENCHES = {
     "candidates": candidates.main,
     "ticks": ticks.main,
+    "tickers": tickers.main,
     "dispatching": dispatching.main,
     "reviews": reviews.main,
     "pages": pages.main,

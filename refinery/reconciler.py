@@ -18,7 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
-from beads import inbox
+from beads import inbox, ledger
 from beads.models import Fact, Town
 from refinery import intake, invariants, metrics, snapshot
 from refinery.apply import carry_out
@@ -67,10 +67,18 @@ class _DryRun(Exception):
     """Rolls a dry run back."""
 
 
-def tick(town: Town, now: dt.datetime | None = None, *, wait: bool = True, dry_run: bool = False) -> TickReport:
+def tick(
+    town: Town,
+    now: dt.datetime | None = None,
+    *,
+    wait: bool = True,
+    dry_run: bool = False,
+    heard: dt.datetime | None = None,
+) -> TickReport:
     """Run one tick of `town`.
 
-    `wait=False` returns at once (`busy`) when another tick holds the town. `dry_run` rolls everything back.
+    `wait=False` returns at once (`busy`) when another tick holds the town. `dry_run` rolls everything back. `heard`:
+    when the news came that this tick is for; another one that began later has seen them, and nothing is done.
     """
     report = TickReport(town.slug)
     began = time.perf_counter()
@@ -79,6 +87,8 @@ def tick(town: Town, now: dt.datetime | None = None, *, wait: bool = True, dry_r
             locked = Town.objects.select_for_update(skip_locked=not wait).filter(pk=town.pk).first()
             if locked is None:
                 report.busy = True
+                return report
+            if heard is not None and locked.looked_at is not None and locked.looked_at > heard:
                 return report
             _tick_locked(locked, now or timezone.now(), report, began)
             if dry_run:
@@ -106,6 +116,7 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport, began: float)
     if not report.changed:
         return
     inbox.changed(town.slug)
+    ledger.note_look(town, now)
     for decision in report.decisions:
         if decision.actions:
             touched.update(_named(decision))
@@ -170,11 +181,11 @@ def _named(decision: Decision) -> Iterator[str]:
                 yield value
 
 
-def settle(town: Town, *, wait: bool = True) -> list[TickReport]:
+def settle(town: Town, *, wait: bool = True, heard: dt.datetime | None = None) -> list[TickReport]:
     """Tick until there is nothing to do (at most `MAX_ROUNDS`, then it is logged: rules must not fight)."""
-    reports = []
+    reports: list[TickReport] = []
     for _ in range(MAX_ROUNDS):
-        reports.append(tick(town, wait=wait))
+        reports.append(tick(town, wait=wait, heard=None if reports else heard))
         if not reports[-1].changed:
             return reports
     log.error("tick.unsettled", town=town.slug, actions=dict(reports[-1].actions))

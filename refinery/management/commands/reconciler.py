@@ -59,5 +59,6 @@ class Command(BaseCommand):
                     n.payload for n in listener.notifies(timeout=min(max(due - time.monotonic(), 0), 1), stop_after=1)
                 }
                 woken |= {n.payload for n in listener.notifies(timeout=0)}
+                heard = timezone.now()
                 for town in Town.objects.filter(slug__in=woken):
-                    reconciler.settle(town)
+                    reconciler.settle(town, heard=heard)
