@@ -92,7 +92,7 @@ def resume_town(town: Town) -> None:
 
 
 def note_look(town: Town, at: dt.datetime) -> None:
-    """A tick that did something began at `at`: whoever heard of news before that need not look again."""
+    """A tick began at `at`: whoever heard of news before that need not look again."""
     Town.objects.filter(pk=town.pk).update(looked_at=at)
 
 

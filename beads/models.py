@@ -44,7 +44,7 @@ class Town(models.Model):
     config = models.JSONField(default=dict, blank=True, help_text="validated overrides, see beads.config")
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_reason = models.CharField(max_length=300, blank=True)
-    looked_at = models.DateTimeField(null=True, blank=True, help_text="when the latest tick that did something began")
+    looked_at = models.DateTimeField(null=True, blank=True, help_text="when a tick last looked")
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ until all have landed.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -60,7 +61,7 @@ def _work(slug: str, tickers: int) -> tuple[float, int]:
     try:
         for process in running:
             assert process.stderr is not None
-            while "reconciler.ready" not in process.stderr.readline():
+            while not re.search(r"reconciler\.(ready|standby)", process.stderr.readline()):
                 assert process.poll() is None
             threading.Thread(target=process.stderr.read, daemon=True).start()
         began = time.perf_counter()
@@ -70,6 +71,7 @@ def _work(slug: str, tickers: int) -> tuple[float, int]:
         number = 0
         while ReviewEntry.objects.filter(rig=rig, state="merged").count() < ENTRIES:
             assert time.perf_counter() - began < 110, "it does not come to an end"
+            time.sleep(0.005)  # leave the processor to the tickers
             for effect in Effect.objects.filter(town=place, state="pending"):
                 with transaction.atomic():
                     number += 1

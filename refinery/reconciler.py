@@ -90,7 +90,10 @@ def tick(
                 return report
             if heard is not None and locked.looked_at is not None and locked.looked_at > heard:
                 return report
-            _tick_locked(locked, now or timezone.now(), report, began)
+            moment = now or timezone.now()
+            _tick_locked(locked, moment, report, began)
+            if heard is not None or report.changed:
+                ledger.note_look(town, moment)
             if dry_run:
                 raise _DryRun
     except _DryRun:
@@ -116,7 +119,6 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport, began: float)
     if not report.changed:
         return
     inbox.changed(town.slug)
-    ledger.note_look(town, now)
     for decision in report.decisions:
         if decision.actions:
             touched.update(_named(decision))
@@ -185,9 +187,10 @@ def settle(town: Town, *, wait: bool = True, heard: dt.datetime | None = None) -
     """Tick until there is nothing to do (at most `MAX_ROUNDS`, then it is logged: rules must not fight)."""
     reports: list[TickReport] = []
     for _ in range(MAX_ROUNDS):
-        reports.append(tick(town, wait=wait, heard=None if reports else heard))
+        reports.append(tick(town, wait=wait, heard=heard))
         if not reports[-1].changed:
             return reports
+        heard = timezone.now()  # a tick of somebody else that begins from here on sees what this one did
     log.error("tick.unsettled", town=town.slug, actions=dict(reports[-1].actions))
     return reports
 

@@ -318,7 +318,9 @@ def _entry(
             VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now)
             for v in verdicts
         ),
-        landing=LandingView(landing.pk, landing.candidate_id, landing.state, landing.message) if landing else None,
+        landing=LandingView(landing.pk, landing.candidate_id, landing.state, landing.message, landing.push_id or 0)
+        if landing
+        else None,
         blockers=blockers,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )

@@ -245,6 +245,12 @@ class LandingView:
     candidate: int
     state: str
     message: str = ""
+    push: int = 0
+
+    @property
+    def carrier(self) -> int:
+        """The landing whose push carries this one: its own, or that of the last car pushed with it."""
+        return self.push or self.id
 
 
 @dataclass(frozen=True, slots=True)

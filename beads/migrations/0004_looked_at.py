@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='town',
             name='looked_at',
-            field=models.DateTimeField(blank=True, help_text='when the latest tick that did something began', null=True),
+            field=models.DateTimeField(blank=True, help_text='when a tick last looked', null=True),
         ),
     ]

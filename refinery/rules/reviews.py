@@ -123,9 +123,9 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
     config = rig.config.refinery
     candidate = entry.candidate
     on = entry.car.on if entry.car else None
-    if stage == Stage.LANDING and entry.landing is not None and world.unanswered(land_key(entry.landing.id)):
+    if stage == Stage.LANDING and entry.landing is not None and world.unanswered(land_key(entry.landing.carrier)):
         text = "the push was not answered: the remote is asked again"
-        return "push-again", text, (PushAgain(entry.landing.id),)
+        return "push-again", text, (PushAgain(entry.landing.id),) if not entry.landing.push else ()
     if stage == Stage.BUILDING and world.unanswered(build_key(entry.id, entry.build_no)):
         return "build", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on),)
     if candidate is None or stage in (Stage.BUILDING, Stage.LANDING):

@@ -44,6 +44,32 @@ def test_a_lost_push_is_looked_at_again_and_not_a_second_landing(place: Place) -
     assert Landing.objects.count() == 1
 
 
+def test_cars_that_are_carried_by_anothers_push_wait_for_that_one(db: None) -> None:
+    place = Place(gates=[], allow_no_gates=True, auto_merge=False)
+    entries = [place.entry(name, head) for name, head in (("one", SHA["a"]), ("two", SHA["d"]))]
+    place.tick()
+    for entry in entries:
+        doors.approve(entry, "alice")
+    base, on = SHA["b"], None
+    for number, entry in enumerate(entries):
+        place.tick()
+        entry.refresh_from_db()
+        told = {"build_no": entry.build_no, "result": "built", "head": entry.head_sha, "base": base, "on": on}
+        base = f"{number + 7:040x}"
+        inbox.record(place.town, "candidate.built", entry.pk, told | {"sha": base, "tree": SHA["8"]})
+        if not number:
+            doors.freeze(place.rig, None, "until both are built", "alice")
+        place.tick()
+        on = entry.candidates.get(build_no=entry.build_no).pk
+    doors.thaw(place.rig, None, "alice")
+    place.tick()
+    assert [bool(x.push_id) for x in Landing.objects.order_by("pk")] == [False, True]
+    for _ in range(3):
+        place.later(minutes=1)
+        place.tick()
+    assert len(place.effects("land")) == 1
+
+
 def test_nothing_is_taken_for_lost_while_facts_wait(place: Place) -> None:
     entry = place.entry()
     place.tick()

@@ -20,6 +20,8 @@ from refinery import effects, reconciler
 from refinery.tasks import ensure_schedule
 
 log = structlog.get_logger(__name__)
+LEADER = 0x6A57001  # advisory lock of the reconciler that ticks
+STANDBY_SECONDS = 0.5
 LOOK_SECONDS = 5.0  # leases, deadlines, back-offs and effects that lie about come due without a fact
 
 
@@ -42,10 +44,26 @@ class Command(BaseCommand):
     def _stop(self, *args: Any) -> None:
         self.stopping = True
 
+    def _lead(self, listener: psycopg.Connection[Any]) -> bool:
+        """Wait until no other reconciler leads; False when asked to stop. Several on one database stand by for one
+        another: all would decide the same, one after the other. The lock goes with the leader's connection."""
+        told = False
+        while not self.stopping:
+            row = listener.execute("select pg_try_advisory_lock(%s)", [LEADER]).fetchone()
+            if row and row[0]:
+                return True
+            if not told:
+                log.info("reconciler.standby")
+                told = True
+            time.sleep(STANDBY_SECONDS)
+        return False
+
     def _serve(self) -> None:
         """One database session's worth: listen on a connection of its own, tick on Django's."""
         ensure_schedule()
         with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
+            if not self._lead(listener):
+                return
             listener.execute(f"listen {WAKE_CHANNEL}")
             log.info("reconciler.ready")
             due = 0.0
