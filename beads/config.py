@@ -219,6 +219,12 @@ class RetentionConfig(_Section):
     facts: Duration = dt.timedelta(days=30)
 
 
+class NotifyConfig(_Section):
+    """[notify] of a town: where notices are posted, signed with `GASTOWN_WEBHOOK_SECRET`."""
+
+    webhook: Annotated[str, StringConstraints(max_length=1000, pattern=r"^(https?://[^\s/@]+(/\S*)?)?$")] = ""
+
+
 class Config(_Section):
     """A town's or rig's whole config."""
 
@@ -229,6 +235,7 @@ class Config(_Section):
     pr: PrConfig = PrConfig()
     patrol: PatrolConfig = PatrolConfig()
     retention: RetentionConfig = RetentionConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:

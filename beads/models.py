@@ -305,6 +305,7 @@ class Membership(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=[(r.value, r.value) for r in TownRole])
+    notices = models.JSONField(default=list, blank=True, help_text="kinds of notices the person wants by mail")
     granted_by = models.CharField(max_length=150, blank=True)
     granted_at = models.DateTimeField(auto_now=True)
 

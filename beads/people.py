@@ -7,11 +7,13 @@ questions (`may`, `towns`) and guards for doors (`see`, `act`, `act_in`), which 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
@@ -164,6 +166,35 @@ def grant(user: Any, town: Town, role: TownRole, by: str) -> Membership:
     )
     _forget(user)
     return made
+
+
+NOTICES = {"needs_you": "something needs a person", "landed": "a convoy has landed", "failed": "something failed"}
+
+
+def set_notices(user: Any, town: Town, kinds: Iterable[str]) -> None:
+    """Choose what a person hears of a town by mail. Raises Invalid for an unknown kind, Conflict without a role."""
+    wanted = list(dict.fromkeys(kinds))
+    for kind in wanted:
+        if kind not in NOTICES:
+            raise Invalid(f"notice {kind!r} is not one of {', '.join(NOTICES)}", field="kind")
+    if not Membership.objects.filter(user=user, town=town).update(notices=wanted):
+        raise Conflict(f"{user.get_username()} has no role in town {town.slug}")
+
+
+def listeners(town: Town, kind: str) -> list[str]:
+    """The mail addresses of those who want to hear of this."""
+    found = Membership.objects.filter(town=town, notices__contains=[kind], user__is_active=True).exclude(user__email="")
+    return sorted(set(found.values_list("user__email", flat=True)))
+
+
+def set_mail(user: Any, address: str) -> None:
+    """Set a person's mail address; raises Invalid."""
+    try:
+        validate_email(address)
+    except ValidationError:
+        raise Invalid(f"mail {address!r} is not a mail address", field="mail") from None
+    user.email = address
+    user.save(update_fields=["email"])
 
 
 def revoke(user: Any, town: Town) -> None:

@@ -26,6 +26,13 @@ GASTOWN_HOME = str(home.path())
 GASTOWN_URL = env.str("GASTOWN_URL", default="http://127.0.0.1:8000").rstrip("/")
 GASTOWN_METRICS_TOKEN = env.str("GASTOWN_METRICS_TOKEN", default="")
 SECRET_KEY = env.str("GASTOWN_SECRET_KEY", default="") or home.secret_key()
+GASTOWN_WEBHOOK_SECRET = env.str("GASTOWN_WEBHOOK_SECRET", default="") or SECRET_KEY
+_mail = env.email_url("EMAIL_URL", default="consolemail://")  # e.g. smtp+tls://user:password@host:587
+EMAIL_BACKEND, EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_BACKEND"], _mail["EMAIL_HOST"], _mail["EMAIL_PORT"]
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"], _mail["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS, EMAIL_USE_SSL = bool(_mail.get("EMAIL_USE_TLS")), bool(_mail.get("EMAIL_USE_SSL"))
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = env.str("GASTOWN_MAIL_FROM", default="gastown@localhost")
 
 _url = urlsplit(GASTOWN_URL)
 ALLOWED_HOSTS = [

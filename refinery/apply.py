@@ -20,9 +20,9 @@ from agents.crashpoints import crashpoint
 from agents.models import Agent, Run, RunKind, RunOutcome
 from beads import ledger, outbox
 from beads.errors import GastownError
-from beads.lifecycle import BeadStatus, Purpose, Resolution
+from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
-from refinery import briefs, queue
+from refinery import briefs, notices, queue
 from refinery.models import Candidate, ReviewEntry
 from refinery.rules.actions import (
     AbandonLanding,
@@ -133,7 +133,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case OpenConflict(entry, candidate, files):
             _open_conflict(town, entry, candidate, files)
         case Hold(entry, code, text):
-            _hold(town, entry, code, text)
+            _hold(town, entry, code, text, now)
         case Land(cars):
             found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
             landing = queue.intend([(found[c.candidate], c.evidence) for c in cars])
@@ -153,15 +153,11 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case ConvoyLanded(convoy, sha):
             _convoy_landed(town, convoy, sha, now)
         case Escalate(key, title, body, severity, about):
-            ledger.escalate(
-                town,
-                key,
-                title,
-                body=body,
-                severity=severity,
-                about=Bead.objects.get(pk=about) if about else None,
-                actor=ACTOR,
-            )
+            subject = Bead.objects.get(pk=about) if about else None
+            made = ledger.escalate(town, key, title, body=body, severity=severity, about=subject, actor=ACTOR)
+            if made is not None:
+                kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
+                notices.tell(town, kind, subject, title, body, made.pk, now)
         case Settle(key, reason):
             ledger.settle_key(town, key, ACTOR, now, reason)
         case RetireAgent(agent):
@@ -317,19 +313,15 @@ def _open_conflict(town: Town, entry_id: str, candidate_id: int, files: tuple[st
     ledger.note(entry.source or entry.bead, "conflict", ACTOR, text[:2000], task=task.pk, files=list(files), base=base)
 
 
-def _hold(town: Town, entry_id: str, code: str, text: str) -> None:
+def _hold(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> None:
     queue.hold(entry_id, code, text)
     entry = ReviewEntry.objects.select_related("bead", "source").get(pk=entry_id)
     ledger.note(entry.bead, "held", ACTOR, text, code=code)
-    ledger.escalate(
-        town,
-        f"held:{entry_id}:{entry.attempts}",
-        f"Needs a person: {entry.bead.title}",
-        body=f"{text}\n\nBranch {entry.branch} for {entry.target}. When it is mended: mq retry {entry_id}",
-        severity="high",
-        about=entry.bead,
-        actor=ACTOR,
-    )
+    key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person: {entry.bead.title}"
+    body = f"{text}\n\nBranch {entry.branch} for {entry.target}. When it is mended: mq retry {entry_id}"
+    made = ledger.escalate(town, key, title, body=body, severity="high", about=entry.bead, actor=ACTOR)
+    if made is not None:
+        notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)
 
 
 def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
@@ -385,6 +377,8 @@ def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> No
     convoy = Convoy.objects.select_related("bead", "rig").get(pk=convoy_id)
     ledger.convoy_landed(convoy, sha, now)
     ledger.settle_escalations([convoy_id], ACTOR, now, "the convoy has landed")
+    told = f"Landed on {convoy.rig.default_branch} as {sha}."
+    notices.tell(town, "landed", convoy.bead, f"Convoy landed: {convoy.bead.title}", told, convoy_id, now)
     mail.send(
         town,
         ACTOR,

@@ -24,7 +24,7 @@ from beads import config as configs
 from beads import inbox, outbox
 from beads.errors import Disposition, GastownError
 from beads.models import ConvoyBranch, Effect, Rig
-from refinery import git, queue
+from refinery import git, notices, queue
 from refinery.briefs import lane_convoy
 from refinery.models import Candidate, Landing, ReviewEntry, Verdict
 
@@ -260,6 +260,12 @@ def _publish(payload: Mapping[str, Any]) -> Result | None:
     return "run.published", run.pk, {}
 
 
+def _notify(payload: Mapping[str, Any]) -> Result | None:
+    """Tell people what they asked to hear."""
+    notices.deliver(payload)
+    return None
+
+
 HANDLERS: dict[str, Callable[[Mapping[str, Any]], Result | None]] = {
     "build": _build,
     "land": _land,
@@ -267,6 +273,7 @@ HANDLERS: dict[str, Callable[[Mapping[str, Any]], Result | None]] = {
     "observe_branch": _observe_branch,
     "delete_branch": _delete_branch,
     "publish": _publish,
+    "notify": _notify,
 }
 
 

@@ -17,6 +17,7 @@ urlpatterns = [
     path("queue/", views.queue, name="queue"),
     path("runs/<str:key>/", views.run, name="run"),
     path("mail/", views.mail, name="mail"),
+    path("account/", views.account, name="account"),
     path("escalations/<str:key>/<str:verb>/", views.escalation_act, name="escalation-act"),
     path("events/", views.events, name="events-all"),
     path("events/<slug:slug>/", views.events, name="events"),

@@ -16,7 +16,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
@@ -115,6 +115,30 @@ def mail(request: HttpRequest) -> HttpResponse:
     """Open escalations and the latest mail."""
     mine = people.towns(request.user)
     return page(request, "refinery/mail.html", lambda: pages.mail(mine), topic=Topic())
+
+
+@login_required
+def account(request: HttpRequest) -> HttpResponse:
+    """What one is told by mail, town by town."""
+    user = cast(Any, request.user)
+    if request.method == "POST":
+        town = get_object_or_404(Town, slug=request.POST.get("town", ""))
+        people.see(user, town)
+        try:
+            people.set_notices(user, town, request.POST.getlist("kind"))
+            messages.success(request, "Saved.")
+        except GastownError as error:
+            messages.error(request, error.message)
+        return redirect("account")
+    rows = [
+        {
+            "town": one.town,
+            "role": one.role,
+            "kinds": [{"name": k, "words": w, "on": k in one.notices} for k, w in people.NOTICES.items()],
+        }
+        for one in user.memberships.select_related("town").order_by("town__slug")
+    ]
+    return render(request, "refinery/account.html", {"rows": rows})
 
 
 @login_required

@@ -254,7 +254,7 @@ def main() -> int:
             done = subprocess.run(
                 [*command, *mutation.tests.split()], cwd=root, env=env, capture_output=True, text=True, check=False
             )
-        failed = [x.split(" - ")[0] for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
+        failed = [x.split(" - ")[0] for x in done.stdout.splitlines() if x.startswith(("FAILED tests", "ERROR tests"))]
         noticed = failed[0].removeprefix("FAILED ") if failed else ""
         print(f"{'noticed' if noticed else 'MISSED '}  {mutation.what}: {noticed or done.stdout[-200:]}", flush=True)
         if not noticed:

@@ -29,7 +29,7 @@ from tests.db.conftest import Place
 from tests.web.test_admin import CASES, CONSOLES, page
 
 # Acting on nobody's town but one's own account: everybody who is logged in may.
-OWN_ACCOUNT = {"login", "logout", "set_language"}
+OWN_ACCOUNT = {"login", "logout", "set_language", "account"}
 STREAMS = {"events", "events-all"}  # answer under ASGI only: see the test of their own
 VERBS = {
     "review-act": ("approve", "merge", "request-changes", "comment", "resolve", "reopen", "reject", "retry"),

@@ -37,6 +37,11 @@ class Command(GastownCommand):
         revoke = self.sub(verbs, "revoke", self.revoke, "take a person's role in a town away")
         revoke.add_argument("name")
         revoke.add_argument("--town")
+        notify = self.sub(verbs, "notify", self.notify, "choose what a person hears by mail")
+        notify.add_argument("name")
+        notify.add_argument("--town")
+        notify.add_argument("--on", help="kinds, comma-separated: needs_you, landed, failed; empty: nothing")
+        notify.add_argument("--mail", metavar="ADDRESS")
         self.sub(verbs, "password", self.password, "set a new password").add_argument("name")
         self.sub(verbs, "list", self.list, "all people and their roles")
 
@@ -63,6 +68,15 @@ class Command(GastownCommand):
         found = town_of(town)
         people.revoke(people.person(name), found)
         return Said({"name": name, "town": found.slug}, f"{name} has no role in town {found.slug} any more")
+
+    def notify(self, name: str, town: str | None, on: str | None, mail: str | None, **_: Any) -> Any:
+        """Choose notices."""
+        user = people.person(name)
+        if mail is not None:
+            people.set_mail(user, mail)
+        if on is not None:
+            people.set_notices(user, town_of(town), [part.strip() for part in on.split(",") if part.strip()])
+        return Said({"name": name, "mail": user.email}, f"{name}, {user.email or 'without a mail address'}")
 
     def password(self, name: str, **_: Any) -> Any:
         """Set a new password; every session of the person ends."""
