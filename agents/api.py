@@ -21,6 +21,7 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
+from structlog.contextvars import bound_contextvars
 
 from agents import dispatch, mail, tools
 from agents.auth import RunPrincipal, RunTokenAuthentication, bearer
@@ -143,7 +144,8 @@ class ToolView(Door):
         if key is not None and not KEY.fullmatch(key):
             raise Invalid("Idempotency-Key: 1 to 200 visible ASCII characters", field="Idempotency-Key")
         body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
-        http, data = tools.call(name, run, body, timezone.now(), key)
+        with bound_contextvars(town=run.town.slug, run=run.pk, bead=run.bead_id, tool=name):
+            http, data = tools.call(name, run, body, timezone.now(), key)
         crashpoint("door.called")
         return Response({"ok": True, "data": data}, http)
 

@@ -16,6 +16,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from agents.crashpoints import crashpoint
 from agents.models import Run
@@ -50,7 +51,8 @@ def run_effect(effect_id: int) -> str:
         try:
             if handler is None:
                 raise GastownError(f"unknown kind of effect {effect.kind!r}")
-            result = handler(effect.payload)
+            with bound_contextvars(town=effect.town.slug, effect=effect.key):
+                result = handler(effect.payload)
         except Exception as error:
             return _failed(effect, error)
         crashpoint(f"effect.acted.{effect.kind}")
@@ -69,7 +71,9 @@ def _failed(effect: Effect, error: Exception) -> str:
     message = (f"{error}" if isinstance(error, GastownError) else f"{type(error).__name__}: {error}")[:2000]
     again = isinstance(error, GastownError) and error.disposition != Disposition.PERMANENT
     told = {"kind": effect.kind, "key": effect.key, "error": message, "payload": effect.payload}
-    log.warning("effect.failed", effect=effect.key, attempts=effect.attempts, again=again, error=message)
+    log.warning(
+        "effect.failed", town=effect.town.slug, effect=effect.key, attempts=effect.attempts, again=again, error=message
+    )
     with transaction.atomic():
         if again:
             outbox.retry_later(effect, now, message)
