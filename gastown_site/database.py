@@ -267,7 +267,7 @@ def _start(base: Path) -> None:
         "max_connections": "200",
         "timezone": "UTC",
         "log_timezone": "UTC",
-        **({"fsync": "off", "synchronous_commit": "off"} if os.environ.get("GASTOWN_TEST_FAST_DB") else {}),
+        **({"fsync": "off"} if os.environ.get("GASTOWN_TEST_FAST_DB") else {}),
     }
     lines = [f"{key} = '{value.replace(chr(39), chr(39) * 2)}'" for key, value in options.items()]
     conf = data / "gastown.conf"

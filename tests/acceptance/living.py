@@ -24,7 +24,8 @@ SETUP = """
 import json, sys
 import django
 django.setup()
-from beads import config, ledger, plans
+from django.contrib.auth.models import User
+from beads import config, ledger, people, plans
 from beads.models import Rig
 from gastown_site import database
 from refinery import doors
@@ -34,6 +35,10 @@ database.ensure_migrated()
 for slug, url in told.get("rigs", {}).items():
     town = doors.add_rig("main", slug, url, None, {}).town
     ledger.set_config(town, config.validate(told["config"]))
+    if not User.objects.exists():  # somebody who hears of landings
+        nora = User.objects.create_user("nora", "nora@example.org")
+        people.grant(nora, town, people.role_named("viewer"), "test")
+        people.set_notices(nora, town, ["landed"])
 made = []
 for slug, title in told.get("beads", []):
     made.append(doors.sling(Rig.objects.get(slug=slug), title, body="", priority=2, after=[], who="test").pk)

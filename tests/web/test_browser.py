@@ -270,7 +270,7 @@ def test_one_change_reaches_every_browser_over_one_listener_and_gone_browsers_fr
         assert watching(page, up) >= 40
         for stream in streams:
             stream.leave()
-        until(lambda: watching(page, up) <= before, 30)
+        until(lambda: watching(page, up) <= before, 90)
         assert all(len(s.heard) == 2 for s in streams)
 
 
