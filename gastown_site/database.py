@@ -20,6 +20,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,7 +75,9 @@ def stop() -> None:
                 fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            _pg("pg_ctl", "stop", "-D", str(_data(base)), "-m", "fast", "-w", check=False)
+            done = _pg("pg_ctl", "stop", "-D", str(_data(base)), "-m", "fast", "-w", check=False)
+            if done.returncode and _alive():
+                sys.stderr.write(f"gastown: the embedded PostgreSQL was not stopped: {done.stderr.strip()}\n")
 
 
 def ensure_migrated() -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -77,8 +78,12 @@ command = {command}
 
 def _parts(up: int) -> list[int]:
     """The server's processes: the children of `up`."""
-    listed = Path(f"/proc/{up}/task/{up}/children").read_text().split()
-    return [int(pid) for pid in listed]
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == up:
+                found.append(int(entry.name))
+    return found
 
 
 def _marked(mark: str) -> list[int]:
@@ -91,9 +96,37 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-def _beads(up: Installation) -> list[dict[str, Any]]:
-    """The planned work."""
-    return [b for b in up.gastown("bead", "list", "--limit", "1000") if b["purpose"] == "work"]
+class Desk:
+    """Commands typed at a running installation, all in one process: a process for each would leave no time to soak."""
+
+    def __init__(self, up: Installation) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "acceptance/driver.py")],
+            env=up.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def type(self, *words: str) -> Any:
+        """One command's data. Raises AssertionError when it is refused: it may meet what was just killed."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps([*words, "--json"]) + "\n")
+        self.process.stdin.flush()
+        code, out, err = json.loads(self.process.stdout.readline())
+        assert code == 0, err or out
+        return json.loads(out)["data"]
+
+    def beads(self) -> list[dict[str, Any]]:
+        """The planned work."""
+        return [b for b in self.type("bead", "list", "--limit", "1000") if b["purpose"] == "work"]
+
+    def leave(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
 
 
 def test_soak_of_processes(tmp_path: Path) -> None:
@@ -110,36 +143,39 @@ def test_soak_of_processes(tmp_path: Path) -> None:
         beads: list[str] = []
         convoys: list[str] = []
         kills = 0
+        desk = Desk(up)
         end = time.monotonic() + MINUTES * 60
         while time.monotonic() < end:
             with contextlib.suppress(AssertionError):  # a command may meet a database or server that was just killed
-                open_ = [c for c in up.gastown("convoy", "list") if c["phase"] not in ("landed", "failed", "closed")]
+                open_ = [c for c in desk.type("convoy", "list") if c["phase"] not in ("landed", "failed", "closed")]
                 if len(open_) < 3:
                     plan = tmp_path / "plan.toml"
                     plan.write_text("".join(f'[[beads]]\nkey = "{n}"\ntitle = "Part {n}"\n' for n in range(4)))
                     more = chance.choice([[], ["--merge-mode", "review-and-merge"]])
                     title = f"Convoy {len(convoys)}"
-                    made = up.gastown("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
+                    made = desk.type("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
                     convoys.append(made["id"])
-                live = [b for b in _beads(up) if b["status"] not in ("closed", "failed")]
+                live = [b for b in desk.beads() if b["status"] not in ("closed", "failed")]
                 for _ in range(max(0, 20 - len(live))):
-                    beads.append(up.gastown("sling", "proj", "--title", f"Bead {len(beads)}")["id"])
+                    beads.append(desk.type("sling", "proj", "--title", f"Bead {len(beads)}")["id"])
             pid = chance.choice(_parts(up.process.pid) or [0])
-            if pid and chance.random() < 0.5:
+            if pid and chance.random() < 0.25:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     kills += 1
-            time.sleep(chance.uniform(1, 5))
-        until(lambda: "ok" in up.run("wait", "--idle", "--timeout", "600", "--json"), 900, up.said)
-        rows = _beads(up)
-        ended = up.gastown("convoy", "list", "--all")
+            time.sleep(chance.uniform(0.5, 3))
+        until(lambda: not [b for b in desk.beads() if b["status"] not in ("closed", "failed")], 900, up.said)
+        desk.type("wait", "--idle", "--timeout", "600")
+        rows = desk.beads()
+        ended = desk.type("convoy", "list", "--all")
         log = up.git("log", "--format=%(trailers:key=Bead,valueonly,separator=%x2C)", f"{begin}..{up.branch}").split()
         merged = [b["id"] for b in rows if b["resolution"] in ("merged", "already_merged")]
         files = set(up.git("ls-tree", "-r", "--name-only", up.branch).splitlines())
         lost = [b for b in merged if f"work/{b}.txt" not in files]
         doubled = [b for b in merged if log.count(b) > 1]
         open_beads = [b["id"] for b in rows if b["status"] not in ("closed", "failed")]
-        runs = up.gastown("runs", "list", "--all")
+        runs = desk.type("runs", "list", "--all")
+        desk.leave()
         worktrees = [p.name for p in (up.home / "worktrees").glob("*")] if (up.home / "worktrees").exists() else []
         doctor = json.loads(up.run("doctor", "--json"))["data"]
         broken = [row for row in doctor if row["state"] == "fail"]
