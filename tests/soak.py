@@ -124,9 +124,7 @@ class Desk:
 
     def leave(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(30)
+        self.process.communicate(timeout=60)
 
 
 def test_soak_of_processes(tmp_path: Path) -> None:
