@@ -76,6 +76,14 @@ class MergeMode(StrEnum):
     REVIEW_AND_MERGE = "review-and-merge"
 
 
+class GateWhen(StrEnum):
+    """Which tree a gate is run on: the entry's own, merged with the target alone; what lands; or both."""
+
+    ENTRY = "entry"
+    LANDING = "landing"
+    BOTH = "both"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -97,6 +105,7 @@ class Gate(_Section):
     timeout: Duration = dt.timedelta(minutes=10)
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     network: bool = False
+    when: Annotated[GateWhen, _enum(GateWhen)] = GateWhen.LANDING
 
 
 def _gate(value: object) -> object:
@@ -107,6 +116,15 @@ class TrainConfig(_Section):
     """[refinery.train]: how many entries of a lane are built and gated at once, each on the one before it."""
 
     window: Annotated[int, Field(ge=1, le=100)] = 4
+
+
+class BatchConfig(_Section):
+    """[refinery.batch]: how many entries share one run of the gates. `size`: always so many, else chosen from how often
+    changes fail; `wait`: how long the first one waits for company."""
+
+    max: Annotated[int, Field(ge=1, le=100)] = 1
+    size: Annotated[int, Field(ge=1, le=100)] | None = None
+    wait: Duration = dt.timedelta(seconds=30)
 
 
 class RefineryConfig(_Section):
@@ -124,6 +142,17 @@ class RefineryConfig(_Section):
     push_retries: Annotated[int, Field(ge=0, le=1000)] = 5
     allow_no_gates: bool = False
     train: TrainConfig = TrainConfig()
+    batch: BatchConfig = BatchConfig()
+
+    @property
+    def entry_gates(self) -> tuple[Gate, ...]:
+        """The gates of an entry by itself, before it waits for its turn."""
+        return tuple(g for g in self.gates if g.when != GateWhen.LANDING)
+
+    @property
+    def landing_gates(self) -> tuple[Gate, ...]:
+        """The gates of exactly what lands."""
+        return tuple(g for g in self.gates if g.when != GateWhen.ENTRY)
 
     @model_validator(mode="after")
     def _unique_names(self) -> RefineryConfig:
@@ -289,6 +318,10 @@ def problems(config: Config) -> list[str]:
         found.append(
             "refinery.code_review is false and refinery.gates is empty: nothing would check a change. "
             "Set gates, or refinery.allow_no_gates = true"
+        )
+    if refinery.gates and not refinery.landing_gates:
+        found.append(
+            'refinery.gates: each has when = "entry": nothing would check what lands. Let one be "landing" or "both"'
         )
     return found
 

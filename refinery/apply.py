@@ -45,9 +45,11 @@ from refinery.rules.actions import (
     OpenConflict,
     OpenEntry,
     OpenRework,
+    Prove,
     PublishRun,
     PushAgain,
     Rebuild,
+    Regroup,
     RetireAgent,
     Settle,
     SetWindow,
@@ -123,8 +125,14 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _admit(town, action, now)
         case Leave(entry, innocent):
             queue.leave(entry, innocent=innocent)
-        case Rebuild(entry, build_no, counts, on):
-            _build(town, entry, queue.rebuild(entry, build_no, counts=counts), on, now)
+        case Prove(entry, build_no):
+            _build(town, entry, queue.prove(entry, build_no), None, now)
+        case Regroup(expect, places, why):
+            queue.regroup(expect, [(p.entry, p.batch, p.slot) for p in places])
+            for place in places:
+                ledger.note(Bead(pk=place.entry), "batch_cut", ACTOR, why)
+        case Rebuild(entry, build_no, counts, on, seal):
+            _build(town, entry, queue.rebuild(entry, build_no, counts=counts), on, now, seal)
         case NewHead(entry, expect, head, branch, why):
             queue.new_head(entry, expect, head, branch)
             ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
@@ -177,7 +185,7 @@ def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
         mail.nudge(run.agent, "patrol", message, now)
 
 
-def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.datetime) -> None:
+def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.datetime, seal: int | None = None) -> None:
     """The build is pinned to the head of this moment; its date makes the commit reproducible."""
     entry = ReviewEntry.objects.get(pk=entry_id)
     payload = {
@@ -185,13 +193,16 @@ def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.dat
         "build_no": build_no,
         "head": entry.head_sha,
         "on": on,
+        "seal": seal,
         "date": int(now.timestamp()),
     }
     _effect(town, "build", build_key(entry_id, build_no), payload, now)
 
 
 def _admit(town: Town, action: Admit, now: dt.datetime) -> None:
-    build_no = queue.admit(action.entry, action.build_no, action.slot, now)
+    build_no = queue.admit(action.entry, action.build_no, action.slot, now, action.batch)
+    if action.why:
+        ledger.note(Bead(pk=action.entry), "batched", ACTOR, action.why)
     if action.build:
         _build(town, action.entry, build_no, action.on, now)
     entry = ReviewEntry.objects.select_related("rig", "convoy").get(pk=action.entry)

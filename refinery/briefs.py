@@ -59,7 +59,8 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         feature = target.startswith("convoy/")
         brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
     if purpose == "gates":
-        steps = steps_for(config.refinery.gates)
+        alone = entry is not None and entry.admitted_at is None
+        steps = steps_for(config.refinery.entry_gates if alone else config.refinery.landing_gates)
     else:
         agents = config.agents
         command = agents.refinery if purpose in ("review", "resolve") else agents.polecat

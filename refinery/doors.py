@@ -29,7 +29,7 @@ from refinery import changes, comments, queue
 from refinery.effects import repo_of
 from refinery.git import Repo
 from refinery.models import ReviewComment, ReviewEntry
-from refinery.world import is_own
+from refinery.phases import is_own
 
 REMOTE_PATIENCE = 10.0  # seconds
 

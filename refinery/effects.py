@@ -126,9 +126,12 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         date=int(payload["date"]),
     )
     built = repo.build_candidate(spec)
-    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
+    seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""
+    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on, "seal": seal}
     match built:
         case git.Built(sha=sha, tree=tree):
+            if seal:
+                sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), COMMITTER, spec.date)
             told |= {"result": "built", "sha": sha, "tree": tree}
         case git.ConflictFound(files=files):
             told |= {"result": "conflict", "files": list(files)}
@@ -137,6 +140,15 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         case git.NothingToMerge():
             told |= {"result": "empty"}
     return "candidate.built", entry.pk, told
+
+
+def _batch_message(entry: ReviewEntry, base: str) -> str:
+    """What the commit says that seals a batch: the last car's entry is `entry`, the first stands on `base`."""
+    cars = ReviewEntry.objects.select_related("bead").filter(
+        state="active", rig=entry.rig, target=entry.target, batch=entry.batch
+    )
+    lines = [f"- {_title(car)} ({car.pk})" for car in cars.order_by("slot")]
+    return f"Merge a batch of {len(lines)} changes\n\nGated as one, on {base}:\n" + "\n".join(lines) + "\n"
 
 
 def _title(entry: ReviewEntry) -> str:
@@ -178,6 +190,9 @@ def _land(payload: Mapping[str, Any]) -> Result | None:
     if fit < len(cars):
         told = {car.pk: _told("abandoned", f"{cars[fit].entry_id} ahead of it fell out") for car in cars[fit + 1 :]}
         told[cars[fit].pk] = _head_is_gone(cars[fit], heads[cars[fit].entry.branch])
+        while fit and not queue.ends(cars[fit - 1]):  # the rest of its batch was not gated without it
+            fit -= 1
+            told[cars[fit].pk] = _told("abandoned", "another car of its batch fell out")
         if fit == 0:
             return _landed(cars, "abandoned", "", told)
     return _push(repo, rig, landing, cars, fit, told)
@@ -186,20 +201,23 @@ def _land(payload: Mapping[str, Any]) -> Result | None:
 def _push(
     repo: git.Repo, rig: Rig, landing: Landing, cars: list[Landing], fit: int, told: dict[int, dict[str, str]]
 ) -> Result:
-    """Push the first `fit` cars at once. What a remote refuses together is offered by itself: the first car alone is
-    then judged, and those behind it try again."""
+    """Push the first `fit` cars at once. What a remote refuses together is offered by itself: the first car (or batch)
+    alone is then judged, and those behind it try again."""
+    alone = next(n for n, car in enumerate(cars, 1) if queue.ends(car))
     tip = cars[fit - 1].candidate.sha
     match repo.land(rig.remote_url, landing.target, landing.expected_sha, tip):
         case git.Landed():
             return _landed(cars, "landed", f"landed on {landing.target} with {tip[:12]}", told)
         case git.TargetMoved(actual=actual):
             return _landed(cars, "moved", f"{landing.target} moved to {actual[:12]} before the push", told)
-        case git.PushRefused() if fit > 1:
-            alone = f"refused together with {cars[0].entry_id}: offered again by itself"
-            rest = {car.pk: _told("abandoned", alone) for car in cars[1:fit]}
-            return _push(repo, rig, landing, cars, 1, rest | told)
+        case git.PushRefused() if fit > alone:
+            again = f"refused together with {cars[0].entry_id}: offered again by itself"
+            rest = {car.pk: _told("abandoned", again) for car in cars[alone:fit]}
+            return _push(repo, rig, landing, cars, alone, rest | told)
         case git.PushRefused(message=message):
-            return _landed(cars, "refused", message, told)
+            batch = f"its batch was refused: {message}"
+            members = {car.pk: _told("abandoned", batch) for car in cars[: alone - 1]}
+            return _landed(cars, "refused", message, members | told)
 
 
 def _look(repo: git.Repo, rig: Rig, landing: Landing, cars: list[Landing]) -> Result:

@@ -59,6 +59,7 @@ class Built(Payload):
     base: MaybeSha = ""
     sha: MaybeSha = ""
     tree: MaybeSha = ""
+    seal: MaybeSha = ""
     files: list[str] = []
     error: Line = ""
     on: int | None = None

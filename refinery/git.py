@@ -206,6 +206,13 @@ class Repo:
         gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
         return Built(sha, merged, base, head)
 
+    def seal(self, base: str, tip: str, tree: str, message: str, committer: tuple[str, str], date: int) -> str:
+        """A merge commit of `tip`, whose tree is `tree`, over `base`: the first parents show only what was gated."""
+        spec = CandidateSpec(tip, base, "merge", "", committer, date)
+        sha = self._commit(tree, [check_sha(base), check_sha(tip)], message, spec, None)
+        gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
+        return sha
+
     def _merge_trees(self, pairs: Sequence[tuple[str, str]]) -> list[str | tuple[str, ...]]:
         """For each pair the merged tree, or the conflicting paths. Each answer says itself which it is; a pair that
         cannot be merged at all (an unknown commit) has no answer, and that raises."""

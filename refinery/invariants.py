@@ -59,13 +59,16 @@ INVARIANTS = (
     ),
     Invariant(
         2,
-        "What landed is a tree on which every gate had passed",
+        "What landed is a tree on which every gate had passed, or is sealed by one",
         "look at the gate results of the landed tree; revert by hand what should not be there",
         """select l.entry_id from refinery_landing l join refinery_candidate c on c.id = l.candidate_id
             join beads_bead b on b.id = l.entry_id and b.town_id = %(town)s,
             jsonb_array_elements(l.evidence) as seen
             where l.state = 'landed' and {scope:l.entry_id}
-            and (seen->>'outcome' <> 'pass' or seen->>'tree' <> c.tree_sha)""",
+            and (seen->>'outcome' <> 'pass' or seen->>'tree' <> c.tree_sha and not exists
+            (select 1 from refinery_landing s join refinery_candidate sc on sc.id = s.candidate_id
+            where sc.id = (seen->>'batch')::bigint and s.state = 'landed' and sc.seal_sha <> ''
+            and sc.tree_sha = seen->>'tree'))""",
     ),
     Invariant(
         3,

@@ -44,6 +44,7 @@ class ReviewEntry(models.Model):
     )
     admitted_at = models.DateTimeField(null=True, blank=True)
     slot = models.FloatField(null=True, blank=True, help_text="its place in its lane's train, in order")
+    batch = models.PositiveIntegerField(null=True, blank=True, help_text="cars with the same are gated as one")
     build_no = models.PositiveIntegerField(default=0)
     held = models.CharField(max_length=40, blank=True)
     held_text = models.TextField(blank=True)
@@ -74,7 +75,7 @@ class ReviewEntry(models.Model):
             ),
             models.CheckConstraint(
                 name="entry_in_a_train_has_a_slot",
-                condition=Q(admitted_at__isnull=True, slot__isnull=True)
+                condition=Q(admitted_at__isnull=True, slot__isnull=True, batch__isnull=True)
                 | _ACTIVE & Q(admitted_at__isnull=False, slot__isnull=False),
             ),
             models.CheckConstraint(name="entry_state_legal", condition=Q(state__in=["active", "merged", "failed"])),
@@ -104,6 +105,7 @@ class Candidate(models.Model):
     base_sha = models.CharField(max_length=64, blank=True)
     sha = models.CharField(max_length=64, blank=True)
     tree_sha = models.CharField(max_length=64, blank=True)
+    seal_sha = models.CharField(max_length=64, blank=True, help_text="the base of the batch that it seals")
     files = models.JSONField(default=list, blank=True, help_text="conflicting paths")
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

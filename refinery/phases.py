@@ -7,24 +7,23 @@ else than the rules do.
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 
-from beads.config import Config, MergeStrategy
+from beads.config import Config, Gate, MergeStrategy
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.world import (
     BeadView,
     CandidateView,
-    CarView,
     ConvoyView,
     EntryView,
+    GateView,
     RigView,
     RunView,
     VerdictView,
     World,
-    is_own,
+    person,
 )
 
 CONFLICT_LIMIT = 10
@@ -39,6 +38,7 @@ class Stage(StrEnum):
 
     BLOCKED = "blocked"
     HELD = "held"
+    UNPROVEN = "unproven"
     UNBUILT = "unbuilt"
     BUILDING = "building"
     COUPLING = "coupling"
@@ -49,6 +49,7 @@ class Stage(StrEnum):
     BUILD_ERROR = "build_error"
     NEEDS_GATES = "needs_gates"
     GATING = "gating"
+    BATCHED = "batched"
     GATE_ERROR = "gate_error"
     GATE_FAILED = "gate_failed"
     CHANGES_REQUESTED = "changes_requested"
@@ -100,6 +101,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         stage, why = _LANDING_STAGE[landing.state]
         return Standing(stage, landing.message or why)
     car, candidate = entry.car, entry.candidate
+    if not entry.admitted and (alone := _alone(entry, rig, now)):
+        return alone
     if car is not None and car.coupling == "waits":
         return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
     if candidate is None:
@@ -114,6 +117,27 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     if stands.stage in _OF_THE_TREE and car is not None and not car.settled:
         return Standing(Stage.UNSETTLED, f"{stands.why}; judged once what is ahead has landed")
     return stands
+
+
+def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
+    """Where an entry stands that must pass gates by itself, on the target alone; None when it has, or need not."""
+    gates = rig.config.refinery.entry_gates
+    results = {(g.gate, g.command): g for g in entry.gates if g.alone and g.head == entry.head}
+    missing = [g for g in gates if (g.name, g.run) not in results or results[g.name, g.run].outcome != "pass"]
+    if not missing:
+        return None
+    candidate = entry.candidate
+    if candidate is None or candidate.head != entry.head or candidate.on is not None:
+        return Standing(Stage.UNPROVEN, "is first built and gated by itself")
+    if candidate.result != "built":
+        return _built(entry, candidate, rig, now)
+    tree = [g for g in entry.gates if g.tree == candidate.tree]
+    return judged(entry, gates, tree, rig)
+
+
+def proving(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
+    """True while an entry that is no car has yet to pass gates by itself."""
+    return not entry.admitted and _alone(entry, rig, now) is not None
 
 
 _OF_THE_TREE = frozenset({Stage.NOTHING, Stage.CONFLICT, Stage.GATE_FAILED, Stage.GATE_ERROR})
@@ -131,19 +155,35 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
         case "error":
             return Standing(Stage.BUILD_ERROR, candidate.error or "the candidate could not be built")
         case _:
-            return _gated(entry, candidate, rig) or _reviewed(entry, rig) or _approved(entry, rig, now)
+            return gated(entry, candidate, rig) or reviewed(entry, rig) or _approved(entry, rig, now)
 
 
-def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
-    """The gates' part of `standing`; None when all have passed on exactly this tree."""
-    results = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
+def gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
+    """The gates' part of `standing`; None when all have passed on exactly this tree, or on its batch's."""
+    gates = rig.config.refinery.landing_gates
+    own = judged(entry, gates, [g for g in entry.gates if g.tree == candidate.tree], rig)
+    car = entry.car
+    if own is None or car is None or not car.member:
+        return own
+    of_all = judged(entry, gates, car.for_all, rig)
+    if of_all is None:
+        return None
+    return Standing(Stage.BATCHED, f"is gated in one batch with {car.batch[-1]}")
+
+
+def judged(entry: EntryView, gates: Iterable[Gate], found: Iterable[GateView], rig: RigView) -> Standing | None:
+    """What the results on one tree say; None when all these gates have passed on it."""
+    results = {(g.gate, g.command): g for g in found}
+    in_batch = entry.car is not None and bool(entry.car.batch)
     missing = []
-    for gate in rig.config.refinery.gates:
+    for gate in gates:
         result = results.get((gate.name, gate.run))
         if result is None:
             missing.append(gate.name)
         elif result.outcome == "error":
             return Standing(Stage.GATE_ERROR, f"gate {gate.name!r} could not be run: {result.detail}")
+        elif result.outcome == "fail" and rig.config.refinery.batch.max > 1 and result.fails < 2 and not in_batch:
+            missing.append(gate.name)  # a single is blamed only for what fails twice
         elif result.outcome == "fail":
             return Standing(Stage.GATE_FAILED, f"gate {gate.name!r} failed: {result.detail}")
     if not missing:
@@ -151,6 +191,15 @@ def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing
     if entry.live_run("gates"):
         return Standing(Stage.GATING, f"gates are running: {', '.join(missing)}")
     return Standing(Stage.NEEDS_GATES, f"gates to run: {', '.join(missing)}")
+
+
+_SIGNED_IN = ("web", "admin")
+
+
+def is_own(author: str, by: str) -> bool:
+    """True when `by`, signed in, is the person who made the change. A shell's user names prove nothing about who wrote
+    what: an approval on the command line is an operator's, and is recorded as one."""
+    return ":" in author and by.partition(":")[0] in _SIGNED_IN and person(author) == person(by)
 
 
 def approvals(entry: EntryView) -> tuple[VerdictView, ...]:
@@ -174,7 +223,7 @@ def approvals_needed(entry: EntryView, config: Config) -> int:
     return 0 if config.refinery.auto_merge else 1
 
 
-def _reviewed(entry: EntryView, rig: RigView) -> Standing | None:
+def reviewed(entry: EntryView, rig: RigView) -> Standing | None:
     """The review's part of `standing`; None when nothing stands against merging."""
     against, approved = objection(entry), approvals(entry)
     agent = entry.latest_verdict(human=False)
@@ -236,7 +285,7 @@ def phase(stage: Stage, *, admitted: bool) -> str:
 
 def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     """True when an entry waits for its lane: neither blocked, nor waiting on a person, nor admitted."""
-    if entry.admitted or entry.reject_requested or entry.source_cancelled:
+    if entry.admitted or entry.reject_requested or entry.source_cancelled or proving(entry, rig, now):
         return False
     stage = standing(entry, rig, now).stage
     return stage not in _WAITS_FOR_PERSON and stage not in (
@@ -265,78 +314,6 @@ def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
 def is_feature_lane(entry: EntryView) -> bool:
     """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
     return entry.kind == "change" and entry.target.startswith("convoy/") and entry.convoy is not None
-
-
-# -- trains ----------------------------------------------------------------------------------------------------------
-
-
-def couple(entries: Iterable[EntryView], rigs: Mapping[int, RigView]) -> list[EntryView]:
-    """The same entries, each admitted one with its place in its lane's train (source: Zuul's dependent pipeline).
-
-    Cars stand on one another, in order, down to the target's head. One that failed, or that people may still send
-    back, carries nobody: whoever is behind it stands on the nearest car ahead that may land, so that the innocent
-    need not wait for it.
-    """
-    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-    for entry in entries:
-        lanes[entry.rig, entry.target].append(entry)
-    found: list[EntryView] = []
-    for (rig, _), cars in lanes.items():
-        found += [e for e in cars if not e.admitted]
-        found += _train(in_queue_order(e for e in cars if e.admitted), rigs[rig])
-    return found
-
-
-def _train(cars: Iterable[EntryView], rig: RigView) -> list[EntryView]:
-    tip: EntryView | None = None  # the nearest car ahead that carries
-    coupled: list[EntryView] = []
-    for place, entry in enumerate(cars, 1):
-        candidate = entry.candidate
-        on = tip.candidate.id if tip and tip.candidate else None
-        waits = tip is not None and (tip.candidate is None or tip.car is None or tip.car.coupling != "fits")
-        settled = tip is None
-        if waits:
-            coupling = "waits"
-        elif candidate is None or candidate.head != entry.head:
-            coupling = "stale"
-        elif tip is None:
-            coupling = "fits" if candidate.on is None or candidate.on_landed else "stale"
-        else:
-            coupling = "fits" if candidate.on == on else "stale"
-        entry = replace(entry, car=CarView(place, coupling, on, tip.id if tip else "", settled))
-        coupled.append(entry)
-        if _carries(entry, rig):
-            tip = entry
-    return coupled
-
-
-def _carries(entry: EntryView, rig: RigView) -> bool:
-    """True when others may stand on a car: as far as is known it will land."""
-    if len(approvals(entry)) < approvals_needed(entry, rig.config) or entry.reject_requested or entry.source_cancelled:
-        return False
-    candidate = entry.candidate
-    if candidate is None or entry.car is None or entry.car.coupling != "fits":
-        return True
-    if candidate.result != "built":
-        return False
-    stands = _gated(entry, candidate, rig) or _reviewed(entry, rig)
-    return stands is None or stands.stage not in (Stage.GATE_FAILED, Stage.GATE_ERROR, Stage.CHANGES_REQUESTED)
-
-
-def landing_cars(cars: Iterable[EntryView], rig: RigView, now: dt.datetime) -> list[EntryView]:
-    """The cars that may land now, in one push: from the front of the train, as long as each is green."""
-    ready: list[EntryView] = []
-    for entry in in_queue_order(e for e in cars if e.admitted):
-        if standing(entry, rig, now).stage != Stage.GREEN:
-            break
-        ready.append(entry)
-    return ready
-
-
-def started(entry: EntryView) -> bool:
-    """True when a car's gates have begun: others no longer go ahead of it, but for the urgent."""
-    tree = entry.candidate.tree if entry.candidate else ""
-    return entry.live_run("gates") is not None or any(g.tree == tree for g in entry.gates)
 
 
 # -- beads and convoys ---------------------------------------------------------------------

@@ -21,6 +21,7 @@ from beads.models import Bead, Convoy, Rig
 from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
 
 OPEN_LANDING = ("intent", "pushing")
+OFF: dict[str, Any] = {"admitted_at": None, "slot": None, "batch": None}  # what leaving the train sets
 
 
 def submit(
@@ -94,13 +95,14 @@ def _swap(entry_id: str, expect: Mapping[str, Any], **change: Any) -> None:
         raise LostRace(f"review entry {entry_id} is no longer as it was decided on")
 
 
-def admit(entry_id: str, build_no: int, slot: float, now: dt.datetime) -> int:
+def admit(entry_id: str, build_no: int, slot: float, now: dt.datetime, batch: int | None = None) -> int:
     """Make an entry a car of its lane's train; returns the number of the build to make."""
     _swap(
         entry_id,
         {"admitted_at": None, "build_no": build_no},
         admitted_at=now,
         slot=slot,
+        batch=batch,
         build_no=build_no + 1,
         attempts=F("attempts") + 1,
         land_retries=0,
@@ -108,10 +110,22 @@ def admit(entry_id: str, build_no: int, slot: float, now: dt.datetime) -> int:
     return build_no + 1
 
 
+def prove(entry_id: str, build_no: int) -> int:
+    """Build an entry that is no car; returns the number of the build to make."""
+    _swap(entry_id, {"admitted_at": None, "build_no": build_no}, build_no=build_no + 1)
+    return build_no + 1
+
+
+def regroup(expect: int, places: Sequence[tuple[str, int, float | None]]) -> None:
+    """Cut a batch anew: each entry's new batch number and, unless it stays, slot. LostRace when one has left it."""
+    for entry_id, batch, slot in places:
+        _swap(entry_id, {"batch": expect}, batch=batch, **({} if slot is None else {"slot": slot}))
+
+
 def leave(entry_id: str, *, innocent: bool = False) -> None:
     """Leave the train. `innocent`: having been in it does not count as an attempt."""
     back = {"attempts": F("attempts") - 1} if innocent else {}
-    _swap(entry_id, {"admitted_at__isnull": False}, admitted_at=None, slot=None, **back)
+    _swap(entry_id, {"admitted_at__isnull": False}, **OFF, **back)
 
 
 def set_window(rig_id: int, target: str, size: int) -> None:
@@ -159,12 +173,12 @@ def new_head(entry_id: str, expect: str, head: str, branch: str) -> None:
 def count_rework(entry_id: str, purpose: str) -> None:
     """Count a round of rework or a conflict task; the entry leaves its slot."""
     field = "conflict_count" if purpose == "conflict" else "rework_count"
-    _swap(entry_id, {"held": ""}, admitted_at=None, slot=None, **{field: F(field) + 1})
+    _swap(entry_id, {"held": ""}, **OFF, **{field: F(field) + 1})
 
 
 def hold(entry_id: str, code: str, text: str) -> None:
     """Let an entry wait for a person; it leaves its slot."""
-    _swap(entry_id, {"held": ""}, held=code, held_text=text, admitted_at=None, slot=None)
+    _swap(entry_id, {"held": ""}, held=code, held_text=text, **OFF)
 
 
 def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.datetime, merge_sha: str = "") -> None:
@@ -176,8 +190,7 @@ def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.dat
         reason=reason,
         reason_text=text,
         merge_sha=merge_sha,
-        admitted_at=None,
-        slot=None,
+        **OFF,
         held="",
         held_text="",
         closed_at=now,
@@ -249,7 +262,7 @@ def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
     _abandon_intents(entry, now)
     if entry.landings.filter(state="pushing").exists():
         raise LostRace(f"{entry.pk} is being pushed")
-    _swap(entry.pk, {"admitted_at__isnull": False}, admitted_at=None, slot=None, gates_again_at=now)
+    _swap(entry.pk, {"admitted_at__isnull": False}, **OFF, gates_again_at=now)
 
 
 def promote(entry: ReviewEntry, priority: int) -> None:
@@ -273,6 +286,7 @@ def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) ->
                 on_id=result.get("on"),
                 sha=result.get("sha", ""),
                 tree_sha=result.get("tree", ""),
+                seal_sha=result.get("seal", ""),
                 files=list(result.get("files", [])),
                 error=result.get("error", ""),
             )
@@ -329,7 +343,8 @@ def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
     """Write the intent to push candidates, each on the one before, with the gate results that let each land.
 
     Returns the landing of the last one, whose push carries them all. LostRace when an entry moved on, a result is no
-    pass on exactly its tree, they do not stand on one another, or the target has an open landing.
+    pass on exactly its tree or that of its batch, they do not stand on one another, the last one's own tree was not
+    gated, or the target has an open landing.
     """
     last, entry = cars[-1][0], cars[-1][0].entry
     for (below, _), (above, _) in pairwise(cars):
@@ -338,24 +353,40 @@ def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
     if Landing.objects.filter(rig=entry.rig, target=entry.target, state__in=OPEN_LANDING).exists():
         raise LostRace(f"{entry.target} has an open landing")
     expected = cars[0][0].base_sha
-    push = _intend(last, cars[-1][1], expected, None)
+    sealed_by = _seals([candidate for candidate, _ in cars])
+    push = _intend(last, cars[-1][1], expected, None, None)
     for candidate, evidence in cars[:-1]:
-        _intend(candidate, evidence, expected, push)
+        _intend(candidate, evidence, expected, push, sealed_by.get(candidate.pk))
     return push
 
 
-def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: Landing | None) -> Landing:
+def _seals(cars: Sequence[Candidate]) -> dict[int, Candidate]:
+    """The candidates that are members of a batch among these, and the one that seals it."""
+    found: dict[int, Candidate] = {}
+    for end, seal in enumerate(cars):
+        first = next((n for n, c in enumerate(cars[:end]) if seal.seal_sha and c.base_sha == seal.seal_sha), end)
+        found |= {member.pk: seal for member in cars[first:end]}
+    return found
+
+
+def _intend(
+    candidate: Candidate, evidence: Sequence[int], expected: str, push: Landing | None, seal: Candidate | None
+) -> Landing:
     entry = candidate.entry
     if not ReviewEntry.objects.filter(
         pk=entry.pk, state="active", head_sha=candidate.head_sha, build_no=candidate.build_no, held=""
     ).exists():
         raise LostRace(f"{entry.pk} is no longer at candidate {candidate.pk}")
     results = list(GateResult.objects.select_related("candidate__entry").filter(pk__in=evidence))
-    if len(results) != len(evidence) or any(
-        r.outcome != "pass" or r.tree_sha != candidate.tree_sha or r.candidate.entry.rig_id != entry.rig_id
-        for r in results
+    trees = {r.tree_sha for r in results} or {candidate.tree_sha}
+    sealed = seal is not None and trees == {seal.tree_sha} != {candidate.tree_sha}
+    if (
+        len(results) != len(evidence)
+        or not (sealed or trees == {candidate.tree_sha})
+        or any(r.outcome != "pass" or r.candidate.entry.rig_id != entry.rig_id for r in results)
     ):
-        raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha}")
+        raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha} or its batch's")
+    batch = {"batch": seal.pk} if sealed and seal is not None else {}
     return Landing.objects.create(
         entry=entry,
         candidate=candidate,
@@ -363,7 +394,7 @@ def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: 
         rig=entry.rig,
         target=entry.target,
         expected_sha=expected,
-        evidence=[{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results],
+        evidence=[{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk, **batch} for r in results],
     )
 
 
@@ -380,6 +411,11 @@ def cars_of(landing: Landing) -> list[Landing]:
     """The landings that one push carries, in order; the last one is the push itself."""
     carried = Landing.objects.select_related("entry", "candidate", "rig").filter(push=landing).order_by("id")
     return [*carried, landing]
+
+
+def ends(landing: Landing) -> bool:
+    """True when the very tree of this car was gated, so that a push may end with it; else its batch's was."""
+    return not any("batch" in seen for seen in landing.evidence)
 
 
 def conclude(landing_id: int, state: str, message: str, now: dt.datetime) -> None:

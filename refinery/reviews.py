@@ -29,7 +29,7 @@ from refinery.models import ReviewComment, ReviewEntry
 from refinery.render import HEADER
 from refinery.reviewpage import Ask, DiffShown, FileShown, show, tree_html
 from refinery.texts import tame
-from refinery.world import is_own, person
+from refinery.world import person
 
 _AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
 _FIRST = {"fail": 0, "error": 1, "pass": 2}
@@ -146,7 +146,7 @@ def _approval(board: shows.Board, entry: ReviewEntry, who: str) -> dict[str, Any
     given = phases.approvals(view)
     against = phases.objection(view)
     return {
-        "own": is_own(entry.author, who),
+        "own": phases.is_own(entry.author, who),
         "needed": phases.approvals_needed(view, config),
         "given": given,
         "objection": against,

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from beads.config import Config, effective, validate
-from refinery.phases import couple
 from refinery.rules import plan
 from refinery.rules.actions import (
     Action,
@@ -32,6 +31,7 @@ from refinery.rules.actions import (
     StartRun,
     StopRun,
 )
+from refinery.trains import couple
 from refinery.world import CandidateView, EntryView, GateView, LandingView, LaneView, RigView, RunView, World
 
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db.models import Q
@@ -18,7 +18,7 @@ from beads import config as configs
 from beads import inbox
 from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
-from refinery import phases
+from refinery import trains
 from refinery.gates import say
 from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
 from refinery.world import (
@@ -43,6 +43,7 @@ from refinery.world import (
     build_key,
 )
 
+RECENT = 100
 _LIVE = sorted(LIVE)
 _HOST = [RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED]
 
@@ -72,8 +73,8 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
-        entries=tuple(phases.couple(_entries(entries, blockers, by_bead, effects), rigs)),
-        lanes=_lanes(town, now),
+        entries=tuple(trains.couple(_entries(entries, blockers, by_bead, effects), rigs)),
+        lanes=_lanes(town, rigs, now),
         convoys=convoys,
         runs=live_runs,
         final_beads_with_live_runs=_ended_beads(live_runs),
@@ -102,11 +103,27 @@ def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
     return count, last
 
 
-def _lanes(town: Town, now: dt.datetime) -> dict[tuple[int, str], LaneView]:
+def _lanes(town: Town, rigs: Mapping[int, RigView], now: dt.datetime) -> dict[tuple[int, str], LaneView]:
+    failing = _failing([r.id for r in rigs.values() if r.config.refinery.batch.max > 1])
+    rows = {(lane.rig_id, lane.target): lane for lane in Lane.objects.filter(rig__town=town)}
     return {
-        (lane.rig_id, lane.target): LaneView(lane.window, _frozen(lane, now))
-        for lane in Lane.objects.filter(rig__town=town)
+        key: LaneView(lane.window, _frozen(lane, now), failing.get(key)) if lane else LaneView(failing=failing[key])
+        for key, lane in ((key, rows.get(key)) for key in {*rows, *failing})
     }
+
+
+def _failing(rigs: list[int]) -> dict[tuple[int, str], float]:
+    """The share of a lane's latest changes that failed their gates, for lanes that batch; (failed + 1) ÷ (all + 20)."""
+    if not rigs:
+        return {}
+    ended = ReviewEntry.objects.filter(rig__in=rigs, closed_at__isnull=False).order_by("-closed_at")
+    seen: dict[tuple[int, str], list[bool]] = defaultdict(list)
+    for rig, target, state, reason, rework in ended.values_list("rig", "target", "state", "reason", "rework_count")[
+        :RECENT
+    ]:
+        if state == "merged" or reason == "gates_failed":
+            seen[rig, target].append(reason == "gates_failed" or rework > 0)
+    return {key: (sum(failed) + 1) / (len(failed) + 20) for key, failed in seen.items()}
 
 
 def _frozen(lane: Lane, now: dt.datetime) -> str:
@@ -223,7 +240,7 @@ def _entries(
         (c.entry_id, c.build_no): c
         for c in Candidate.objects.select_related("on__entry").filter(entry_id__in=ids).order_by("id")
     }
-    gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
+    gates: dict[str, dict[tuple[str, str, str], GateView]] = defaultdict(dict)
     trees: dict[str, list[str]] = defaultdict(list)
     for e in entries:
         current = candidates.get((e.pk, e.build_no))
@@ -231,9 +248,14 @@ def _entries(
             trees[current.tree_sha].append(e.pk)
     # results are of a tree: whoever has the same one has the same results
     of_trees = Q(tree_sha__in=list(trees), entry__rig__in={e.rig_id for e in entries})
-    for result in GateResult.objects.filter(Q(entry_id__in=ids) | of_trees).order_by("id"):
-        for entry_id in {*trees.get(result.tree_sha, ()), result.entry_id}:
-            gates[entry_id][result.tree_sha, result.gate, result.command] = result
+    since = {e.pk: e.gates_again_at for e in entries}
+    results = GateResult.objects.select_related("candidate").defer("output").filter(Q(entry_id__in=ids) | of_trees)
+    for result in results.order_by("id"):
+        for entry_id in {*trees.get(result.tree_sha, ()), result.entry_id} & since.keys():
+            again = since[entry_id]
+            if again is None or result.created_at >= again:
+                which = result.tree_sha, result.gate, result.command
+                gates[entry_id][which] = _gate(result, gates[entry_id].get(which))
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in Verdict.objects.filter(entry_id__in=ids).order_by("id"):
         verdicts[verdict.entry_id].append(verdict)
@@ -254,7 +276,7 @@ def _entries(
             e,
             candidate,
             held_over,
-            list(gates[e.pk].values()),
+            tuple(gates[e.pk].values()),
             verdicts[e.pk],
             tuple(blockers.get(e.pk, ())),
             tuple(runs.get(e.pk, ())),
@@ -270,7 +292,7 @@ def _entry(
     e: ReviewEntry,
     candidate: Candidate | None,
     landing: Landing | None,
-    gates: list[GateResult],
+    gates: tuple[GateView, ...],
     verdicts: list[Verdict],
     blockers: tuple[Blocker, ...],
     runs: tuple[RunView, ...],
@@ -298,6 +320,7 @@ def _entry(
         priority=e.bead.priority,
         admitted_at=e.admitted_at,
         slot=e.slot,
+        batch=e.batch,
         build_no=e.build_no,
         build_error=f"building it failed, trying again: {build_error}" if build_error else "",
         held=e.held,
@@ -309,11 +332,7 @@ def _entry(
         reject_requested=e.reject_requested,
         observed_head=e.observed_head,
         candidate=_candidate(candidate) if candidate else None,
-        gates=tuple(
-            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk)
-            for g in gates
-            if since is None or g.created_at >= since
-        ),
+        gates=gates,
         verdicts=tuple(
             VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now)
             for v in verdicts
@@ -324,6 +343,12 @@ def _entry(
         blockers=blockers,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )
+
+
+def _gate(g: GateResult, before: GateView | None) -> GateView:
+    alone = g.candidate.on_id is None and not g.candidate.seal_sha
+    fails = (before.fails if before else 0) + (g.outcome == "fail")
+    return GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk, g.candidate.head_sha, alone, fails)
 
 
 def _candidate(c: Candidate) -> CandidateView:
@@ -338,6 +363,7 @@ def _candidate(c: Candidate) -> CandidateView:
         files=tuple(c.files),
         error=c.error,
         on=c.on_id,
+        seal=c.seal_sha,
         on_landed=c.on is not None and c.on.entry.state == "merged" and c.on.entry.merge_sha == c.on.sha,
     )
 

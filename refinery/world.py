@@ -171,23 +171,29 @@ class CandidateView:
     error: str = ""
     on: int | None = None
     on_landed: bool = False
+    seal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """What is remembered of a lane. `window`: cars at once; None: as configured."""
+    """What is remembered of a lane. `window`: cars (or batches) at once; None: as configured. `failing`: the share of
+    its latest changes that failed their gates; None: unknown."""
 
     window: int | None = None
     frozen: str = ""
+    failing: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CarView:
-    """An admitted entry's place in its lane's train; see `refinery.phases.couple`.
+    """An admitted entry's place in its lane's train; see `refinery.trains.couple`.
 
     `coupling`: `fits` (its candidate stands where it should), `stale` (it must be built anew) or `waits` (for the
     car ahead to be built). `on`, `ahead`: the candidate it should stand on and its entry; None and empty: the target.
-    `settled`: nothing ahead of it can change what it stands on, so it is judged by its results.
+    `settled`: nothing ahead of it (or of its batch) can change what it stands on, so it is judged by its results.
+    `batch`: the cars that are gated and land as one with it, in order; the last one is gated for all. `seal`: the
+    candidate of the first of them, where this one is the last. `first`: nobody of its batch is ahead of it. `member`:
+    the last car is gated for it, with the results `for_all`.
     """
 
     place: int
@@ -195,12 +201,17 @@ class CarView:
     on: int | None = None
     ahead: str = ""
     settled: bool = True
-    lands_with: str = ""
+    batch: tuple[str, ...] = ()
+    seal: int | None = None
+    first: bool = True
+    member: bool = False
+    for_all: tuple[GateView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """A gate's latest outcome on a tree."""
+    """A gate's latest outcome on a tree, and how often it `fails` there. `head`: whose tree it was; `alone`: on nothing
+    but the target."""
 
     gate: str
     command: str
@@ -208,6 +219,9 @@ class GateView:
     outcome: str
     detail: str = ""
     id: int = 0
+    head: str = ""
+    alone: bool = False
+    fails: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,18 +237,9 @@ class VerdictView:
     merge_now: bool = False
 
 
-_SIGNED_IN = ("web", "admin")
-
-
 def person(by: str) -> str:
     """Who somebody is, whichever door they came through: `web:ann` and `cli:ann` are one person."""
     return by.partition(":")[2] or by
-
-
-def is_own(author: str, by: str) -> bool:
-    """True when `by`, signed in, is the person who made the change. A shell's user names prove nothing about who wrote
-    what: an approval on the command line is an operator's, and is recorded as one."""
-    return ":" in author and by.partition(":")[0] in _SIGNED_IN and person(author) == person(by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +280,7 @@ class EntryView:
     priority: int = 2
     admitted_at: dt.datetime | None = None
     slot: float | None = None
+    batch: int | None = None
     car: CarView | None = None
     build_no: int = 0
     build_error: str = ""

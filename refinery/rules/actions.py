@@ -83,13 +83,41 @@ class OpenEntry:
 @dataclass(frozen=True, slots=True)
 class Admit:
     """Make an entry a car of its lane's train, at `slot`. `build`: its candidate can be built at once, `on` that of
-    the car ahead (None: on the target's head)."""
+    the car ahead (None: on the target's head). `batch`: the number of its batch, and `why` it was cut so."""
 
     entry: str
     build_no: int
     slot: float = 1.0
     build: bool = True
     on: int | None = None
+    batch: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Build an entry that is no car, on the target's present head, for the gates that it must pass by itself."""
+
+    entry: str
+    build_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A car's new place in its train: `batch` and, unless it stays, `slot`."""
+
+    entry: str
+    batch: int
+    slot: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Regroup:
+    """Cut a batch of cars, `expect`, anew."""
+
+    expect: int
+    places: tuple[Place, ...]
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +132,14 @@ class Leave:
 class Rebuild:
     """Build a car again `on` the candidate of the car ahead (None: on the target's present head).
 
-    `counts`: as a retry of its landing.
+    `counts`: as a retry of its landing. `seal`: it is the last car of a batch, whose first car has this candidate.
     """
 
     entry: str
     build_no: int
     counts: bool = True
     on: int | None = None
+    seal: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +296,8 @@ Action = (
     | MoveBead
     | OpenEntry
     | Admit
+    | Prove
+    | Regroup
     | Leave
     | Rebuild
     | NewHead

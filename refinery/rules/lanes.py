@@ -1,7 +1,9 @@
 """Rules for lanes: each (rig, target branch) runs a train of entries, all lanes in parallel. Pure.
 
 A train has at most as many cars as its window says; the next in the queue becomes the last car. A higher priority
-goes ahead of cars whose gates have not begun; the urgent (priority 0) ahead of all that is not being pushed.
+goes ahead of cars whose gates have not begun; the urgent (priority 0) ahead of all that is not being pushed. Where
+entries share a run of the gates (`[refinery.batch]`), a batch counts as one car, and is cut when there are as many as
+its size, or when the first of them has waited long enough.
 Feature-branch lanes belong to convoy refineries, at most `max_convoy_concurrency` of them at work per rig; every
 other lane belongs to the rig refinery and does not count. A busy or waiting lane never holds up another one.
 """
@@ -11,8 +13,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from refinery.phases import Stage, in_queue_order, is_feature_lane, queue_key, standing, started, wants_slot
+from refinery.phases import Stage, in_queue_order, is_feature_lane, queue_key, standing, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
+from refinery.trains import batch_size, groups, started
 from refinery.world import EntryView, RigView, World
 
 URGENT = 0
@@ -35,8 +38,9 @@ def decide(world: World) -> Iterator[Decision]:
         cars = [e for e in entries if e.admitted]
         waiting = [e for e in entries if wants_slot(e, rig, world.now)]
         window = world.window(*key)
-        if len(cars) > window:
-            out = tuple(Leave(e.id, innocent=True) for e in cars[window:] if not _pushed(e))
+        train = groups(cars)
+        if len(train) > window:
+            out = tuple(Leave(e.id, innocent=True) for group in train[window:] for e in group if not _pushed(e))
             yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
             continue
         if not waiting:
@@ -51,15 +55,17 @@ def decide(world: World) -> Iterator[Decision]:
         if hold is not None:
             yield Decision(subject, *hold)
             continue
-        actions = _admit(cars, waiting, rig, window, rig.config.refinery.pop_limit - popped, world)
+        actions, gathers = _admit(key[1], cars, waiting, rig, rig.config.refinery.pop_limit - popped, world)
         popped += len(actions)
         if actions:
             if feature:
                 working[rig.id].add(key[1])
             names = ", ".join(a.entry for a in actions if isinstance(a, Admit))
             yield Decision(subject, "admit", f"next: {names}", actions)
+        elif gathers:
+            yield Decision(subject, "gather", gathers)
         else:
-            yield Decision(subject, "busy", f"{len(cars)} of {window} cars; {len(waiting)} more wait")
+            yield Decision(subject, "busy", f"{len(train)} of {window} cars; {len(waiting)} more wait")
 
 
 def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, str] | None:
@@ -82,45 +88,93 @@ def _pushed(car: EntryView) -> bool:
 
 
 def _admit(
-    cars: list[EntryView], waiting: list[EntryView], rig: RigView, window: int, most: int, world: World
-) -> tuple[Action, ...]:
-    """Who gets on, and where: at the end, or ahead of what they may displace."""
-    train: list[tuple[float, EntryView]] = [(car.slot or 0.0, car) for car in cars]
+    target: str, cars: list[EntryView], waiting: list[EntryView], rig: RigView, most: int, world: World
+) -> tuple[tuple[Action, ...], str]:
+    """Who gets on, and where: at the end, or ahead of what they may displace. Else what a batch still waits for."""
+    train = [[(car.slot or 0.0, car) for car in group] for group in groups(cars)]
+    window = world.window(rig.id, target)
     actions: list[Action] = []
-    for entry in waiting:
-        if len(actions) >= most:
-            break
-        at = _place(entry, [car for _, car in train])
+    number = max((car.batch or 0 for car in cars), default=0)
+    left = waiting[:most]
+    while left and len(train) <= window:
+        entry = left[0]
+        at = _place(entry, [[car for _, car in group] for group in train])
         if at >= window:
+            left.pop(0)
             continue
-        before = train[at - 1][0] if at else (train[0][0] - 2.0 if train else 0.0)
-        slot = (before + train[at][0]) / 2 if at < len(train) else before + 1.0
-        alone = not train
-        ready = at == len(train) and not actions and (alone or _tip_is_built(train[-1][1], rig, world))
-        on = None
-        if ready and not alone:
-            tip = train[-1][1]
-            on = tip.candidate.id if tip.candidate else None
-        actions.append(Admit(entry.id, entry.build_no, slot, ready, on))
-        train.insert(at, (slot, entry))
-        if len(train) > window + 1:
-            break
-    return tuple(actions)
+        size, why = (1, "") if at < len(train) else batch_size(rig, target, world)
+        joining = left[: 1 if entry.priority == URGENT else size]
+        if len(joining) < size and entry.priority != URGENT and (wait := _gathers(joining, rig, world)):
+            return tuple(actions), wait
+        batch = None
+        if len(joining) > 1:
+            number += 1
+            batch, why = number, f"batch of {len(joining)}: {why}"
+        group: list[tuple[float, EntryView]] = []
+        for entry in joining:
+            left.pop(0)
+            slot, build, on = _seat(entry, at, train, group, actions, rig, world)
+            actions.append(Admit(entry.id, entry.build_no, slot, build, on, batch, why if batch else ""))
+            group.append((slot, entry))
+        train.insert(at, group)
+    return tuple(actions), ""
 
 
-def _tip_is_built(tip: EntryView, rig: RigView, world: World) -> bool:
+Train = list[list[tuple[float, EntryView]]]
+
+
+def _seat(
+    entry: EntryView,
+    at: int,
+    train: Train,
+    group: list[tuple[float, EntryView]],
+    actions: list[Action],
+    rig: RigView,
+    world: World,
+) -> tuple[float, bool, int | None]:
+    """The slot of the next car of the group that gets on at `at`, whether it can be built at once, and on what."""
+    ahead = group or (train[at - 1] if at else [])
+    before = ahead[-1][0] if ahead else (train[0][0][0] - 2.0 if train else 0.0)
+    slot = (before + train[at][0][0]) / 2 if at < len(train) else before + 1.0
+    if actions or at < len(train):
+        return slot, False, None
+    if not ahead:
+        return slot, True, None
+    tip = ahead[-1][1]
+    if not _is_built(tip, rig, world):
+        return slot, False, None
+    return slot, True, tip.candidate.id if tip.candidate else None
+
+
+def _gathers(joining: list[EntryView], rig: RigView, world: World) -> str:
+    """What a batch that is not full waits for; empty: one of them has waited long enough, or been on before."""
+    due = min(e.created_at for e in joining) + rig.config.refinery.batch.wait
+    if world.now >= due or any(e.attempts for e in joining):
+        return ""
+    return f"{len(joining)} gather for a batch until {due:%H:%M:%S} UTC"
+
+
+def _is_built(tip: EntryView, rig: RigView, world: World) -> bool:
     """True when the last car's candidate is one to stand on, as far as its stage tells."""
     stage = standing(tip, rig, world.now).stage
-    return stage in (Stage.NEEDS_GATES, Stage.GATING, Stage.NEEDS_REVIEW, Stage.REVIEWING, Stage.GREEN)
+    return stage in (
+        Stage.NEEDS_GATES,
+        Stage.GATING,
+        Stage.BATCHED,
+        Stage.NEEDS_REVIEW,
+        Stage.REVIEWING,
+        Stage.GREEN,
+    )
 
 
-def _place(entry: EntryView, train: list[EntryView]) -> int:
-    """The index in the train at which an entry gets on."""
+def _place(entry: EntryView, train: list[list[EntryView]]) -> int:
+    """The index in the train at which an entry gets on; batches are not parted."""
     at = len(train)
     while at > 0:
-        car = train[at - 1]
+        group = train[at - 1]
         urgent = entry.priority == URGENT
-        if _pushed(car) or car.priority <= entry.priority or (started(car) and not urgent):
+        first = min(car.priority for car in group)
+        if any(_pushed(car) for car in group) or first <= entry.priority or (any(map(started, group)) and not urgent):
             break
         at -= 1
     return at

@@ -12,7 +12,7 @@ from refinery.phases import (
     host_faults,
     in_queue_order,
     is_feature_lane,
-    landing_cars,
+    proving,
     standing,
 )
 from refinery.rules.actions import (
@@ -27,12 +27,16 @@ from refinery.rules.actions import (
     NewHead,
     OpenConflict,
     OpenRework,
+    Place,
+    Prove,
     PushAgain,
     Rebuild,
+    Regroup,
     SetWindow,
     StartRun,
 )
-from refinery.world import CandidateView, EntryView, RigView, World, build_key, land_key
+from refinery.trains import landing_cars
+from refinery.world import CandidateView, CarView, EntryView, RigView, World, build_key, land_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
@@ -55,7 +59,10 @@ class _Lane:
 
     def __init__(self, world: World, rig: RigView, target: str, entries: list[EntryView]) -> None:
         self.rig, self.target = rig, target
+        self.entry = {e.id: e for e in entries}
         self.landing = landing_cars(entries, rig, world.now)
+        self._slot = max((e.slot or 0.0 for e in entries), default=0.0)
+        self._batch = max((e.batch or 0 for e in entries), default=0)
         self.frozen = world.frozen(rig.id, target)
         self.window = world.window(rig.id, target)
         self.reviewing = False  # a review is started for one of them
@@ -67,6 +74,16 @@ class _Lane:
     def narrow(self) -> tuple[Action, ...]:
         """A car has failed: the window halves."""
         return self._set(max(self.window // 2, 1))
+
+    def next_slot(self) -> float:
+        """A place behind all others."""
+        self._slot += 1.0
+        return self._slot
+
+    def next_batch(self) -> int:
+        """A number that no batch of the train has."""
+        self._batch += 1
+        return self._batch
 
     def _set(self, size: int) -> tuple[Action, ...]:
         if size == self.window:
@@ -97,8 +114,10 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
         return "head-moved", "the branch has a newer head", (moved,)
     if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
         return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
-    if not entry.admitted:
+    if not entry.admitted and not proving(entry, rig, world.now):
         return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()
+    if not entry.admitted and (world.paused or rig.parked):
+        return "queued", f"its gates wait: {'the town is paused' if world.paused else 'the rig is parked'}", ()
     return _admitted(world, entry, lane, stage, why)
 
 
@@ -118,21 +137,27 @@ def _merged(entry: EntryView, sha: str, text: str, reason: str = "merged") -> Cl
 
 
 def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: str) -> Told:
-    """A car of its lane's train: take the next step."""
+    """A car of its lane's train, or an entry that is gated by itself: take the next step."""
     rig = lane.rig
     config = rig.config.refinery
     candidate = entry.candidate
-    on = entry.car.on if entry.car else None
+    on, seal = (entry.car.on, entry.car.seal) if entry.car else (None, None)
+    if stage == Stage.UNPROVEN:
+        if candidate is None and not world.unanswered(build_key(entry.id, entry.build_no)):
+            return "build", "is being built, to be gated by itself", ()
+        return "prove", why, (Prove(entry.id, entry.build_no),)
     if stage == Stage.LANDING and entry.landing is not None and world.unanswered(land_key(entry.landing.carrier)):
         text = "the push was not answered: the remote is asked again"
         return "push-again", text, (PushAgain(entry.landing.id),) if not entry.landing.push else ()
     if stage == Stage.BUILDING and world.unanswered(build_key(entry.id, entry.build_no)):
-        return "build", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on),)
+        return "build", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on, seal=seal),)
     if candidate is None or stage in (Stage.BUILDING, Stage.LANDING):
         return str(stage), why, ()
+    if entry.car is not None and (cut := _of_a_batch(entry, entry.car, lane, stage, why)):
+        return cut
     match stage:
         case Stage.UNBUILT | Stage.STALE:
-            return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on),)
+            return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on, seal=seal),)
         case Stage.NOTHING if entry.kind == "landing":
             text = "landing changes nothing: no commit of its beads is missing on the target"
             return "landing-empty", text, (CloseEntry(entry.id, "failed", "nothing_to_land", text),)
@@ -149,7 +174,7 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
             return "gate-error", why, (Hold(entry.id, "gate_error", why),)
         case Stage.GATE_FAILED:
             rule, told, actions = _rework(entry, rig, "gates", why)
-            return rule, told, (*actions, *lane.narrow())
+            return rule, told, (*actions, *(lane.narrow() if entry.admitted else ()))
         case Stage.CHANGES_REQUESTED:
             return _rework(entry, rig, "review", why)
         case Stage.NEEDS_REVIEW:
@@ -161,11 +186,34 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
             return "push-retries", text, (Hold(entry.id, "push_retries", text),)
         case Stage.TARGET_MOVED | Stage.HEAD_MOVED:
             first = entry.car is None or entry.car.place == 1
-            return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=first, on=on),)
+            return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=first, on=on, seal=seal),)
         case Stage.PUSH_REFUSED:
             return "push-refused", why, (Hold(entry.id, "push_refused", why),)
         case _:
             return str(stage), why, ()
+
+
+def _of_a_batch(entry: EntryView, car: CarView, lane: _Lane, stage: Stage, why: str) -> Told | None:
+    """A batch that failed is cut in half: the first half is gated again where it is, the second goes to the end of the
+    train, so that nobody behind it is built anew at each cut. A car that does not stand with the others goes there too.
+    None when it is judged like any other."""
+    if entry.batch is None:
+        return None
+    if stage in (Stage.GATE_FAILED, Stage.GATE_ERROR, Stage.PUSH_REFUSED) and car.batch:
+        half = (len(car.batch) + 1) // 2
+        stays, goes = lane.next_batch(), lane.next_batch()
+        text = f"batch of {len(car.batch)} cut in half: {why}"
+        first = tuple(Place(name, stays) for name in car.batch[:half])
+        rest = tuple(Place(name, goes, lane.next_slot()) for name in car.batch[half:])
+        return "cut-batch", text, (Regroup(entry.batch, (*first, *rest), text),)
+    if stage in (Stage.NOTHING, Stage.CONFLICT, Stage.BUILD_ERROR) and not car.first:
+        text = f"falls out of its batch: {why}"
+        return (
+            "leave-batch",
+            text,
+            (Regroup(entry.batch, (Place(entry.id, lane.next_batch(), lane.next_slot()),), text),),
+        )
+    return None
 
 
 def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
@@ -184,9 +232,12 @@ def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
 
 
 def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int, ...]:
-    """The gate results that let a candidate land: the latest of each configured gate on its tree."""
-    latest = {(g.gate, g.command): g.id for g in entry.gates if g.tree == candidate.tree}
-    return tuple(latest[g.name, g.run] for g in rig.config.refinery.gates)
+    """The gate results that let a candidate land: the latest of each gate on its tree, or on that of its batch."""
+    gates = [(g.name, g.run) for g in rig.config.refinery.landing_gates]
+    own = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
+    if entry.car is not None and any(key not in own or own[key].outcome != "pass" for key in gates):
+        own = {(g.gate, g.command): g for g in entry.car.for_all}
+    return tuple(own[key].id for key in gates)
 
 
 def _gates(entry: EntryView, why: str) -> Told:

@@ -7,85 +7,16 @@ no change that counts as merged is missing there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from agents.models import Run
 from beads import ledger
 from refinery import doors, effects, queue, shows
-from refinery.models import GateResult, Landing, Lane, ReviewEntry
+from refinery.models import GateResult, Landing, Lane
 from refinery.world import land_key
 from tests.acceptance.conftest import WHO, Stage
-
-HELD = "while [ ! -e .go ]; do sleep 0.02; done; exit $(cat .go)"
-
-
-class Train:
-    """A stage whose gates wait for a word."""
-
-    def __init__(self, stage: Stage, window: int = 8) -> None:
-        self.stage = stage
-        stage.open(agents=False, gates=[HELD], train={"window": window})
-        self.begin = stage.sha()
-        self.pushes = stage.root / "pushes"
-        hook = stage.remote / "hooks" / "post-receive"
-        hook.parent.mkdir(exist_ok=True)
-        hook.write_text(f'#!/bin/sh\ngrep refs/heads/main >> "{self.pushes}" || true\n')
-        hook.chmod(0o755)
-
-    def submit(self, *names: str) -> list[ReviewEntry]:
-        """Branches that each add a file, in this order."""
-        for name in names:
-            self.stage.commit(name, {f"{name}.txt": f"{name}\n"})
-        return [self.stage.submit(name) for name in names]
-
-    def now(self, entry: ReviewEntry) -> ReviewEntry:
-        return ReviewEntry.objects.select_related("bead").get(pk=entry.pk)
-
-    def sha(self, entry: ReviewEntry) -> str:
-        """Its present candidate's commit, or an empty string."""
-        found = self.now(entry)
-        made = found.candidates.filter(build_no=found.build_no, result="built").first()
-        return made.sha if made else ""
-
-    def gating(self, *entries: ReviewEntry) -> None:
-        """Wait until the gates of all these are running on their present candidates."""
-
-        def ready() -> bool:
-            live = set(Run.objects.filter(kind="gates", state="running").values_list("start_sha", flat=True))
-            return all(self.sha(e) in live for e in entries)
-
-        self.stage.until(ready)
-
-    def say(self, entry: ReviewEntry, code: int) -> None:
-        """Let the running gates of an entry's present candidate end with `code`."""
-        self.gating(entry)
-        sha = self.sha(entry)
-        for path in (Path(self.stage.runner.home) / "gates").glob("*/[0-9]*"):
-            if path.is_dir() and self.stage.git("rev-parse", "HEAD", cwd=path) == sha:
-                (path / ".go").write_text(str(code))
-        self.stage.until(lambda: not Run.objects.filter(start_sha=sha).exclude(state="ended").exists())
-
-    def merged(self, *entries: ReviewEntry) -> None:
-        for entry in entries:
-            self.stage.await_phase(entry, "merged")
-
-    def base(self, entry: ReviewEntry) -> str:
-        """What its candidate stands on."""
-        return self.stage.git("rev-parse", f"{self.sha(entry)}^", cwd=effects.repo_of(self.stage.rig).path)
-
-    def incident(self) -> None:
-        """Each landed tree was gated and passed, and each merged change is there."""
-        stage = self.stage
-        trees = stage.git("log", "--first-parent", "--format=%T", f"{self.begin}..main", cwd=stage.remote).split()
-        outside = {t for t in trees if not Landing.objects.filter(candidate__tree_sha=t, state="landed").exists()}
-        passed = set(GateResult.objects.filter(outcome="pass").values_list("tree_sha", flat=True))
-        assert set(trees) - outside <= passed
-        stage.git("fetch", "-q", str(stage.remote), "+refs/heads/*:refs/remotes/origin/*")
-        for entry in ReviewEntry.objects.filter(state="merged"):
-            missing = stage.git("cherry", "origin/main", entry.head_sha)
-            assert not [line for line in missing.splitlines() if line.startswith("+")], entry
+from tests.acceptance.railway import Train
 
 
 @pytest.fixture

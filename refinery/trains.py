@@ -1,0 +1,175 @@
+"""Trains: who stands on whom, who is gated and lands with whom. Pure.
+
+Source: Zuul's dependent pipeline (cars stand on one another, gates run in parallel) and bors' batches (one run of the
+gates for several cars). A batch of cars is sealed by a merge commit over its base: that commit, whose tree was gated,
+is what the target's first parents show; the members' own commits stay behind its second parent.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import groupby
+
+from refinery.phases import (
+    Stage,
+    approvals,
+    approvals_needed,
+    gated,
+    in_queue_order,
+    judged,
+    reviewed,
+    standing,
+)
+from refinery.world import CarView, EntryView, RigView, World
+
+
+def couple(entries: Iterable[EntryView], rigs: Mapping[int, RigView]) -> list[EntryView]:
+    """The same entries, each admitted one with its place in its lane's train (source: Zuul's dependent pipeline).
+
+    Cars stand on one another, in order, down to the target's head. One that failed, or that people may still send
+    back, carries nobody: whoever is behind it stands on the nearest car ahead that may land, so that the innocent
+    need not wait for it.
+    """
+    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
+    for entry in entries:
+        lanes[entry.rig, entry.target].append(entry)
+    found: list[EntryView] = []
+    for (rig, _), cars in lanes.items():
+        found += [e for e in cars if not e.admitted]
+        found += _train(in_queue_order(e for e in cars if e.admitted), rigs[rig])
+    return found
+
+
+def groups(cars: Iterable[EntryView]) -> list[list[EntryView]]:
+    """A train's cars, in order, those of one batch together."""
+    return [list(g) for _, g in groupby(cars, key=lambda e: e.batch or e.id)]
+
+
+def _train(cars: Iterable[EntryView], rig: RigView) -> list[EntryView]:
+    tip: EntryView | None = None  # the nearest car ahead that carries
+    coupled: list[EntryView] = []
+    for group in groups(cars):
+        settled = tip is None
+        placed: list[EntryView] = []
+        below = tip
+        for entry in group:
+            entry = _placed(entry, len(coupled) + len(placed) + 1, below, settled)
+            placed.append(entry)
+            if _stands(entry, rig):
+                below = entry
+        placed = _batched(placed, rig)
+        coupled += placed
+        carrying = [e for e in placed if _stands(e, rig)]
+        if carrying and _passes(carrying[-1], rig):
+            tip = carrying[-1]
+    return coupled
+
+
+def _placed(entry: EntryView, place: int, tip: EntryView | None, settled: bool) -> EntryView:
+    """The entry as a car that stands on `tip`."""
+    candidate = entry.candidate
+    on = tip.candidate.id if tip and tip.candidate else None
+    if tip is not None and (tip.candidate is None or tip.car is None or tip.car.coupling != "fits"):
+        coupling = "waits"
+    elif candidate is None or candidate.head != entry.head:
+        coupling = "stale"
+    elif tip is None:
+        coupling = "fits" if candidate.on is None or candidate.on_landed else "stale"
+    else:
+        coupling = "fits" if candidate.on == on else "stale"
+    return replace(entry, car=CarView(place, coupling, on, tip.id if tip else "", settled))
+
+
+def _batched(cars: list[EntryView], rig: RigView) -> list[EntryView]:
+    """The cars of one group, knowing of one another: the last that stands is sealed and gated for all."""
+    members = [e for e in cars if _stands(e, rig)]
+    ids = tuple(e.id for e in members) if len(members) > 1 else ()
+    first, last = (members[0], members[-1]) if ids else (None, None)
+    found = []
+    for number, entry in enumerate(cars):
+        car, candidate = entry.car, entry.candidate
+        assert car is not None
+        car = replace(car, first=number == 0, batch=ids if entry.id in ids else ())
+        seal = ""
+        if first is not None and last is not None and entry is last and first.candidate is not None:
+            seal = first.candidate.base
+            car = replace(car, seal=first.candidate.id)
+        if car.coupling == "fits" and candidate is not None and candidate.seal != seal:
+            car = replace(car, coupling="stale")
+        if last is not None and entry.id in ids and entry is not last:
+            tree = last.candidate.tree if last.candidate is not None else None
+            car = replace(car, member=True, for_all=tuple(g for g in last.gates if g.tree == tree))
+        found.append(replace(entry, car=car))
+    return found
+
+
+def _stands(entry: EntryView, rig: RigView) -> bool:
+    """True when a car, gates aside, may land as far as is known."""
+    if len(approvals(entry)) < approvals_needed(entry, rig.config) or entry.reject_requested or entry.source_cancelled:
+        return False
+    candidate = entry.candidate
+    if candidate is None or entry.car is None or entry.car.coupling != "fits":
+        return True
+    if candidate.result != "built":
+        return False
+    review = reviewed(entry, rig)
+    return review is None or review.stage != Stage.CHANGES_REQUESTED
+
+
+def _passes(entry: EntryView, rig: RigView) -> bool:
+    """True when the gates of a car that stands have not failed, as far as is known: others may stand on it."""
+    if entry.candidate is None or entry.car is None or entry.car.coupling != "fits":
+        return True
+    gates = gated(entry, entry.candidate, rig)
+    return gates is None or gates.stage not in (Stage.GATE_FAILED, Stage.GATE_ERROR)
+
+
+def landing_cars(cars: Iterable[EntryView], rig: RigView, now: dt.datetime) -> list[EntryView]:
+    """The cars that may land now, in one push: from the front of the train, as long as each is green.
+
+    A batch lands whole: it was gated as one.
+    """
+    ready: list[EntryView] = []
+    for entry in in_queue_order(e for e in cars if e.admitted):
+        if standing(entry, rig, now).stage != Stage.GREEN:
+            break
+        ready.append(entry)
+    while ready and not _ends(ready[-1], rig):
+        ready.pop()
+    return ready
+
+
+def _ends(entry: EntryView, rig: RigView) -> bool:
+    """True when the very tree of this car was gated, so that a push may end with it."""
+    if entry.car is None or not entry.car.member or entry.candidate is None:
+        return True
+    own = [g for g in entry.gates if g.tree == entry.candidate.tree]
+    return judged(entry, rig.config.refinery.landing_gates, own, rig) is None
+
+
+def batch_size(rig: RigView, target: str, world: World) -> tuple[int, str]:
+    """How many entries share the next run of a lane's gates, and why.
+
+    Where a share p of the changes fails, a batch of 1/√p costs the fewest runs (source: R. Dorfman, *The Detection of
+    Defective Members of Large Populations*, 1943).
+    """
+    config = rig.config.refinery.batch
+    if config.max == 1 or not rig.config.refinery.landing_gates:
+        return 1, ""
+    if config.size is not None:
+        return min(config.size, config.max), f"refinery.batch.size is {config.size}"
+    lane = world.lanes.get((rig.id, target))
+    failing = lane.failing if lane else None
+    if failing is None:
+        return config.max, f"how often changes fail is not known yet; refinery.batch.max is {config.max}"
+    best = max(round(failing**-0.5), 1)
+    return min(best, config.max), f"{failing:.0%} of the latest changes fail, so {best} is best; at most {config.max}"
+
+
+def started(entry: EntryView) -> bool:
+    """True when a car's gates have begun: others no longer go ahead of it, but for the urgent."""
+    tree = entry.candidate.tree if entry.candidate else ""
+    return entry.live_run("gates") is not None or any(g.tree == tree for g in entry.gates)
