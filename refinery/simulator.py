@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from beads.config import Config, effective, validate
+from beads.errors import Invalid
 from refinery.rules import plan
 from refinery.rules.actions import (
     Action,
@@ -26,7 +27,9 @@ from refinery.rules.actions import (
     NewHead,
     OpenConflict,
     OpenRework,
+    Prove,
     Rebuild,
+    Regroup,
     SetWindow,
     StartRun,
     StopRun,
@@ -50,6 +53,37 @@ class Load:
     shortest: float = 30
     longest: float = 60
     seed: int = 1
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a queue is run: cars at once, entries in each, and whether each entry is gated by itself first."""
+
+    window: int = 1
+    batch: int = 1
+    alone: bool = False
+
+    @property
+    def name(self) -> str:
+        """As it is written: `alone+train:8+batch:16`."""
+        parts = ["alone"] if self.alone else []
+        parts += [f"train:{self.window}"] if self.window > 1 else []
+        parts += [f"batch:{self.batch}"] if self.batch > 1 else []
+        return "+".join(parts) or "serial"
+
+    @staticmethod
+    def parse(text: str) -> Strategy:
+        """The inverse of `name`. Raises Invalid."""
+        told: dict[str, int] = {}
+        for part in text.split("+"):
+            word, _, number = part.strip().partition(":")
+            if word in ("train", "batch") and number.isdigit() and 1 <= int(number) <= 100:
+                told[word] = int(number)
+            elif part.strip() in ("alone", "serial"):
+                told[part.strip()] = 1
+            else:
+                raise Invalid(f"--strategies: {part!r} is none of serial, train:N, batch:N, alone", field="strategies")
+        return Strategy(told.get("train", 1), told.get("batch", 1), "alone" in told)
 
 
 @dataclass
@@ -114,25 +148,34 @@ def oracle(changes: Iterable[Change], workers: int) -> dict[str, float]:
 class Simulation:
     """One strategy under one load."""
 
-    def __init__(self, load: Load, window: int) -> None:
-        self.load = load
-        refinery = {"gates": [GATE], "code_review": False, "train": {"window": window}, "pop_limit": 1000}
+    def __init__(self, load: Load, strategy: Strategy) -> None:
+        self.load, self.strategy = load, strategy
+        refinery = {
+            "gates": [{"name": GATE, "run": GATE, "when": "both" if strategy.alone else "landing"}],
+            "code_review": False,
+            "train": {"window": strategy.window},
+            "batch": {"max": strategy.batch, "wait": "2m"},
+            "pop_limit": 1000,
+        }
         self.config: Config = effective(validate({"refinery": refinery}), {})
         self.rig = RigView(1, "rig", "main", self.config)
         self.changes = {c.id: c for c in arrivals(load)}
         self.entries: dict[str, EntryView] = {}
         self.window: int | None = None
-        self.results: dict[frozenset[str], bool] = {}  # tree → passes
-        self.trees: dict[int, frozenset[str]] = {}  # candidate → its changes on top of what had landed
+        self.results: dict[frozenset[str], list[bool]] = {}  # tree → what its gates said, each time
+        self.trees: dict[int, frozenset[str]] = {}  # candidate → all changes that it holds
+        self.bases: dict[int, str] = {}  # candidate → what it stands on
         self.owners: dict[int, str] = {}  # candidate → whose it is
         self.landed: set[str] = set()
         self.events: list[tuple[float, int, str, str]] = []  # when, number, what, whose
         self.running: dict[str, tuple[str, int]] = {}  # run → (entry, candidate)
         self.queued: list[str] = []
         self.busy = 0
+        self.proven: dict[str, GateView] = {}
         self.builds = 0
         self.number = 0
         self.minute = 0.0
+        self.ended: list[bool] = []  # of those that were in the train: whether they failed there
 
     def run(self) -> None:
         """Until everything that arrived has ended."""
@@ -160,7 +203,7 @@ class Simulation:
             return  # it was stopped
         self.busy -= 1
         tree = self.trees[candidate]
-        self.results[tree] = not any(self.changes[c].bad for c in tree)
+        self.results.setdefault(tree, []).append(not any(self.changes[c].bad for c in tree))
         entry = self.entries.get(entry_id)
         if entry is not None:
             runs = tuple(replace(r, state="ended", outcome="done") if r.id == key else r for r in entry.runs)
@@ -188,9 +231,17 @@ class Simulation:
                 on = candidate.on
                 landed = on is not None and self.owners[on] in self.landed
                 candidate = replace(candidate, on_landed=landed)
-                passed = self.results.get(self.trees[candidate.id])
-                if passed is not None:
-                    gates = (GateView(GATE, GATE, candidate.tree, "pass" if passed else "fail"),)
+                if said := self.results.get(self.trees[candidate.id]):
+                    outcome = "pass" if said[-1] else "fail"
+                    alone = candidate.on is None and not candidate.seal
+                    fails = said.count(False)
+                    gates = (
+                        GateView(GATE, GATE, candidate.tree, outcome, head=candidate.head, alone=alone, fails=fails),
+                    )
+                elif entry.admitted and entry.id in self.proven:
+                    gates = (self.proven[entry.id],)
+                if gates and gates[0].alone and gates[0].outcome == "pass":
+                    self.proven[entry.id] = gates[0]
             entries.append(replace(entry, candidate=candidate, gates=gates))
         live = tuple(r for e in entries for r in e.runs if r.live)
         return World(
@@ -199,38 +250,62 @@ class Simulation:
             rigs={1: self.rig},
             entries=tuple(couple(entries, {1: self.rig})),
             runs=live,
-            lanes={(1, "main"): LaneView(self.window)},
+            lanes={(1, "main"): LaneView(self.window, failing=self._failing())},
         )
 
-    def _build(self, key: str, on: int | None) -> None:
+    def _failing(self) -> float | None:
+        """As `refinery.snapshot` tells it."""
+        latest = self.ended[-100:]
+        return (sum(latest) + 1) / (len(latest) + 20) if latest else None
+
+    def _build(self, key: str, on: int | None, seal: int | None = None) -> None:
         entry = self.entries[key]
         self.number += 1
-        below = self.trees[on] if on is not None else frozenset()
-        tree = frozenset({key} | {c for c in below if c not in self.landed})
+        below = self.trees[on] if on is not None else frozenset(self.landed)
+        tree = below | {key}
         rival = self.changes[key].rival
-        conflict = rival and (rival in below or rival in self.landed)
+        conflict = rival and rival in below
         result = "conflict" if conflict else "built"
         sha = str(self.number)
-        made = CandidateView(self.number, entry.build_no, result, key, "base", sha, f"tree-{hash(tree)}", on=on)
+        base = f"c{on}" if on is not None else f"main-{len(self.landed)}"
+        self.bases[self.number] = base
+        sealed = self.bases[seal] if seal is not None else ""
+        made = CandidateView(
+            self.number, entry.build_no, result, key, base, sha, f"tree-{hash(tree)}", on=on, seal=sealed
+        )
         self.trees[self.number] = tree
         self.owners[self.number] = key
         self.entries[key] = replace(entry, candidate=made)
 
     def _apply(self, action: Action) -> None:
         match action:
-            case Admit(entry=key, slot=slot, on=on, build=build, build_no=number):
+            case Admit(entry=key, slot=slot, on=on, build=build, build_no=number, batch=batch):
                 now = EPOCH + dt.timedelta(minutes=self.minute)
                 entry = self.entries[key]
                 self.entries[key] = replace(
-                    entry, admitted_at=now, slot=slot, build_no=number + 1, attempts=entry.attempts + 1, candidate=None
+                    entry,
+                    admitted_at=now,
+                    slot=slot,
+                    batch=batch,
+                    build_no=number + 1,
+                    attempts=entry.attempts + 1,
+                    candidate=None,
                 )
                 if build:
                     self._build(key, on)
             case Leave(entry=key):
-                self.entries[key] = replace(self.entries[key], admitted_at=None, slot=None)
-            case Rebuild(entry=key, build_no=number, on=on):
+                self.entries[key] = replace(self.entries[key], admitted_at=None, slot=None, batch=None)
+            case Prove(entry=key, build_no=number):
                 self.entries[key] = replace(self.entries[key], build_no=number + 1)
-                self._build(key, on)
+                self._build(key, None)
+            case Regroup(places=places):
+                for place in places:
+                    entry = self.entries[place.entry]
+                    slot = entry.slot if place.slot is None else place.slot
+                    self.entries[place.entry] = replace(entry, batch=place.batch, slot=slot)
+            case Rebuild(entry=key, build_no=number, on=on, seal=seal):
+                self.entries[key] = replace(self.entries[key], build_no=number + 1)
+                self._build(key, on, seal)
             case StartRun(bead=key):
                 self._gates(key)
             case StopRun(run=run):
@@ -298,6 +373,8 @@ class Simulation:
             if run.live:
                 self._stop(run.id)
         change = self.changes[key]
+        if entry.attempts:
+            self.ended.append(not landed)
         if landed:
             change.landed = self.minute
             self.landed.add(key)
@@ -305,9 +382,9 @@ class Simulation:
             change.ejected = self.minute
 
 
-def simulate(load: Load, name: str, window: int) -> Outcome:
+def simulate(load: Load, strategy: Strategy) -> Outcome:
     """One strategy under a load, against the oracle."""
-    simulation = Simulation(load, window)
+    simulation = Simulation(load, strategy)
     simulation.run()
     best = oracle(simulation.changes.values(), load.workers)
     ratios = sorted(
@@ -320,5 +397,13 @@ def simulate(load: Load, name: str, window: int) -> Outcome:
         return ratios[min(int(share * count), count - 1)] if ratios else float("nan")
 
     return Outcome(
-        name, count, wrongly, simulation.builds, len(simulation.changes), _at(0.5), _at(0.95), _at(0.99), ratios
+        strategy.name,
+        count,
+        wrongly,
+        simulation.builds,
+        len(simulation.changes),
+        _at(0.5),
+        _at(0.95),
+        _at(0.99),
+        ratios,
     )

@@ -104,7 +104,9 @@ def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
 
 
 def _lanes(town: Town, rigs: Mapping[int, RigView], now: dt.datetime) -> dict[tuple[int, str], LaneView]:
-    failing = _failing([r.id for r in rigs.values() if r.config.refinery.batch.max > 1])
+    failing = _failing(
+        {r.id: not r.config.refinery.entry_gates for r in rigs.values() if r.config.refinery.batch.max > 1}
+    )
     rows = {(lane.rig_id, lane.target): lane for lane in Lane.objects.filter(rig__town=town)}
     return {
         key: LaneView(lane.window, _frozen(lane, now), failing.get(key)) if lane else LaneView(failing=failing[key])
@@ -112,17 +114,19 @@ def _lanes(town: Town, rigs: Mapping[int, RigView], now: dt.datetime) -> dict[tu
     }
 
 
-def _failing(rigs: list[int]) -> dict[tuple[int, str], float]:
-    """The share of a lane's latest changes that failed their gates, for lanes that batch; (failed + 1) ÷ (all + 20)."""
+def _failing(rigs: Mapping[int, bool]) -> dict[tuple[int, str], float]:
+    """The share of a lane's latest changes that failed in its train, for lanes that batch: (failed + 1) ÷ (all + 20).
+
+    `rigs`: whether a rework tells of the train; it does not where entries are gated by themselves first.
+    """
     if not rigs:
         return {}
-    ended = ReviewEntry.objects.filter(rig__in=rigs, closed_at__isnull=False).order_by("-closed_at")
+    ended = ReviewEntry.objects.filter(rig__in=list(rigs), closed_at__isnull=False, attempts__gt=0)
+    columns = ("rig", "target", "state", "reason", "rework_count")
     seen: dict[tuple[int, str], list[bool]] = defaultdict(list)
-    for rig, target, state, reason, rework in ended.values_list("rig", "target", "state", "reason", "rework_count")[
-        :RECENT
-    ]:
+    for rig, target, state, reason, rework in ended.order_by("-closed_at").values_list(*columns)[:RECENT]:
         if state == "merged" or reason == "gates_failed":
-            seen[rig, target].append(reason == "gates_failed" or rework > 0)
+            seen[rig, target].append(reason == "gates_failed" or (rigs[rig] and rework > 0))
     return {key: (sum(failed) + 1) / (len(failed) + 20) for key, failed in seen.items()}
 
 

@@ -154,6 +154,12 @@ class Remote:
         sha = self.make(merged, parents, salt=f"{spec.title} {spec.date} {spec.trailers}")
         return Built(sha, self.commits[sha].tree, base, head)
 
+    def seal(self, base: str, tip: str, tree: str, message: str, committer: tuple[str, str], date: int) -> str:
+        """A merge commit of `tip` over `base`."""
+        sha = self.make(self.files(tip), [base, tip], salt=f"{message} {date}")
+        assert self.commits[sha].tree == tree
+        return sha
+
     def _by_age(self, sha: str) -> list[str]:
         """Ancestors, nearest first."""
         seen, line = {sha}, [sha]

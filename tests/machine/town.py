@@ -101,6 +101,8 @@ class Machine(RuleBasedStateMachine):
         polecats=st.integers(1, 3),
         agents=st.sampled_from(["all", "all", "none", "no refinery"]),
         method=st.sampled_from(["squash", "merge"]),
+        batch=st.sampled_from([1, 2, 4]),
+        when=st.sampled_from(["landing", "landing", "both"]),
     )
     def open(
         self,
@@ -112,6 +114,8 @@ class Machine(RuleBasedStateMachine):
         polecats: int,
         agents: str,
         method: str,
+        batch: int,
+        when: str,
     ) -> None:
         """A town with one of many configs."""
         commands: dict[str, Any] = {"polecat": {"command": ["p"]}, "refinery": {"command": ["r"]}}
@@ -126,7 +130,8 @@ class Machine(RuleBasedStateMachine):
                 "merge_strategy": "pr" if pr else "direct",
                 "merge_method": method,
                 "require_clean_merge": clean,
-                "gates": gates,
+                "gates": [{"name": name, "run": name, "when": when} for name in gates],
+                "batch": {"max": batch, "wait": "20s"},
                 "allow_no_gates": True,
                 "max_rework_cycles": 2,
                 "push_retries": 3,
@@ -387,14 +392,14 @@ class Machine(RuleBasedStateMachine):
         """A run's command ends and its shim reports."""
         run = self.speaking(pick)
         if run is not None:
-            self.exit(run, code, published or pick % 2 == 0, error=flaky == 7)
+            self.exit(run, code, published or pick % 2 == 0, error=flaky == 7, flake=flaky == 6)
 
-    def exit(self, run: Run, code: int = 0, published: bool = True, error: bool = False) -> None:
+    def exit(self, run: Run, code: int = 0, published: bool = True, error: bool = False, flake: bool = False) -> None:
         head = self.heads.pop(run.pk)
         report: dict[str, Any] = {"exit_code": code, "head_sha": "", "published": False}
         if run.kind == "gates":
             bad = any(value.startswith("bad") for value in self.remote.files(run.start_sha).values())
-            status = 127 if error else int(bad)
+            status = 127 if error else int(bad or flake)
             raw = {"exit_code": status, "signal": None, "timed_out": False}
             report["steps"] = [{"name": s["name"], "outcome_raw": raw, "output": ""} for s in run.steps]
             report["exit_code"] = status

@@ -8,7 +8,7 @@ from typing import Any
 
 from beads.command import GastownCommand, Said, table
 from beads.errors import Invalid
-from refinery.simulator import Load, Outcome, simulate
+from refinery.simulator import Load, Outcome, Strategy, simulate
 
 COLOURS = ("#2563eb", "#059669", "#d97706", "#dc2626", "#7c3aed", "#0891b2")
 WIDTH, HEIGHT, LEFT, FOOT = 640, 360, 60, 40
@@ -24,7 +24,11 @@ class Command(GastownCommand):
         parser.add_argument("--hours", type=float, default=2)
         parser.add_argument("--failing", type=float, default=0.05, help="share of changes that break the build")
         parser.add_argument("--conflicting", type=float, default=0.0, help="share that conflicts with the one before")
-        parser.add_argument("--windows", default="20,50,100", help="windows to compare; 1 is a serial queue")
+        parser.add_argument(
+            "--strategies",
+            default="train:20,batch:8,train:20+batch:8,alone+train:4+batch:16",
+            help="to compare, by commas: serial, train:N (window), batch:N (at most), alone (gated by itself first)",
+        )
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument("--plot", metavar="FILE.svg", help="the distribution of turnaround, drawn")
 
@@ -35,7 +39,7 @@ class Command(GastownCommand):
         hours: float,
         failing: float,
         conflicting: float,
-        windows: str,
+        strategies: str,
         seed: int,
         plot: str | None,
         **_: Any,
@@ -46,14 +50,9 @@ class Command(GastownCommand):
                 raise Invalid(f"--{name}: {value} is not between 0 and 1", field=name)
         if not (0 < per_hour <= 10_000 and 0 < workers <= 100_000 and 0 < hours <= 100):
             raise Invalid("--per-hour, --workers and --hours must be positive, and not absurd", field="per_hour")
-        try:
-            sizes = [int(part) for part in windows.split(",")]
-        except ValueError:
-            raise Invalid(f"--windows: {windows!r} is not a list of numbers such as 1,4,20", field="windows") from None
-        if not sizes or not all(1 <= size <= 100 for size in sizes):
-            raise Invalid("--windows: each must be 1 to 100", field="windows")
+        wanted = [Strategy.parse(part) for part in strategies.split(",")]
         load = Load(per_hour, workers, hours, failing, conflicting, seed=seed)
-        found = [simulate(load, f"window {size}" if size > 1 else "serial", size) for size in sizes]
+        found = [simulate(load, strategy) for strategy in wanted]
         rows = [_row(outcome) for outcome in found]
         if plot:
             Path(plot).write_text(draw(found))
