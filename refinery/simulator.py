@@ -238,10 +238,10 @@ class Simulation:
                     gates = (
                         GateView(GATE, GATE, candidate.tree, outcome, head=candidate.head, alone=alone, fails=fails),
                     )
-                elif entry.admitted and entry.id in self.proven:
-                    gates = (self.proven[entry.id],)
-                if gates and gates[0].alone and gates[0].outcome == "pass":
-                    self.proven[entry.id] = gates[0]
+                    if alone and said[-1]:
+                        self.proven[entry.id] = gates[0]
+            if entry.id in self.proven:
+                gates = (*gates, self.proven[entry.id])
             entries.append(replace(entry, candidate=candidate, gates=gates))
         live = tuple(r for e in entries for r in e.runs if r.live)
         return World(
@@ -301,8 +301,8 @@ class Simulation:
             case Regroup(places=places):
                 for place in places:
                     entry = self.entries[place.entry]
-                    slot = entry.slot if place.slot is None else place.slot
-                    self.entries[place.entry] = replace(entry, batch=place.batch, slot=slot)
+                    moved = entry.slot if place.slot is None else place.slot
+                    self.entries[place.entry] = replace(entry, batch=place.batch, slot=moved)
             case Rebuild(entry=key, build_no=number, on=on, seal=seal):
                 self.entries[key] = replace(self.entries[key], build_no=number + 1)
                 self._build(key, on, seal)

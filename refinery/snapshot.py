@@ -104,9 +104,8 @@ def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
 
 
 def _lanes(town: Town, rigs: Mapping[int, RigView], now: dt.datetime) -> dict[tuple[int, str], LaneView]:
-    failing = _failing(
-        {r.id: not r.config.refinery.entry_gates for r in rigs.values() if r.config.refinery.batch.max > 1}
-    )
+    batching = [rig for rig in rigs.values() if rig.config.refinery.batch.max > 1]
+    failing = _failing({rig.id: not rig.config.refinery.entry_gates for rig in batching})
     rows = {(lane.rig_id, lane.target): lane for lane in Lane.objects.filter(rig__town=town)}
     return {
         key: LaneView(lane.window, _frozen(lane, now), failing.get(key)) if lane else LaneView(failing=failing[key])
