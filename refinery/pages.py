@@ -206,14 +206,19 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
 # -- queue, mail ----------------------------------------------------------------------------------------------------
 
 
-def queue(found: Iterable[Town]) -> dict[str, Any]:
-    """All lanes of these towns."""
-    lanes = []
-    for one in found:
-        board = shows.Board(one)
-        if board.lanes:
-            lanes += [lane | {"town": one} for lane in _lanes(board, _pace(one))]
-    return {"lanes": lanes}
+def queued(found: Iterable[Town]) -> dict[str, int]:
+    """Town's slug → how many entries are in its queue, in the towns' order."""
+    towns = list(found)
+    rows = ReviewEntry.objects.filter(state="active", rig__town__in=towns).values("rig__town_id").order_by()
+    counts = {row["rig__town_id"]: row["number"] for row in rows.annotate(number=Count("pk"))}
+    return {one.slug: counts.get(one.pk, 0) for one in towns}
+
+
+def queue(town: Town, counts: Mapping[str, int]) -> dict[str, Any]:
+    """One town's lanes, and the way to the queues of the others (`counts`: see `queued`)."""
+    board = shows.Board(town)
+    towns = [{"slug": slug, "count": n, "here": slug == town.slug} for slug, n in counts.items()]
+    return {"town": town, "lanes": _lanes(board, _pace(town)), "towns": towns if len(towns) > 1 else []}
 
 
 def mail(found: QuerySet[Town]) -> dict[str, Any]:
@@ -269,8 +274,8 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
     town = convoy.bead.town
     board = shows.Board(town)
     data = shows.convoy_data(board, convoy)
-    found = ReviewEntry.objects.select_related("bead", "rig").filter(convoy=convoy)
-    entries = list(found.order_by("created_at"))
+    found = ReviewEntry.objects.select_related("bead").filter(convoy=convoy).defer("bead__body", "bead__context")
+    entries = list(found.order_by("created_at").prefetch_related("rig"))
     of_source = {e.source_id: e for e in entries if e.source_id}
     runs = list(
         _live_runs(

@@ -110,7 +110,7 @@ def story_of(up: Installation, browser: Browser) -> None:
     def at_work() -> bool:
         return any(b["status"] == "in_review" for b in up.gastown("convoy", "status", convoy)["beads"])
 
-    until(at_work, 90)
+    until(at_work, 300, up.said)
     runs = [r["id"] for r in up.gastown("runs", "list") if r["state"] == "running"]
     shoot(browser, up, "1-working", pages | ({"run": f"/runs/{runs[0]}/"} if runs else {}))
     until(lambda: up.gastown("convoy", "status", convoy)["status"] in ("closed", "failed"), 300, up.said)

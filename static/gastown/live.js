@@ -89,7 +89,7 @@
     busy = true;
     again = false;
     try {
-      const answer = await fetch(location.href, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
+      const answer = await fetch(main.dataset.here || location.href, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
       if (answer.ok) swap(await answer.text());
       else if (answer.type === "opaqueredirect" || answer.status === 404) show("off", "Reload this page");
     } catch {
