@@ -60,9 +60,8 @@ def _pages() -> None:
         return statistics.median(times), max(times), statistics.median(busy), len(caught), len(answer.content)
 
     small, large = _convoy("few", SMALL), _convoy("many", BEADS)
-    print(
-        f"{'page':<24}{'median ms':>10}{'max':>8}{'cpu':>7}{'queries':>9}{'kB':>6}   (target ≤ {PAGE_MS} ms, as many queries)"
-    )
+    heads = f"{'page':<24}{'median ms':>10}{'max':>8}{'cpu':>7}{'queries':>9}{'kB':>6}"
+    print(f"{heads}   (target ≤ {PAGE_MS} ms, as many queries)")
     for label, path in (
         (f"convoy, {SMALL} beads", f"/convoys/{small}/"),
         (f"convoy, {BEADS} beads", f"/convoys/{large}/"),

@@ -70,7 +70,7 @@
       cell.colSpan = 4;
       cell.append(document.adoptNode(form));
       link.closest("tr").after(row);
-      cell.querySelector("textarea").focus();
+      (cell.querySelector("textarea") || cell.querySelector("a")).focus();
     } catch (error) {
       location.href = link.href;
     }
