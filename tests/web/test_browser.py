@@ -61,7 +61,7 @@ def person(browser: Browser, up: Installation, name: str, **options: Any) -> Ite
         yield page
     finally:
         context.close()
-    assert [c for c in complaints if not re.search(r"404|ERR_(CONNECTION|INCOMPLETE)", c)] == []
+    assert [c for c in complaints if not re.search(r"40[34]|ERR_(CONNECTION|INCOMPLETE)", c)] == []
 
 
 def serious(page: Page) -> list[str]:
