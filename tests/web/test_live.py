@@ -134,3 +134,14 @@ def test_the_queue_of_a_town_that_one_is_not_of_is_not_there(place: Place, viewe
     assert "The queue is empty" in stranger.get("/queue/").content.decode()
     assert viewer.get("/queue/?town=other").status_code == 404
     assert "one" not in stranger.get("/queue/?town=main").content.decode().partition("<main")[2]
+
+
+@pytest.mark.django_db
+def test_what_has_left_the_queue_can_be_found_again_with_its_reason(place: Place, operator: Client) -> None:
+    entry = place.entry("lost-branch")
+    inbox.record(place.town, "entry.reject", entry.pk, {"reason": "it breaks the build"}, actor="test")
+    place.tick()
+    text = operator.get("/queue/", headers=LIVE).content.decode()
+    assert "The queue is empty" in text and "gastown mq submit proj --branch BRANCH" in text
+    left = text.partition('id="left"')[2]
+    assert f"/reviews/{entry.pk}/" in left and "lost-branch" in left and "it breaks the build" in left

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -42,9 +43,6 @@ def browser() -> Iterator[Browser]:
         made = playwright.chromium.launch(executable_path=chromium(), args=BROWSER_ARGUMENTS)
         yield made
         made.close()
-
-
-Await = Callable[[Callable[[], bool]], None]
 
 
 def by_reload(page: Page, seen: Callable[[], bool]) -> None:
@@ -202,3 +200,68 @@ def test_a_viewer_is_told_what_it_may_not_do(up: Installation, browser: Browser)
 def urlpath(page: Page) -> str:
     """The path of a page's address."""
     return "/" + re.sub(r"^\w+://[^/]*/?", "", page.url)
+
+
+LOOKS: dict[str, Any] = {
+    "light, on a phone": {
+        "color_scheme": "light",
+        "viewport": {"width": 390, "height": 844},
+        "is_mobile": True,
+        "has_touch": True,
+    },
+    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
+}
+LINKS = "[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))"
+ERRORS = "from django.template.loader import get_template as t; print(t('{name}').render().replace(chr(10), ' '))"
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_no_page_at_all_has_a_serious_accessibility_issue_or_is_wider_than_its_window(
+    up: Installation, browser: Browser, look: str
+) -> None:
+    staged = up.convoy("main", "square", "A convoy with a title much longer than a phone is wide", "--staged")
+    up.push(f"look-{len(look)}", {"look.txt": f"{look}\n"})
+    entry = up.gastown("mq", "submit", "stuck", "--branch", f"look-{len(look)}")["id"]
+    until(lambda: [e for e in up.gastown("mq", "list") if e["id"] == entry and e["held"]], 120)
+    run = up.gastown("runs", "list", "--all")[0]["id"]
+    up.gastown("mail", "send", "overseer", "--subject", "A word", "--body", "of advice")
+    bead = up.gastown("convoy", "status", staged)["beads"][0]["id"]
+    paths = [
+        "/", "/towns/main/", f"/convoys/{staged}/", f"/beads/{bead}/", "/queue/", "/mail/", "/account/",
+        f"/runs/{run}/", f"/reviews/{entry}/", f"/reviews/{entry}/?view=split", f"/reviews/{entry}/?at=0.n1",
+        "/nowhere/", "/admin/", "/admin/password_change/",
+    ]  # fmt: skip
+    problems: list[str] = []
+    with person(browser, up, "olga", **LOOKS[look]) as page:
+
+        def look_at(path: str) -> None:
+            page.goto(up.url + path)
+            problems.extend(serious(page))
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if wide > 0:
+                problems.append(f"{path} is {wide} px wider than its window")
+            assert page.title().strip() not in ("", "Gastown"), path
+            assert page.locator("link[rel~=icon]").count(), path
+
+        for path in paths:
+            look_at(path)
+        page.goto(f"{up.url}/admin/")
+        lists = page.evaluate(LINKS)
+        for path in sorted({x for x in lists if re.fullmatch(r"/admin/(beads|agents|refinery)/\w+/", x or "")}):
+            look_at(path)
+            rows = page.evaluate(
+                "[...document.querySelectorAll('main a, #content a')].map(a => a.getAttribute('href'))"
+            )
+            found = next((x for x in rows if re.fullmatch(re.escape(path) + r"[^/?]+/change/", x or "")), None)
+            if found:
+                look_at(found)
+                if "/rig/" in path or "/town/" in path:
+                    look_at(found.replace("change/", "config/"))
+        for name in ("403.html", "404.html", "500.html", "registration/first_run.html"):
+            html = up.run("shell", "-c", ERRORS.format(name=name))
+            page.goto(up.url)
+            page.set_content(html[html.index("<!doctype") :])
+            problems += [f"{name}: {told}" for told in serious(page)]
+        page.context.clear_cookies()
+        look_at("/accounts/login/")
+    assert not problems, "\n".join(problems)
