@@ -108,7 +108,9 @@
     const focused = document.activeElement;
     const within = main.contains(focused);
     times(fresh);
+    const before = [...main.querySelectorAll("[data-steady]")].map((part) => [part.id, part.offsetHeight]);
     morph(main, fresh);
+    steady(before);
     if (document.title !== page.title) document.title = page.title;
     if (within && !main.contains(focused)) main.focus({ preventScroll: true });
     if (!main.hasAttribute("data-live")) { // what it shows has come to rest
@@ -119,6 +121,18 @@
       open();
     }
   }
+
+  // What is busy grows, and does not shrink while it is looked at: what stands below it stays where it is.
+  function steady(before) {
+    for (const [id, height] of before) {
+      const part = document.getElementById(id);
+      if (part) part.style.minHeight = `${height}px`;
+    }
+  }
+
+  addEventListener("resize", () => {
+    for (const part of main ? main.querySelectorAll("[data-steady]") : []) part.style.minHeight = "";
+  });
 
   function show(kind, text) {
     if (!state) return;
