@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from beads import lookups as lookups  # registers `__any`
 from beads.lifecycle import FINAL, BeadStatus, BeadType, Purpose, Resolution
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

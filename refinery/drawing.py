@@ -51,7 +51,7 @@ class Graph:
 def graph(wave_of: Mapping[str, int], after: Mapping[str, Sequence[str]]) -> Graph:
     """Lay out nodes in waves from left to right; a large wave takes several columns.
 
-    In a wave, a node stands near the middle of what it waits for, so that few lines cross.
+    In a wave, a node stands near the middle of what it waits for, so that few lines cross. No line runs behind a box.
     """
     rows = max(MIN_ROWS, math.isqrt(len(wave_of)) + 1)
     place: dict[str, tuple[int, float]] = {}
@@ -72,8 +72,9 @@ def graph(wave_of: Mapping[str, int], after: Mapping[str, Sequence[str]]) -> Gra
         for key, (col, row) in place.items()
     )
     at = {box.id: box for box in boxes}
+    taken = set(place.values())
     edges = tuple(
-        Edge(blocker, key, _curve(at[blocker], at[key]))
+        Edge(blocker, key, _line(at[blocker], at[key], place[blocker], place[key], taken))
         for key in place
         for blocker in after.get(key, ())
         if blocker in at
@@ -90,6 +91,25 @@ def graph(wave_of: Mapping[str, int], after: Mapping[str, Sequence[str]]) -> Gra
 def _pull(place: Mapping[str, tuple[int, float]], blockers: Sequence[str]) -> float:
     rows = [place[b][1] for b in blockers if b in place]
     return sum(rows) / len(rows) if rows else 0.0
+
+
+Cell = tuple[int, float]  # column and row
+
+
+def _line(start: Box, end: Box, first: Cell, last: Cell, taken: set[Cell]) -> str:
+    """A curve; where boxes are in its way, one through the gap between two rows that is the shortest detour."""
+    rows = range(int(min(first[1], last[1])), int(max(first[1], last[1])) + 1)
+    if not any((column, row) in taken for column in range(first[0] + 1, last[0]) for row in rows):
+        return _curve(start, end)
+    x1, y1 = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2
+    x2, y2 = end.x, end.y + NODE_HEIGHT // 2
+    gaps = [HEAD + MARGIN + row * (NODE_HEIGHT + GAP_Y) - GAP_Y // 2 for row in rows]
+    y = min(gaps, key=lambda gap: abs(gap - y1) + abs(gap - y2))
+    bend = GAP_X // 2
+    return (
+        f"M{x1} {y1}C{x1 + bend} {y1} {x1 + bend} {y} {x1 + GAP_X} {y}"
+        f"H{x2 - GAP_X}C{x2 - bend} {y} {x2 - bend} {y2} {x2} {y2}"
+    )
 
 
 def _curve(start: Box, end: Box) -> str:

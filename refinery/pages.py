@@ -28,6 +28,7 @@ from refinery.needs import Need
 LOG_TAIL = 96 * 1024
 TRAIN = 40  # wagons drawn of a lane
 SHOWN_CONVOYS = 30
+ENDED = 20  # entries that left the queue, the latest of them
 SAMPLES = 20  # so many latest landings tell the pace
 # The order of a progress bar: what is done on the left, what has not begun on the right.
 BAR = (
@@ -136,7 +137,7 @@ def town(town: Town) -> dict[str, Any]:
     loose = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
     return {
         "town": town,
-        "rigs": board.world.rigs.values(),
+        "rigs": list(board.world.rigs.values()),
         "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
         "needs": waiting,
         "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),
@@ -196,24 +197,36 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
     moments = [since + step * number for number in range(count)]
     form = "%H:00" if young else "%d %b"
     landed = [(at.strftime(form), float(rows[at]["number"]) if at in rows else 0.0) for at in moments]
-    took = [(at.strftime(form), rows[at]["took"].total_seconds() / 60 if at in rows else 0.0) for at in moments]
+    took = [(at.strftime(form), rows[at]["took"].total_seconds() if at in rows else 0.0) for at in moments]
     return [
-        {"key": "throughput", "title": f"Beads closed by {kind}", "chart": drawing.chart(landed), "unit": ""},
-        {"key": "lead", "title": f"Median lead time by {kind}", "chart": drawing.chart(took), "unit": "min"},
+        {"key": "throughput", "title": f"Beads closed by {kind}", "chart": drawing.chart(landed), "timed": False},
+        {"key": "lead", "title": f"Median lead time by {kind}", "chart": drawing.chart(took), "timed": True},
     ]
 
 
 # -- queue, mail ----------------------------------------------------------------------------------------------------
 
 
-def queue(found: Iterable[Town]) -> dict[str, Any]:
-    """All lanes of these towns."""
-    lanes = []
-    for one in found:
-        board = shows.Board(one)
-        if board.lanes:
-            lanes += [lane | {"town": one} for lane in _lanes(board, _pace(one))]
-    return {"lanes": lanes}
+def queued(found: Iterable[Town]) -> dict[str, int]:
+    """Town's slug → how many entries are in its queue, in the towns' order."""
+    towns = list(found)
+    rows = ReviewEntry.objects.filter(state="active", rig__town__in=towns).values("rig__town_id").order_by()
+    counts = {row["rig__town_id"]: row["number"] for row in rows.annotate(number=Count("pk"))}
+    return {one.slug: counts.get(one.pk, 0) for one in towns}
+
+
+def queue(town: Town, counts: Mapping[str, int]) -> dict[str, Any]:
+    """One town's lanes, and the way to the queues of the others (`counts`: see `queued`)."""
+    board = shows.Board(town)
+    towns = [{"slug": slug, "count": n, "here": slug == town.slug} for slug, n in counts.items()]
+    ended = ReviewEntry.objects.select_related("bead", "rig").filter(rig__town=town, closed_at__isnull=False)
+    return {
+        "town": town,
+        "lanes": _lanes(board, _pace(town)),
+        "towns": towns if len(towns) > 1 else [],
+        "ended": ended.defer("bead__body", "bead__context").order_by("-closed_at")[:ENDED],
+        "rig": next((rig.slug for rig in board.world.rigs.values()), ""),
+    }
 
 
 def mail(found: QuerySet[Town]) -> dict[str, Any]:
@@ -269,8 +282,8 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
     town = convoy.bead.town
     board = shows.Board(town)
     data = shows.convoy_data(board, convoy)
-    found = ReviewEntry.objects.select_related("bead", "rig").filter(convoy=convoy)
-    entries = list(found.order_by("created_at"))
+    found = ReviewEntry.objects.select_related("bead").filter(convoy=convoy).defer("bead__body", "bead__context")
+    entries = list(found.order_by("created_at").prefetch_related("rig"))
     of_source = {e.source_id: e for e in entries if e.source_id}
     runs = list(
         _live_runs(
@@ -330,7 +343,8 @@ def _name_beads(rows: list[dict[str, Any]]) -> None:
     """Sentences name the convoy's beads by title."""
     titles = {row["id"]: f"“{row['title']}”" for row in rows}
     for row in rows:
-        row["reason"] = re.sub(r"\bgt-\w+", lambda found: titles.get(found[0], found[0]), row["reason"])
+        named = re.sub(r"\bgt-\w+", lambda found: titles.get(found[0], found[0]), row["reason"])
+        row["reason"] = named.replace("(in_progress)", "(in progress)").replace("(in_review)", "(in review)")
 
 
 def _by_wave(rows: list[dict[str, Any]]) -> list[tuple[int, list[dict[str, Any]]]]:

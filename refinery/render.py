@@ -52,12 +52,14 @@ def page(
     *,
     topic: Topic | None,
     town: Town | None = None,
+    here: str = "",
 ) -> HttpResponse:
     """Answer with `template` on what `make` returns. `town`: whose page it is (None: that of
-    several). `topic`: what it follows; None: it has come to rest."""
+    several). `topic`: what it follows; None: it has come to rest. `here`: the page's lasting address, where the one
+    that was asked for is not."""
     may = rights(request, town)
     version = hub.version(topic) if topic else ""
-    known = {"may": may, "events": _stream(topic), "version": version, "here": request.get_full_path()}
+    known = {"may": may, "events": _stream(topic), "version": version, "here": here or request.get_full_path()}
     if HEADER not in request.headers:
         return render(request, template, make() | known | {"layout": "base.html"})
 
@@ -66,7 +68,7 @@ def page(
         return render_to_string(template, make() | known | {"layout": "partial.html", "csrf_token": _TOKEN}).encode()
 
     if version:
-        body = shelf.get((template, request.get_full_path(), version, *asdict(may).values()), part)
+        body = shelf.get((template, known["here"], version, *asdict(may).values()), part)
     else:
         body = part()
     answer = HttpResponse(body.replace(_TOKEN.encode(), get_token(request).encode()))

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from django.utils.safestring import SafeString, mark_safe
 
 from refinery import diffhtml, diffs
+from refinery.bridge import Bridge
 from refinery.changes import Span
 from refinery.git import Repo
 from refinery.models import ReviewComment
@@ -97,8 +98,10 @@ def show(
     remarks: Sequence[ReviewComment] = (),
     between: Between | None = None,
     form: Callable[[FileShown, str, int], str] | None = None,
+    bridge: Bridge | None = None,
 ) -> DiffShown:
-    """Read and render one page of a diff. `form` makes the form for a new remark; None: nobody may write one here."""
+    """Read and render one page of a diff. `form` makes the form for a new remark; None: nobody may write one here.
+    `bridge`: to the whole change, where the remarks are, when this is a part of it."""
     changes = repo.changes(span.base, span.sha)
     ranges = diffs.pages(changes)
     page_of = {n: number for number, (start, end) in enumerate(ranges, 1) for n in range(start, end)}
@@ -113,7 +116,7 @@ def show(
             one.why_closed = ""
     opened = [f for f in shown if not f.why_closed]
     for one in shown:
-        if one.why_closed and between is not None:
+        if one.why_closed and between is not None and bridge is None:
             _unplaced(one, [r for r in remarks if r.file == one.path], between)
     patches = repo.patches(span.base, span.sha, [f.change for f in opened])
     budget = COLOUR_BUDGET
@@ -121,7 +124,7 @@ def show(
         asked_for = alone or bool(ask.at and ask.at[0] == one.number)
         if (one.change.generated or patch.says_generated) and not asked_for:
             one.why_closed = "generated"
-        budget = _fill(one, patch, ask, budget, remarks, between, form)
+        budget = _fill(one, patch, ask, budget, remarks, between, form, bridge)
     whole = diffs.tree(changes)
     links = {n: "" if n == page else ask.link(page=n) for n in range(1, len(ranges) + 1)}
     wide = len(changes) > TREE_LIMIT
@@ -224,15 +227,16 @@ def _fill(
     remarks: Sequence[ReviewComment],
     between: Between | None,
     form: Callable[[FileShown, str, int], str] | None,
+    bridge: Bridge | None,
 ) -> int:
     """Render a file's hunks; returns what is left of the colours' budget."""
     places: dict[tuple[str, int], str] = {}
     for remark in remarks:
         if remark.file == one.path and between is not None:
-            place = _place(patch, remark)
-            if place is None:
+            place = _place(patch, remark) if bridge is None else _across(bridge, one.change, patch, remark)
+            if place is None and bridge is None:
                 _unplaced(one, [remark], between)
-            else:
+            elif place is not None:
                 one.comments += 1
                 places[place] = places.get(place, "") + between(remark)
     if ask.at and ask.at[0] == one.number and form is not None:
@@ -248,6 +252,11 @@ def _fill(
     html = diffhtml.table(one.change.path, patch, split=ask.split, notes=notes, coloured=size <= budget)
     one.html = mark_safe(html)  # noqa: S308 - escaped in diffhtml
     return budget - size
+
+
+def _across(bridge: Bridge, change: diffs.Change, patch: diffs.Patch, remark: ReviewComment) -> tuple[str, int] | None:
+    """Where a remark on the whole change stands in a part of it."""
+    return bridge.back(change, patch, (remark.file, remark.side, remark.line), remark.quote)
 
 
 def _place(patch: diffs.Patch, remark: ReviewComment) -> tuple[str, int] | None:

@@ -23,8 +23,9 @@ from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
 from beads.models import TownRole
 from refinery import changes, doors, phases, shows
+from refinery.bridge import Bridge
 from refinery.effects import repo_of
-from refinery.git import Commit
+from refinery.git import Commit, Repo
 from refinery.models import ReviewComment, ReviewEntry
 from refinery.render import HEADER
 from refinery.reviewpage import Ask, DiffShown, FileShown, show, tree_html
@@ -233,26 +234,45 @@ def _shown(
     request: HttpRequest, entry: ReviewEntry, ask: Ask, span: changes.Span, here: list[ReviewComment]
 ) -> DiffShown:
     main = span.kind in ("candidate", "head")
-    may = main and _may_review(request, entry) and entry.state == "active"
+    may = _may_review(request, entry) and entry.state == "active"
     context = {"entry": entry, "may_review": _may_review(request, entry), "back": ask.link(page=ask.page)}
+    repo = repo_of(entry.rig)
+    bridge = None if main else _bridge(repo, entry, span)
 
     def between(remark: ReviewComment) -> str:
         """A remark, where it stands."""
         return render_to_string("refinery/_review_comment.html", {**context, "c": remark}, request)
 
     def form(one: FileShown, side: str, line: int) -> str:
-        """The form for a remark on a line."""
-        told = {**context, "file": one.path, "number": one.number, "side": side, "line": line}
+        """The form for a remark on a line; in a part of the change, that of its place in the whole."""
+        spot = (one.path, side, line) if main else bridge and bridge.across(one.change, side, line)
+        told = {
+            **context,
+            "number": one.number,
+            "line": line,
+            "side": side,
+            "spot": spot,
+            "whole": f"{ask.only()}#change",
+        }
         return render_to_string("refinery/_review_form.html", told, request)
 
     return show(
-        repo_of(entry.rig),
+        repo,
         span,
         ask,
-        remarks=here if main else (),
+        remarks=here if main or bridge else (),
         between=between,
         form=form if may else None,
+        bridge=bridge,
     )
+
+
+def _bridge(repo: Repo, entry: ReviewEntry, span: changes.Span) -> Bridge | None:
+    """From a part of the change to the whole, where there is one to be shown."""
+    try:
+        return Bridge(repo, span, changes.whole(entry))
+    except (GitFailed, NotFound):
+        return None
 
 
 @login_required

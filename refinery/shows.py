@@ -8,7 +8,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from beads.models import Bead, Convoy, Town
+from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
 from refinery import phases, snapshot
 from refinery.briefs import gate_results
@@ -217,8 +217,10 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
 def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
     """A convoy with its beads by wave."""
     phase, why = board.convoy(convoy)
-    beads = list(convoy.beads.select_related("rig").defer("body", "context").prefetch_related("blocked_by"))
-    after = {b.pk: [d.on_id for d in b.blocked_by.all()] for b in beads}
+    beads = list(convoy.beads.defer("body", "context").prefetch_related("rig"))
+    after: dict[str, list[str]] = {b.pk: [] for b in beads}
+    for key, on in Dependency.objects.filter(bead__convoy=convoy).order_by("pk").values_list("bead_id", "on_id"):
+        after[key].append(on)
     wave_of = {key: number for number, wave in enumerate(waves(after), 1) for key in wave}
     rows = [bead_row(board, b) | {"key": b.plan_key, "wave": wave_of[b.pk], "after": after[b.pk]} for b in beads]
     return {

@@ -15,6 +15,8 @@ _HIDDEN = re.compile(
 
 def visible(text: str) -> str:
     """Control, zero-width and direction-changing characters shown as ⟨U+XXXX⟩; newlines and tabs stay."""
+    if text.isascii() and text.isprintable():  # most of what there is; pages ask this for every cell
+        return text
     return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 

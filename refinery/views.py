@@ -8,6 +8,7 @@ Every status shown comes from `refinery.phases` through `refinery.shows`. Who ma
 from __future__ import annotations
 
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
 from django.contrib import messages
@@ -49,9 +50,19 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_GET
 def queue(request: HttpRequest) -> HttpResponse:
-    """All lanes of the towns of whoever looks."""
-    mine = people.towns(request.user)
-    return page(request, "refinery/queue.html", lambda: pages.queue(mine), topic=Topic())
+    """The lanes of one town of whoever looks: `?town=`, else the first of them in which something is queued."""
+    mine = {one.slug: one for one in people.towns(request.user).order_by("slug")}
+    if not mine:
+        return page(request, "refinery/queue.html", dict, topic=Topic())
+    counts = pages.queued(mine.values())
+    slug = request.GET.get("town") or next((slug for slug, number in counts.items() if number), next(iter(mine)))
+    town = mine.get(slug)
+    if town is None:
+        raise Http404
+    # an update is asked of this town's page: another may be the first with a queue by then
+    here = f"{request.path}?{urlencode({'town': slug})}"
+    topic = Topic(town.slug)
+    return page(request, "refinery/queue.html", lambda: pages.queue(town, counts), topic=topic, town=town, here=here)
 
 
 @login_required

@@ -33,6 +33,21 @@ gates = ["test ! -e broken || no-such-program"]
 auto_merge = false
 code_review = false
 """
+OFFERED = """
+[refinery]
+gates = ["git ls-files -z '*.py' | xargs -0 python3 -m py_compile"]
+code_review = false
+merge_strategy = "pr"
+"""
+REMARKS = """
+from refinery import doors
+from refinery.models import ReviewEntry
+e = ReviewEntry.objects.get(pk={entry!r})
+say = lambda file, line, body, who: doors.comment(e, who, head=e.head_sha, file=file, side="new", line=line, body=body)
+say("refinery/texts.py", 9, "Does a tab count as hidden, too? It moves what follows.", "web:rita")
+done = say("refinery/words.py", 4, "Name the argument for what it is.", "web:olga")[0]
+doors.resolve_comment(e, done.pk, "web:olga", resolved=True)
+"""
 
 
 def log_in(page: Page, url: str, user: str) -> None:
@@ -77,7 +92,7 @@ def main() -> int:
         with installation(DIRECTORY, pace="2.5") as up, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=found, args=BROWSER_ARGUMENTS)
             shoot(browser, up, "0-empty", {"login": "/accounts/login/", "queue": "/queue/"})
-            up.settle_in("square", annex=ANNEX)
+            up.settle_in("square", annex=ANNEX, offered=OFFERED)
             story_of(up, browser)
             browser.close()
     finally:
@@ -86,12 +101,29 @@ def main() -> int:
     return 0
 
 
+def offer(up: Installation) -> str:
+    """A change of a few files, offered to people, with two remarks on it; returns its entry."""
+    texts = (ROOT / "refinery" / "texts.py").read_text()
+    changed = texts.replace("(but tab and newline)", "(but newline)").replace("def visible(", "def shown(")
+    new = '"""Words for people."""\n\n\ndef plural(n: int, word: str) -> str:\n    """So many of them."""\n'
+    up.push("feature/words", {
+        "refinery/texts.py": changed,
+        "refinery/words.py": new + '    return f"{n} {word}" if n == 1 else f"{n} {word}s"\n',
+        "docs/words.md": "# Words\n\nOne place for what pages say.\n",
+    })  # fmt: skip
+    entry = up.run("mq", "submit", "offered", "--branch", "feature/words").strip()
+    until(lambda: up.gastown("mq", "show", entry)["phase"] == "awaiting_human", 120, up.said)
+    up.run("shell", "-c", REMARKS.format(entry=entry))
+    return entry
+
+
 def story_of(up: Installation, browser: Browser) -> None:
     """A convoy at work, one that is staged, an entry that waits for a person; then all landed."""
     up.push(LONG, {"docs/annex.md": "# The annex\n"})
     up.push("broken-gate", {"broken": "yes\n"})
     entry = up.run("mq", "submit", "annex", "--branch", LONG).strip()
     up.run("mq", "submit", "annex", "--branch", "broken-gate")
+    offered = offer(up)
     convoy = up.convoy("square", "square", "Town square")
     signs = up.convoy("square", "signs", "Road signs", "--merge-mode", "review-and-merge")
     staged = up.convoy("square", "square", "A second square, with a long title that has to go somewhere", "--staged")
@@ -104,13 +136,18 @@ def story_of(up: Installation, browser: Browser) -> None:
         "queue": "/queue/",
         "mail": "/mail/",
         "review": f"/reviews/{entry}/",
+        "review-remarks": f"/reviews/{offered}/?at=1.n5",
+        "review-beside": f"/reviews/{offered}/?view=split",
+        "account": "/account/",
+        "console": "/admin/",
+        "console-entry": f"/admin/refinery/reviewentry/{entry}/change/",
         "404": "/convoys/gt-0/",
     }
 
     def at_work() -> bool:
         return any(b["status"] == "in_review" for b in up.gastown("convoy", "status", convoy)["beads"])
 
-    until(at_work, 90)
+    until(at_work, 300, up.said)
     runs = [r["id"] for r in up.gastown("runs", "list") if r["state"] == "running"]
     shoot(browser, up, "1-working", pages | ({"run": f"/runs/{runs[0]}/"} if runs else {}))
     until(lambda: up.gastown("convoy", "status", convoy)["status"] in ("closed", "failed"), 300, up.said)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from typing import Any
 
 from django import template
-from django.template.defaultfilters import stringfilter
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from refinery import ansi
@@ -30,10 +30,16 @@ _WORDS = {
 
 
 @register.filter
-@stringfilter
-def tame(text: str) -> str:
+def tame(text: object) -> str:
     """Invisible and direction-changing characters made visible. (HTML is escaped as everywhere.)"""
-    return visible(text.replace("\r\n", "\n"))
+    return visible(str(text).replace("\r\n", "\n"))
+
+
+@register.filter
+def cut(text: object, length: int) -> str:
+    """At most `length` characters, with an ellipsis where more were there."""
+    whole = str(text)
+    return whole if len(whole) <= length else f"{whole[: length - 1].rstrip()}…"
 
 
 @register.filter
@@ -51,6 +57,11 @@ def of(count: int, state: object) -> str:
 @register.simple_tag
 def chip(state: object) -> SafeString:
     """A state as a coloured chip with its words."""
+    return _chip(str(state))
+
+
+@functools.lru_cache(maxsize=256)
+def _chip(state: str) -> SafeString:
     return format_html('<span class="chip {}">{}</span>', state, words(state))
 
 
@@ -88,12 +99,13 @@ def ago(at: Any, how: str = "ago") -> SafeString:
     """
     moment = _moment(at)
     if moment is None:
-        return format_html("<span>{}</span>", "–")
-    exact = moment.astimezone(dt.UTC)
-    return format_html(
-        '<time datetime="{}" title="{} UTC" data-time="{}">{}</time>',
-        exact.isoformat(timespec="seconds"), exact.strftime("%Y-%m-%d %H:%M:%S"), how, _relative(moment, how),
-    )  # fmt: skip
+        return SafeString("<span>–</span>")
+    exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
+    # joined by hand, for a page has hundreds: digits and fixed words only, so nothing is there to be escaped
+    return SafeString(
+        f'<time datetime="{exact}" title="{exact[:10]} {exact[11:19]} UTC" data-time="{conditional_escape(how)}">'
+        f"{_relative(moment, how)}</time>"
+    )
 
 
 @register.simple_tag
@@ -102,10 +114,10 @@ def age(at: Any, how: str = "for") -> SafeString:
     moment = _moment(at)
     if moment is None:
         return SafeString("")
-    return format_html(
-        '<tspan data-at="{}" data-time="{}">{}</tspan>',
-        moment.isoformat(timespec="seconds"), how, _relative(moment, how),
-    )  # fmt: skip
+    exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
+    return SafeString(
+        f'<tspan data-at="{exact}" data-time="{conditional_escape(how)}">{_relative(moment, how)}</tspan>'
+    )
 
 
 @register.simple_tag

@@ -89,7 +89,7 @@
     busy = true;
     again = false;
     try {
-      const answer = await fetch(location.href, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
+      const answer = await fetch(main.dataset.here || location.href, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
       if (answer.ok) swap(await answer.text());
       else if (answer.type === "opaqueredirect" || answer.status === 404) show("off", "Reload this page");
     } catch {
@@ -108,7 +108,9 @@
     const focused = document.activeElement;
     const within = main.contains(focused);
     times(fresh);
+    const before = [...main.querySelectorAll("[data-steady]")].map((part) => [part.id, part.offsetHeight]);
     morph(main, fresh);
+    steady(before);
     if (document.title !== page.title) document.title = page.title;
     if (within && !main.contains(focused)) main.focus({ preventScroll: true });
     if (!main.hasAttribute("data-live")) { // what it shows has come to rest
@@ -119,6 +121,18 @@
       open();
     }
   }
+
+  // What is busy grows, and does not shrink while it is looked at: what stands below it stays where it is.
+  function steady(before) {
+    for (const [id, height] of before) {
+      const part = document.getElementById(id);
+      if (part) part.style.minHeight = `${height}px`;
+    }
+  }
+
+  addEventListener("resize", () => {
+    for (const part of main ? main.querySelectorAll("[data-steady]") : []) part.style.minHeight = "";
+  });
 
   function show(kind, text) {
     if (!state) return;

@@ -70,7 +70,7 @@
       cell.colSpan = 4;
       cell.append(document.adoptNode(form));
       link.closest("tr").after(row);
-      cell.querySelector("textarea").focus();
+      (cell.querySelector("textarea") || cell.querySelector("a")).focus();
     } catch (error) {
       location.href = link.href;
     }
@@ -107,12 +107,21 @@
     }, 250);
   };
 
+  const state = document.getElementById("live-state");
+  const say = (kind, text) => {
+    if (!state) return;
+    state.className = `live ${kind}`;
+    state.textContent = text;
+  };
+
   const watch = () => {
     if (source) source.close();
     source = null;
     if (document.hidden || !follow || !standing) return;
     source = new EventSource(follow);
+    source.onopen = () => say("on", "Live");
     source.onmessage = look;
+    source.onerror = () => (source && source.readyState === EventSource.CLOSED ? say("", "") : say("off", "Reconnecting"));
   };
 
   document.addEventListener("visibilitychange", watch);

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refinery import diffhtml, diffs
+from refinery.bridge import Shift
 from refinery.diffs import Change, Line, Patch
 from refinery.highlight import colour
 from refinery.texts import tame, visible
@@ -252,3 +255,14 @@ def test_code_is_coloured() -> None:
 def test_tame_removes_ansi_and_visible_shows_it() -> None:
     assert tame("\x1b[31mred\x1b[0m\r\n\u202e") == "red\n⟨U+202E⟩"
     assert visible("\x1b[0m") == "⟨U+001B⟩[0m"
+
+
+def test_a_line_is_followed_from_one_version_to_the_next() -> None:
+    before = [f"line {n}" for n in range(1, 31)]
+    after = ["new", *before[:4], "changed", *before[5:20], *before[22:]]
+    found = patch("".join(f"{line}\n" for line in difflib.unified_diff(before, after, "a/x", "b/x", lineterm="")))
+    shift = Shift("x", found.hunks)
+    for number, line in enumerate(before, 1):
+        want = after.index(line) + 1 if line in after else None
+        assert shift.of(number) == want, line
+    assert Shift("x").of(7) == 7

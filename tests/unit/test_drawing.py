@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -29,6 +31,44 @@ def test_lines_run_from_a_blocker_to_what_waits_for_it() -> None:
     made = drawing.graph({"a": 1, "b": 2}, {"b": ["a", "not in the plan"]})
     assert [(e.start, e.end) for e in made.edges] == [("a", "b")]
     assert {b.id: b.x for b in made.boxes}["a"] < {b.id: b.x for b in made.boxes}["b"]
+
+
+def points(path: str) -> Iterator[tuple[float, float]]:
+    """Points along a path of M, C and H."""
+    x = y = 0.0
+    for command, rest in re.findall(r"([MCH])([^MCH]*)", path):
+        numbers = [float(n) for n in rest.split()]
+        if command == "C":
+            (ax, ay, bx, by, cx, cy) = numbers
+            for t in (n / 20 for n in range(21)):
+                u = 1 - t
+                yield (
+                    u**3 * x + 3 * u * u * t * ax + 3 * u * t * t * bx + t**3 * cx,
+                    u**3 * y + 3 * u * u * t * ay + 3 * u * t * t * by + t**3 * cy,
+                )
+            x, y = cx, cy
+        elif command == "H":
+            yield from ((x + (numbers[0] - x) * n / 20, y) for n in range(21))
+            x = numbers[0]
+        else:
+            x, y = numbers
+            yield x, y
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.sets(st.integers(0, 30), max_size=3)), max_size=30))
+def test_no_line_runs_behind_a_box_or_outside(rows: list[tuple[int, set[int]]]) -> None:
+    wave_of = {str(n): wave for n, (wave, _) in enumerate(rows)}
+    after = {str(n): [str(m) for m in on if m < len(rows) and rows[m][0] < wave] for n, (wave, on) in enumerate(rows)}
+    made = drawing.graph(wave_of, after)
+    for edge in made.edges:
+        for x, y in points(edge.path):
+            assert 0 <= y < made.height
+            inside = [
+                b.id
+                for b in made.boxes
+                if b.x < x < b.x + drawing.NODE_WIDTH and b.y - 1 < y < b.y + drawing.NODE_HEIGHT + 1
+            ]
+            assert not inside, (edge, inside)
 
 
 def test_a_progress_bar_is_full_and_in_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -108,3 +109,39 @@ def test_hostile_titles_and_logs_are_shown_and_do_nothing(place: Place, viewer: 
 @pytest.mark.django_db
 def test_a_server_that_cannot_stream_tells_the_browser_not_to_come_again(place: Place, viewer: Client) -> None:
     assert viewer.get("/events/main/").status_code == 204
+
+
+@pytest.mark.django_db
+def test_the_queue_page_shows_one_town_and_leads_to_the_others(place: Place, operator: Client, viewer: Client) -> None:
+    place.entry("one")
+    alone = queries(operator, "/queue/")
+    assert "?town=" not in operator.get("/queue/", headers=LIVE).content.decode().partition("<h1>")[2]
+    for number in range(4):
+        ledger.create_rig(ledger.create_town(f"a{number}", {}), f"rig{number}", "/none.git", "main")
+    assert queries(operator, "/queue/") == alone
+    text = operator.get("/queue/").content.decode()
+    assert 'data-here="/queue/?town=main"' in text  # the first with a queue; an update is asked of it
+    assert '<a href="?town=a3">a3 ' in text
+    assert "The queue is empty" in operator.get("/queue/?town=a3").content.decode()
+    assert operator.get("/queue/?town=nowhere").status_code == 404
+
+
+@pytest.mark.django_db
+def test_the_queue_of_a_town_that_one_is_not_of_is_not_there(place: Place, viewer: Client) -> None:
+    assert viewer.get("/queue/?town=main").status_code == 200
+    stranger = Client()
+    stranger.force_login(User.objects.create_user("sid"))
+    assert "The queue is empty" in stranger.get("/queue/").content.decode()
+    assert viewer.get("/queue/?town=other").status_code == 404
+    assert "one" not in stranger.get("/queue/?town=main").content.decode().partition("<main")[2]
+
+
+@pytest.mark.django_db
+def test_what_has_left_the_queue_can_be_found_again_with_its_reason(place: Place, operator: Client) -> None:
+    entry = place.entry("lost-branch")
+    inbox.record(place.town, "entry.reject", entry.pk, {"reason": "it breaks the build"}, actor="test")
+    place.tick()
+    text = operator.get("/queue/", headers=LIVE).content.decode()
+    assert "The queue is empty" in text and "gastown mq submit proj --branch BRANCH" in text
+    left = text.partition('id="left"')[2]
+    assert f"/reviews/{entry.pk}/" in left and "lost-branch" in left and "it breaks the build" in left

@@ -62,7 +62,7 @@ def test_a_person_chooses_on_their_own_page(place: Place) -> None:
     user = listener(place, "ann", [])
     client = Client()
     client.force_login(user)
-    assert "What you are told" in client.get("/account/").content.decode()
+    assert "What you are told by mail" in client.get("/account/").content.decode()
     assert client.post("/account/", {"town": "main", "kind": ["failed", "landed"]}).status_code == 302
     assert people.listeners(place.town, "landed") == ["ann@example.org"]
     assert client.post("/account/", {"town": "main", "kind": ["nonsense"]}).status_code == 302

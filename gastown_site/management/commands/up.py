@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -72,4 +73,4 @@ class Command(BaseCommand):
         with os.fdopen(descriptor, "w") as handle:
             handle.write(password + "\n")
         self._say(f"first start: log in as admin with the password {password} (kept in {file})")
-        self._say(f"change it: {sys.executable} manage.py changepassword admin")
+        self._say(f"change it: {Path(sys.executable).with_name('gastown')} person password admin")
