@@ -245,7 +245,7 @@ class Shim:
             network=bool(step.get("network")),
             kind=self.spec["sandbox"] if gates else sandbox.UNSANDBOXED,
         )
-        env = dict(self.spec["env"])
+        env = self.spec["env"] | (step.get("env") or {})
         if not gates:
             env["GASTOWN_TOKEN"] = self.server.token
         began = time.monotonic()

@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -18,7 +19,16 @@ from typing import Annotated, Any
 
 import pydantic
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
 
 from beads.errors import Invalid
 
@@ -89,14 +99,32 @@ def _enum(kind: type[StrEnum]) -> BeforeValidator:
     return BeforeValidator(convert)
 
 
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        raise ValueError(f"{name[:60]!r} is no name of an environment variable")
+    if name.startswith("GASTOWN_") or name == "CI":
+        raise ValueError(f"{name} is set by Gastown and cannot be overridden")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
+Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
+
+
 class Gate(_Section):
-    """One check of a candidate: `run` is given to `sh -c`."""
+    """One check of a candidate: `run` is given to `sh -c`, with `env` added to its environment."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
     run: Line
     timeout: Duration = dt.timedelta(minutes=10)
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     network: bool = False
+    env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
+
+    @property
+    def command(self) -> str:
+        """What its results are recorded under: with another command, or other variables, it is another check."""
+        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in sorted(self.env.items())), self.run])
 
 
 def _gate(value: object) -> object:

@@ -52,6 +52,8 @@ def steps_for(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
             "timeout": gate.timeout.total_seconds(),
             "retries": gate.retries,
             "network": gate.network,
+            "env": gate.env,
+            "command": gate.command,
         }
         for gate in gates
     ]
@@ -59,7 +61,7 @@ def steps_for(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
 
 def record(run: Run, candidate: Candidate) -> int:
     """Observation: write the results of a gates run for its candidate's tree; returns how many."""
-    commands = {step["name"]: step.get("run", "") for step in run.steps}
+    commands = {step["name"]: step.get("command") or step.get("run", "") for step in run.steps}
     results = [_result(run, candidate, step, commands) for step in run.step_results]
     GateResult.objects.bulk_create(results, ignore_conflicts=True)
     return len(results)

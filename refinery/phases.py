@@ -139,7 +139,7 @@ def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing
     results = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
     missing = []
     for gate in rig.config.refinery.gates:
-        result = results.get((gate.name, gate.run))
+        result = results.get((gate.name, gate.command))
         if result is None:
             missing.append(gate.name)
         elif result.outcome == "error":

@@ -186,7 +186,7 @@ def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
 def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int, ...]:
     """The gate results that let a candidate land: the latest of each configured gate on its tree."""
     latest = {(g.gate, g.command): g.id for g in entry.gates if g.tree == candidate.tree}
-    return tuple(latest[g.name, g.run] for g in rig.config.refinery.gates)
+    return tuple(latest[g.name, g.command] for g in rig.config.refinery.gates)
 
 
 def _gates(entry: EntryView, why: str) -> Told:
