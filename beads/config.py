@@ -141,6 +141,7 @@ class RefineryConfig(_Section):
     """[refinery]"""
 
     gates: Annotated[tuple[Annotated[Gate, BeforeValidator(_gate)], ...], Field(strict=False, max_length=50)] = ()
+    parallel_gates: bool = False
     auto_merge: bool = True
     require_clean_merge: bool = True
     code_review: bool = True

@@ -60,6 +60,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
     if purpose == "gates":
         steps = steps_for(config.refinery.gates)
+        brief["parallel"] = config.refinery.parallel_gates
     else:
         agents = config.agents
         command = agents.refinery if purpose in ("review", "resolve") else agents.polecat

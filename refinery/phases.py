@@ -137,15 +137,17 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
 def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
     """The gates' part of `standing`; None when all have passed on exactly this tree."""
     results = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
-    missing = []
+    missing, failed = [], []
     for gate in rig.config.refinery.gates:
         result = results.get((gate.name, gate.command))
         if result is None:
             missing.append(gate.name)
-        elif result.outcome == "error":
+        elif result.outcome == "error":  # whatever else failed: the host may be to blame for that, too
             return Standing(Stage.GATE_ERROR, f"gate {gate.name!r} could not be run: {result.detail}")
         elif result.outcome == "fail":
-            return Standing(Stage.GATE_FAILED, f"gate {gate.name!r} failed: {result.detail}")
+            failed.append(f"gate {gate.name!r} failed: {result.detail}")
+    if failed:
+        return Standing(Stage.GATE_FAILED, "; ".join(failed))
     if not missing:
         return None
     if entry.live_run("gates"):

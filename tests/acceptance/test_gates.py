@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import pytest
+
+from agents import processes, sandbox
+from agents.models import Mail, Run
+from agents.runner import Runner
+from refinery import doors
 from refinery.models import GateResult
-from tests.acceptance.conftest import Stage
+from tests.acceptance.conftest import WHO, Stage
+from tests.acceptance.test_runs import alive
+
+
+@pytest.fixture(params=["bubblewrap", "unsandboxed"])
+def walls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With a sandbox and without."""
+    if request.param == sandbox.UNSANDBOXED:
+        monkeypatch.setenv("GASTOWN_SANDBOX", "off")
+    sandbox.available.cache_clear()
+    request.addfinalizer(sandbox.available.cache_clear)
+    if sandbox.available() != request.param:
+        pytest.skip("bubblewrap does not work here")
+    return str(request.param)
 
 
 def gate(name: str, run: str, **more: Any) -> dict[str, Any]:
@@ -21,3 +41,109 @@ def test_a_gate_has_the_environment_that_its_config_gives_it_and_no_other_gate_h
     assert given.output == "MODE=a b CI=true PATH=/opt/x:/usr/bin:/bin\n"
     assert plain.output.startswith("MODE=unset CI=true")
     assert given.command == f"MODE='a b' PATH=/opt/x:/usr/bin:/bin {see}"
+
+
+_FORKS = "import os\nif os.fork() == 0:\n os.setsid()\n os.fork() or os.execlp(*['sleep'] * 2, '{}')"
+DAEMON = f'python3 -c "{_FORKS}"'
+
+
+def outcomes() -> dict[str, str]:
+    return dict(GateResult.objects.values_list("gate", "outcome"))
+
+
+def log_of(run: Run, stage: Stage) -> str:
+    return (stage.runner.home / "runs" / run.pk / "log").read_text()
+
+
+def test_one_after_the_other_the_first_failure_stops(stage: Stage) -> None:
+    stage.open(agents=False, gates=["echo one", "exit 3", "echo three"])
+    stage.commit("feature", {"f.txt": "f\n"})
+    stage.await_phase(stage.submit("feature"), "failed")
+    assert outcomes() == {"echo one": "pass", "exit 3": "fail"}
+
+
+def test_at_once_all_results_are_recorded_in_order_and_each_line_says_whose_it_is(stage: Stage, walls: str) -> None:
+    """`first` can only pass while `third` runs; that `second` fails stops neither."""
+    gates = [
+        gate("first", "touch first; until [ -e third ]; do sleep 0.01; done; echo 'a.py:1: from first' >&2"),
+        gate("second", "echo a.py:2: broken; exit 1"),
+        gate("third", "touch third; until [ -e first ]; do sleep 0.01; done; printf 'no newline'"),
+        gate("fourth", "echo b.py:4: broken; exit 2"),
+    ]
+    stage.open(agents=False, gates=gates, parallel_gates=True)
+    stage.commit("feature", {"f.txt": "f\n"})
+    entry = stage.await_phase(stage.submit("feature"), "failed")
+    results = GateResult.objects.order_by("id")
+    assert [(r.gate, r.outcome, r.exit_code, r.sandbox) for r in results] == [
+        ("first", "pass", 0, walls), ("second", "fail", 1, walls), ("third", "pass", 0, walls),
+        ("fourth", "fail", 2, walls),
+    ]  # fmt: skip
+    assert results[2].output == "no newline"
+    assert "'second' failed" in entry.reason_text and "'fourth' failed" in entry.reason_text
+    mail = Mail.objects.get(kind="REWORK_REQUEST").body
+    assert "a.py:2" in mail and "b.py:4" in mail
+    log = log_of(Run.objects.get(kind="gates"), stage)
+    assert "first | a.py:1: from first\n" in log and "third | no newline\n" in log
+
+
+def test_a_time_out_of_one_ends_all_that_it_started_and_nothing_else(stage: Stage, walls: str) -> None:
+    """`slow` leaves a daemon and ignores SIGTERM; `steady` and its daemon go on until after that."""
+    mark = f"93{os.getpid()}"
+    gates = [
+        gate("slow", f"{DAEMON.format(mark + '.5')}; trap '' TERM; touch begun; sleep {mark}.6", timeout="1s"),
+        gate("steady", f"{DAEMON.format(mark + '.7')}; touch steady; until [ -e go ]; do sleep 0.01; done"),
+        gate("broken", "kill -9 $$"),
+    ]
+    stage.open(agents=False, gates=gates, parallel_gates=True)
+    stage.commit("feature", {"f.txt": "f\n"})
+    entry = stage.submit("feature")
+    stage.until(lambda: alive(f"sleep\0{mark}.5") and alive(f"sleep\0{mark}.7"))
+    stage.until(lambda: not alive(f"sleep\0{mark}.5") and not alive(f"sleep\0{mark}.6"))
+    assert alive(f"sleep\0{mark}.7")
+    run = Run.objects.get(kind="gates")
+    assert run.state == "running"
+    (stage.runner.home / "gates" / str(stage.rig.pk) / "0" / "go").touch()
+    entry = stage.await_phase(entry, "awaiting_human")
+    assert entry.held == "gate_error"
+    assert outcomes() == {"slow": "error", "steady": "pass", "broken": "error"}
+    assert GateResult.objects.get(gate="slow").timed_out
+    assert GateResult.objects.get(gate="broken").signal == 9
+    assert "gate slow: timed out after 1 s" in log_of(run, stage)
+    assert alive(mark) == []
+
+
+@pytest.mark.parametrize("how", ["stopped", "fenced"])
+def test_a_stop_ends_all_of_them_and_says_nothing_about_the_candidate(stage: Stage, walls: str, how: str) -> None:
+    mark = f"94{os.getpid()}"
+    hang = "trap '' TERM; touch $0.ready; while true; do sleep 0.05; done"
+    gates = [gate("a", f"{DAEMON.format(mark)}; {hang}"), gate("b", hang), gate("c", "exit 1")]
+    stage.open(agents=False, gates=gates, parallel_gates=True)
+    stage.commit("feature", {"f.txt": "f\n"})
+    entry = stage.submit("feature")
+    stage.until(lambda: alive(f"sleep\0{mark}") and Run.objects.filter(kind="gates", state="running").exists())
+    run = Run.objects.get(kind="gates")
+    if how == "stopped":
+        doors.reject(entry, "not wanted", WHO)
+        stage.await_phase(entry, "failed")
+    else:
+        doors.fence_run(run, WHO, "as a test")  # another run is started for the same gates
+    stage.until(lambda: not processes.marked("GASTOWN_RUN").get(run.pk) and stage.runner.shims.get(run.pk) is None)
+    stage.until(lambda: Run.objects.get(pk=run.pk).state == "ended")
+    assert set(outcomes()) <= {"c"}  # what had ended by itself
+
+
+def test_what_a_killed_shim_leaves_of_gates_at_once_is_ended(stage: Stage, walls: str) -> None:
+    mark = f"92{os.getpid()}"
+    hang = f"{DAEMON.format(mark)}; while true; do sleep 0.05; done"
+    stage.open(agents=False, gates=[gate("a", hang), gate("b", hang)], parallel_gates=True)
+    stage.commit("feature", {"f.txt": "f\n"})
+    entry = stage.submit("feature")
+    stage.until(lambda: len(alive(f"sleep\0{mark}")) == 2)
+    run = Run.objects.get(kind="gates")
+    stage.runner.shims[run.pk].kill()
+    stage.until(lambda: Run.objects.get(pk=run.pk).outcome == "lost")
+    first: Runner = stage.runner
+    assert first.shims.get(run.pk) is None
+    doors.reject(entry, "enough", WHO)
+    stage.await_phase(entry, "failed")
+    stage.until(lambda: not alive(mark))
