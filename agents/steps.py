@@ -50,6 +50,10 @@ class Orders:
     finish_at: float | None = None
     listeners: list[threading.Event] = field(default_factory=list)
 
+    def stopped(self) -> bool:
+        """True when the run is to end."""
+        return bool(self.stop)
+
     def tell(self) -> None:
         """There is news: wake whoever waits."""
         for event in tuple(self.listeners):
@@ -74,7 +78,7 @@ class Steps:
         results: list[Result] = []
         last: Ended = (None, None)
         for step in self.spec["steps"]:
-            if self.orders.stop:
+            if self.orders.stopped():
                 break
             result = self._tried(step)
             last = _ended(result)
@@ -96,7 +100,7 @@ class Steps:
             except Exception as error:
                 self.log.say(f"gate {steps[number]['name']}: {type(error).__name__}: {error}")
                 result = _not_run(steps[number], None, f"{type(error).__name__}: {error}")
-            if not self.orders.stop:
+            if not self.orders.stopped():
                 found[number] = result
 
         threads = [threading.Thread(target=one, args=(number,)) for number in range(len(steps))]
@@ -115,7 +119,7 @@ class Steps:
             result = self._attempt(step)
             result["attempts"] = attempt + 1
             raw = result["outcome_raw"]
-            if raw["exit_code"] in (None, 0, 126, 127) or raw["timed_out"] or self.orders.stop:
+            if raw["exit_code"] in (None, 0, 126, 127) or raw["timed_out"] or self.orders.stopped():
                 break
         return result
 
@@ -187,7 +191,7 @@ class Steps:
                 self.log.say(f"{which}timed out after {timeout:.0f} s")
                 self._kill(process, root)
                 return True
-            if self.orders.stop or (finish is not None and now >= finish):
+            if self.orders.stopped() or (finish is not None and now >= finish):
                 self._kill(process, root)
                 return False
             news.wait(max(min(ends) - now, 0.01) if ends else None)

@@ -30,6 +30,7 @@ from pydantic import (
     model_validator,
 )
 
+from beads import globs
 from beads.errors import Invalid
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -107,12 +108,22 @@ def _variable(name: str) -> str:
     return name
 
 
+def _pattern(text: str) -> str:
+    if wrong := globs.problem(text):
+        raise ValueError(f"the pattern {text[:60]!r} {wrong}")
+    return text
+
+
+Pattern = Annotated[str, StringConstraints(max_length=500), AfterValidator(_pattern)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
 
 
 class Gate(_Section):
-    """One check of a candidate: `run` is given to `sh -c`, with `env` added to its environment."""
+    """One check of a candidate: `run` is given to `sh -c`, with `env` added to its environment.
+
+    `paths`: it is needed only for changes that touch a matching path (see `beads.globs`); empty: for every change.
+    """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
     run: Line
@@ -120,6 +131,7 @@ class Gate(_Section):
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     network: bool = False
     env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
+    paths: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=100)] = ()
 
     @property
     def command(self) -> str:

@@ -59,7 +59,10 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         feature = target.startswith("convoy/")
         brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
     if purpose == "gates":
-        steps = steps_for(config.refinery.gates)
+        built = entry.candidates.filter(build_no=entry.build_no).first() if entry else None
+        steps = steps_for(config.refinery.gates, built.untouched if built else ())
+        if not steps:
+            raise LostRace("no gate is to be run any more")
         brief["parallel"] = config.refinery.parallel_gates
     else:
         agents = config.agents
@@ -121,11 +124,23 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str, start_sha: str
 
 
 def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
-    """The latest result of each gate on the candidate's tree, as an agent sees it."""
+    """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none."""
+    skipped = not_needed(entry, candidate)
     latest: dict[str, GateResult] = {}
-    for result in GateResult.objects.filter(entry=entry, tree_sha=candidate.tree_sha).order_by("id"):
+    tree = candidate.tree_sha or "none"
+    for result in GateResult.objects.filter(entry__rig=entry.rig_id, tree_sha=tree).order_by("id"):
         latest[result.gate] = result
     return [
+        {
+            "gate": name,
+            "outcome": "not_needed",
+            "say": f"not needed: touches nothing under {', '.join(paths)}",
+            "output": "",
+            "failures": [],
+            "paths": list(paths),
+        }
+        for name, paths in skipped.items()
+    ] + [
         {
             "gate": r.gate,
             "outcome": r.outcome,
@@ -134,7 +149,18 @@ def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any
             "failures": r.failures,
         }
         for r in latest.values()
+        if r.gate not in skipped
     ]
+
+
+def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str, ...]]:
+    """The gates that the candidate needs no result of, with their paths: as it landed, else by the present config."""
+    landing = candidate.landings.exclude(state="abandoned").first()
+    if landing is not None:
+        rows = (row for row in landing.evidence if row["outcome"] == "not_needed")
+        return {row["gate"]: tuple(row["paths"]) for row in rows}
+    gates = configs.usable(entry.rig.town.config, entry.rig.config)[0].refinery.gates
+    return {g.name: g.paths for g in gates if g.paths and list(g.paths) in candidate.untouched}
 
 
 def _history(bead: Bead) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from agents.crashpoints import crashpoint
+from agents.gitcmd import GitFailed
 from agents.models import Run
 from agents.roster import refinery_for
 from beads import config as configs
-from beads import inbox, outbox
+from beads import globs, inbox, outbox
+from beads.config import RefineryConfig
 from beads.errors import Disposition, GastownError
 from beads.models import ConvoyBranch, Effect, Rig
 from refinery import git, notices, queue
@@ -129,7 +131,7 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
     told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
     match built:
         case git.Built(sha=sha, tree=tree):
-            told |= {"result": "built", "sha": sha, "tree": tree}
+            told |= {"result": "built", "sha": sha, "tree": tree, "untouched": _untouched(repo, base, sha, config)}
         case git.ConflictFound(files=files):
             told |= {"result": "conflict", "files": list(files)}
         case git.AlreadyMerged():
@@ -137,6 +139,19 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         case git.NothingToMerge():
             told |= {"result": "empty"}
     return "candidate.built", entry.pk, told
+
+
+def _untouched(repo: git.Repo, base: str, sha: str, config: RefineryConfig) -> list[list[str]]:
+    """The gates' lists of paths that the change touches nothing of. What cannot be told is not said: the gate runs."""
+    asked = dict.fromkeys(gate.paths for gate in config.gates if gate.paths)
+    if not asked:
+        return []
+    try:
+        paths = repo.touched(base, sha)
+    except GitFailed as error:
+        log.warning("build.touched", candidate=sha, error=error.message)
+        return []
+    return [list(patterns) for patterns in asked if not globs.touches(patterns, paths)]
 
 
 def _title(entry: ReviewEntry) -> str:

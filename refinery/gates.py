@@ -7,7 +7,7 @@ host: never merged past, never blamed on the author. Anything else is a *fail*.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.models import Run
@@ -43,8 +43,8 @@ def first_failures(output: str) -> list[dict[str, Any]]:
     return found
 
 
-def steps_for(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
-    """The run's steps that execute these gates, in order."""
+def steps_for(gates: tuple[Gate, ...], untouched: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:
+    """The run's steps that execute these gates, in order, but for those whose paths are known to be untouched."""
     return [
         {
             "name": gate.name,
@@ -56,6 +56,7 @@ def steps_for(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
             "command": gate.command,
         }
         for gate in gates
+        if not gate.paths or list(gate.paths) not in untouched
     ]
 
 

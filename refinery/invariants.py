@@ -59,13 +59,14 @@ INVARIANTS = (
     ),
     Invariant(
         2,
-        "What landed is a tree on which every gate had passed",
+        "What landed is a tree on which every gate had passed that the change needs",
         "look at the gate results of the landed tree; revert by hand what should not be there",
         """select l.entry_id from refinery_landing l join refinery_candidate c on c.id = l.candidate_id
             join beads_bead b on b.id = l.entry_id and b.town_id = %(town)s,
             jsonb_array_elements(l.evidence) as seen
             where l.state = 'landed' and {scope:l.entry_id}
-            and (seen->>'outcome' <> 'pass' or seen->>'tree' <> c.tree_sha)""",
+            and (seen->>'tree' = c.tree_sha and (seen->>'outcome' = 'pass' or seen->>'outcome' = 'not_needed'
+            and exists (select 1 from jsonb_array_elements(c.untouched) u where u = seen->'paths'))) is not true""",
     ),
     Invariant(
         3,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from beads.config import Config, MergeStrategy
+from beads.config import Config, Gate, MergeStrategy
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.world import (
     BeadView,
@@ -134,11 +134,18 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
             return _gated(entry, candidate, rig) or _reviewed(entry, rig) or _approved(entry, rig, now)
 
 
+def needed(gate: Gate, candidate: CandidateView) -> bool:
+    """False only when it is known that the change touches nothing under exactly this gate's paths."""
+    return not gate.paths or gate.paths not in candidate.untouched
+
+
 def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
     """The gates' part of `standing`; None when all have passed on exactly this tree."""
     results = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
     missing, failed = [], []
     for gate in rig.config.refinery.gates:
+        if not needed(gate, candidate):
+            continue
         result = results.get((gate.name, gate.command))
         if result is None:
             missing.append(gate.name)
@@ -199,8 +206,9 @@ def _reviewed(entry: EntryView, rig: RigView) -> Standing | None:
 def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     """The people's part of `standing`. Intermediate merges into a convoy's branch wait for nobody: its landing does."""
     config = rig.config
+    remark = _remark(entry, config)
     if is_feature_lane(entry):
-        return Standing(Stage.GREEN, "green: an intermediate merge into the convoy's branch")
+        return Standing(Stage.GREEN, f"green{remark}: an intermediate merge into the convoy's branch")
     needed, given = approvals_needed(entry, config), approvals(entry)
     if len(given) < needed:
         told = "waits for a person's approval" if needed == 1 else f"has {len(given)} of {needed} approvals"
@@ -212,8 +220,17 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         due = sorted(v.created_at for v in given)[needed - 1] + config.pr.auto_merge_delay
         if now < due:
             return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
-    ungated = "" if config.refinery.gates else " (ungated)"
-    return Standing(Stage.GREEN, f"green{ungated}")
+    return Standing(Stage.GREEN, f"green{remark}")
+
+
+def _remark(entry: EntryView, config: Config) -> str:
+    """What a person should know of gates that do not stand against merging."""
+    gates, candidate = config.refinery.gates, entry.candidate
+    if not gates:
+        return " (ungated)"
+    if candidate is not None and not any(needed(gate, candidate) for gate in gates):
+        return " (none of its gates is needed: it touches nothing under their paths)"
+    return ""
 
 
 _WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})

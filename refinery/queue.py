@@ -19,6 +19,7 @@ from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Resolution
 from beads.models import Bead, Convoy, Rig
 from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
+from refinery.world import NotNeeded
 
 OPEN_LANDING = ("intent", "pushing")
 
@@ -275,6 +276,7 @@ def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) ->
                 tree_sha=result.get("tree", ""),
                 files=list(result.get("files", [])),
                 error=result.get("error", ""),
+                untouched=list(result.get("untouched", [])),
             )
         ],
         ignore_conflicts=True,
@@ -325,11 +327,12 @@ def head_seen(entry_id: str, head: str) -> None:
 # -- landings ---------------------------------------------------------------------
 
 
-def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
+def intend(cars: Sequence[tuple[Candidate, Sequence[int | NotNeeded]]]) -> Landing:
     """Write the intent to push candidates, each on the one before, with the gate results that let each land.
 
     Returns the landing of the last one, whose push carries them all. LostRace when an entry moved on, a result is no
-    pass on exactly its tree, they do not stand on one another, or the target has an open landing.
+    pass on exactly its tree, a gate is needed after all, they do not stand on one another, or the target has an open
+    landing.
     """
     last, entry = cars[-1][0], cars[-1][0].entry
     for (below, _), (above, _) in pairwise(cars):
@@ -344,18 +347,26 @@ def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
     return push
 
 
-def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: Landing | None) -> Landing:
+def _intend(candidate: Candidate, evidence: Sequence[int | NotNeeded], expected: str, push: Landing | None) -> Landing:
     entry = candidate.entry
     if not ReviewEntry.objects.filter(
         pk=entry.pk, state="active", head_sha=candidate.head_sha, build_no=candidate.build_no, held=""
     ).exists():
         raise LostRace(f"{entry.pk} is no longer at candidate {candidate.pk}")
-    results = list(GateResult.objects.select_related("candidate__entry").filter(pk__in=evidence))
-    if len(results) != len(evidence) or any(
+    passed = [e for e in evidence if isinstance(e, int)]
+    others = [e for e in evidence if not isinstance(e, int)]
+    results = list(GateResult.objects.select_related("candidate__entry").filter(pk__in=passed))
+    if len(results) != len(passed) or any(
         r.outcome != "pass" or r.tree_sha != candidate.tree_sha or r.candidate.entry.rig_id != entry.rig_id
         for r in results
     ):
         raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha}")
+    if any(list(e.paths) not in candidate.untouched for e in others):
+        raise LostRace(f"it is not known that {entry.pk} needs none of the gates that it has not passed")
+    told = [{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results]
+    told += [
+        {"gate": e.gate, "outcome": "not_needed", "tree": candidate.tree_sha, "paths": list(e.paths)} for e in others
+    ]
     return Landing.objects.create(
         entry=entry,
         candidate=candidate,
@@ -363,7 +374,7 @@ def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: 
         rig=entry.rig,
         target=entry.target,
         expected_sha=expected,
-        evidence=[{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results],
+        evidence=told,
     )
 
 

@@ -338,6 +338,7 @@ def _candidate(c: Candidate) -> CandidateView:
         files=tuple(c.files),
         error=c.error,
         on=c.on_id,
+        untouched=frozenset(tuple(patterns) for patterns in c.untouched),
         on_landed=c.on is not None and c.on.entry.state == "merged" and c.on.entry.merge_sha == c.on.sha,
     )
 

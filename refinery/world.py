@@ -158,7 +158,7 @@ class BeadView:
 
 @dataclass(frozen=True, slots=True)
 class CandidateView:
-    """What a build gave."""
+    """What a build gave. `untouched`: lists of paths that the change is known to touch nothing of."""
 
     id: int
     build_no: int
@@ -171,6 +171,7 @@ class CandidateView:
     error: str = ""
     on: int | None = None
     on_landed: bool = False
+    untouched: frozenset[tuple[str, ...]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,14 @@ class GateView:
     outcome: str
     detail: str = ""
     id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NotNeeded:
+    """What stands for a gate's result where the change touches nothing under the gate's `paths`."""
+
+    gate: str
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

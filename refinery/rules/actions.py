@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from refinery.world import NotNeeded
+
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
@@ -157,7 +159,7 @@ class Landable:
 
     entry: str
     candidate: int
-    evidence: tuple[int, ...] = ()
+    evidence: tuple[int | NotNeeded, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

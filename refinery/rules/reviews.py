@@ -13,6 +13,7 @@ from refinery.phases import (
     in_queue_order,
     is_feature_lane,
     landing_cars,
+    needed,
     standing,
 )
 from refinery.rules.actions import (
@@ -32,7 +33,7 @@ from refinery.rules.actions import (
     SetWindow,
     StartRun,
 )
-from refinery.world import CandidateView, EntryView, RigView, World, build_key, land_key
+from refinery.world import CandidateView, EntryView, NotNeeded, RigView, World, build_key, land_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
@@ -183,10 +184,11 @@ def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
     return "land", why, (Land(landable),)
 
 
-def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int, ...]:
-    """The gate results that let a candidate land: the latest of each configured gate on its tree."""
+def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int | NotNeeded, ...]:
+    """What lets a candidate land: the latest result of each gate on its tree, or why there needs to be none."""
     latest = {(g.gate, g.command): g.id for g in entry.gates if g.tree == candidate.tree}
-    return tuple(latest[g.name, g.command] for g in rig.config.refinery.gates)
+    gates = rig.config.refinery.gates
+    return tuple(latest[g.name, g.command] if needed(g, candidate) else NotNeeded(g.name, g.paths) for g in gates)
 
 
 def _gates(entry: EntryView, why: str) -> Told:

@@ -6,14 +6,28 @@ import os
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
 
 from agents import processes, sandbox
 from agents.models import Mail, Run
 from agents.runner import Runner
-from refinery import doors
-from refinery.models import GateResult
+from beads import config as configs
+from beads import ledger
+from refinery import doors, invariants
+from refinery.models import Candidate, GateResult, Landing
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.test_runs import alive
+
+
+@pytest.fixture
+def operator(transactional_db: None) -> Client:
+    """May see everything."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("olga"))
+    return client
 
 
 @pytest.fixture(params=["bubblewrap", "unsandboxed"])
@@ -147,3 +161,74 @@ def test_what_a_killed_shim_leaves_of_gates_at_once_is_ended(stage: Stage, walls
     doors.reject(entry, "enough", WHO)
     stage.await_phase(entry, "failed")
     stage.until(lambda: not alive(mark))
+
+
+SOURCES = {"paths": ["src/**", "!src/**/*.md"]}
+
+
+def test_a_gate_whose_paths_are_not_touched_is_not_needed_and_everybody_says_so(
+    stage: Stage, operator: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gates = [gate("unit", "exit 7", **SOURCES), gate("docs", "echo looked at", paths=["*.md"])]
+    stage.open(agents=False, gates=gates)
+    stage.commit("notes", {"src/notes.md": "read me\n"})
+    entry = stage.submit("notes")
+    stage.hold.add("land")
+    stage.until(lambda: Landing.objects.filter(entry=entry).exists())
+    words = "not needed: touches nothing under src/**, !src/**/*.md"
+    assert words in operator.get(f"/reviews/{entry.pk}/").content.decode()
+    stage.hold.clear()
+    entry = stage.await_phase(entry, "merged")
+    landing = Landing.objects.get(entry=entry)
+    assert [(e["gate"], e["outcome"], e.get("paths")) for e in landing.evidence] == [
+        ("docs", "pass", None), ("unit", "not_needed", ["src/**", "!src/**/*.md"]),
+    ]  # fmt: skip
+    assert outcomes() == {"docs": "pass"}
+    assert invariants.look(stage.town, timezone.now()) == []
+    ledger.set_config(stage.rig, configs.validate({"refinery": {"gates": ["true"]}}))  # it says what was, then
+    call_command("mq", "show", entry.pk)
+    assert f"gate unit: {words}" in capsys.readouterr().out
+    assert words in operator.get(f"/reviews/{entry.pk}/").content.decode()
+
+
+def test_a_gate_whose_paths_are_touched_by_a_change_a_rename_or_a_deletion_is_needed(stage: Stage) -> None:
+    stage.open(agents=False, gates=[gate("unit", "exit 7", **SOURCES)])
+    stage.commit("main", {"src/a.py": "a = 1\n" * 20, "src/b.py": "b = 1\n"})
+    stage.commit("change", {"src/a.py": "a = 2\n"})
+    stage.commit("rename", {})
+    stage.git("mv", "src/a.py", "a.py")
+    stage.git("commit", "-qm", "move it away")
+    stage.git("push", "-q", str(stage.remote), "HEAD:refs/heads/rename")
+    stage.commit("delete", {})
+    stage.git("rm", "-q", "src/b.py")
+    stage.git("commit", "-qm", "delete it")
+    stage.git("push", "-q", str(stage.remote), "HEAD:refs/heads/delete")
+    for branch in ("change", "rename", "delete"):
+        assert stage.await_phase(stage.submit(branch), "failed").reason == "gates_failed"
+
+
+def test_a_change_that_needs_no_gate_lands_and_is_not_called_ungated(stage: Stage, operator: Client) -> None:
+    stage.open(agents=False, gates=[gate("unit", "exit 7", **SOURCES)], auto_merge=False)
+    stage.commit("notes", {"notes.txt": "n\n"})
+    entry = stage.await_phase(stage.submit("notes"), "awaiting_human")
+    page = operator.get(f"/reviews/{entry.pk}/").content.decode()
+    assert "not needed: touches nothing under src/**" in page and "ungated" not in page
+    stage.hold.add("land")
+    doors.approve(entry, WHO)
+    stage.until(lambda: Landing.objects.filter(entry=entry).exists())
+    assert not Run.objects.filter(kind="gates").exists()
+    stage.hold.clear()
+    stage.await_phase(entry, "merged")
+
+
+def test_a_car_is_judged_by_its_own_change_not_by_those_ahead(stage: Stage) -> None:
+    stage.open(agents=False, gates=[gate("unit", "until [ -e go ]; do sleep 0.01; done", **SOURCES)])
+    stage.commit("code", {"src/a.py": "a = 1\n"})
+    stage.commit("notes", {"notes.txt": "n\n"})
+    code, notes = stage.submit("code"), stage.submit("notes")
+    stage.until(lambda: Candidate.objects.filter(entry=notes, on__entry=code).exists())
+    stage.until(lambda: Run.objects.filter(kind="gates", state="running").exists())
+    (stage.runner.home / "gates" / str(stage.rig.pk) / "0" / "go").touch()
+    stage.await_phase(notes, "merged")
+    assert GateResult.objects.get().entry_id == code.pk
+    assert [e["outcome"] for e in Landing.objects.get(entry=notes, state="landed").evidence] == ["not_needed"]
