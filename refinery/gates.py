@@ -6,19 +6,13 @@ host: never merged past, never blamed on the author. Anything else is a *fail*.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.models import Run
 from beads.config import Gate
 from refinery.models import Candidate, GateResult
-
-_FILE_LINE = re.compile(
-    r"(?:^|[\s\"'(])(?:\./)?(?P<file>(?!https?://)[\w][\w./+-]{0,200}\.\w{1,8})"
-    r"(?:\"?, line |:)(?P<line>\d{1,7})(?::\d+)?(?P<text>[^\n]{0,300})"
-)
-MAX_FAILURES = 20
+from refinery.outputs import first_failures
 
 
 def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
@@ -26,21 +20,6 @@ def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
     if timed_out or signal or exit_code is None or exit_code in (126, 127):
         return "error"
     return "pass" if exit_code == 0 else "fail"
-
-
-def first_failures(output: str) -> list[dict[str, Any]]:
-    """`file:line` mentions in a gate's output, first ones first, each place once."""
-    found: list[dict[str, Any]] = []
-    seen: set[tuple[str, int]] = set()
-    for match in _FILE_LINE.finditer(output):
-        place = (match["file"], int(match["line"]))
-        if place not in seen:
-            seen.add(place)
-            text = match["text"].strip(" :)\"'")
-            found.append({"file": place[0], "line": place[1], "text": text})
-        if len(found) >= MAX_FAILURES:
-            break
-    return found
 
 
 def steps_for(gates: tuple[Gate, ...], untouched: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:
