@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 from agents import gitcmd, processes
 from agents.crashpoints import crashpoint
-from agents.steps import STOP_GRACE, TAIL, Orders, Steps
+from agents.steps import FAILED_TAIL, STOP_GRACE, Orders, Steps
 
 FINISH_GRACE = 30.0
 REPORT_SECONDS = 600.0
@@ -272,7 +272,13 @@ def fit(report: dict[str, Any]) -> dict[str, Any]:
     report = {**report, "steps": steps}
     if report.get("error"):
         report["error"] = _clean(report["error"])[:2000]
-    keep = TAIL
+    tries = [attempt for step in steps for attempt in step.get("tries") or []]
+    last = {id(step["tries"][-1]) for step in steps if step.get("tries")}
+    for final in (False, True):  # what earlier attempts have reported is the least of it
+        for attempt in tries if len(json.dumps(report)) > MAX_REPORT else ():
+            if attempt.get("reports") and (id(attempt) in last) is final:
+                attempt |= {"reports": [], "note": "the test reports were too large to be sent"}
+    keep = FAILED_TAIL
     while len(json.dumps(report)) > MAX_REPORT and keep > 64:  # control characters take six bytes each
         keep //= 2
         for step in steps:

@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from agents import junit as junit_reports
 from agents import processes, sandbox
 from agents.crashpoints import crashpoint
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10
+FAILED_TAIL = 60 << 10  # where it fails, the first lines that say so are wanted
 LINE = 64 << 10
 KEEPER = Path(__file__).with_name("keeper.py")
 
@@ -94,6 +96,7 @@ class Steps:
         found: list[Result | None] = [None] * len(steps)
 
         def one(number: int) -> None:
+            """One of them, in a thread of its own."""
             # the thread outlives its process: a child gets its death signal when the thread that made it ends
             try:
                 result = self._tried(steps[number])
@@ -115,13 +118,18 @@ class Steps:
 
     def _tried(self, step: dict[str, Any]) -> Result:
         """One step, again after a plain failure as often as it may be."""
-        for attempt in range(int(step.get("retries") or 0) + 1):
+        tries: list[dict[str, Any]] = []
+        for _ in range(int(step.get("retries") or 0) + 1):
+            junit = step.get("junit")
+            before = junit_reports.marks(self.worktree, junit) if junit else {}
             result = self._attempt(step)
-            result["attempts"] = attempt + 1
             raw = result["outcome_raw"]
+            tries.append({"outcome_raw": raw, "duration_ms": result["duration_ms"]})
+            if junit:
+                tries[-1]["reports"], tries[-1]["note"] = junit_reports.collect(self.worktree, junit, before)
             if raw["exit_code"] in (None, 0, 126, 127) or raw["timed_out"] or self.orders.stopped():
                 break
-        return result
+        return result | {"attempts": len(tries), "tries": tries if self.gates else []}
 
     def _attempt(self, step: dict[str, Any]) -> Result:
         if self.gates:
@@ -169,7 +177,8 @@ class Steps:
         code, number = sandbox.inner_status(self.spec["sandbox"], process.returncode)
         if self.gates and code is not None and 128 < code <= 192:
             number, code = code - 128, None  # `sh` reports a killed command as 128 + signal
-        output = b"".join(tail)[-TAIL:].decode("utf-8", "replace")
+        keep = TAIL if (code, number) == (0, None) or not self.gates else FAILED_TAIL
+        output = b"".join(tail)[-keep:].decode("utf-8", "replace")
         return {
             "name": step["name"],
             "outcome_raw": {"exit_code": code, "signal": number, "timed_out": timed_out},
@@ -220,7 +229,7 @@ class Steps:
             self.last_output = time.time()
             tail.append(data)
             kept += len(data)
-            while kept - len(tail[0]) > TAIL:
+            while kept - len(tail[0]) > FAILED_TAIL:
                 kept -= len(tail.popleft())
             if mark:
                 *lines, rest = (rest + data).split(b"\n")

@@ -114,6 +114,12 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _report(text: str) -> str:
+    if text.startswith("!"):
+        raise ValueError("the pattern of reports cannot take paths out")
+    return _pattern(text) if text else text
+
+
 Pattern = Annotated[str, StringConstraints(max_length=500), AfterValidator(_pattern)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
@@ -123,6 +129,7 @@ class Gate(_Section):
     """One check of a candidate: `run` is given to `sh -c`, with `env` added to its environment.
 
     `paths`: it is needed only for changes that touch a matching path (see `beads.globs`); empty: for every change.
+    `junit`: a pattern, from the worktree's root, of the JUnit reports that it writes.
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
@@ -132,6 +139,7 @@ class Gate(_Section):
     network: bool = False
     env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
     paths: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=100)] = ()
+    junit: Annotated[str, StringConstraints(max_length=500), AfterValidator(_report)] = ""
 
     @property
     def command(self) -> str:

@@ -147,6 +147,13 @@ def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any
             "say": say(r),
             "output": r.output[-4000:],
             "failures": r.failures,
+            "duration_ms": r.duration_ms,
+            "exit_code": r.exit_code,
+            "signal": r.signal,
+            "attempts": [{k: v for k, v in one.items() if k != "tests"} for one in r.attempts],
+            "tests": r.tests or None,
+            "flaky": r.flaky,
+            "flaky_tests": r.flaky_tests,
         }
         for r in latest.values()
         if r.gate not in skipped

@@ -167,7 +167,7 @@ class GateResult(models.Model):
         default=list, blank=True, help_text="[{outcome, exit_code, signal, timed_out, duration_ms, tests}], each try"
     )
     tests = models.JSONField(default=dict, blank=True, help_text="{total, failed, skipped, failures, notes}, by JUnit")
-    flaky = models.BooleanField(default=False, help_text="it has passed and failed on this very tree")
+    flaky = models.BooleanField(default=False, help_text="it, or a test of it, has passed and failed on this tree")
     flaky_tests = models.JSONField(default=list, blank=True, help_text="the tests that have")
     sandbox = models.CharField(max_length=20, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -105,7 +105,8 @@ def _pytest(lines: Sequence[str]) -> Iterator[Place]:
 
 def _tracebacks(lines: Sequence[str]) -> Iterator[Place]:
     """Frames and the exception below them: unittest, scripts, and what cannot be compiled."""
-    name, frames, start = "", [], 0
+    name, start = "", 0
+    frames: list[tuple[str, int]] = []
     for at, line in enumerate(lines):
         if head := _HEAD.match(line):
             name, frames = f"{head['name']}: ", []

@@ -230,7 +230,9 @@ def _remark(entry: EntryView, config: Config) -> str:
         return " (ungated)"
     if candidate is not None and not any(needed(gate, candidate) for gate in gates):
         return " (none of its gates is needed: it touches nothing under their paths)"
-    return ""
+    tree = candidate.tree if candidate else ""
+    flaky = dict.fromkeys(repr(g.gate) for g in entry.gates if g.tree == tree and g.flaky)
+    return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)" if flaky else ""
 
 
 _WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})

@@ -363,7 +363,11 @@ def _intend(candidate: Candidate, evidence: Sequence[int | NotNeeded], expected:
         raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha}")
     if any(list(e.paths) not in candidate.untouched for e in others):
         raise LostRace(f"it is not known that {entry.pk} needs none of the gates that it has not passed")
-    told = [{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results]
+    told: list[dict[str, Any]] = [
+        {"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk}
+        | ({"flaky": True} if r.flaky else {})
+        for r in results
+    ]
     told += [
         {"gate": e.gate, "outcome": "not_needed", "tree": candidate.tree_sha, "paths": list(e.paths)} for e in others
     ]

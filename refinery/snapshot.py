@@ -310,7 +310,7 @@ def _entry(
         observed_head=e.observed_head,
         candidate=_candidate(candidate) if candidate else None,
         gates=tuple(
-            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk)
+            GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk, g.flaky)
             for g in gates
             if since is None or g.created_at >= since
         ),

@@ -209,6 +209,7 @@ class GateView:
     outcome: str
     detail: str = ""
     id: int = 0
+    flaky: bool = False
 
 
 @dataclass(frozen=True, slots=True)

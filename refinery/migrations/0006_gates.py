@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='gateresult',
             name='flaky',
-            field=models.BooleanField(default=False, help_text='it has passed and failed on this very tree'),
+            field=models.BooleanField(default=False, help_text='it, or a test of it, has passed and failed on this tree'),
         ),
         migrations.AddField(
             model_name='gateresult',

@@ -232,3 +232,63 @@ def test_a_car_is_judged_by_its_own_change_not_by_those_ahead(stage: Stage) -> N
     stage.await_phase(notes, "merged")
     assert GateResult.objects.get().entry_id == code.pk
     assert [e["outcome"] for e in Landing.objects.get(entry=notes, state="landed").evidence] == ["not_needed"]
+
+
+WRITE = (
+    "import os,sys; n=int(sys.argv[1]); os.makedirs('reports',exist_ok=True);"
+    "case='<testcase classname=\\'m\\' name=\\'t{}\\'>{}</testcase>'.format;"
+    "bad='<failure message=\\'no good\\'>src/m.py:7: AssertionError</failure>';"
+    "open('reports/r.xml','w').write('<testsuite>'+case(1,'')+case(2,bad if n else '')+'</testsuite>')"
+)
+
+
+def test_a_pass_after_a_failure_on_the_same_tree_is_never_merged_past_silently(
+    stage: Stage, operator: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = f'n=1; [ -e .second ] && n=0; touch .second; python3 -c "{WRITE}" $n; exit $n'
+    stage.open(agents=False, gates=[gate("unit", run, retries=2, junit="reports/*.xml")], auto_merge=False)
+    stage.commit("feature", {"f.txt": "f\n"})
+    entry = stage.await_phase(stage.submit("feature"), "awaiting_human")
+    result = GateResult.objects.get()
+    assert (result.outcome, result.flaky, result.flaky_tests) == ("pass", True, ["m.t2"])
+    assert [(a["outcome"], a["exit_code"], a["tests"]["failed"]) for a in result.attempts] == [
+        ("fail", 1, 1), ("pass", 0, 0),
+    ]  # fmt: skip
+    said = "at attempt 2, after exit 1, 0 of 2 tests failed, flaky: m.t2 has passed and failed on this very tree"
+    call_command("mq", "show", entry.pk)
+    assert f"gate unit: pass (exit 0 {said})" in capsys.readouterr().out
+    page = operator.get(f"/reviews/{entry.pk}/").content.decode()
+    assert said in page and "2 tests: 0 failed" in page
+    assert "Flaky gates" in operator.get("/towns/main/").content.decode()
+    assert (
+        'gastown_gate_flakes_total{gate="unit",rig="proj",town="main"} 1.0' in operator.get("/metrics").content.decode()
+    )
+    assert entry.bead.events.filter(kind="flaky_gate").count() == 1
+    stage.hold.add("land")
+    doors.approve(entry, WHO)
+    stage.until(lambda: Landing.objects.filter(entry=entry).exists())
+    assert Landing.objects.get().evidence[0]["flaky"] is True
+    stage.hold.clear()
+    stage.await_phase(entry, "merged")
+
+
+def test_failed_tests_of_a_report_reach_the_author_and_links_out_of_the_worktree_do_not_reach_us(stage: Stage) -> None:
+    secret = stage.root / "secret.xml"
+    secret.write_text("<testsuite><testcase name='secret'><failure/></testcase></testsuite>")
+    run = f'python3 -c "{WRITE}" 1; ln -s {secret} reports/s.xml; ln -s {stage.root} more; mkfifo reports/f.xml; exit 1'
+    stage.open(agents=False, gates=[gate("unit", run, junit="**/*.xml")])
+    stage.commit("feature", {"f.txt": "f\n"})
+    stage.await_phase(stage.submit("feature"), "failed")
+    result = GateResult.objects.get()
+    assert (result.tests["total"], result.tests["failed"]) == (2, 1)
+    assert result.tests["failures"] == [{"name": "m.t2", "message": "no good", "file": "src/m.py", "line": 7}]
+    assert result.failures == [{"file": "src/m.py", "line": 7, "text": "m.t2: no good"}]
+    assert "src/m.py:7" in Mail.objects.get(kind="REWORK_REQUEST").body
+
+
+def test_a_report_that_is_missing_or_stale_is_a_note_and_no_error(stage: Stage) -> None:
+    stage.open(agents=False, gates=[gate("unit", "true", junit="reports/*.xml")])
+    stage.commit("feature", {"reports/old.xml": "<testsuite><testcase name='old'/></testsuite>"})
+    stage.await_phase(stage.submit("feature"), "merged")
+    tests = GateResult.objects.get().tests
+    assert (tests["total"], tests["notes"]) == (0, ["no new report matches reports/*.xml"])

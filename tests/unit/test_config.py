@@ -53,6 +53,7 @@ def test_the_rig_overrides_the_town_key_by_key() -> None:
         ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={GASTOWN_BASE='x'}", "GASTOWN_BASE is set by Gastown"),
         ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={'a b'='x'}", "'a b' is no name of an environment variable"),
         ("[[refinery.gates]]\nname='t'\nrun='t'\npaths=['../x']", "the pattern '../x' has an empty part, '.' or '..'"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\njunit='../*.xml'", "refinery.gates.0.junit"),
         ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={A=1}", "refinery.gates.0.env.A"),
         ("[dispatch]\nlease = '60'", "dispatch.lease"),
         ("[dispatch]\nlease = '10s'\nheartbeat = '9s'", "lease must be at least twice the heartbeat"),
