@@ -267,6 +267,7 @@ class Runner:
             "branch": branch,
             "start_sha": start_sha,
             "steps": run.steps,
+            "caches": str(self.home / "caches" / str(run.rig_id)),
             "parallel": bool(run.brief.get("parallel")),
             "env": env,
             "sandbox": sandbox.available() if run.kind == RunKind.GATES else sandbox.UNSANDBOXED,

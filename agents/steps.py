@@ -21,12 +21,14 @@ from typing import Any, Protocol
 
 from agents import junit as junit_reports
 from agents import processes, sandbox
+from agents.caches import Cache
 from agents.crashpoints import crashpoint
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10
 FAILED_TAIL = 60 << 10  # where it fails, the first lines that say so are wanted
 LINE = 64 << 10
+COPY_SECONDS = 900.0
 KEEPER = Path(__file__).with_name("keeper.py")
 
 Result = dict[str, Any]
@@ -71,6 +73,11 @@ class Steps:
         self.gates = spec["kind"] == "gates"
         self.at_once = bool(spec.get("parallel")) and len(spec["steps"]) > 1
         self.last_output = time.time()
+        self.caches = {
+            step["name"]: Cache(Path(spec["caches"]), self.worktree, step, log.say)
+            for step in spec["steps"]
+            if step.get("cache")
+        }
 
     def run(self) -> tuple[list[Result], Ended]:
         """Run them; returns the results of those that say something, and how the run ended."""
@@ -80,6 +87,7 @@ class Steps:
         results: list[Result] = []
         last: Ended = (None, None)
         for step in self.spec["steps"]:
+            self._restore(step)
             if self.orders.stopped():
                 break
             result = self._tried(step)
@@ -89,6 +97,7 @@ class Steps:
             results.append(result)
             if last != (0, None):
                 break
+            self._keep(step)
         return results, last
 
     def _at_once(self) -> tuple[list[Result], Ended]:
@@ -106,6 +115,8 @@ class Steps:
             if not self.orders.stopped():
                 found[number] = result
 
+        for step in steps:
+            self._restore(step)  # before any of them runs: nobody changes the worktree meanwhile
         threads = [threading.Thread(target=one, args=(number,)) for number in range(len(steps))]
         for thread in threads:
             thread.start()
@@ -113,8 +124,52 @@ class Steps:
             thread.join()
         processes.kill_descendants(signal.SIGKILL)  # what was left by a keeper that its gate has killed
         results = [result for result in found if result is not None]
+        for step, result in zip(steps, found, strict=True):
+            if result is not None and _ended(result) == (0, None):
+                self._keep(step)
         ends = [_ended(result) for result in results]
         return results, next((end for end in ends if end != (0, None)), (0, None) if ends else (None, None))
+
+    def _restore(self, step: dict[str, Any]) -> None:
+        """Give a gate its own copy of what it has kept. What goes wrong with a cache is said, and stops nobody."""
+        if cache := self.caches.get(step["name"]):
+            try:
+                if not self.orders.stopped() and cache.restore(self._copy):
+                    self.log.say(f"gate {step['name']}: cache restored: {', '.join(cache.paths)}")
+            except OSError as error:
+                self.log.say(f"gate {step['name']}: the cache could not be restored: {error}")
+
+    def _keep(self, step: dict[str, Any]) -> None:
+        """Keep what a gate that has passed leaves in its caches. Nothing of the run is alive now."""
+        if cache := self.caches.get(step["name"]):
+            try:
+                if not self.orders.stopped() and cache.save(self._copy):
+                    self.log.say(f"gate {step['name']}: cache saved: {', '.join(cache.paths)}")
+            except OSError as error:
+                self.log.say(f"gate {step['name']}: the cache could not be saved: {error}")
+
+    def _copy(self, source: Path, target: Path) -> bool:
+        """Copy a tree as it is, links as links, sharing blocks where the file system can; ends when the run is to."""
+        news = threading.Event()
+        self.orders.listeners.append(news)
+        end = time.monotonic() + COPY_SECONDS
+        try:
+            process = subprocess.Popen(
+                ["cp", "-a", "--reflink=auto", "-T", "--", str(source), str(target)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=processes.die_with_shim,
+            )
+            threading.Thread(target=_await, args=(process, news), daemon=True).start()
+            while process.poll() is None and not self.orders.stopped() and time.monotonic() < end:
+                self.last_output = time.time()
+                news.wait(1.0)
+            if process.poll() is None:
+                process.kill()
+            return process.wait() == 0
+        finally:
+            self.orders.listeners.remove(news)
 
     def _tried(self, step: dict[str, Any]) -> Result:
         """One step, again after a plain failure as often as it may be."""

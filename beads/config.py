@@ -120,6 +120,16 @@ def _report(text: str) -> str:
     return _pattern(text) if text else text
 
 
+def _place(text: str) -> str:
+    parts = text.rstrip("/").split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(ord(c) < 32 for c in text):
+        raise ValueError(f"{text[:60]!r} is no path in the worktree")
+    if parts[0] == ".git":
+        raise ValueError("git's own files cannot be kept")
+    return "/".join(parts)
+
+
+Place = Annotated[str, StringConstraints(max_length=500), AfterValidator(_place)]
 Pattern = Annotated[str, StringConstraints(max_length=500), AfterValidator(_pattern)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
@@ -129,6 +139,8 @@ class Gate(_Section):
     """One check of a candidate: `run` is given to `sh -c`, with `env` added to its environment.
 
     `paths`: it is needed only for changes that touch a matching path (see `beads.globs`); empty: for every change.
+    `cache`: paths in the worktree that are kept after a pass and put back before the gate runs, as long as the files of
+    `cache_key` are the same; without these, each pass replaces what is kept.
     `junit`: a pattern, from the worktree's root, of the JUnit reports that it writes.
     """
 
@@ -139,6 +151,8 @@ class Gate(_Section):
     network: bool = False
     env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
     paths: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=100)] = ()
+    cache: Annotated[tuple[Place, ...], Field(strict=False, max_length=20)] = ()
+    cache_key: Annotated[tuple[Place, ...], Field(strict=False, max_length=20)] = ()
     junit: Annotated[str, StringConstraints(max_length=500), AfterValidator(_report)] = ""
 
     @property
@@ -173,6 +187,17 @@ class RefineryConfig(_Section):
     push_retries: Annotated[int, Field(ge=0, le=1000)] = 5
     allow_no_gates: bool = False
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _caches_apart(self) -> RefineryConfig:
+        whose: dict[str, str] = {}
+        for gate in self.gates if self.parallel_gates else ():
+            for path in gate.cache:
+                for other, name in whose.items():
+                    if name != gate.name and f"{path}/".startswith(f"{other}/") | f"{other}/".startswith(f"{path}/"):
+                        raise ValueError(f"gates: {name!r} and {gate.name!r} run at once and both cache {path}")
+                whose[path] = gate.name
+        return self
 
     @model_validator(mode="after")
     def _unique_names(self) -> RefineryConfig:
@@ -266,6 +291,7 @@ class RetentionConfig(_Section):
     logs: Duration = dt.timedelta(days=30)
     salvage: Duration = dt.timedelta(days=90)
     facts: Duration = dt.timedelta(days=30)
+    caches: Duration = dt.timedelta(days=14)
 
 
 class NotifyConfig(_Section):

@@ -36,6 +36,8 @@ def steps_for(gates: tuple[Gate, ...], untouched: Sequence[Sequence[str]] = ()) 
             "env": gate.env,
             "command": gate.command,
             "junit": gate.junit,
+            "cache": gate.cache,
+            "cache_key": gate.cache_key,
         }
         for gate in gates
         if not gate.paths or list(gate.paths) not in untouched

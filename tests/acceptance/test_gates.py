@@ -292,3 +292,41 @@ def test_a_report_that_is_missing_or_stale_is_a_note_and_no_error(stage: Stage) 
     stage.await_phase(stage.submit("feature"), "merged")
     tests = GateResult.objects.get().tests
     assert (tests["total"], tests["notes"]) == (0, ["no new report matches reports/*.xml"])
+
+
+def test_what_a_gate_keeps_comes_back_as_its_own_copy_for_the_same_key_only(stage: Stage) -> None:
+    run = "cat deps/made 2>/dev/null; cat lock.json; echo made from $(cat lock.json) >> deps/made || "
+    run += "{ mkdir -p deps && echo made from $(cat lock.json) > deps/made; }; [ ! -e fail ]"
+    kept = gate("unit", run, cache=["deps"], cache_key=["lock.json"])
+    stage.open(agents=False, gates=[kept], train={"window": 1})
+    stage.commit("main", {"lock.json": "one\n"})
+    for branch, files in (
+        ("bad", {"fail": "x\n"}),  # what fails keeps nothing
+        ("first", {"f1": "1\n"}),
+        ("second", {"f2": "2\n"}),
+        ("third", {"f3": "3\n"}),  # it does not see what `second` wrote
+        ("other", {"lock.json": "two\n"}),
+    ):
+        stage.commit(branch, files)
+        stage.await_phase(stage.submit(branch), "merged", "failed")
+    outputs = list(GateResult.objects.order_by("id").values_list("output", flat=True))
+    first = [text.replace("sh: 1: cannot create deps/made: Directory nonexistent\n", "") for text in outputs]
+    assert [text.splitlines()[:2] for text in first] == [
+        ["one"], ["one"], ["made from one", "one"], ["made from one", "one"], ["two"],
+    ]  # fmt: skip
+
+
+def test_a_cache_that_is_a_link_is_neither_kept_nor_followed(stage: Stage) -> None:
+    outside = stage.root / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    kept = gate("unit", f"ln -s '{outside}' deps; echo done", cache=["deps", "a/b"])
+    stage.open(agents=False, gates=[kept])
+    stage.commit("feature", {"f.txt": "f\n"})
+    (stage.clone / "a").symlink_to(outside)
+    stage.git("add", "a")
+    stage.git("commit", "-qm", "a link")
+    stage.git("push", "-q", str(stage.remote), "HEAD:refs/heads/feature")
+    stage.await_phase(stage.submit("feature"), "merged")
+    assert not list((stage.runner.home / "caches").glob("**/secret"))
+    assert [p.name for p in outside.iterdir()] == ["secret"]

@@ -53,7 +53,15 @@ def test_the_rig_overrides_the_town_key_by_key() -> None:
         ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={GASTOWN_BASE='x'}", "GASTOWN_BASE is set by Gastown"),
         ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={'a b'='x'}", "'a b' is no name of an environment variable"),
         ("[[refinery.gates]]\nname='t'\nrun='t'\npaths=['../x']", "the pattern '../x' has an empty part, '.' or '..'"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\ncache=['/x']", "'/x' is no path in the worktree"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\ncache=['a/../..']", "'a/../..' is no path in the worktree"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\ncache=['.git/x']", "git's own files cannot be kept"),
         ("[[refinery.gates]]\nname='t'\nrun='t'\njunit='../*.xml'", "refinery.gates.0.junit"),
+        (
+            "[refinery]\nparallel_gates=true\n[[refinery.gates]]\nname='t'\nrun='t'\ncache=['a/b']\n"
+            "[[refinery.gates]]\nname='u'\nrun='u'\ncache=['a']",
+            "'t' and 'u' run at once and both cache a",
+        ),
         ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={A=1}", "refinery.gates.0.env.A"),
         ("[dispatch]\nlease = '60'", "dispatch.lease"),
         ("[dispatch]\nlease = '10s'\nheartbeat = '9s'", "lease must be at least twice the heartbeat"),
