@@ -206,8 +206,11 @@ def _content(worktree: Path, path: str) -> str:
     """The digest of a key file's content; a file that is not there, or only by a link, has none."""
     if not _real(worktree, Path(path)) or not (worktree / path).is_file():
         return "none"
-    with (worktree / path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    try:
+        with (worktree / path).open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:
+        return "none"
 
 
 def _size(path: Path) -> tuple[int, int]:

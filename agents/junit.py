@@ -13,6 +13,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
@@ -44,12 +45,13 @@ def marks(worktree: Path, pattern: str) -> dict[str, Mark]:
 def collect(worktree: Path, pattern: str, before: Mapping[str, Mark]) -> tuple[list[dict[str, str]], str]:
     """The reports written since `before`: `[{path, data}]`, and a note on what was left out."""
     reports: list[dict[str, str]] = []
-    note, room = "", MAX_SENT
+    note, room, left = "", MAX_SENT, MAX_READ
     for path, file in _found(worktree, pattern):
         status = os.fstat(file)
         if before.get(path) == _mark(status):
             continue
-        if len(reports) >= MAX_FILES or status.st_size > MAX_FILE:
+        left -= status.st_size
+        if len(reports) >= MAX_FILES or status.st_size > MAX_FILE or left < 0:
             note = f"{path}: more than {MAX_FILES} reports, or larger than {MAX_FILE >> 20} MiB: not read"
             continue
         with open(file, "rb", closefd=False) as handle:
@@ -217,19 +219,26 @@ def _clean(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def read(reports: Sequence[Mapping[str, str]], note: str = "", most: int = MAX_READ) -> dict[str, Any]:
+@dataclass
+class _Room:
+    """How many more bytes of XML are read."""
+
+    left: int = MAX_READ
+
+
+def read(reports: Sequence[Mapping[str, str]], note: str = "", room: _Room | None = None) -> dict[str, Any]:
     """What reports say: `{total, failed, skipped, failures: [{name, message, text, file, line}], flaky, notes}`.
 
-    At most `most` bytes of XML are read. Empty when there is neither a report nor a note.
+    Empty when there is neither a report nor a note.
     """
+    room = room or _Room()
     if not reports and not note:
         return {}
     reader, notes = _Reader(), [note] if note else []
     for report in reports[:MAX_FILES]:
         path = report["path"]
         try:
-            data = _unpacked(report["data"], min(most, MAX_FILE))
-            most -= len(data)
+            data = _unpacked(report["data"], room)
             reader.read(data)
         except _Refused as refused:
             notes.append(f"{path}: {refused}"[:300])
@@ -243,12 +252,13 @@ def read(reports: Sequence[Mapping[str, str]], note: str = "", most: int = MAX_R
     }
 
 
-def _unpacked(data: str, most: int) -> bytes:
+def _unpacked(data: str, room: _Room) -> bytes:
     try:
         opened = zlib.decompressobj()
-        found = opened.decompress(base64.b64decode(data, validate=True), max(most, 1))
+        found = opened.decompress(base64.b64decode(data, validate=True), max(min(room.left, MAX_FILE), 1))
     except (zlib.error, binascii.Error, ValueError):
         raise _Refused("arrived damaged: not read") from None
+    room.left -= len(found)
     if opened.unconsumed_tail or not opened.eof:
         raise _Refused("is too large: not read")
     return found
@@ -256,9 +266,8 @@ def _unpacked(data: str, most: int) -> bytes:
 
 def read_steps(steps: Sequence[dict[str, Any]]) -> None:
     """Replace the reports in the results of a run's steps by what they say."""
-    most = MAX_READ
+    room = _Room()
     for step in steps:
         for attempt in step.get("tries") or []:
             reports, note = attempt.pop("reports", []), attempt.pop("note", "")
-            attempt["tests"] = read(reports, note, most)
-            most = max(most - sum(len(r["data"]) for r in reports) * 4, 0)
+            attempt["tests"] = read(reports, note, room)

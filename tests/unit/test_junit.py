@@ -92,6 +92,14 @@ def test_damaged_and_endless_reports_are_notes() -> None:
     assert junit.read([]) == {}
 
 
+def test_many_bombs_at_once_have_one_bound_together() -> None:
+    steps = [{"tries": [{"reports": [report(b"<a>" + b" " * junit.MAX_FILE)] * 3, "note": ""}]} for _ in range(50)]
+    began = time.process_time()
+    junit.read_steps(steps)
+    assert time.process_time() - began < 5
+    assert all("too large" in step["tries"][0]["tests"]["notes"][0] for step in steps)
+
+
 def test_a_huge_suite_is_counted_whole_and_shown_in_part() -> None:
     cases = "".join(f"<testcase name='t{n}'><failure>{'x' * 50}</failure></testcase>" for n in range(5000))
     found = read(f"<testsuite>{cases}</testsuite>")
