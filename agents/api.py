@@ -23,7 +23,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from structlog.contextvars import bound_contextvars
 
-from agents import dispatch, mail, tools
+from agents import dispatch, junit, mail, tools
 from agents.auth import RunPrincipal, RunTokenAuthentication, bearer
 from agents.crashpoints import crashpoint
 from agents.models import Run
@@ -205,6 +205,22 @@ class HowItEnded(_Body):
     timed_out: bool = False
 
 
+class Report(_Body):
+    """A JUnit report of a gate: base64 of zlib of its XML."""
+
+    path: Annotated[str, Field(max_length=500)]
+    data: Annotated[str, Field(max_length=512 * 1024)]
+
+
+class Try(_Body):
+    """One attempt at a step. `note`: which reports were left out, and why."""
+
+    outcome_raw: HowItEnded
+    duration_ms: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    reports: Annotated[list[Report], Field(max_length=200)] = []
+    note: Annotated[str, Field(max_length=1000)] = ""
+
+
 class StepResult(_Body):
     """What came of one step."""
 
@@ -213,6 +229,7 @@ class StepResult(_Body):
     duration_ms: Annotated[int, Field(ge=0, lt=2**31)] = 0
     output: Annotated[str, Field(max_length=64 * 1024)] = ""
     attempts: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    tries: Annotated[list[Try], Field(max_length=11)] = []
 
 
 class ExitBody(_Body):
@@ -316,7 +333,9 @@ class ExitView(ShimDoor):
         if run.pk != run_id:
             raise Forbidden("this token belongs to another run")
         body: ExitBody = tools.parse(ExitBody, request.data)
-        dispatch.record_exit(run.pk, body.model_dump(), timezone.now())
+        told = body.model_dump()
+        junit.read_steps(told["steps"])
+        dispatch.record_exit(run.pk, told, timezone.now())
         crashpoint("door.exited")
         return Response({"ok": True, "data": {}})
 

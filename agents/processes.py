@@ -48,10 +48,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def kill_descendants(number: int) -> None:
-    """Signal everything below us; for SIGKILL again until nothing is left (what is killed may have just forked)."""
+def kill_descendants(number: int, root: int | None = None) -> None:
+    """Signal everything below `root` (None: us); for SIGKILL again until nothing is left, for what is killed may have
+    just forked."""
     for _ in range(100 if number == signal.SIGKILL else 1):
-        living = [pid for pid in descendants(os.getpid()) if not _zombie(pid)]
+        living = [pid for pid in descendants(os.getpid() if root is None else root) if not _zombie(pid)]
         if not living:
             return
         for pid in living:

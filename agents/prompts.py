@@ -117,8 +117,9 @@ def _gates(brief: Mapping[str, Any]) -> str:
     lines = []
     for gate in brief.get("gates", []):
         result = results.pop(gate.get("name"), None)
-        lines.append(f"- `{gate.get('run')}`" + (f": {result['outcome']}" if result else ""))
-        if result and result.get("outcome") != "pass":
+        outcome = str(result["outcome"]).replace("_", " ") if result else ""
+        lines.append(f"- `{gate.get('run')}`" + (f": {outcome}" if outcome else ""))
+        if result and result.get("outcome") not in ("pass", "not_needed"):
             lines.append(_quote(str(result.get("output", ""))))
     return "## Gates\n" + "\n".join(lines) + "\n" if lines else ""
 

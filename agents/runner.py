@@ -267,6 +267,8 @@ class Runner:
             "branch": branch,
             "start_sha": start_sha,
             "steps": run.steps,
+            "caches": str(self.home / "caches" / str(run.rig_id)),
+            "parallel": bool(run.brief.get("parallel")),
             "env": env,
             "sandbox": sandbox.available() if run.kind == RunKind.GATES else sandbox.UNSANDBOXED,
             "hidden": [str(self.home), *(str(user_home / d) for d in _SECRET_DIRS)],

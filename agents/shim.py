@@ -13,11 +13,9 @@ import http.client
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,14 +23,13 @@ from urllib.parse import urlsplit
 if __name__ == "__main__":
     sys.path[0:1] = [str(Path(__file__).resolve().parent.parent)]
 
-from agents import gitcmd, processes, sandbox
+from agents import gitcmd, processes
 from agents.crashpoints import crashpoint
+from agents.steps import FAILED_TAIL, STOP_GRACE, Orders, Steps
 
-STOP_GRACE = 5.0
 FINISH_GRACE = 30.0
 REPORT_SECONDS = 600.0
 LOG_LIMIT = 20 << 20
-TAIL = 16 << 10
 MAX_REPORT = 768 << 10  # the server takes a megabyte
 
 
@@ -110,10 +107,8 @@ class Shim:
         self.done = threading.Event()
         self.lease_end = 0.0
         self.heartbeat = 10.0
-        self.stop_reason = ""
-        self.fenced = False
-        self.finish_at: float | None = None
-        self.last_output = time.time()
+        self.orders = Orders(listeners=[self.wake])
+        self.steps = Steps(spec, self.log, self.orders, self._own_environment)
 
     def main(self) -> int:
         """Claim, run, save, report. Returns the exit code: 3 when the claim was refused."""
@@ -123,13 +118,13 @@ class Shim:
             return 3
         crashpoint("shim.claimed")
         threading.Thread(target=self._keep_lease, daemon=True).start()
-        steps, last = self._run_steps()
+        steps, last = self.steps.run()
         crashpoint("shim.ended")
         report = self._save()
         crashpoint("shim.published")
         report |= {"exit_code": last[0], "signal": last[1], "steps": steps}
-        if self.stop_reason:
-            report["error"] = report.get("error") or self.stop_reason
+        if self.orders.stop:
+            report["error"] = report.get("error") or self.orders.stop
         self.done.set()
         self._report(report)
         crashpoint("shim.reported")
@@ -141,7 +136,7 @@ class Shim:
     def _claim(self) -> bool:
         self.server.token = self.spec["claim_secret"]
         end = time.monotonic() + float(self.spec["start_seconds"])
-        while time.monotonic() < end and not self.stop_reason:
+        while time.monotonic() < end and not self.orders.stop:
             sent = time.monotonic()
             try:
                 answer = self.server.post("claim", {"pid": os.getpid(), "host": os.uname().nodename})
@@ -170,10 +165,10 @@ class Shim:
                 return
             sent = time.monotonic()
             try:
-                moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.last_output))
+                moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.steps.last_output))
                 answer = self.server.post("heartbeat", {"activity_at": moment}, timeout=min(10.0, self.heartbeat))
             except Refused:
-                self.fenced = True
+                self.orders.fenced = True
                 self._stop("fenced by the server")
                 return
             except (OSError, ValueError, KeyError):
@@ -192,15 +187,15 @@ class Shim:
                 handle.write(f"{nudge}\n")
         if answer.get("stop"):
             self._stop("asked to stop")
-        elif answer.get("finish") and self.finish_at is None:
-            self.finish_at = time.monotonic() + FINISH_GRACE
-            self.wake.set()
+        elif answer.get("finish") and self.orders.finish_at is None:
+            self.orders.finish_at = time.monotonic() + FINISH_GRACE
+            self.orders.tell()
 
     def _stop(self, reason: str) -> None:
-        if not self.stop_reason:
-            self.stop_reason = reason
+        if not self.orders.stop:
+            self.orders.stop = reason
             self.log.say(reason)
-        self.wake.set()
+        self.orders.tell()
 
     def on_signal(self, number: int, _frame: object) -> None:
         """SIGUSR1: look now. SIGTERM and SIGINT: stop."""
@@ -209,125 +204,9 @@ class Shim:
         else:
             self._stop(f"signal {number}")
 
-    # -- the command --
-
-    def _run_steps(self) -> tuple[list[dict[str, Any]], tuple[int | None, int | None]]:
-        results: list[dict[str, Any]] = []
-        last: tuple[int | None, int | None] = (None, None)
-        for step in self.spec["steps"]:
-            for attempt in range(int(step.get("retries") or 0) + 1):
-                if self.stop_reason:
-                    return results, last
-                result = self._run_step(step)
-                raw = result["outcome_raw"]
-                last = (raw["exit_code"], raw["signal"])
-                plain_failure = last[0] not in (None, 0, 126, 127) and not raw["timed_out"]
-                result["attempts"] = attempt + 1
-                if not plain_failure:
-                    break
-            if self.stop_reason and self.spec["kind"] == "gates":
-                return results, last  # it was stopped, so it says nothing about the candidate
-            results.append(result)
-            if last != (0, None):
-                break
-        return results, last
-
-    def _run_step(self, step: dict[str, Any]) -> dict[str, Any]:
-        gates = self.spec["kind"] == "gates"
-        argv = step.get("argv") or ["sh", "-c", step["run"]]
-        if gates:
-            self.log.say(f"gate {step['name']}: {step.get('run', '')}")
-        command = sandbox.wrap(
-            argv,
-            worktree=self.worktree,
-            repo=self.repo,
-            hidden=[Path(p) for p in self.spec["hidden"]],
-            network=bool(step.get("network")),
-            kind=self.spec["sandbox"] if gates else sandbox.UNSANDBOXED,
-        )
-        env = dict(self.spec["env"])
-        if not gates:
-            env["GASTOWN_TOKEN"] = self.server.token
-        began = time.monotonic()
-        tail: deque[bytes] = deque()
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=self.worktree,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=processes.die_with_shim_within_limits if gates else processes.die_with_shim,
-            )
-        except OSError as error:
-            self.log.say(f"cannot start {command[0]}: {error}")
-            missing = 127 if isinstance(error, FileNotFoundError) else 126
-            raw = {"exit_code": missing, "signal": None, "timed_out": False}
-            return {"name": step["name"], "outcome_raw": raw, "duration_ms": 0, "output": str(error)}
-        crashpoint("shim.running")
-        pump = threading.Thread(target=self._pump, args=(process, tail), daemon=True)
-        pump.start()
-        waiter = threading.Thread(target=self._await, args=(process,), daemon=True)
-        waiter.start()
-        timed_out = self._watch(process, began, step.get("timeout"))
-        processes.kill_descendants(signal.SIGKILL)
-        waiter.join(5)
-        pump.join(5)
-        code, number = sandbox.inner_status(self.spec["sandbox"], process.returncode)
-        if gates and code is not None and 128 < code <= 192:
-            number, code = code - 128, None  # `sh` reports a killed command as 128 + signal
-        raw = {"exit_code": code, "signal": number, "timed_out": timed_out}
-        output = b"".join(tail)[-TAIL:].decode("utf-8", "replace")
-        return {
-            "name": step["name"],
-            "outcome_raw": raw,
-            "duration_ms": int((time.monotonic() - began) * 1000),
-            "output": output.replace(f"{self.worktree}/", ""),  # paths as the author knows them
-        }
-
-    def _watch(self, process: subprocess.Popen[bytes], began: float, timeout: float | None) -> bool:
-        """Wait for the end, a stop, a time-out or the end of the finish grace; True for a time-out."""
-        while process.poll() is None:
-            now = time.monotonic()
-            ends = [e for e in (began + timeout if timeout else None, self.finish_at) if e is not None]
-            if timeout and now >= began + timeout:
-                self.log.say(f"timed out after {timeout:.0f} s")
-                self._kill(process)
-                return True
-            if self.stop_reason or (self.finish_at is not None and now >= self.finish_at):
-                self._kill(process)
-                return False
-            self.wake.wait(max(min(ends) - now, 0.01) if ends else None)
-            self.wake.clear()
-        return False
-
-    def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGTERM to the tree, SIGKILL after a grace; at once when fenced."""
-        if not self.fenced:
-            processes.kill_descendants(signal.SIGTERM)
-            end = time.monotonic() + STOP_GRACE
-            while process.poll() is None and time.monotonic() < end:
-                time.sleep(0.05)
-        processes.kill_descendants(signal.SIGKILL)
-        process.wait()
-
-    def _await(self, process: subprocess.Popen[bytes]) -> None:
-        process.wait()
-        self.wake.set()
-
-    def _pump(self, process: subprocess.Popen[bytes], tail: deque[bytes]) -> None:
-        """Output → log and tail."""
-        assert process.stdout is not None
-        kept = 0
-        while data := os.read(process.stdout.fileno(), 65536):
-            self.last_output = time.time()
-            self.log.write(data)
-            tail.append(data)
-            kept += len(data)
-            while kept - len(tail[0]) > TAIL:
-                kept -= len(tail.popleft())
+    def _own_environment(self) -> dict[str, str]:
+        """An agent's token, which it has from its claim on; gates call no tools."""
+        return {} if self.spec["kind"] == "gates" else {"GASTOWN_TOKEN": self.server.token}
 
     # -- the end --
 
@@ -393,7 +272,13 @@ def fit(report: dict[str, Any]) -> dict[str, Any]:
     report = {**report, "steps": steps}
     if report.get("error"):
         report["error"] = _clean(report["error"])[:2000]
-    keep = TAIL
+    tries = [attempt for step in steps for attempt in step.get("tries") or []]
+    last = {id(step["tries"][-1]) for step in steps if step.get("tries")}
+    for final in (False, True):  # what earlier attempts have reported is the least of it
+        for attempt in tries if len(json.dumps(report)) > MAX_REPORT else ():
+            if attempt.get("reports") and (id(attempt) in last) is final:
+                attempt |= {"reports": [], "note": "the test reports were too large to be sent"}
+    keep = FAILED_TAIL
     while len(json.dumps(report)) > MAX_REPORT and keep > 64:  # control characters take six bytes each
         keep //= 2
         for step in steps:

@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -18,8 +19,18 @@ from typing import Annotated, Any
 
 import pydantic
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
 
+from beads import globs
 from beads.errors import Invalid
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -97,8 +108,49 @@ def _enum(kind: type[StrEnum]) -> BeforeValidator:
     return BeforeValidator(convert)
 
 
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        raise ValueError(f"{name[:60]!r} is no name of an environment variable")
+    if name.startswith("GASTOWN_") or name == "CI":
+        raise ValueError(f"{name} is set by Gastown and cannot be overridden")
+    return name
+
+
+def _pattern(text: str) -> str:
+    if wrong := globs.problem(text):
+        raise ValueError(f"the pattern {text[:60]!r} {wrong}")
+    return text
+
+
+def _report(text: str) -> str:
+    if text.startswith("!"):
+        raise ValueError("the pattern of reports cannot take paths out")
+    return _pattern(text) if text else text
+
+
+def _place(text: str) -> str:
+    parts = text.rstrip("/").split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(ord(c) < 32 for c in text):
+        raise ValueError(f"{text[:60]!r} is no path in the worktree")
+    if parts[0] == ".git":
+        raise ValueError("git's own files cannot be kept")
+    return "/".join(parts)
+
+
+Place = Annotated[str, StringConstraints(max_length=500), AfterValidator(_place)]
+Pattern = Annotated[str, StringConstraints(max_length=500), AfterValidator(_pattern)]
+Variable = Annotated[str, AfterValidator(_variable)]
+Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
+
+
 class Gate(_Section):
-    """One check of a candidate: `run` is given to `sh -c`."""
+    """One check of a candidate: `run` is given to `sh -c`, with `env` added to its environment.
+
+    `paths`: it is needed only for changes that touch a matching path (see `beads.globs`); empty: for every change.
+    `cache`: paths in the worktree that are kept after a pass and put back before the gate runs, as long as the files of
+    `cache_key` are the same; without these, each pass replaces what is kept.
+    `junit`: a pattern, from the worktree's root, of the JUnit reports that it writes.
+    """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
     run: Line
@@ -106,6 +158,16 @@ class Gate(_Section):
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     network: bool = False
     when: Annotated[GateWhen, _enum(GateWhen)] = GateWhen.LANDING
+    env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
+    paths: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=100)] = ()
+    cache: Annotated[tuple[Place, ...], Field(strict=False, max_length=20)] = ()
+    cache_key: Annotated[tuple[Place, ...], Field(strict=False, max_length=20)] = ()
+    junit: Annotated[str, StringConstraints(max_length=500), AfterValidator(_report)] = ""
+
+    @property
+    def command(self) -> str:
+        """What its results are recorded under: with another command, or other variables, it is another check."""
+        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in sorted(self.env.items())), self.run])
 
 
 def _gate(value: object) -> object:
@@ -131,6 +193,7 @@ class RefineryConfig(_Section):
     """[refinery]"""
 
     gates: Annotated[tuple[Annotated[Gate, BeforeValidator(_gate)], ...], Field(strict=False, max_length=50)] = ()
+    parallel_gates: bool = False
     auto_merge: bool = True
     require_clean_merge: bool = True
     code_review: bool = True
@@ -153,6 +216,17 @@ class RefineryConfig(_Section):
     def landing_gates(self) -> tuple[Gate, ...]:
         """The gates of exactly what lands."""
         return tuple(g for g in self.gates if g.when != GateWhen.ENTRY)
+
+    @model_validator(mode="after")
+    def _caches_apart(self) -> RefineryConfig:
+        whose: dict[str, str] = {}
+        for gate in self.gates if self.parallel_gates else ():
+            for path in gate.cache:
+                for other, name in whose.items():
+                    if name != gate.name and f"{path}/".startswith(f"{other}/") | f"{other}/".startswith(f"{path}/"):
+                        raise ValueError(f"gates: {name!r} and {gate.name!r} run at once and both cache {path}")
+                whose[path] = gate.name
+        return self
 
     @model_validator(mode="after")
     def _unique_names(self) -> RefineryConfig:
@@ -246,6 +320,7 @@ class RetentionConfig(_Section):
     logs: Duration = dt.timedelta(days=30)
     salvage: Duration = dt.timedelta(days=90)
     facts: Duration = dt.timedelta(days=30)
+    caches: Duration = dt.timedelta(days=14)
 
 
 class NotifyConfig(_Section):

@@ -18,7 +18,7 @@ from agents.models import Run
 from beads import ops, people
 from beads.models import Bead, Effect, Fact
 from refinery.live import hub
-from refinery.models import ReviewEntry, TickRecord, TickTotal, Violation
+from refinery.models import GateResult, ReviewEntry, TickRecord, TickTotal, Violation
 
 FRESH = dt.timedelta(seconds=90)
 PARTS = ("reconciler", "cluster", "runner")
@@ -106,6 +106,7 @@ def _fill(registry: CollectorRegistry) -> None:
     Gauge("gastown_facts_quarantined", "Facts in quarantine", registry=registry).set(
         facts.filter(quarantined_at__isnull=False).count()
     )
+    _flakes(registry)
     _ticks(registry)
     broken = Violation.objects.filter(cleared_at=None)
     Gauge("gastown_violations_open", "Invariants that are broken now", registry=registry).set(broken.count())
@@ -116,6 +117,19 @@ def _fill(registry: CollectorRegistry) -> None:
     now = timezone.now()
     for part, at in ops.heartbeats().items():
         ages.labels(part).set((now - at).total_seconds())
+
+
+def _flakes(registry: CollectorRegistry) -> None:
+    """Results that contradict another of the same tree, ever."""
+    text = "Gate results that contradict another one of the same tree"
+    counter = Counter("gastown_gate_flakes", text, ["town", "rig", "gate"], registry=registry)
+    rows = (
+        GateResult.objects.filter(flaky=True)
+        .order_by()
+        .values_list("entry__rig__town__slug", "entry__rig__slug", "gate")
+    )
+    for town, rig, gate, count in rows.annotate(n=Count("pk")):
+        counter.labels(town, rig, gate).inc(count)
 
 
 _SUMS = {

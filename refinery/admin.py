@@ -177,7 +177,7 @@ class GateInline(ReadOnlyInline):
     """Gate results."""
 
     model = models.GateResult
-    fields = ("created_at", "gate", "outcome", "exit_code", "tree_sha", "sandbox")
+    fields = ("created_at", "gate", "outcome", "flaky", "exit_code", "tree_sha", "sandbox")
     readonly_fields = fields
 
 
@@ -232,8 +232,8 @@ class GateResultAdmin(ReadOnlyAdmin):
     """Gate results."""
 
     town_path = "entry__rig__town"
-    list_display = ("id", "entry", "gate", "outcome", "exit_code", "duration_ms", "sandbox", "created_at")
-    list_filter = ("outcome", "gate")
+    list_display = ("id", "entry", "gate", "outcome", "flaky", "exit_code", "duration_ms", "sandbox", "created_at")
+    list_filter = ("outcome", "flaky", "gate")
     list_select_related = ("entry",)
     search_fields = ("entry__bead__id", "run__id", "gate")
     ordering = ("-id",)

@@ -52,7 +52,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         "kind": purpose,
         "title": bead.title,
         "body": bead.body,
-        "gates": [{"name": g.name, "run": g.run} for g in config.refinery.gates],
+        "gates": [{"name": g.name, "run": g.command} for g in config.refinery.gates],
     }
     convoy = bead.convoy or (entry.convoy if entry else None)
     if convoy is not None:
@@ -60,7 +60,12 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
     if purpose == "gates":
         alone = entry is not None and entry.admitted_at is None
-        steps = steps_for(config.refinery.entry_gates if alone else config.refinery.landing_gates)
+        gates = config.refinery.entry_gates if alone else config.refinery.landing_gates
+        built = entry.candidates.filter(build_no=entry.build_no).first() if entry else None
+        steps = steps_for(gates, built.untouched if built else ())
+        if not steps:
+            raise LostRace("no gate is to be run any more")
+        brief["parallel"] = config.refinery.parallel_gates
     else:
         agents = config.agents
         command = agents.refinery if purpose in ("review", "resolve") else agents.polecat
@@ -121,20 +126,50 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str, start_sha: str
 
 
 def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
-    """The latest result of each gate on the candidate's tree, as an agent sees it."""
+    """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none."""
+    skipped = not_needed(entry, candidate)
     latest: dict[str, GateResult] = {}
-    for result in GateResult.objects.filter(entry=entry, tree_sha=candidate.tree_sha).order_by("id"):
+    tree = candidate.tree_sha or "none"
+    for result in GateResult.objects.filter(entry__rig=entry.rig_id, tree_sha=tree).order_by("id"):
         latest[result.gate] = result
     return [
+        {
+            "gate": name,
+            "outcome": "not_needed",
+            "say": f"not needed: touches nothing under {', '.join(paths)}",
+            "output": "",
+            "failures": [],
+            "paths": list(paths),
+        }
+        for name, paths in skipped.items()
+    ] + [
         {
             "gate": r.gate,
             "outcome": r.outcome,
             "say": say(r),
             "output": r.output[-4000:],
             "failures": r.failures,
+            "duration_ms": r.duration_ms,
+            "exit_code": r.exit_code,
+            "signal": r.signal,
+            "attempts": [{k: v for k, v in one.items() if k != "tests"} for one in r.attempts],
+            "tests": r.tests or None,
+            "flaky": r.flaky,
+            "flaky_tests": r.flaky_tests,
         }
         for r in latest.values()
+        if r.gate not in skipped
     ]
+
+
+def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str, ...]]:
+    """The gates that the candidate needs no result of, with their paths: as it landed, else by the present config."""
+    landing = candidate.landings.exclude(state="abandoned").first()
+    if landing is not None:
+        rows = (row for row in landing.evidence if row["outcome"] == "not_needed")
+        return {row["gate"]: tuple(row["paths"]) for row in rows}
+    gates = configs.usable(entry.rig.town.config, entry.rig.config)[0].refinery.gates
+    return {g.name: g.paths for g in gates if g.paths and list(g.paths) in candidate.untouched}
 
 
 def _history(bead: Bead) -> dict[str, Any]:

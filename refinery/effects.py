@@ -19,10 +19,12 @@ from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from agents.crashpoints import crashpoint
+from agents.gitcmd import GitFailed
 from agents.models import Run
 from agents.roster import refinery_for
 from beads import config as configs
-from beads import inbox, outbox
+from beads import globs, inbox, outbox
+from beads.config import RefineryConfig
 from beads.errors import Disposition, GastownError
 from beads.models import ConvoyBranch, Effect, Rig
 from refinery import git, notices, queue
@@ -130,9 +132,10 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
     told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on, "seal": seal}
     match built:
         case git.Built(sha=sha, tree=tree):
+            untouched = _untouched(repo, seal or base, sha, config)
             if seal:
                 sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), COMMITTER, spec.date)
-            told |= {"result": "built", "sha": sha, "tree": tree}
+            told |= {"result": "built", "sha": sha, "tree": tree, "untouched": untouched}
         case git.ConflictFound(files=files):
             told |= {"result": "conflict", "files": list(files)}
         case git.AlreadyMerged():
@@ -149,6 +152,19 @@ def _batch_message(entry: ReviewEntry, base: str) -> str:
     )
     lines = [f"- {_title(car)} ({car.pk})" for car in cars.order_by("slot")]
     return f"Merge a batch of {len(lines)} changes\n\nGated as one, on {base}:\n" + "\n".join(lines) + "\n"
+
+
+def _untouched(repo: git.Repo, base: str, sha: str, config: RefineryConfig) -> list[list[str]]:
+    """The gates' lists of paths that the change touches nothing of. What cannot be told is not said: the gate runs."""
+    asked = dict.fromkeys(gate.paths for gate in config.gates if gate.paths)
+    if not asked:
+        return []
+    try:
+        paths = repo.touched(base, sha)
+    except GitFailed as error:
+        log.warning("build.touched", candidate=sha, error=error.message)
+        return []
+    return [list(patterns) for patterns in asked if not globs.touches(patterns, paths)]
 
 
 def _title(entry: ReviewEntry) -> str:

@@ -63,6 +63,7 @@ class Built(Payload):
     files: list[str] = []
     error: Line = ""
     on: int | None = None
+    untouched: Annotated[list[list[str]], Field(max_length=100)] = []
 
     @model_validator(mode="after")
     def _complete(self) -> Built:

@@ -6,19 +6,15 @@ host: never merged past, never blamed on the author. Anything else is a *fail*.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.models import Run
+from beads import ledger
 from beads.config import Gate
+from refinery import flakiness
 from refinery.models import Candidate, GateResult
-
-_FILE_LINE = re.compile(
-    r"(?:^|[\s\"'(])(?:\./)?(?P<file>(?!https?://)[\w][\w./+-]{0,200}\.\w{1,8})"
-    r"(?:\"?, line |:)(?P<line>\d{1,7})(?::\d+)?(?P<text>[^\n]{0,300})"
-)
-MAX_FAILURES = 20
+from refinery.outputs import MAX_FAILURES, first_failures
 
 
 def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
@@ -28,23 +24,8 @@ def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
     return "pass" if exit_code == 0 else "fail"
 
 
-def first_failures(output: str) -> list[dict[str, Any]]:
-    """`file:line` mentions in a gate's output, first ones first, each place once."""
-    found: list[dict[str, Any]] = []
-    seen: set[tuple[str, int]] = set()
-    for match in _FILE_LINE.finditer(output):
-        place = (match["file"], int(match["line"]))
-        if place not in seen:
-            seen.add(place)
-            text = match["text"].strip(" :)\"'")
-            found.append({"file": place[0], "line": place[1], "text": text})
-        if len(found) >= MAX_FAILURES:
-            break
-    return found
-
-
-def steps_for(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
-    """The run's steps that execute these gates, in order."""
+def steps_for(gates: tuple[Gate, ...], untouched: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:
+    """The run's steps that execute these gates, in order, but for those whose paths are known to be untouched."""
     return [
         {
             "name": gate.name,
@@ -52,25 +33,64 @@ def steps_for(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:
             "timeout": gate.timeout.total_seconds(),
             "retries": gate.retries,
             "network": gate.network,
+            "env": gate.env,
+            "command": gate.command,
+            "junit": gate.junit,
+            "cache": gate.cache,
+            "cache_key": gate.cache_key,
         }
         for gate in gates
+        if not gate.paths or list(gate.paths) not in untouched
     ]
 
 
 def record(run: Run, candidate: Candidate) -> int:
-    """Observation: write the results of a gates run for its candidate's tree; returns how many."""
-    commands = {step["name"]: step.get("run", "") for step in run.steps}
+    """Observation: write the results of a gates run for its candidate's tree; returns how many.
+
+    A gate that has passed and failed on this tree, in this run or another, is marked, and the entry's history says so.
+    """
+    commands = {step["name"]: step.get("command") or step.get("run", "") for step in run.steps}
+    known = set(GateResult.objects.filter(run=run).values_list("gate", flat=True))
     results = [_result(run, candidate, step, commands) for step in run.step_results]
+    results = [result for result in results if result.gate not in known]
+    same = GateResult.objects.filter(entry__rig=candidate.entry.rig_id, tree_sha=candidate.tree_sha)
+    earlier = list(same.exclude(run=run).exclude(outcome="error").only("gate", "command", "outcome", "tests"))
+    for result in results:
+        _judge(result, [e for e in earlier if (e.gate, e.command) == (result.gate, result.command)])
+        if result.flaky:
+            told = {"gate": result.gate, "run": run.pk, "tests": result.flaky_tests}
+            ledger.note(candidate.entry.bead, "flaky_gate", "gastown", f"{result.gate}: {say(result)}"[:2000], **told)
     GateResult.objects.bulk_create(results, ignore_conflicts=True)
     return len(results)
 
 
+def _judge(result: GateResult, earlier: Sequence[GateResult]) -> None:
+    """Mark a result as flaky by its own attempts and by what is known of the same tree."""
+    attempts = result.attempts
+    outcomes = [result.outcome, *(a["outcome"] for a in attempts), *(e.outcome for e in earlier)]
+    reported = [a["tests"] for a in attempts] or [result.tests]
+    result.flaky_tests = flakiness.unsteady([*reported, *(e.tests for e in earlier)])[:50]
+    result.flaky = flakiness.mixed(outcomes) or bool(result.flaky_tests)
+
+
+def _outcome(raw: Mapping[str, Any]) -> str:
+    return classify(raw.get("exit_code"), raw.get("signal"), bool(raw.get("timed_out")))
+
+
 def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], commands: Mapping[str, str]) -> GateResult:
     raw = step.get("outcome_raw") or {}
-    exit_code, signal = raw.get("exit_code"), raw.get("signal")
-    timed_out = bool(raw.get("timed_out"))
     output = str(step.get("output") or "")
-    outcome = classify(exit_code, signal, timed_out)
+    outcome = _outcome(raw)
+    attempts = [
+        {
+            "outcome": _outcome(one.get("outcome_raw") or {}),
+            **(one.get("outcome_raw") or {}),
+            "duration_ms": one.get("duration_ms", 0),
+            "tests": _tests(one.get("tests") or {}),
+        }
+        for one in step.get("tries") or []
+    ]
+    tests = attempts[-1]["tests"] if attempts else {}
     return GateResult(
         entry_id=candidate.entry_id,
         candidate=candidate,
@@ -79,28 +99,63 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], commands: M
         gate=str(step.get("name"))[:200],
         command=commands.get(str(step.get("name")), ""),
         outcome=outcome,
-        exit_code=exit_code,
-        signal=signal,
-        timed_out=timed_out,
+        exit_code=raw.get("exit_code"),
+        signal=raw.get("signal"),
+        timed_out=bool(raw.get("timed_out")),
         duration_ms=int(step.get("duration_ms") or 0),
         output=output[-16384:],
-        failures=first_failures(output) if outcome == "fail" else [],
+        failures=_places(tests, output) if outcome == "fail" else [],
+        attempts=attempts,
+        tests=tests,
         sandbox=run.sandbox,
     )
 
 
+def _tests(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What reports say, with the place of each failed test: where its text points, else where the report has it."""
+    failures = []
+    for one in told.get("failures") or []:
+        text = str(one.get("text") or "")
+        found = first_failures(text)
+        place = found[-1] if found else {"file": one.get("file") or "", "line": one.get("line")}
+        message = str(one.get("message") or "").strip() or text.strip()
+        failures.append({"name": one["name"], "message": message[:500], "file": place["file"], "line": place["line"]})
+    return {**told, "failures": failures} if told else {}
+
+
+def _places(tests: Mapping[str, Any], output: str) -> list[dict[str, Any]]:
+    """The first places that failed: what the output says; what only a report says, after that."""
+    places = first_failures(output)
+    seen = {(p["file"], p["line"]) for p in places}
+    for one in tests.get("failures") or []:
+        if one["file"] and one["line"] is not None and (one["file"], one["line"]) not in seen:
+            first = (one["message"].splitlines() or [""])[0]
+            places.append({"file": one["file"], "line": one["line"], "text": f"{one['name']}: {first}"[:300]})
+    return places[:MAX_FAILURES]
+
+
+_CODES = {127: " (command not found)", 126: " (command cannot be executed)"}
+
+
+def _how(raw: Mapping[str, Any]) -> str:
+    if raw.get("timed_out"):
+        return "timed out"
+    if raw.get("signal"):
+        return f"killed by signal {raw['signal']}"
+    code = raw.get("exit_code")
+    return f"exit {code}{_CODES.get(code or 0, '')}"
+
+
 def say(result: GateResult) -> str:
-    """One line for a person: how the gate ended, and where it first failed."""
-    if result.timed_out:
-        how = "timed out"
-    elif result.signal:
-        how = f"killed by signal {result.signal}"
-    else:
-        how = f"exit {result.exit_code}"
-        if result.exit_code == 127:
-            how += " (command not found)"
-        elif result.exit_code == 126:
-            how += " (command cannot be executed)"
+    """One line for a person: how the gate ended, at which attempt, of how many tests, and where it first failed."""
+    how = _how({"timed_out": result.timed_out, "signal": result.signal, "exit_code": result.exit_code})
+    if len(result.attempts) > 1:
+        before = ", ".join(_how(one) for one in result.attempts[:-1])
+        how += f" at attempt {len(result.attempts)}, after {before}"
+    if result.tests.get("total"):
+        how += f", {result.tests['failed']} of {result.tests['total']} tests failed"
+    if result.flaky:
+        how += f", flaky: {', '.join(result.flaky_tests[:3]) or 'it'} has passed and failed on this very tree"
     if result.failures:
         first = result.failures[0]
         how += f", first at {first['file']}:{first['line']} {first['text']}".rstrip()

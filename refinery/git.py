@@ -374,6 +374,12 @@ class Repo:
         """What a diff of two commits or trees touches, with the lines it counts."""
         return list(_changes(self.path, check_sha(base), check_sha(sha)))
 
+    def touched(self, base: str, sha: str) -> list[str]:
+        """Every path that differs between two commits; what was renamed counts with both its names."""
+        arguments = ["diff-tree", "-r", "-z", "--no-renames", "--name-only", check_sha(base), check_sha(sha)]
+        words = run_git(arguments, cwd=self.path).stdout.decode("utf-8", "surrogateescape")
+        return [path for path in words.split("\0") if path]
+
     def patches(self, base: str, sha: str, changes: Sequence[diffs.Change]) -> list[diffs.Patch]:
         """The hunks of some of a diff's changes, in their order. Files larger than a person reads come without."""
         sizes = self._sizes([i for c in changes for i in (c.old_id, c.new_id) if i.strip("0")])

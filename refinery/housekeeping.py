@@ -16,7 +16,7 @@ import structlog
 from django.conf import settings
 from django.db.models import Q
 
-from agents import dispatch
+from agents import caches, dispatch
 from agents.gitcmd import GitFailed
 from agents.models import Run, RunState
 from beads import config as configs
@@ -54,6 +54,7 @@ def collect(now: dt.datetime) -> Counter[str]:
 def _of_rig(rig: Rig, kept: RetentionConfig, now: dt.datetime) -> Counter[str]:
     gone: Counter[str] = Counter()
     gone["logs"] = _logs(rig, now - kept.logs)
+    gone["caches"] = caches.prune(Path(settings.GASTOWN_HOME) / "caches" / str(rig.pk), (now - kept.caches).timestamp())
     repo = repo_of(rig)
     try:
         gone["branches"] = _branches(rig, repo, now - kept.branches)

@@ -59,16 +59,18 @@ INVARIANTS = (
     ),
     Invariant(
         2,
-        "What landed is a tree on which every gate had passed, or is sealed by one",
+        "What landed is a tree on which every gate had passed that the change needs, or is sealed by one",
         "look at the gate results of the landed tree; revert by hand what should not be there",
         """select l.entry_id from refinery_landing l join refinery_candidate c on c.id = l.candidate_id
             join beads_bead b on b.id = l.entry_id and b.town_id = %(town)s,
             jsonb_array_elements(l.evidence) as seen
             where l.state = 'landed' and {scope:l.entry_id}
-            and (seen->>'outcome' <> 'pass' or seen->>'tree' <> c.tree_sha and not exists
-            (select 1 from refinery_landing s join refinery_candidate sc on sc.id = s.candidate_id
-            where sc.id = (seen->>'batch')::bigint and s.state = 'landed' and sc.seal_sha <> ''
-            and sc.tree_sha = seen->>'tree'))""",
+            and not exists (select 1 from refinery_candidate sc
+            where sc.id = coalesce((seen->>'batch')::bigint, c.id) and sc.tree_sha = seen->>'tree'
+            and (sc.id = c.id or sc.seal_sha <> '' and exists
+            (select 1 from refinery_landing s where s.candidate_id = sc.id and s.state = 'landed'))
+            and (seen->>'outcome' = 'pass' or seen->>'outcome' = 'not_needed'
+            and exists (select 1 from jsonb_array_elements(sc.untouched) u where u = seen->'paths')))""",
     ),
     Invariant(
         3,

@@ -108,6 +108,9 @@ class Candidate(models.Model):
     seal_sha = models.CharField(max_length=64, blank=True, help_text="the base of the batch that it seals")
     files = models.JSONField(default=list, blank=True, help_text="conflicting paths")
     error = models.TextField(blank=True)
+    untouched = models.JSONField(
+        default=list, blank=True, help_text="gates' lists of paths that the change touches nothing of"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -162,6 +165,12 @@ class GateResult(models.Model):
     duration_ms = models.PositiveIntegerField(default=0)
     output = models.TextField(blank=True, help_text="the end of its output")
     failures = models.JSONField(default=list, blank=True, help_text="[{file, line, text}]")
+    attempts = models.JSONField(
+        default=list, blank=True, help_text="[{outcome, exit_code, signal, timed_out, duration_ms, tests}], each try"
+    )
+    tests = models.JSONField(default=dict, blank=True, help_text="{total, failed, skipped, failures, notes}, by JUnit")
+    flaky = models.BooleanField(default=False, help_text="it, or a test of it, has passed and failed on this tree")
+    flaky_tests = models.JSONField(default=list, blank=True, help_text="the tests that have")
     sandbox = models.CharField(max_length=20, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -246,7 +255,7 @@ class Landing(models.Model):
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="+")
     target = models.CharField(max_length=200)
     expected_sha = models.CharField(max_length=64)
-    evidence = models.JSONField(default=list, help_text="[{gate, outcome, tree, result}]: what let it land")
+    evidence = models.JSONField(default=list, help_text="[{gate, outcome, tree, result|paths}]: what let it land")
     state = models.CharField(max_length=12, default="intent")
     message = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from agents.models import LIVE_RUN, Agent, Mail, Run
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
-from refinery import ansi, drawing, needs, shows
+from refinery import ansi, drawing, flakiness, needs, shows
 from refinery.live import Topic
 from refinery.models import Landing, ReviewEntry
 from refinery.needs import Need
@@ -146,6 +146,7 @@ def town(town: Town) -> dict[str, Any]:
         "resting": [a.name for a in resting.exclude(pk__in=[r.agent_id for r in runs if r.agent_id])[:50]],
         "lanes": lanes,
         "loose": [shows.bead_row(board, b) for b in loose.filter(purpose="work")[:100]],
+        "flaky": flakiness.recent(town, board.world.now),
         "charts": _charts(town, board.world.now),
     }
 

@@ -123,16 +123,21 @@ def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
     """Where an entry stands that must pass gates by itself, on the target alone; None when it has, or need not."""
     gates = rig.config.refinery.entry_gates
     results = {(g.gate, g.command): g for g in entry.gates if g.alone and g.head == entry.head}
-    missing = [g for g in gates if (g.name, g.run) not in results or results[g.name, g.run].outcome != "pass"]
+    candidate = entry.candidate
+    fresh = candidate is not None and candidate.head == entry.head and candidate.on is None
+    missing = [
+        gate
+        for gate in gates
+        if ((gate.name, gate.command) not in results or results[gate.name, gate.command].outcome != "pass")
+        and not (fresh and candidate is not None and needed(gate, candidate) is False)
+    ]
     if not missing:
         return None
-    candidate = entry.candidate
-    if candidate is None or candidate.head != entry.head or candidate.on is not None:
+    if candidate is None or not fresh:
         return Standing(Stage.UNPROVEN, "is first built and gated by itself")
     if candidate.result != "built":
         return _built(entry, candidate, rig, now)
-    tree = [g for g in entry.gates if g.tree == candidate.tree]
-    return judged(entry, gates, tree, rig)
+    return judged(entry, candidate, gates, entry.gates, rig)
 
 
 def proving(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
@@ -158,34 +163,44 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
             return gated(entry, candidate, rig) or reviewed(entry, rig) or _approved(entry, rig, now)
 
 
+def needed(gate: Gate, candidate: CandidateView) -> bool:
+    """False only when it is known that the change touches nothing under exactly this gate's paths."""
+    return not gate.paths or gate.paths not in candidate.untouched
+
+
 def gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
     """The gates' part of `standing`; None when all have passed on exactly this tree, or on its batch's."""
     gates = rig.config.refinery.landing_gates
-    own = judged(entry, gates, [g for g in entry.gates if g.tree == candidate.tree], rig)
+    own = judged(entry, candidate, gates, entry.gates, rig)
     car = entry.car
     if own is None or car is None or not car.member:
         return own
-    of_all = judged(entry, gates, car.for_all, rig)
-    if of_all is None:
+    if car.for_all is not None and judged(entry, car.for_all, gates, car.results, rig) is None:
         return None
     return Standing(Stage.BATCHED, f"is gated in one batch with {car.batch[-1]}")
 
 
-def judged(entry: EntryView, gates: Iterable[Gate], found: Iterable[GateView], rig: RigView) -> Standing | None:
-    """What the results on one tree say; None when all these gates have passed on it."""
-    results = {(g.gate, g.command): g for g in found}
+def judged(
+    entry: EntryView, candidate: CandidateView, gates: Iterable[Gate], found: Iterable[GateView], rig: RigView
+) -> Standing | None:
+    """What the results on a candidate's tree say; None when all of these gates that it needs have passed on it."""
+    results = {(g.gate, g.command): g for g in found if g.tree == candidate.tree}
     in_batch = entry.car is not None and bool(entry.car.batch)
-    missing = []
+    missing, failed = [], []
     for gate in gates:
-        result = results.get((gate.name, gate.run))
+        if not needed(gate, candidate):
+            continue
+        result = results.get((gate.name, gate.command))
         if result is None:
             missing.append(gate.name)
-        elif result.outcome == "error":
+        elif result.outcome == "error":  # whatever else failed: the host may be to blame for that, too
             return Standing(Stage.GATE_ERROR, f"gate {gate.name!r} could not be run: {result.detail}")
         elif result.outcome == "fail" and rig.config.refinery.batch.max > 1 and result.fails < 2 and not in_batch:
             missing.append(gate.name)  # a single is blamed only for what fails twice
         elif result.outcome == "fail":
-            return Standing(Stage.GATE_FAILED, f"gate {gate.name!r} failed: {result.detail}")
+            failed.append(f"gate {gate.name!r} failed: {result.detail}")
+    if failed:
+        return Standing(Stage.GATE_FAILED, "; ".join(failed))
     if not missing:
         return None
     if entry.live_run("gates"):
@@ -246,8 +261,9 @@ def reviewed(entry: EntryView, rig: RigView) -> Standing | None:
 def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     """The people's part of `standing`. Intermediate merges into a convoy's branch wait for nobody: its landing does."""
     config = rig.config
+    remark = _remark(entry, config)
     if is_feature_lane(entry):
-        return Standing(Stage.GREEN, "green: an intermediate merge into the convoy's branch")
+        return Standing(Stage.GREEN, f"green{remark}: an intermediate merge into the convoy's branch")
     needed, given = approvals_needed(entry, config), approvals(entry)
     if len(given) < needed:
         told = "waits for a person's approval" if needed == 1 else f"has {len(given)} of {needed} approvals"
@@ -259,8 +275,19 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         due = sorted(v.created_at for v in given)[needed - 1] + config.pr.auto_merge_delay
         if now < due:
             return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
-    ungated = "" if config.refinery.gates else " (ungated)"
-    return Standing(Stage.GREEN, f"green{ungated}")
+    return Standing(Stage.GREEN, f"green{remark}")
+
+
+def _remark(entry: EntryView, config: Config) -> str:
+    """What a person should know of gates that do not stand against merging."""
+    gates, candidate = config.refinery.gates, entry.candidate
+    if not gates:
+        return " (ungated)"
+    if candidate is not None and not any(needed(gate, candidate) for gate in gates):
+        return " (none of its gates is needed: it touches nothing under their paths)"
+    tree = candidate.tree if candidate else ""
+    flaky = dict.fromkeys(repr(g.gate) for g in entry.gates if g.tree == tree and g.flaky)
+    return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)" if flaky else ""
 
 
 _WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})

@@ -19,6 +19,7 @@ from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Resolution
 from beads.models import Bead, Convoy, Rig
 from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
+from refinery.world import NotNeeded
 
 OPEN_LANDING = ("intent", "pushing")
 OFF: dict[str, Any] = {"admitted_at": None, "slot": None, "batch": None}  # what leaving the train sets
@@ -289,6 +290,7 @@ def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) ->
                 seal_sha=result.get("seal", ""),
                 files=list(result.get("files", [])),
                 error=result.get("error", ""),
+                untouched=list(result.get("untouched", [])),
             )
         ],
         ignore_conflicts=True,
@@ -339,12 +341,12 @@ def head_seen(entry_id: str, head: str) -> None:
 # -- landings ---------------------------------------------------------------------
 
 
-def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
+def intend(cars: Sequence[tuple[Candidate, Sequence[int | NotNeeded]]]) -> Landing:
     """Write the intent to push candidates, each on the one before, with the gate results that let each land.
 
     Returns the landing of the last one, whose push carries them all. LostRace when an entry moved on, a result is no
-    pass on exactly its tree or that of its batch, they do not stand on one another, the last one's own tree was not
-    gated, or the target has an open landing.
+    pass on exactly its tree or that of its batch, a gate is needed after all, they do not stand on one another, or the
+    target has an open landing.
     """
     last, entry = cars[-1][0], cars[-1][0].entry
     for (below, _), (above, _) in pairwise(cars):
@@ -370,23 +372,41 @@ def _seals(cars: Sequence[Candidate]) -> dict[int, Candidate]:
 
 
 def _intend(
-    candidate: Candidate, evidence: Sequence[int], expected: str, push: Landing | None, seal: Candidate | None
+    candidate: Candidate,
+    evidence: Sequence[int | NotNeeded],
+    expected: str,
+    push: Landing | None,
+    seal: Candidate | None,
 ) -> Landing:
     entry = candidate.entry
     if not ReviewEntry.objects.filter(
         pk=entry.pk, state="active", head_sha=candidate.head_sha, build_no=candidate.build_no, held=""
     ).exists():
         raise LostRace(f"{entry.pk} is no longer at candidate {candidate.pk}")
-    results = list(GateResult.objects.select_related("candidate__entry").filter(pk__in=evidence))
+    passed = [e for e in evidence if isinstance(e, int)]
+    others = [e for e in evidence if not isinstance(e, int)]
+    results = list(GateResult.objects.select_related("candidate__entry").filter(pk__in=passed))
     trees = {r.tree_sha for r in results} or {candidate.tree_sha}
     sealed = seal is not None and trees == {seal.tree_sha} != {candidate.tree_sha}
     if (
-        len(results) != len(evidence)
+        len(results) != len(passed)
         or not (sealed or trees == {candidate.tree_sha})
         or any(r.outcome != "pass" or r.candidate.entry.rig_id != entry.rig_id for r in results)
     ):
         raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha} or its batch's")
-    batch = {"batch": seal.pk} if sealed and seal is not None else {}
+    gated = seal if sealed and seal is not None else candidate
+    if any(list(e.paths) not in gated.untouched for e in others):
+        raise LostRace(f"it is not known that {entry.pk} needs none of the gates that it has not passed")
+    batch = {"batch": gated.pk} if gated is not candidate else {}
+    told: list[dict[str, Any]] = [
+        {"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk, **batch}
+        | ({"flaky": True} if r.flaky else {})
+        for r in results
+    ]
+    told += [
+        {"gate": e.gate, "outcome": "not_needed", "tree": gated.tree_sha, "paths": list(e.paths), **batch}
+        for e in others
+    ]
     return Landing.objects.create(
         entry=entry,
         candidate=candidate,
@@ -394,7 +414,7 @@ def _intend(
         rig=entry.rig,
         target=entry.target,
         expected_sha=expected,
-        evidence=[{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk, **batch} for r in results],
+        evidence=told,
     )
 
 

@@ -159,6 +159,7 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "gates": gate_results(entry, candidate) if candidate else [],
         "gate_history": [
             {"gate": g.gate, "outcome": g.outcome, "tree": g.tree_sha, "exit_code": g.exit_code, "sandbox": g.sandbox}
+            | {"flaky": g.flaky, "duration_ms": g.duration_ms}
             for g in entry.gate_results.all()
         ],
         "verdicts": [

@@ -358,7 +358,7 @@ def _entry(
 def _gate(g: GateResult, before: GateView | None) -> GateView:
     alone = g.candidate.on_id is None and not g.candidate.seal_sha
     fails = (before.fails if before else 0) + (g.outcome == "fail")
-    return GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk, g.candidate.head_sha, alone, fails)
+    return GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk, g.flaky, g.candidate.head_sha, alone, fails)
 
 
 def _candidate(c: Candidate) -> CandidateView:
@@ -374,6 +374,7 @@ def _candidate(c: Candidate) -> CandidateView:
         error=c.error,
         on=c.on_id,
         seal=c.seal_sha,
+        untouched=frozenset(tuple(patterns) for patterns in c.untouched),
         on_landed=c.on is not None and c.on.entry.state == "merged" and c.on.entry.merge_sha == c.on.sha,
     )
 

@@ -100,8 +100,7 @@ def _batched(cars: list[EntryView], rig: RigView) -> list[EntryView]:
         if car.coupling == "fits" and candidate is not None and candidate.seal != seal:
             car = replace(car, coupling="stale")
         if last is not None and entry.id in ids and entry is not last:
-            tree = last.candidate.tree if last.candidate is not None else None
-            car = replace(car, member=True, for_all=tuple(g for g in last.gates if g.tree == tree))
+            car = replace(car, member=True, for_all=last.candidate, results=last.gates)
         found.append(replace(entry, car=car))
     return found
 
@@ -146,8 +145,7 @@ def _ends(entry: EntryView, rig: RigView) -> bool:
     """True when the very tree of this car was gated, so that a push may end with it."""
     if entry.car is None or not entry.car.member or entry.candidate is None:
         return True
-    own = [g for g in entry.gates if g.tree == entry.candidate.tree]
-    return judged(entry, rig.config.refinery.landing_gates, own, rig) is None
+    return judged(entry, entry.candidate, rig.config.refinery.landing_gates, entry.gates, rig) is None
 
 
 def batch_size(rig: RigView, target: str, world: World) -> tuple[int, str]:

@@ -158,7 +158,7 @@ class BeadView:
 
 @dataclass(frozen=True, slots=True)
 class CandidateView:
-    """What a build gave."""
+    """What a build gave. `untouched`: lists of paths that the change is known to touch nothing of."""
 
     id: int
     build_no: int
@@ -172,6 +172,7 @@ class CandidateView:
     on: int | None = None
     on_landed: bool = False
     seal: str = ""
+    untouched: frozenset[tuple[str, ...]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ class CarView:
     `settled`: nothing ahead of it (or of its batch) can change what it stands on, so it is judged by its results.
     `batch`: the cars that are gated and land as one with it, in order; the last one is gated for all. `seal`: the
     candidate of the first of them, where this one is the last. `first`: nobody of its batch is ahead of it. `member`:
-    the last car is gated for it, with the results `for_all`.
+    the last car's candidate is gated `for_all`, with these `results`.
     """
 
     place: int
@@ -205,7 +206,8 @@ class CarView:
     seal: int | None = None
     first: bool = True
     member: bool = False
-    for_all: tuple[GateView, ...] = ()
+    for_all: CandidateView | None = None
+    results: tuple[GateView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +221,18 @@ class GateView:
     outcome: str
     detail: str = ""
     id: int = 0
+    flaky: bool = False
     head: str = ""
     alone: bool = False
     fails: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NotNeeded:
+    """What stands for a gate's result where the change touches nothing under the gate's `paths`."""
+
+    gate: str
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from refinery.world import NotNeeded
+
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
@@ -186,7 +188,7 @@ class Landable:
 
     entry: str
     candidate: int
-    evidence: tuple[int, ...] = ()
+    evidence: tuple[int | NotNeeded, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from refinery.phases import (
     host_faults,
     in_queue_order,
     is_feature_lane,
+    judged,
+    needed,
     proving,
     standing,
 )
@@ -36,7 +38,7 @@ from refinery.rules.actions import (
     StartRun,
 )
 from refinery.trains import landing_cars
-from refinery.world import CandidateView, CarView, EntryView, RigView, World, build_key, land_key
+from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World, build_key, land_key
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
@@ -231,13 +233,15 @@ def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
     return "land", why, (Land(landable),)
 
 
-def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int, ...]:
-    """The gate results that let a candidate land: the latest of each gate on its tree, or on that of its batch."""
-    gates = [(g.name, g.run) for g in rig.config.refinery.landing_gates]
-    own = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
-    if entry.car is not None and any(key not in own or own[key].outcome != "pass" for key in gates):
-        own = {(g.gate, g.command): g for g in entry.car.for_all}
-    return tuple(own[key].id for key in gates)
+def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int | NotNeeded, ...]:
+    """What lets a candidate land: the latest result of each gate on its tree, or on that of its batch, or why there
+    needs to be none."""
+    gates = rig.config.refinery.landing_gates
+    found = entry.gates
+    if entry.car is not None and entry.car.for_all is not None and judged(entry, candidate, gates, found, rig):
+        candidate, found = entry.car.for_all, entry.car.results
+    latest = {(g.gate, g.command): g.id for g in found if g.tree == candidate.tree}
+    return tuple(latest[g.name, g.command] if needed(g, candidate) else NotNeeded(g.name, g.paths) for g in gates)
 
 
 def _gates(entry: EntryView, why: str) -> Told:

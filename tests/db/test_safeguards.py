@@ -15,6 +15,7 @@ from beads.errors import LostRace, Superseded
 from beads.models import Effect
 from refinery import queue
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
+from refinery.world import NotNeeded
 from tests.db.conftest import SHA, Place
 
 
@@ -105,6 +106,15 @@ def test_only_what_passed_on_exactly_its_tree_is_pushed(place: Place) -> None:
     GateResult.objects.update(outcome="pass", tree_sha=SHA["e"])
     with pytest.raises(LostRace):
         queue.intend([(candidate, evidence)])
+
+
+def test_a_gate_is_done_without_only_where_the_candidate_says_so(place: Place) -> None:
+    _, candidate, evidence = green(place)
+    candidate.untouched = [["src/**"]]
+    with pytest.raises(LostRace):
+        queue.intend([(candidate, [*evidence, NotNeeded("unit", ("lib/**",))])])
+    landing = queue.intend([(candidate, [*evidence, NotNeeded("unit", ("src/**",))])])
+    assert [e["outcome"] for e in landing.evidence] == ["pass", "not_needed"]
 
 
 def test_what_is_being_pushed_cannot_be_withdrawn_and_what_was_withdrawn_is_not_pushed(place: Place) -> None:

@@ -49,6 +49,20 @@ def test_the_rig_overrides_the_town_key_by_key() -> None:
         ("[refinery]\nmerge_method = 'octopus'", "refinery.merge_method: expected one of squash, merge, rebase"),
         ("[refinery]\ngates = ['x', 'x']", "two gates are named 'x'"),
         ("[refinery]\ngates = ['']", "refinery.gates.0"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={CI='no'}", "CI is set by Gastown"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={GASTOWN_BASE='x'}", "GASTOWN_BASE is set by Gastown"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={'a b'='x'}", "'a b' is no name of an environment variable"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\npaths=['../x']", "the pattern '../x' has an empty part, '.' or '..'"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\ncache=['/x']", "'/x' is no path in the worktree"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\ncache=['a/../..']", "'a/../..' is no path in the worktree"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\ncache=['.git/x']", "git's own files cannot be kept"),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\njunit='../*.xml'", "refinery.gates.0.junit"),
+        (
+            "[refinery]\nparallel_gates=true\n[[refinery.gates]]\nname='t'\nrun='t'\ncache=['a/b']\n"
+            "[[refinery.gates]]\nname='u'\nrun='u'\ncache=['a']",
+            "'t' and 'u' run at once and both cache a",
+        ),
+        ("[[refinery.gates]]\nname='t'\nrun='t'\nenv={A=1}", "refinery.gates.0.env.A"),
         ("[dispatch]\nlease = '60'", "dispatch.lease"),
         ("[dispatch]\nlease = '10s'\nheartbeat = '9s'", "lease must be at least twice the heartbeat"),
         ("[agents.polecat]\ncommand = 'sh -c x'", "agents.polecat.command"),
@@ -87,3 +101,11 @@ def test_overrides_that_are_legal_alone_but_not_together_are_a_problem_and_not_a
     assert config.usable(town, {"dispatch": {"heartbeat": "20s"}})[1] == [
         "config: dispatch: lease must be at least twice the heartbeat"
     ]
+
+
+def test_another_environment_is_another_check() -> None:
+    def command(**more: Any) -> str:
+        return config.Gate(name="t", run="npm test", **more).command
+
+    assert command() == "npm test"
+    assert command(env={"B": "x y", "A": "1"}) == "A=1 B='x y' npm test"

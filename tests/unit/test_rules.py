@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from beads.config import Config, effective, validate
-from refinery.gates import classify, first_failures
+from refinery.gates import classify
+from refinery.outputs import first_failures
 from refinery.phases import Stage, in_queue_order, phase, standing
 from refinery.rules import plan
 from refinery.rules.actions import Action
@@ -231,11 +232,11 @@ def test_a_gates_outcome(code: int | None, signal: int | None, timed_out: bool, 
 
 
 def test_file_and_line_are_found_in_common_output() -> None:
-    text = '  File "pkg/test_a.py", line 9, in test\nsrc/b.ts:12:5 - error TS1\n  at https://x.org:80\n./c.go:3: bad\n'
+    text = '  File "pkg/test_a.py", line 9, in test\nsrc/b.ts:12:5 - error TS1\n  at https://x.org:80\n./c.rb:3: bad\n'
     assert [(f["file"], f["line"]) for f in first_failures(text)] == [
         ("pkg/test_a.py", 9),
         ("src/b.ts", 12),
-        ("c.go", 3),
+        ("c.rb", 3),
     ]
 
 

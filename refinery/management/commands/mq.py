@@ -103,7 +103,14 @@ class Command(GastownCommand):
             f"{data['phase']}: {data['detail']}",
             f"{data['branch']} at {data['head'][:12]} → {data['target']}",
         ]
-        lines += [f"gate {g['gate']}: {g['outcome']} ({g['say']})" for g in data["gates"]]
+        for g in data["gates"]:
+            told = g["say"] if g["outcome"] == "not_needed" else f"{g['outcome']} ({g['say']})"
+            lines.append(f"gate {g['gate']}: {told}")
+            tests = g.get("tests") or {}
+            lines += [
+                f"  failed: {t['name']}: {' '.join(t['message'].split())[:200]}" for t in tests.get("failures", [])
+            ]
+            lines += [f"  note: {note}" for note in tests.get("notes", [])]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
         lines += [f"landing {x['state']}: {x['message']}" for x in data["landings"]]
