@@ -23,7 +23,7 @@ from agents.models import LIVE_RUN, Run, RunState
 from beads import config as configs
 from beads import inbox, ledger
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
-from beads.lifecycle import BeadStatus, BeadType, is_final
+from beads.lifecycle import BeadStatus, BeadType, Purpose, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
 from refinery import changes, comments, queue
 from refinery.effects import repo_of
@@ -137,6 +137,32 @@ def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
     inbox.record(bead.town, "bead.retry", bead.pk, {"reason": reason}, actor=who)
+
+
+def block_bead(bead: Bead, on: Bead, who: str, reason: str = "") -> None:
+    """Let a bead, and its change in the queue, wait until another bead of the town is closed, in whatever rig."""
+    for one, field in ((bead, "id"), (on, "on")):
+        if one.type not in (BeadType.ISSUE, BeadType.CONVOY) or one.purpose != Purpose.WORK:
+            raise Invalid(f"{one.pk} is no planned work: only beads and convoys wait for one another", field=field)
+    if on.town_id != bead.town_id:
+        raise Invalid(f"{on.pk} belongs to another town", field="on")
+    if bead.convoy_id == on.pk or on.convoy_id == bead.pk:
+        raise Invalid(f"{bead.pk} and {on.pk} are a convoy and its own bead", field="on")
+    if is_final(bead.status):
+        raise Conflict(f"{bead.pk} is {bead.status} already")
+    path = ledger.find_path(on.pk, bead.pk)
+    if path or bead.pk == on.pk:
+        raise Invalid(f"dependency cycle: {' → '.join([bead.pk, *(path or [])])}", field="on")
+    inbox.record(bead.town, "bead.block", bead.pk, {"on": on.pk, "reason": reason}, actor=who)
+
+
+def unblock_bead(bead: Bead, on: Bead, who: str, reason: str = "") -> None:
+    """Undo `block_bead`, or drop a dependency of a plan."""
+    if not bead.blocked_by.filter(on=on).exists():
+        raise Conflict(f"{bead.pk} does not wait for {on.pk}")
+    if on.parent_id == bead.pk:
+        raise Invalid(f"{on.pk} is a task of {bead.pk}: cancel it instead", field="on")
+    inbox.record(bead.town, "bead.unblock", bead.pk, {"on": on.pk, "reason": reason}, actor=who)
 
 
 def create_convoy(

@@ -119,6 +119,12 @@ class Promoted(Reason):
     priority: Annotated[int, Field(ge=0, le=4)]
 
 
+class Dependence(Reason):
+    """bead.block and bead.unblock: the bead that the subject waits for"""
+
+    on: Annotated[str, Field(min_length=1, max_length=32)]
+
+
 class EffectTold(Payload):
     """effect.failed and effect.struggling"""
 
@@ -160,6 +166,8 @@ KINDS: dict[str, type[Payload]] = {
     "gates.again": Payload,
     "bead.cancel": Reason,
     "bead.retry": Reason,
+    "bead.block": Dependence,
+    "bead.unblock": Dependence,
     "convoy.start": Reason,
     "convoy.close": Reason,
     "convoy.retry": Reason,

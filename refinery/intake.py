@@ -15,7 +15,7 @@ from agents import dispatch
 from agents.models import Run, RunKind, RunOutcome, RunState
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
-from beads.lifecycle import BeadStatus
+from beads.lifecycle import BeadStatus, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from refinery import facts, gates, queue
 from refinery.models import Candidate, Landing, ReviewEntry
@@ -77,6 +77,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.note(_bead(fact), "cancel_requested", fact.actor, data["reason"])
         case "bead.retry":
             _retry_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.block" | "bead.unblock":
+            _depend(fact, data)
         case "convoy.start":
             _start_convoy(fact, now)
         case "convoy.close":
@@ -242,6 +244,21 @@ def _retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> N
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
     ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
     ledger.settle_escalations([bead.pk], actor, now, "retried")
+
+
+def _depend(fact: Fact, data: dict[str, Any]) -> None:
+    bead, on = _bead(fact), Bead.objects.filter(pk=data["on"], town=fact.town).first()
+    if on is None:
+        raise NotFound(f"no bead {data['on']}")
+    if fact.kind == "bead.unblock":
+        ledger.unblock(bead, on, fact.actor, data["reason"])
+    elif is_final(bead.status):
+        raise Conflict(f"{bead.pk} is {bead.status} already")
+    else:
+        try:
+            ledger.block(bead, [on], fact.actor)
+        except Invalid as error:  # two wishes at once that make a circle: the later one is refused
+            raise Conflict(error.message) from error
 
 
 def _start_convoy(fact: Fact, now: dt.datetime) -> None:

@@ -16,6 +16,7 @@ from beads.config import Config, MergeStrategy
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.world import (
     BeadView,
+    Blocker,
     CandidateView,
     CarView,
     ConvoyView,
@@ -38,6 +39,7 @@ class Stage(StrEnum):
     """Where an active entry stands. Exactly one holds; rules match on it, `phase` names it for people."""
 
     BLOCKED = "blocked"
+    BEHIND = "behind"
     HELD = "held"
     UNBUILT = "unbuilt"
     BUILDING = "building"
@@ -96,6 +98,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.HELD, entry.held_text or entry.held)
     if rig.problems:
         return Standing(Stage.HELD, f"the config is refused: {rig.problems[0]}")
+    if (back := _held_back(entry)) is not None:
+        return back
     if landing is not None and landing.state in _LANDING_STAGE:
         stage, why = _LANDING_STAGE[landing.state]
         return Standing(stage, landing.message or why)
@@ -114,6 +118,25 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     if stands.stage in _OF_THE_TREE and car is not None and not car.settled:
         return Standing(Stage.UNSETTLED, f"{stands.why}; judged once what is ahead has landed")
     return stands
+
+
+def _held_back(entry: EntryView) -> Standing | None:
+    """What has to land before it, when that is not ahead of it in its train; see `refinery.foresight`."""
+    after = [b for b in entry.after if b.status != BeadStatus.CLOSED]
+    if after:
+        names = ", ".join(f"{b.id} ({b.status}{_elsewhere(entry, b)})" for b in after)
+        return Standing(Stage.BLOCKED, f"waits until {names} is closed, for its bead comes after")
+    under = [b for b in entry.stands_on if b.state != "ahead"]
+    if not under:
+        return None
+    names = ", ".join(b.id for b in under)
+    if stuck := [b.id for b in under if b.state == "waits"]:
+        return Standing(Stage.BLOCKED, f"stands on {names} and lands after it; {', '.join(stuck)} waits for others")
+    return Standing(Stage.BEHIND, f"stands on {names}: lands after it")
+
+
+def _elsewhere(entry: EntryView, blocker: Blocker) -> str:
+    return ", in another rig" if blocker.rig not in (None, entry.rig) else ""
 
 
 _OF_THE_TREE = frozenset({Stage.NOTHING, Stage.CONFLICT, Stage.GATE_FAILED, Stage.GATE_ERROR})
@@ -241,15 +264,21 @@ def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     stage = standing(entry, rig, now).stage
     return stage not in _WAITS_FOR_PERSON and stage not in (
         Stage.BLOCKED,
+        Stage.BEHIND,
         Stage.LANDING,
         Stage.LANDED,
     )
 
 
+def rank(entry: EntryView) -> int:
+    """Its priority, or that of the most urgent entry that waits for it."""
+    return entry.priority if entry.lift is None else min(entry.priority, entry.lift)
+
+
 def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str]:
     """The one order of the queue: priority, convoy age, retries, age."""
     return (
-        entry.priority,
+        rank(entry),
         entry.convoy_age or entry.created_at,
         entry.attempts,
         entry.created_at,
@@ -258,8 +287,22 @@ def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str
 
 
 def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
-    """The train's cars in their order, then the others by `queue_key`."""
-    return sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
+    """The train's cars in their order, then the others by `queue_key`, nobody before what has to land before it."""
+    rows = sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
+    cars = sum(1 for e in rows if e.admitted)
+    return rows if not any(e.before for e in rows) else [*rows[:cars], *_first_things_first(rows[cars:])]
+
+
+def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
+    """A stable order in which each comes after all that has to land before it (which is transitive)."""
+    left = {e.id: e for e in rows}
+    placed: list[EntryView] = []
+    for entry in rows:
+        ahead = [left[key] for key in entry.before if key in left and entry.id in left]
+        for other in sorted([*ahead, entry], key=lambda e: (e is entry, len(e.before), queue_key(e))):
+            if left.pop(other.id, None) is not None:
+                placed.append(other)
+    return placed
 
 
 def is_feature_lane(entry: EntryView) -> bool:

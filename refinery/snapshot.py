@@ -18,7 +18,7 @@ from beads import config as configs
 from beads import inbox
 from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
-from refinery import phases
+from refinery import foresight, phases
 from refinery.gates import say
 from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
 from refinery.world import (
@@ -72,7 +72,9 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
-        entries=tuple(phases.couple(_entries(entries, blockers, by_bead, effects), rigs)),
+        entries=tuple(
+            phases.couple(foresight.arrange(_entries(entries, blockers, by_bead, effects), blockers, rigs, now), rigs)
+        ),
         lanes=_lanes(town, now),
         convoys=convoys,
         runs=live_runs,
@@ -189,8 +191,9 @@ def run_view(r: Run) -> RunView:
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
     rows = Dependency.objects.filter(bead__town=town, bead__status__in=_LIVE).order_by("id")
-    for row in rows.values_list("bead_id", "on_id", "on__status", "on__title", "on__purpose"):
-        found[row[0]].append(Blocker(row[1], row[2], row[3], row[4]))
+    told = ("on__status", "on__title", "on__purpose", "on__resolution", "on__closed_at", "on__rig")
+    for bead, on, *rest in rows.values_list("bead_id", "on_id", *told):
+        found[bead].append(Blocker(on, *rest))
     return found
 
 
@@ -237,6 +240,7 @@ def _entries(
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in Verdict.objects.filter(entry_id__in=ids).order_by("id"):
         verdicts[verdict.entry_id].append(verdict)
+    own = {e.pk: {e.pk, *(b.id for b in blockers.get(e.pk, ()))} for e in entries}  # tasks of its own
     landings: dict[str, Landing] = {}
     for landing in Landing.objects.filter(entry_id__in=ids).order_by("id"):
         landings[landing.entry_id] = landing
@@ -257,6 +261,7 @@ def _entries(
             list(gates[e.pk].values()),
             verdicts[e.pk],
             tuple(blockers.get(e.pk, ())),
+            tuple(b for b in blockers.get(e.source_id or e.convoy_id or "", ()) if b.id not in own[e.pk]),
             tuple(runs.get(e.pk, ())),
             effects[key].error if (key := build_key(e.pk, e.build_no)) in effects else "",
         )
@@ -273,6 +278,7 @@ def _entry(
     gates: list[GateResult],
     verdicts: list[Verdict],
     blockers: tuple[Blocker, ...],
+    after: tuple[Blocker, ...],
     runs: tuple[RunView, ...],
     build_error: str,
 ) -> EntryView:
@@ -322,6 +328,8 @@ def _entry(
         if landing
         else None,
         blockers=blockers,
+        after=after,
+        reopened_at=e.bead.retried_at,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )
 

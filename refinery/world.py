@@ -12,6 +12,7 @@ from functools import cached_property
 
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Purpose
+from refinery.relations import Below
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
@@ -111,6 +112,9 @@ class Blocker:
     status: str
     title: str = ""
     purpose: str = Purpose.WORK
+    resolution: str = ""
+    closed_at: dt.datetime | None = None
+    rig: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +295,11 @@ class EntryView:
     verdicts: tuple[VerdictView, ...] = ()
     landing: LandingView | None = None
     blockers: tuple[Blocker, ...] = ()
+    after: tuple[Blocker, ...] = ()  # what its source (or its convoy) waits for
+    reopened_at: dt.datetime | None = None
+    lift: int | None = None  # the priority of the most urgent entry that waits for it
+    before: tuple[str, ...] = ()  # active entries that land before it
+    stands_on: tuple[Below, ...] = ()
     runs: tuple[RunView, ...] = ()
 
     @property

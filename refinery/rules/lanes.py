@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from refinery.phases import Stage, in_queue_order, is_feature_lane, queue_key, standing, started, wants_slot
+from refinery.phases import Stage, in_queue_order, is_feature_lane, queue_key, rank, standing, started, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
 from refinery.world import EntryView, RigView, World
 
@@ -119,8 +119,8 @@ def _place(entry: EntryView, train: list[EntryView]) -> int:
     at = len(train)
     while at > 0:
         car = train[at - 1]
-        urgent = entry.priority == URGENT
-        if _pushed(car) or car.priority <= entry.priority or (started(car) and not urgent):
+        urgent = rank(entry) <= URGENT
+        if _pushed(car) or rank(car) <= rank(entry) or (started(car) and not urgent) or car.id in entry.before:
             break
         at -= 1
     return at

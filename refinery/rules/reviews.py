@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from refinery.foresight import refused
 from refinery.phases import (
     CONFLICT_LIMIT,
     HOST_FAULTS_FREE,
@@ -82,7 +83,7 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     candidate = entry.candidate
     if stage == Stage.LANDED and candidate is not None:
         return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"), *lane.widen())
-    withdrawn = _withdrawn(entry)
+    withdrawn = _withdrawn(entry) or refused(entry)
     if withdrawn and not (entry.landing and entry.landing.state == "pushing"):
         abandon: tuple[Action, ...] = ()
         if entry.landing and entry.landing.state == "intent":
@@ -92,9 +93,11 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     if any(b.status == "failed" for b in entry.waiting_for):
         text = "; ".join(f"{b.purpose} {b.id} failed" for b in entry.waiting_for if b.status == "failed")
         return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
-    if entry.observed_head not in ("", entry.head) and stage not in (Stage.BLOCKED, Stage.LANDING):
+    if entry.observed_head not in ("", entry.head) and not entry.waiting_for and stage != Stage.LANDING:
         moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
         return "head-moved", "the branch has a newer head", (moved,)
+    if stage == Stage.BEHIND or (stage == Stage.BLOCKED and not entry.waiting_for):
+        return str(stage), why, (Leave(entry.id, innocent=True),) if entry.admitted else ()
     if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
         return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
     if not entry.admitted:

@@ -1,0 +1,57 @@
+"""How entries stand to one another, as the rules see it: who waits for whom, who stands on whom, who would conflict.
+
+Pure data; `refinery.foresight` derives it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """An active entry of the same lane whose head is contained in another one's.
+
+    `state`: `ahead` (a car further to the front), `queued` (will be one) or `waits` (for people or for work).
+    """
+
+    id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something an entry depends on that will not land: an entry or a bead, how it ended, and when."""
+
+    id: str
+    how: str
+    at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A conflict foreseen: with another active entry (`id`), or with the target itself (an empty `id`)."""
+
+    id: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastView:
+    """What is known of a lane ahead of time, and what was asked last.
+
+    `tip` is where the target was last seen. `base`, `heads`: what the answer is about; `clashes`: pairs of heads that
+    conflict on that base (an empty second head: with the base itself) and the files. `number` is that of the last
+    question, `answered` that of the last one answered.
+    """
+
+    number: int = 0
+    answered: int = 0
+    asked_at: dt.datetime | None = None
+    asked: tuple[str, ...] = ()
+    asked_tip: str = ""
+    tip: str = ""
+    base: str = ""
+    heads: frozenset[str] = frozenset()
+    clashes: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
