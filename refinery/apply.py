@@ -22,8 +22,9 @@ from beads import ledger, outbox
 from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
-from refinery import briefs, notices, queue
+from refinery import briefs, forecasts, notices, queue
 from refinery.models import Candidate, ReviewEntry
+from refinery.relations import foresee_key
 from refinery.rules.actions import (
     AbandonLanding,
     Action,
@@ -35,6 +36,7 @@ from refinery.rules.actions import (
     Decision,
     EndRun,
     Escalate,
+    Foresee,
     Hold,
     Land,
     Leave,
@@ -148,6 +150,10 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _close_entry(town, action, now)
         case CreateBranch(branch_id) | ObserveBranch(branch_id):
             _ask_branch(town, branch_id, isinstance(action, CreateBranch), now)
+        case Foresee(rig, target, expect, heads, tip):
+            asked = forecasts.ask(rig, target, expect, heads, tip, now)
+            told = {"forecast": asked.pk, "number": asked.number}
+            _effect(town, "foresee", foresee_key(asked.pk, asked.number), told, now)
         case BranchLanded(branch_id, sha):
             ledger.branch_landed(ConvoyBranch(pk=branch_id), sha)
         case ConvoyLanded(convoy, sha):

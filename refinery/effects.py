@@ -25,9 +25,9 @@ from beads import config as configs
 from beads import inbox, outbox
 from beads.errors import Disposition, GastownError
 from beads.models import ConvoyBranch, Effect, Rig
-from refinery import git, notices, queue
+from refinery import forecasts, foresight, git, notices, queue
 from refinery.briefs import lane_convoy
-from refinery.models import Candidate, Landing, ReviewEntry, Verdict
+from refinery.models import Candidate, Forecast, Landing, ReviewEntry, Verdict
 
 log = structlog.get_logger(__name__)
 STRUGGLING = 5
@@ -247,6 +247,16 @@ def _observe_branch(payload: Mapping[str, Any]) -> Result | None:
     return "branch.seen", str(branch.pk), {"sha": sha or "", "asked_at": payload["asked_at"]}
 
 
+def _foresee(payload: Mapping[str, Any]) -> Result | None:
+    """Who in a lane's queue stands on whom, and who would conflict with whom. None when it was asked anew."""
+    found = Forecast.objects.select_related("rig").filter(pk=payload["forecast"], number=payload["number"]).first()
+    if found is None:
+        return None
+    active = ReviewEntry.objects.filter(rig=found.rig, target=found.target, state="active")
+    branches = dict(active.values_list("head_sha", "branch"))
+    return "lane.foreseen", str(found.pk), forecasts.look(repo_of(found.rig), found, branches, foresight.PAIRED)
+
+
 def _delete_branch(payload: Mapping[str, Any]) -> Result | None:
     """Delete a branch whose change the target is seen to contain; keep it when it moved or when it does not."""
     rig = Rig.objects.get(pk=payload["rig"])
@@ -275,6 +285,7 @@ HANDLERS: dict[str, Callable[[Mapping[str, Any]], Result | None]] = {
     "land": _land,
     "create_branch": _create_branch,
     "observe_branch": _observe_branch,
+    "foresee": _foresee,
     "delete_branch": _delete_branch,
     "publish": _publish,
     "notify": _notify,

@@ -97,6 +97,25 @@ class BranchSeen(Payload):
     asked_at: Annotated[AwareDatetime, Field(strict=False)]
 
 
+class FoundClash(Payload):
+    """Two heads that conflict on the base; an empty `b`: `a` with the base itself"""
+
+    a: Sha
+    b: MaybeSha = ""
+    files: Annotated[list[str], Field(max_length=20)] = []
+
+
+class Foreseen(Payload):
+    """lane.foreseen"""
+
+    number: Annotated[int, Field(ge=1, lt=2**31)]
+    base: Sha
+    heads: Annotated[list[Sha], Field(max_length=200)]
+    paired: Annotated[list[Sha], Field(max_length=200)] = []
+    stacks: Annotated[list[Annotated[list[Sha], Field(min_length=2, max_length=2)]], Field(max_length=20_000)] = []
+    clashes: Annotated[list[FoundClash], Field(max_length=20_000)] = []
+
+
 class HeadSeen(Payload):
     """entry.head_seen"""
 
@@ -157,6 +176,7 @@ KINDS: dict[str, type[Payload]] = {
     "candidate.built": Built,
     "landing.concluded": Landed,
     "branch.seen": BranchSeen,
+    "lane.foreseen": Foreseen,
     "entry.verdict": Verdict,
     "entry.head_seen": HeadSeen,
     "entry.reject": Reason,

@@ -7,8 +7,9 @@ plumbing over resolved object ids. Answers are typed; *unknown* (the remote coul
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import git as gitpython
@@ -18,6 +19,8 @@ from agents.crashpoints import crashpoint
 from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
 from refinery import diffs
+
+STACK_COMMITS = 20_000
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,16 @@ class Repo:
         if not gitcmd.has_object(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
 
+    def try_fetch(self, url: str, sha: str, branch: str) -> bool:
+        """`fetch_sha`; False when the remote no longer has the commit."""
+        try:
+            self.fetch_sha(url, sha, branch)
+        except GitFailed as error:
+            if error.kind not in ("missing_ref", "other"):
+                raise
+            return False
+        return True
+
     # -- questions --
 
     def is_ancestor(self, old: str, new: str) -> bool:
@@ -180,6 +193,59 @@ class Repo:
         if result.returncode > 1:
             raise gitcmd.failure("merge-base", result)
         return result.text or None
+
+    # -- foresight --
+
+    def stacked(self, base: str, heads: Sequence[str]) -> list[tuple[str, str]]:
+        """(upper, lower) for each of `heads` that contains another one which `base` does not contain. One process.
+
+        Of histories with more than `STACK_COMMITS` commits outside of `base` the oldest part is not looked at.
+        """
+        if len(heads) < 2:
+            return []
+        asked = "".join(f"{check_sha(head)}\n" for head in heads) + f"^{check_sha(base)}\n"
+        words = ["rev-list", "--parents", "--topo-order", f"--max-count={STACK_COMMITS}", "--stdin"]
+        parents = {}
+        for line in self._git(*words, input=asked.encode()).splitlines():
+            sha, *above = line.split(" ")
+            parents[sha] = above
+        wanted, found = set(heads) & parents.keys(), []
+        for head in dict.fromkeys(heads):
+            seen, todo = set(), [head]
+            while todo:
+                sha = todo.pop()
+                if sha in parents and sha not in seen:
+                    seen.add(sha)
+                    todo += parents[sha]
+            found += [(head, low) for low in sorted(seen & wanted - {head})]
+        return found
+
+    def clashes(
+        self, base: str, heads: Sequence[str], apart: Container[frozenset[str]], known: Container[str] = ()
+    ) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Which heads conflict with `base` (a, "", files), and which, in this order, with one of them merged onto it
+        (a, b, files). Pairs `apart` are passed over, and those of which both are `known`."""
+        alone = self._onto(base, heads)
+        found = [(h, "", files) for h, files in alone.items() if isinstance(files, tuple) and h not in known]
+        clean = [h for h in dict.fromkeys(heads) if isinstance(alone.get(h), str)]
+        pairs = [
+            (a, b)
+            for a, b in combinations(clean, 2)
+            if frozenset((a, b)) not in apart and not (a in known and b in known)
+        ]
+        spec = CandidateSpec("", base, "squash", "", ("Gastown", "gastown@example.invalid"), 0)
+        merged = {a: self._commit(str(alone[a]), [base], "foreseen\n", spec, None) for a in {a for a, _ in pairs}}
+        answers = self._merge_trees([(merged[a], b) for a, b in pairs]) if pairs else []
+        return found + [(a, b, files) for (a, b), files in zip(pairs, answers, strict=True) if isinstance(files, tuple)]
+
+    def _onto(self, base: str, heads: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
+        """Each head merged onto `base`; what cannot be merged at all (an unrelated history) is left out."""
+        try:
+            return dict(zip(heads, self._merge_trees([(base, head) for head in heads]), strict=True)) if heads else {}
+        except GitFailed:
+            if len(heads) == 1:
+                return {}
+        return {head: tree for one in heads for head, tree in self._onto(base, [one]).items()}
 
     # -- candidates --
 

@@ -17,8 +17,8 @@ from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
-from refinery import facts, gates, queue
-from refinery.models import Candidate, Landing, ReviewEntry
+from refinery import facts, forecasts, gates, queue
+from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 
 def take(fact: Fact, now: dt.datetime) -> None:
@@ -48,7 +48,9 @@ def take(fact: Fact, now: dt.datetime) -> None:
         case "escalation.close":
             ledger.close_escalation(_escalation(fact), fact.actor, now, data["reason"])
         case "candidate.built":
-            queue.record_candidate(_entry(fact).pk, data["build_no"], data)
+            _built(fact, data)
+        case "lane.foreseen":
+            forecasts.answered(_forecast(fact), data)
         case "landing.concluded":
             _landing(fact, data, now)
         case "branch.seen":
@@ -99,6 +101,20 @@ def take(fact: Fact, now: dt.datetime) -> None:
             )
         case _:
             raise AssertionError(f"{fact.kind} is a known kind that nobody takes")
+
+
+def _built(fact: Fact, data: dict[str, Any]) -> None:
+    entry = _entry(fact)
+    queue.record_candidate(entry.pk, data["build_no"], data)
+    if data["base"] and data["on"] is None:
+        forecasts.seen(entry.rig, entry.target, data["base"])
+
+
+def _forecast(fact: Fact) -> Forecast:
+    found = Forecast.objects.filter(pk=_number(fact), rig__town=fact.town).first()
+    if found is None:
+        raise NotFound(f"no forecast {fact.subject}")
+    return found
 
 
 def _bead(fact: Fact) -> Bead:
@@ -222,6 +238,8 @@ def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
         queue.conclude(car.pk, told["state"], told["message"], now)
         if told["state"] == "head_moved":
             queue.head_seen(car.entry_id, told["head"])
+        elif told["state"] == "landed":
+            forecasts.seen(car.rig, car.target, car.candidate.sha)
 
 
 def _fence_run(run: Run, now: dt.datetime, actor: str, reason: str) -> None:

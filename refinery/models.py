@@ -1,7 +1,6 @@
-"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts,
-landings), `refinery.gates`
-(GateResult), `refinery.comments` (ReviewComment), `refinery.invariants` (Violation), `refinery.metrics` (TickRecord,
-TickTotal).
+"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts, landings), `refinery.gates`
+(GateResult), `refinery.forecasts` (Forecast, Stack), `refinery.comments` (ReviewComment), `refinery.invariants`
+(Violation), `refinery.metrics` (TickRecord, TickTotal).
 
 `ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
 were given on, gate results for the tree they were run on, and a landing names one candidate.
@@ -142,6 +141,47 @@ class Lane(models.Model):
 
     def __str__(self) -> str:
         return f"{self.rig_id} {self.target}"
+
+
+class Forecast(models.Model):
+    """What is known of a lane ahead of time; see `refinery.relations.ForecastView`. One question at a time.
+
+    Heads are commits, so what was answered about them stays true whoever names them, and however often it is told.
+    """
+
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="forecasts")
+    target = models.CharField(max_length=200)
+    tip = models.CharField(max_length=64, blank=True, help_text="where the target was last seen")
+    number = models.PositiveIntegerField(default=0, help_text="of the last question")
+    asked_at = models.DateTimeField(null=True, blank=True)
+    asked = models.JSONField(default=list, blank=True, help_text="heads, in queue order")
+    asked_tip = models.CharField(max_length=64, blank=True)
+    answered = models.PositiveIntegerField(default=0, help_text="number of the last answer")
+    base = models.CharField(max_length=64, blank=True, help_text="the target's head that the answer is about")
+    heads = models.JSONField(default=list, blank=True, help_text="compared with one another: who contains whom")
+    paired = models.JSONField(default=list, blank=True, help_text="those of them merged in pairs onto the base")
+    clashes = models.JSONField(default=list, blank=True, help_text="[{a, b, files}]; an empty b: with the base")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["rig", "target"], name="forecast_once_per_lane")]
+
+    def __str__(self) -> str:
+        return f"{self.rig_id} {self.target} #{self.number}"
+
+
+class Stack(models.Model):
+    """Git has shown that commit `upper` contains commit `lower`: true for ever."""
+
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="stacks")
+    upper = models.CharField(max_length=64)
+    lower = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["rig", "upper", "lower"], name="stack_once")]
+
+    def __str__(self) -> str:
+        return f"{self.upper[:10]} on {self.lower[:10]}"
 
 
 class GateResult(models.Model):

@@ -108,7 +108,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
     if candidate is None:
         if not entry.admitted:
-            return Standing(Stage.UNBUILT, "waits for its turn")
+            stands = f"; stands on {', '.join(b.id for b in entry.stands_on)}" if entry.stands_on else ""
+            return Standing(Stage.UNBUILT, f"waits for its turn{stands}")
         return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
     if candidate.head != entry.head:
         return Standing(Stage.UNBUILT, "has a new head")
@@ -128,7 +129,7 @@ def _held_back(entry: EntryView) -> Standing | None:
         return Standing(Stage.BLOCKED, f"waits until {names} is closed, for its bead comes after")
     under = [b for b in entry.stands_on if b.state != "ahead"]
     if not under:
-        return None
+        return Standing(Stage.BEHIND, entry.yields) if entry.yields and not entry.admitted else None
     names = ", ".join(b.id for b in under)
     if stuck := [b.id for b in under if b.state == "waits"]:
         return Standing(Stage.BLOCKED, f"stands on {names} and lands after it; {', '.join(stuck)} waits for others")

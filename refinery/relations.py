@@ -9,6 +9,11 @@ import datetime as dt
 from dataclasses import dataclass
 
 
+def foresee_key(forecast: int, number: int) -> str:
+    """The key of the effect that answers a question about a lane."""
+    return f"foresee:{forecast}:{number}"
+
+
 @dataclass(frozen=True, slots=True)
 class Below:
     """An active entry of the same lane whose head is contained in another one's.
@@ -41,11 +46,12 @@ class Clash:
 class ForecastView:
     """What is known of a lane ahead of time, and what was asked last.
 
-    `tip` is where the target was last seen. `base`, `heads`: what the answer is about; `clashes`: pairs of heads that
-    conflict on that base (an empty second head: with the base itself) and the files. `number` is that of the last
-    question, `answered` that of the last one answered.
+    `tip` is where the target was last seen. The answer is about `base` and `heads`, which were compared, and `paired`,
+    those of them that were merged in pairs; `clashes`: pairs that conflict on that base (an empty second head: with
+    the base itself) and the files. `number` is that of the last question, `answered` of the last one answered.
     """
 
+    id: int = 0
     number: int = 0
     answered: int = 0
     asked_at: dt.datetime | None = None
@@ -54,4 +60,5 @@ class ForecastView:
     tip: str = ""
     base: str = ""
     heads: frozenset[str] = frozenset()
+    paired: frozenset[str] = frozenset()
     clashes: tuple[tuple[str, str, tuple[str, ...]], ...] = ()

@@ -91,6 +91,17 @@ class Board:
         return phases.ended_phase(convoy.bead.status, convoy.bead.resolution), convoy.bead.reason
 
 
+def relations(view: EntryView | None) -> dict[str, Any]:
+    """How an active entry stands to others: what it waits for, what it stands on, with what it would conflict."""
+    if view is None:
+        return {"waits_for": [], "stands_on": [], "conflicts_with": []}
+    return {
+        "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != "closed"))],
+        "stands_on": [b.id for b in view.stands_on],
+        "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.clashes],
+    }
+
+
 def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     """An entry as lists show it."""
     shown = board.entry(entry)
@@ -113,6 +124,7 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "priority": entry.bead.priority,
         "merge_sha": entry.merge_sha,
         "held": entry.held,
+        **relations(board.world.entry.get(entry.pk)),
         "rework": entry.rework_count,
         "created_at": entry.created_at.isoformat(),
         "admitted_at": entry.admitted_at.isoformat() if entry.admitted_at else None,
@@ -134,6 +146,7 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
         "ahead": view.car.ahead if view.car else "",
         "title": view.title,
         "held": view.held,
+        **relations(view),
         "created_at": view.created_at,
         "admitted_at": view.admitted_at,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db.models import Q
@@ -20,7 +20,8 @@ from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
 from refinery import foresight, phases
 from refinery.gates import say
-from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
+from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict
+from refinery.relations import ForecastView, Refused
 from refinery.world import (
     BREAKER_WINDOW,
     AgentView,
@@ -65,6 +66,8 @@ def load(town: Town, now: dt.datetime) -> World:
     live_runs = tuple(r for r in runs if r.live)
     failures, last_failure = _failures(town, now)
     effects = _effects(town)
+    views = _entries(entries, blockers, by_bead, effects)
+    shown = _shown(town, entries)
     return World(
         now=now,
         town=town.slug,
@@ -72,10 +75,8 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
-        entries=tuple(
-            phases.couple(foresight.arrange(_entries(entries, blockers, by_bead, effects), blockers, rigs, now), rigs)
-        ),
-        lanes=_lanes(town, now),
+        entries=tuple(phases.couple(foresight.arrange(views, blockers, rigs, now, shown), rigs)),
+        lanes=_lanes(town, now, shown.forecasts),
         convoys=convoys,
         runs=live_runs,
         final_beads_with_live_runs=_ended_beads(live_runs),
@@ -104,11 +105,45 @@ def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
     return count, last
 
 
-def _lanes(town: Town, now: dt.datetime) -> dict[tuple[int, str], LaneView]:
-    return {
-        (lane.rig_id, lane.target): LaneView(lane.window, _frozen(lane, now))
-        for lane in Lane.objects.filter(rig__town=town)
-    }
+def _lanes(
+    town: Town, now: dt.datetime, forecasts: Mapping[tuple[int, str], ForecastView]
+) -> dict[tuple[int, str], LaneView]:
+    lanes = {key: LaneView(forecast=found) for key, found in forecasts.items()}
+    for lane in Lane.objects.filter(rig__town=town):
+        key = lane.rig_id, lane.target
+        lanes[key] = LaneView(lane.window, _frozen(lane, now), forecasts.get(key))
+    return lanes
+
+
+def _shown(town: Town, entries: list[ReviewEntry]) -> foresight.Shown:
+    """What git has shown of these entries' heads."""
+    if not entries:
+        return foresight.Shown()
+    heads = {e.head_sha for e in entries}
+    stacks = [*Stack.objects.filter(rig__town=town, upper__in=heads).values_list("rig_id", "upper", "lower")]
+    sunk: dict[tuple[int, str, str], list[Refused]] = defaultdict(list)
+    if lowers := {low for _, _, low in stacks} - heads:
+        gone = ReviewEntry.objects.filter(rig__town=town, head_sha__in=lowers, state="failed")
+        for e in gone.exclude(reason="superseded").order_by("closed_at"):
+            sunk[e.rig_id, e.target, e.head_sha].append(Refused(e.pk, e.reason.replace("_", " "), e.closed_at))
+    found = Forecast.objects.filter(rig__town=town, target__in={e.target for e in entries})
+    return foresight.Shown(stacks, sunk, {(f.rig_id, f.target): _forecast(f) for f in found})
+
+
+def _forecast(f: Forecast) -> ForecastView:
+    return ForecastView(
+        id=f.pk,
+        number=f.number,
+        answered=f.answered,
+        asked_at=f.asked_at,
+        asked=tuple(f.asked),
+        asked_tip=f.asked_tip,
+        tip=f.tip,
+        base=f.base,
+        heads=frozenset(f.heads),
+        paired=frozenset(f.paired),
+        clashes=tuple((c["a"], c["b"], tuple(c["files"])) for c in f.clashes),
+    )
 
 
 def _frozen(lane: Lane, now: dt.datetime) -> str:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Purpose
-from refinery.relations import Below
+from refinery.relations import Below, Clash, ForecastView, Refused
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
@@ -183,6 +183,7 @@ class LaneView:
 
     window: int | None = None
     frozen: str = ""
+    forecast: ForecastView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +301,9 @@ class EntryView:
     lift: int | None = None  # the priority of the most urgent entry that waits for it
     before: tuple[str, ...] = ()  # active entries that land before it
     stands_on: tuple[Below, ...] = ()
+    sunk: tuple[Refused, ...] = ()  # what it stands on and has left the queue unlanded
+    clashes: tuple[Clash, ...] = ()
+    yields: str = ""  # why it lets another one land first
     runs: tuple[RunView, ...] = ()
 
     @property

@@ -217,6 +217,17 @@ class ObserveBranch:
 
 
 @dataclass(frozen=True, slots=True)
+class Foresee:
+    """Ask git about the heads of a lane's queue, in order. `expect`: the number of the last question."""
+
+    rig: int
+    target: str
+    expect: int
+    heads: tuple[str, ...]
+    tip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BranchLanded:
     """Note the commit on the target that holds a feature branch."""
 
@@ -280,6 +291,7 @@ Action = (
     | CloseEntry
     | CreateBranch
     | ObserveBranch
+    | Foresee
     | BranchLanded
     | ConvoyLanded
     | Escalate

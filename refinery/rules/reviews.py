@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import takewhile
 
-from refinery.foresight import refused
+from refinery.foresight import refused, uncompared
 from refinery.phases import (
     CONFLICT_LIMIT,
     HOST_FAULTS_FREE,
@@ -55,8 +56,9 @@ class _Lane:
     """What one tick's decisions in a lane share: who lands together, who is reviewed, the window as it changes."""
 
     def __init__(self, world: World, rig: RigView, target: str, entries: list[EntryView]) -> None:
-        self.rig, self.target = rig, target
-        self.landing = landing_cars(entries, rig, world.now)
+        self.world, self.rig, self.target = world, rig, target
+        green = landing_cars(entries, rig, world.now)
+        self.landing = list(takewhile(lambda e: not uncompared(world, e), green))
         self.frozen = world.frozen(rig.id, target)
         self.window = world.window(rig.id, target)
         self.reviewing = False  # a review is started for one of them
@@ -176,6 +178,8 @@ def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
     if lane.frozen:
         return "frozen", f"{why}; {lane.frozen}", ()
     cars = lane.landing
+    if entry not in cars and uncompared(lane.world, entry):
+        return "uncompared", f"{why}; git is asked whether it stands on another entry", ()
     if entry not in cars:
         return "behind", f"{why}; lands after the cars ahead", ()
     if entry is not cars[0]:

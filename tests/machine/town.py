@@ -34,7 +34,15 @@ from tests.machine.remote import Killed, Remote
 
 FILES = ("a", "b", "c")
 WHO = "test:alice"
-LOSABLE = ("candidate.built", "landing.concluded", "branch.seen", "run.exited", "run.published", "run.start_failed")
+LOSABLE = (
+    "candidate.built",
+    "lane.foreseen",
+    "landing.concluded",
+    "branch.seen",
+    "run.exited",
+    "run.published",
+    "run.start_failed",
+)
 TIMELESS = frozenset({1, 2, 3, 4, 5, 6, 7, 12, 14, 17})  # the others allow for the time that a tick takes
 COUNTS: Counter[str] = Counter()  # steps and faults, over all examples of a session
 

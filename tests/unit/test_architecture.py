@@ -31,6 +31,7 @@ WRITERS = {
     "Nudge": "agents/mail.py",
     **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Landing"), "refinery/queue.py"),
     "GateResult": "refinery/gates.py",
+    **dict.fromkeys(("Forecast", "Stack"), "refinery/forecasts.py"),
     "Violation": "refinery/invariants.py",
     "TickRecord": "refinery/metrics.py",
     "TickTotal": "refinery/metrics.py",
