@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,8 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         date=int(payload["date"]),
     )
     built = repo.build_candidate(spec)
+    if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):
+        built = repo.build_candidate(replace(spec, landed=below))
     told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
     match built:
         case git.Built(sha=sha, tree=tree):
@@ -137,6 +140,12 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         case git.NothingToMerge():
             told |= {"result": "empty"}
     return "candidate.built", entry.pk, told
+
+
+def _heads_below(repo: git.Repo, rig: Rig, base: str, head: str) -> list[str]:
+    """Other entries' heads that this one contains: squashed, they conflict with their own commits where they landed."""
+    inside = Candidate.objects.filter(entry__rig=rig, head_sha__in=repo.own(base, head)).exclude(head_sha=head)
+    return sorted(set(inside.values_list("head_sha", flat=True)))[:20]
 
 
 def _title(entry: ReviewEntry) -> str:

@@ -19,13 +19,18 @@ from agents.crashpoints import crashpoint
 from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
 from refinery import diffs
+from refinery.relations import contained
 
 STACK_COMMITS = 20_000
 
 
 @dataclass(frozen=True)
 class CandidateSpec:
-    """What to build. The same spec gives the same commit: committer and `date` (Unix seconds) are inputs."""
+    """What to build. The same spec gives the same commit: committer and `date` (Unix seconds) are inputs.
+
+    `landed`: commits that `head` contains and that may have landed as others (squashed): those that `base` shows to
+    have are not merged a second time.
+    """
 
     head: str
     base: str
@@ -35,6 +40,7 @@ class CandidateSpec:
     date: int
     body: str = ""
     trailers: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    landed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -205,20 +211,8 @@ class Repo:
             return []
         asked = "".join(f"{check_sha(head)}\n" for head in heads) + f"^{check_sha(base)}\n"
         words = ["rev-list", "--parents", "--topo-order", f"--max-count={STACK_COMMITS}", "--stdin"]
-        parents = {}
-        for line in self._git(*words, input=asked.encode()).splitlines():
-            sha, *above = line.split(" ")
-            parents[sha] = above
-        wanted, found = set(heads) & parents.keys(), []
-        for head in dict.fromkeys(heads):
-            seen, todo = set(), [head]
-            while todo:
-                sha = todo.pop()
-                if sha in parents and sha not in seen:
-                    seen.add(sha)
-                    todo += parents[sha]
-            found += [(head, low) for low in sorted(seen & wanted - {head})]
-        return found
+        rows = [line.split(" ") for line in self._git(*words, input=asked.encode()).splitlines()]
+        return contained({sha: above for sha, *above in rows}, heads)
 
     def clashes(
         self, base: str, heads: Sequence[str], apart: Container[frozenset[str]], known: Container[str] = ()
@@ -259,8 +253,11 @@ class Repo:
         if author is None:
             return AlreadyMerged(base, head)
         # merging the base with itself in the same process gives its tree, to compare with
-        base_tree, merged = self._merge_trees([(base, base), (base, head)])
+        base_tree, merged, *below = self._merge_trees([(base, base), (base, head), *((base, x) for x in spec.landed)])
         assert isinstance(base_tree, str)
+        if known := [x for x, tree in zip(spec.landed, below, strict=True) if tree == base_tree]:
+            (merged,) = self._merge_trees([(self._commit(base_tree, [base, *known], "stand-in\n", spec, None), head)])
+            author = self._author(base, head, known) or author
         if spec.method == "rebase":
             return self._rebase(spec, base, head, base_tree)
         if isinstance(merged, tuple):
@@ -313,9 +310,15 @@ class Repo:
         gitcmd.pin(self.path, f"refs/gastown/candidates/{tip}", tip)
         return Built(tip, tip_tree, base, head)
 
-    def _author(self, base: str, head: str) -> tuple[str, str, str] | None:
+    def own(self, base: str, head: str) -> list[str]:
+        """The commits of `base..head`, the newest `STACK_COMMITS`."""
+        words = ["rev-list", f"--max-count={STACK_COMMITS}", f"{check_sha(base)}..{check_sha(head)}"]
+        return self._git(*words).split()
+
+    def _author(self, base: str, head: str, known: Sequence[str] = ()) -> tuple[str, str, str] | None:
         """The author of the change: that of its first own commit that is no merge. None when `base` has it all."""
-        arguments = ["log", "--reverse", "--topo-order", "--format=%an%x00%ae%x00%at%x00%P", f"{base}..{head}", "--"]
+        arguments = ["log", "--reverse", "--topo-order", "--format=%an%x00%ae%x00%at%x00%P", f"{base}..{head}"]
+        arguments += [*(f"^{sha}" for sha in known), "--"]
         rows = [line.split("\0") for line in self._git(*arguments).splitlines()]
         if not rows:
             return None

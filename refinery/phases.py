@@ -108,8 +108,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
     if candidate is None:
         if not entry.admitted:
-            stands = f"; stands on {', '.join(b.id for b in entry.stands_on)}" if entry.stands_on else ""
-            return Standing(Stage.UNBUILT, f"waits for its turn{stands}")
+            under = f"; stands on {', '.join(b.id for b in entry.stands_on)}" if entry.stands_on else ""
+            return Standing(Stage.UNBUILT, f"waits for its turn{under}")
         return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
     if candidate.head != entry.head:
         return Standing(Stage.UNBUILT, "has a new head")

@@ -6,12 +6,28 @@ Pure data; `refinery.foresight` derives it.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
 def foresee_key(forecast: int, number: int) -> str:
     """The key of the effect that answers a question about a lane."""
     return f"foresee:{forecast}:{number}"
+
+
+def contained(parents: Mapping[str, Sequence[str]], heads: Sequence[str]) -> list[tuple[str, str]]:
+    """(upper, lower) for each of `heads` from which another one is reached by way of `parents`."""
+    wanted, found = set(heads) & parents.keys(), []
+    for head in dict.fromkeys(heads):
+        seen: set[str] = set()
+        todo = [head]
+        while todo:
+            one = todo.pop()
+            if one in parents and one not in seen:
+                seen.add(one)
+                todo += parents[one]
+        found += [(head, low) for low in sorted(seen & wanted - {head})]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from agents.gitcmd import GitFailed
@@ -129,6 +129,10 @@ class Remote:
         """True when `new` contains `old`."""
         return old in self.ancestors(new)
 
+    def own(self, base: str, head: str) -> list[str]:
+        """What `head` has and `base` has not."""
+        return sorted(self.ancestors(head) - self.ancestors(base))
+
     def try_fetch(self, url: str, sha: str, branch: str) -> bool:
         """True when the commit is there."""
         self.weather("fetch")
@@ -162,7 +166,10 @@ class Remote:
         mine = self.ancestors(base)
         if head in mine:
             return AlreadyMerged(base, head)
-        fork = next((sha for sha in self._by_age(head) if sha in mine), None)
+        landed = [
+            x for x in spec.landed if isinstance(self.build_candidate(replace(spec, head=x, landed=())), NothingToMerge)
+        ]
+        fork = next((sha for sha in self._by_age(head) if sha in mine or sha in landed), None)
         old, ours, theirs = self.files(fork), self.files(base), self.files(head)
         merged, conflicts = dict(ours), []
         for path in {*old, *theirs}:
