@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.utils import timezone
 
 from beads.models import Bead, Convoy, Town
 from beads.plans import waves
-from refinery import phases, snapshot
+from refinery import estimates, phases, snapshot
+from refinery import history as history_of
 from refinery.briefs import gate_results
 from refinery.models import ReviewEntry
 from refinery.world import EntryView, World
@@ -30,6 +32,7 @@ class Board:
     """One look at a town's world, asked many times."""
 
     def __init__(self, town: Town) -> None:
+        self.town = town
         self.world: World = snapshot.load(town, timezone.now())
         self.shown: dict[str, Shown] = {}
         lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
@@ -51,6 +54,25 @@ class Board:
                 waits = phase in ("blocked", "awaiting_human")
                 self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
         self.beads = {b.id: b for b in self.world.beads}
+
+    @cached_property
+    def known(self) -> estimates.History:
+        """How long things took of late: two queries, when anybody asks."""
+        return history_of.of_town(self.town)
+
+    @cached_property
+    def expected(self) -> dict[str, estimates.Estimate]:
+        """When each active entry lands."""
+        return estimates.of_entries(self.world, self.known)
+
+    def lands(self, entry_id: str) -> estimates.Estimate | None:
+        """When an active entry lands; None when it has ended."""
+        return self.expected.get(entry_id)
+
+    def convoy_lands(self, convoy: Convoy) -> estimates.Estimate | None:
+        """When a live convoy lands; None when it has ended."""
+        view = self.world.convoy.get(convoy.pk)
+        return estimates.of_convoy(self.world, self.known, view, self.expected) if view is not None else None
 
     def entry(self, entry: ReviewEntry) -> Shown:
         """Phase and reason of any entry, ended ones included."""
@@ -125,6 +147,7 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "merge_sha": entry.merge_sha,
         "held": entry.held,
         **relations(board.world.entry.get(entry.pk)),
+        **(board.lands(entry.pk) or estimates.Estimate("")).as_dict(),
         "rework": entry.rework_count,
         "created_at": entry.created_at.isoformat(),
         "admitted_at": entry.admitted_at.isoformat() if entry.admitted_at else None,
@@ -147,6 +170,7 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
         "title": view.title,
         "held": view.held,
         **relations(view),
+        **board.expected[view.id].as_dict(),
         "created_at": view.created_at,
         "admitted_at": view.admitted_at,
     }
@@ -247,6 +271,7 @@ def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
         "closed": sum(1 for b in beads if b.status == "closed"),
         "total": len(beads),
         "landed_sha": convoy.landed_sha,
+        **(board.convoy_lands(convoy) or estimates.Estimate("")).as_dict(),
         "branches": [
             {"rig": b.rig.slug, "name": b.name, "base": b.base_sha, "head": b.head_sha, "landed": b.landed_sha}
             for b in convoy.branches.select_related("rig")

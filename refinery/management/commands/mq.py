@@ -91,7 +91,7 @@ class Command(GastownCommand):
             if all:
                 ended = found.exclude(state="active").order_by("-closed_at")[:200]
                 rows += [shows.entry_data(board, e) for e in ended]
-        columns = ["position", "id", "phase", "target", "branch", "attempts", "title", "detail"]
+        columns = ["position", "id", "phase", "target", "branch", "attempts", "estimate", "title", "detail"]
         return Said(rows, table(rows, columns, "the queue is empty"))
 
     def show(self, id: str, **_: Any) -> Any:
@@ -103,6 +103,12 @@ class Command(GastownCommand):
             f"{data['phase']}: {data['detail']}",
             f"{data['branch']} at {data['head'][:12]} → {data['target']}",
         ]
+        if data["estimate"]:
+            lines.append(f"lands: {data['estimate']}{' at ' + data['eta'] if data['eta'] else ''}")
+        if data["stands_on"]:
+            lines.append(f"stands on {', '.join(data['stands_on'])}")
+        for clash in data["conflicts_with"]:
+            lines.append(f"would conflict with {clash['id'] or data['target']} in {', '.join(clash['files'])}")
         lines += [f"gate {g['gate']}: {g['outcome']} ({g['say']})" for g in data["gates"]]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
