@@ -138,7 +138,8 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _hold(town, entry, code, text, now)
         case Land(cars):
             found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
-            landing = queue.intend([(found[c.candidate], c.evidence) for c in cars])
+            waivers = {c.candidate: c.waiver for c in cars if c.waiver}
+            landing = queue.intend([(found[c.candidate], c.evidence) for c in cars], waivers)
             _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
         case PushAgain(landing_id):
             _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now)

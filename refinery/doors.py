@@ -395,6 +395,24 @@ def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -
     inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=who)
 
 
+def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = False, head: str | None = None) -> bool:
+    """The emergency lane: to the front of the train, gated and reviewed as ever. False when that was said before.
+
+    `skip_gates`: this head lands without its gates, in the name of `who`, which its landing says for ever. Whoever
+    opens this door for a person has asked whether they may.
+    """
+    _active(entry)
+    _same_head(entry, head)
+    reason = ledger.check_text("reason", reason, 2000, required=True)
+    if entry.landings.filter(state="pushing").exists():
+        raise Conflict(f"{entry.pk} is being pushed right now")
+    waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
+    if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):
+        return False
+    told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha}
+    return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
+
+
 def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
     """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
     target = check_branch(target or rig.default_branch, "target")

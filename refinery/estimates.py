@@ -137,7 +137,7 @@ def _unpredictable(world: World, entry: EntryView, stage: Stage) -> str:
         return PERSON.words
     if told == "blocked":
         waits = [b.id for b in (*entry.waiting_for, *(a for a in entry.after if a.status != BeadStatus.CLOSED))]
-        return f"waits for {', '.join(waits or [b.id for b in entry.stands_on])}"
+        return f"waits for {', '.join(waits or [b.id for b in entry.ties.stands_on])}"
     if stage in (Stage.LANDING, Stage.LANDED):
         return ""
     if world.frozen(entry.rig, entry.target):
@@ -175,7 +175,7 @@ def _left(
     now: dt.datetime, known: History, entry: EntryView, stage: Stage, rig: RigView, late: bool
 ) -> tuple[float | None, float | None, float]:
     """What is left of an entry's own gates, review and landing."""
-    gates = known.of(rig.id, "gates", late) if rig.config.refinery.gates else 0.0
+    gates = known.of(rig.id, "gates", late) if rig.config.refinery.gates and not entry.ties.waived else 0.0
     review = known.of(rig.id, "review", late) if _to_be_reviewed(entry, rig) else 0.0
     landing = known.of(rig.id, "landing", late) or 0.0
     match stage:

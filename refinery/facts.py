@@ -138,6 +138,13 @@ class Promoted(Reason):
     priority: Annotated[int, Field(ge=0, le=4)]
 
 
+class LandNow(Reason):
+    """entry.land_now; `skip_gates`: of exactly this head"""
+
+    head: Sha
+    skip_gates: bool = False
+
+
 class Dependence(Reason):
     """bead.block and bead.unblock: the bead that the subject waits for"""
 
@@ -182,6 +189,7 @@ KINDS: dict[str, type[Payload]] = {
     "entry.reject": Reason,
     "entry.retry": Reason,
     "entry.promote": Promoted,
+    "entry.land_now": LandNow,
     "entry.requeue": Reason,
     "gates.again": Payload,
     "bead.cancel": Reason,

@@ -16,6 +16,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from refinery.phases import in_queue_order, phase, rank, standing, started, wants_slot
 from refinery.relations import Below, Clash, ForecastView, Refused, foresee_key
@@ -63,11 +64,15 @@ def arrange(
     if lowers or any(e.after for e in found.values()):
         found = _ordered(found, graph, lowers, rigs, now)
     if sunk:
-        found |= {key: replace(found[key], sunk=gone) for key, gone in sunk.items()}
+        found |= {key: _tied(found[key], sunk=gone) for key, gone in sunk.items()}
     for lane, forecast in shown.forecasts.items():
         if forecast.clashes:
             found |= _clashing([e for e in found.values() if (e.rig, e.target) == lane], forecast, rigs[lane[0]], now)
     return list(found.values())
+
+
+def _tied(entry: EntryView, **change: Any) -> EntryView:
+    return replace(entry, ties=replace(entry.ties, **change))
 
 
 def _ordered(
@@ -87,7 +92,8 @@ def _ordered(
     for entry in sorted(found.values(), key=lambda e: (len(before[e.id]), e.id)):
         under = [done[key] for key in lowers.get(entry.id, ()) if key in done]
         stands_on = tuple(Below(low.id, _state(entry, low, rigs, now)) for low in under)
-        done[entry.id] = replace(entry, before=before[entry.id], lift=lift.get(entry.id), stands_on=stands_on)
+        ties = replace(entry.ties, before=before[entry.id], lift=lift.get(entry.id), stands_on=stands_on)
+        done[entry.id] = replace(entry, ties=ties)
     return {key: done[key] for key in found}
 
 
@@ -154,12 +160,12 @@ def _clashing(entries: list[EntryView], forecast: ForecastView, rig: RigView, no
     for entry in in_queue_order(entries):
         if not (entry.admitted or wants_slot(entry, rig, now)):
             if entry.id in clashes:
-                found[entry.id] = replace(entry, clashes=tuple(clashes[entry.id]))
+                found[entry.id] = _tied(entry, clashes=tuple(clashes[entry.id]))
             continue
         rivals = [c for c in clashes.get(entry.id, ()) if c.id in first and _goes_ahead(first[c.id], entry)]
         if entry.id in clashes:
             yields = _why(rivals[0], first[rivals[0].id]) if rivals and not entry.admitted else ""
-            found[entry.id] = replace(entry, clashes=tuple(clashes[entry.id]), yields=yields)
+            found[entry.id] = _tied(entry, clashes=tuple(clashes[entry.id]), yields=yields)
         first[entry.id] = entry
     return found
 
@@ -234,7 +240,7 @@ def refused(entry: EntryView) -> tuple[str, str] | None:
             return "blocker_failed", f"bead {bead.id}, which it comes after, failed: retry that, then this"
         if bead.resolution == "cancelled" and _after(bead.closed_at, since):
             return "blocker_failed", f"bead {bead.id}, which it comes after, was cancelled and did not land"
-    for low in entry.sunk:
+    for low in entry.ties.sunk:
         if _after(low.at, since):
             return "stacked_on_failed", f"it contains the change of {low.id}, which left the queue: {low.how}"
     return None

@@ -72,6 +72,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             queue.promote(_entry(fact), data["priority"])
             told = {"priority": data["priority"]}
             ledger.note(_entry(fact).bead, "promoted", fact.actor, data["reason"], **told)
+        case "entry.land_now":
+            _land_now(_entry(fact), data, fact.actor, now)
         case "gates.again":
             queue.gates_again(_entry(fact), now)
         case "bead.cancel":
@@ -227,6 +229,18 @@ def _verdict(fact: Fact, data: dict[str, Any]) -> None:
         feedback=data["feedback"],
         items=data["items"],
     )
+
+
+def _land_now(entry: ReviewEntry, data: dict[str, Any], actor: str, now: dt.datetime) -> None:
+    """An emergency: to the front, and without gates where the person says so of the head they saw."""
+    if entry.state != "active":
+        raise Conflict(f"{entry.pk} is {entry.state} already")
+    queue.land_now(entry, now)
+    told = {"head": data["head"], "skip_gates": data["skip_gates"]}
+    if data["skip_gates"]:
+        queue.waive_gates(entry, data["head"], actor, data["reason"])
+    ledger.settle_escalations([entry.pk], actor, now, "sent to the front")
+    ledger.note(entry.bead, "land_now", actor, data["reason"], **told)
 
 
 def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:

@@ -59,13 +59,16 @@ INVARIANTS = (
     ),
     Invariant(
         2,
-        "What landed is a tree on which every gate had passed",
+        "What landed is a tree on which every gate had passed, or a head whose gates a person had waived",
         "look at the gate results of the landed tree; revert by hand what should not be there",
         """select l.entry_id from refinery_landing l join refinery_candidate c on c.id = l.candidate_id
             join beads_bead b on b.id = l.entry_id and b.town_id = %(town)s,
             jsonb_array_elements(l.evidence) as seen
             where l.state = 'landed' and {scope:l.entry_id}
-            and (seen->>'outcome' <> 'pass' or seen->>'tree' <> c.tree_sha)""",
+            and (seen->>'tree' is distinct from c.tree_sha or seen->>'outcome' is distinct from 'pass' and not (
+            seen->>'outcome' is not distinct from 'skipped' and exists (select 1 from refinery_waiver w
+            where w.id::text = seen->>'waiver' and w.entry_id = l.entry_id and w.head_sha = c.head_sha
+            and w.by = seen->>'by' and w.reason = seen->>'because')))""",
     ),
     Invariant(
         3,

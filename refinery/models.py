@@ -1,6 +1,6 @@
-"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts, landings), `refinery.gates`
-(GateResult), `refinery.forecasts` (Forecast, Stack), `refinery.comments` (ReviewComment), `refinery.invariants`
-(Violation), `refinery.metrics` (TickRecord, TickTotal).
+"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts, waivers, landings),
+`refinery.gates` (GateResult), `refinery.forecasts` (Forecast, Stack), `refinery.comments` (ReviewComment),
+`refinery.invariants` (Violation), `refinery.metrics` (TickRecord, TickTotal).
 
 `ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
 were given on, gate results for the tree they were run on, and a landing names one candidate.
@@ -52,6 +52,7 @@ class ReviewEntry(models.Model):
     land_retries = models.PositiveIntegerField(default=0, help_text="since it was admitted")
     gates_again_at = models.DateTimeField(null=True, blank=True, help_text="results before this do not count")
     reject_requested = models.TextField(blank=True)
+    land_now_at = models.DateTimeField(null=True, blank=True, help_text="a person sent it to the front of the train")
     observed_head = models.CharField(max_length=64, blank=True, help_text="a newer head seen on the branch")
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(null=True, blank=True)
@@ -238,6 +239,28 @@ class Verdict(models.Model):
         return f"{self.decision} by {self.by}"
 
 
+class Waiver(models.Model):
+    """A person's decision that one head of an entry lands without its gates. Never changed; a new head needs another.
+
+    A landing that made use of it names it in its evidence.
+    """
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="waivers")
+    head_sha = models.CharField(max_length=64)
+    by = models.CharField(max_length=150)
+    reason = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["entry", "head_sha"], name="waiver_once_per_head"),
+            models.CheckConstraint(name="waiver_says_who_and_why", condition=~Q(by="") & ~Q(reason="")),
+        ]
+
+    def __str__(self) -> str:
+        return f"gates skipped by {self.by} because {self.reason}"[:200]
+
+
 class ReviewComment(models.Model):
     """A person's remark on one line of one head's diff. `side`: old (the base) or new (the candidate).
 
@@ -284,7 +307,9 @@ class Landing(models.Model):
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="+")
     target = models.CharField(max_length=200)
     expected_sha = models.CharField(max_length=64)
-    evidence = models.JSONField(default=list, help_text="[{gate, outcome, tree, result}]: what let it land")
+    evidence = models.JSONField(
+        default=list, help_text="[{gate, outcome, tree, result}], or a waiver: what let it land"
+    )
     state = models.CharField(max_length=12, default="intent")
     message = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

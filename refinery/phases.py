@@ -30,6 +30,7 @@ from refinery.world import (
 
 CONFLICT_LIMIT = 10
 HOST_FAULTS_FREE = 3
+FIRST = -1  # the priority of what a person sent to the front of the train
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 # -- entries ---------------------------------------------------------------------
@@ -108,7 +109,7 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
     if candidate is None:
         if not entry.admitted:
-            under = f"; stands on {', '.join(b.id for b in entry.stands_on)}" if entry.stands_on else ""
+            under = f"; stands on {', '.join(b.id for b in entry.ties.stands_on)}" if entry.ties.stands_on else ""
             return Standing(Stage.UNBUILT, f"waits for its turn{under}")
         return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
     if candidate.head != entry.head:
@@ -127,9 +128,9 @@ def _held_back(entry: EntryView) -> Standing | None:
     if after:
         names = ", ".join(f"{b.id} ({b.status}{_elsewhere(entry, b)})" for b in after)
         return Standing(Stage.BLOCKED, f"waits until {names} is closed, for its bead comes after")
-    under = [b for b in entry.stands_on if b.state != "ahead"]
+    under = [b for b in entry.ties.stands_on if b.state != "ahead"]
     if not under:
-        return Standing(Stage.BEHIND, entry.yields) if entry.yields and not entry.admitted else None
+        return Standing(Stage.BEHIND, entry.ties.yields) if entry.ties.yields and not entry.admitted else None
     names = ", ".join(b.id for b in under)
     if stuck := [b.id for b in under if b.state == "waits"]:
         return Standing(Stage.BLOCKED, f"stands on {names} and lands after it; {', '.join(stuck)} waits for others")
@@ -159,7 +160,9 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
 
 
 def _gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
-    """The gates' part of `standing`; None when all have passed on exactly this tree."""
+    """The gates' part of `standing`; None when all have passed on exactly this tree, or a person has waived them."""
+    if entry.ties.waived:
+        return None
     results = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
     missing = []
     for gate in rig.config.refinery.gates:
@@ -235,7 +238,8 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         if now < due:
             return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
     ungated = "" if config.refinery.gates else " (ungated)"
-    return Standing(Stage.GREEN, f"green{ungated}")
+    waived = f" (gates skipped {entry.ties.waived})" if entry.ties.waived else ungated
+    return Standing(Stage.GREEN, f"green{waived}")
 
 
 _WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})
@@ -273,7 +277,7 @@ def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
 
 def rank(entry: EntryView) -> int:
     """Its priority, or that of the most urgent entry that waits for it."""
-    return entry.priority if entry.lift is None else min(entry.priority, entry.lift)
+    return entry.priority if entry.ties.lift is None else min(entry.priority, entry.ties.lift)
 
 
 def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str]:
@@ -291,7 +295,7 @@ def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
     """The train's cars in their order, then the others by `queue_key`, nobody before what has to land before it."""
     rows = sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
     cars = sum(1 for e in rows if e.admitted)
-    return rows if not any(e.before for e in rows) else [*rows[:cars], *_first_things_first(rows[cars:])]
+    return rows if not any(e.ties.before for e in rows) else [*rows[:cars], *_first_things_first(rows[cars:])]
 
 
 def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
@@ -299,8 +303,8 @@ def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
     left = {e.id: e for e in rows}
     placed: list[EntryView] = []
     for entry in rows:
-        ahead = [left[key] for key in entry.before if key in left and entry.id in left]
-        for other in sorted([*ahead, entry], key=lambda e: (e is entry, len(e.before), queue_key(e))):
+        ahead = [left[key] for key in entry.ties.before if key in left and entry.id in left]
+        for other in sorted([*ahead, entry], key=lambda e: (e is entry, len(e.ties.before), queue_key(e))):
             if left.pop(other.id, None) is not None:
                 placed.append(other)
     return placed

@@ -1,4 +1,4 @@
-"""The only writer of review entries, candidates, verdicts and landings.
+"""The only writer of review entries, candidates, verdicts, waivers and landings.
 
 Decisions compare and swap on the state they were decided on (`LostRace` otherwise); observations only ever add.
 Doors: `submit` makes a new entry in its first state; everything later is the tick's.
@@ -18,7 +18,8 @@ from beads import ledger
 from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Resolution
 from beads.models import Bead, Convoy, Rig
-from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
+from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
+from refinery.reasons import Exit, Held
 
 OPEN_LANDING = ("intent", "pushing")
 
@@ -163,17 +164,17 @@ def count_rework(entry_id: str, purpose: str) -> None:
 
 
 def hold(entry_id: str, code: str, text: str) -> None:
-    """Let an entry wait for a person; it leaves its slot."""
-    _swap(entry_id, {"held": ""}, held=code, held_text=text, admitted_at=None, slot=None)
+    """Let an entry wait for a person, with a `reasons.Held`; it leaves its slot."""
+    _swap(entry_id, {"held": ""}, held=Held(code), held_text=text, admitted_at=None, slot=None)
 
 
 def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.datetime, merge_sha: str = "") -> None:
-    """End an entry and its merge-request bead together."""
+    """End an entry, with a `reasons.Exit`, and its merge-request bead together."""
     _swap(
         entry.pk,
         {},
         state=state,
-        reason=reason,
+        reason=Exit(reason),
         reason_text=text,
         merge_sha=merge_sha,
         admitted_at=None,
@@ -231,6 +232,8 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
     )
     if changed != 1:
         raise LostRace(f"{entry.pk} is no longer failed")
+    for task in entry.bead.blocked_by.select_related("on").filter(on__status=BeadStatus.FAILED):
+        ledger.unblock(entry.bead, task.on, actor, "retried without it")
     ledger.move(entry.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
     if entry.source and entry.source.status == BeadStatus.FAILED:
         ledger.move(entry.source, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
@@ -255,6 +258,21 @@ def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
 def promote(entry: ReviewEntry, priority: int) -> None:
     """Move an entry in the queue's order."""
     ledger.retitle_priority(entry.bead, priority)
+
+
+def land_now(entry: ReviewEntry, now: dt.datetime) -> None:
+    """A person's wish: to the front of the train. A car that is not the first one, and is not being pushed, gets off
+    and on again; a hold is lifted."""
+    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(land_now_at=now, held="", held_text="")
+    train = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False)
+    behind = entry.slot is not None and train.filter(slot__lt=entry.slot).exists()
+    if behind and not entry.landings.filter(state__in=OPEN_LANDING).exists():
+        leave(entry.pk, innocent=True)
+
+
+def waive_gates(entry: ReviewEntry, head: str, who: str, reason: str) -> None:
+    """A person's decision that exactly this head lands without its gates."""
+    Waiver.objects.get_or_create(entry=entry, head_sha=head, defaults={"by": who[:150], "reason": reason})
 
 
 # -- candidates and verdicts ---------------------------------------------------------------------
@@ -325,8 +343,10 @@ def head_seen(entry_id: str, head: str) -> None:
 # -- landings ---------------------------------------------------------------------
 
 
-def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
+def intend(cars: Sequence[tuple[Candidate, Sequence[int]]], waivers: Mapping[int, int] | None = None) -> Landing:
     """Write the intent to push candidates, each on the one before, with the gate results that let each land.
+
+    `waivers`: candidate → the waiver of its gates that let it land without them.
 
     Returns the landing of the last one, whose push carries them all. LostRace when an entry moved on, a result is no
     pass on exactly its tree, they do not stand on one another, or the target has an open landing.
@@ -338,13 +358,16 @@ def intend(cars: Sequence[tuple[Candidate, Sequence[int]]]) -> Landing:
     if Landing.objects.filter(rig=entry.rig, target=entry.target, state__in=OPEN_LANDING).exists():
         raise LostRace(f"{entry.target} has an open landing")
     expected = cars[0][0].base_sha
-    push = _intend(last, cars[-1][1], expected, None)
+    waived = waivers or {}
+    push = _intend(last, cars[-1][1], expected, None, waived.get(last.pk))
     for candidate, evidence in cars[:-1]:
-        _intend(candidate, evidence, expected, push)
+        _intend(candidate, evidence, expected, push, waived.get(candidate.pk))
     return push
 
 
-def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: Landing | None) -> Landing:
+def _intend(
+    candidate: Candidate, evidence: Sequence[int], expected: str, push: Landing | None, waiver: int | None
+) -> Landing:
     entry = candidate.entry
     if not ReviewEntry.objects.filter(
         pk=entry.pk, state="active", head_sha=candidate.head_sha, build_no=candidate.build_no, held=""
@@ -356,6 +379,13 @@ def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: 
         for r in results
     ):
         raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha}")
+    shown = [{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results]
+    if waiver:
+        given = Waiver.objects.filter(pk=waiver, entry=entry, head_sha=candidate.head_sha).first()
+        if given is None:
+            raise LostRace(f"nobody has waived the gates of {candidate.head_sha[:12]}")
+        told = {"waiver": given.pk, "by": given.by, "because": given.reason}
+        shown.append({"gate": "*", "outcome": "skipped", "tree": candidate.tree_sha, **told})
     return Landing.objects.create(
         entry=entry,
         candidate=candidate,
@@ -363,7 +393,7 @@ def _intend(candidate: Candidate, evidence: Sequence[int], expected: str, push: 
         rig=entry.rig,
         target=entry.target,
         expected_sha=expected,
-        evidence=[{"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk} for r in results],
+        evidence=shown,
     )
 
 

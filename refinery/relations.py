@@ -78,3 +78,22 @@ class ForecastView:
     heads: frozenset[str] = frozenset()
     paired: frozenset[str] = frozenset()
     clashes: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What an active entry has to do with others, and what people have decided about its order and its gates.
+
+    `before`: active entries that land before it. `lift`: the priority of the most urgent entry that waits for it.
+    `sunk`: what it stands on and has left the queue unlanded. `yields`: why it lets another one land first. `waiver`:
+    the record of a person's decision that the gates of this head are skipped, and in words, by whom and why.
+    """
+
+    before: tuple[str, ...] = ()
+    lift: int | None = None
+    stands_on: tuple[Below, ...] = ()
+    sunk: tuple[Refused, ...] = ()
+    clashes: tuple[Clash, ...] = ()
+    yields: str = ""
+    waiver: int = 0
+    waived: str = ""

@@ -11,10 +11,10 @@ from django.utils import timezone
 
 from beads.models import Bead, Convoy, Town
 from beads.plans import waves
-from refinery import estimates, phases, snapshot
+from refinery import estimates, phases, reasons, snapshot
 from refinery import history as history_of
 from refinery.briefs import gate_results
-from refinery.models import ReviewEntry
+from refinery.models import Landing, ReviewEntry
 from refinery.world import EntryView, World
 
 
@@ -119,8 +119,8 @@ def relations(view: EntryView | None) -> dict[str, Any]:
         return {"waits_for": [], "stands_on": [], "conflicts_with": []}
     return {
         "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != "closed"))],
-        "stands_on": [b.id for b in view.stands_on],
-        "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.clashes],
+        "stands_on": [b.id for b in view.ties.stands_on],
+        "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.ties.clashes],
     }
 
 
@@ -146,6 +146,7 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "priority": entry.bead.priority,
         "merge_sha": entry.merge_sha,
         "held": entry.held,
+        "land_now": entry.land_now_at.isoformat() if entry.land_now_at else None,
         **relations(board.world.entry.get(entry.pk)),
         **(board.lands(entry.pk) or estimates.Estimate("")).as_dict(),
         "rework": entry.rework_count,
@@ -181,6 +182,7 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
     return entry_data(board, entry) | {
         "superseded_by": entry.superseded_by_id,
+        "again": again(entry),
         "blocked_by": list(entry.bead.blocked_by.values_list("on_id", flat=True)),
         "candidate": {
             "sha": candidate.sha,
@@ -209,10 +211,25 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         ],
         "landings": [
             {"state": x.state, "expected": x.expected_sha, "candidate": x.candidate.sha, "message": x.message}
+            | {"evidence": x.evidence, "waived": _waived(x)}
             for x in entry.landings.select_related("candidate")
         ],
         "history": history(entry.bead),
     }
+
+
+def _waived(landing: Landing) -> str:
+    """What is said of a landing that made use of a waiver."""
+    told = [f"; gates skipped by {e['by']} because {e['because']}" for e in landing.evidence if "waiver" in e]
+    return "".join(told)
+
+
+def again(entry: ReviewEntry) -> str:
+    """The one command that lets an entry go on that is held or has ended; empty where there is nothing to do."""
+    words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
+    if entry.state == "active":
+        return f"mq retry {entry.pk}" if entry.held else ""
+    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "")
 
 
 def history(bead: Bead) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
 from refinery import foresight, phases
 from refinery.gates import say
-from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict
-from refinery.relations import ForecastView, Refused
+from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
+from refinery.relations import ForecastView, Refused, Ties
 from refinery.world import (
     BREAKER_WINDOW,
     AgentView,
@@ -275,6 +275,9 @@ def _entries(
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in Verdict.objects.filter(entry_id__in=ids).order_by("id"):
         verdicts[verdict.entry_id].append(verdict)
+    waivers: dict[tuple[str, str], Waiver] = {}
+    for waiver in Waiver.objects.filter(entry_id__in=ids):
+        waivers[waiver.entry_id, waiver.head_sha] = waiver
     own = {e.pk: {e.pk, *(b.id for b in blockers.get(e.pk, ()))} for e in entries}  # tasks of its own
     landings: dict[str, Landing] = {}
     for landing in Landing.objects.filter(entry_id__in=ids).order_by("id"):
@@ -299,6 +302,7 @@ def _entries(
             tuple(b for b in blockers.get(e.source_id or e.convoy_id or "", ()) if b.id not in own[e.pk]),
             tuple(runs.get(e.pk, ())),
             effects[key].error if (key := build_key(e.pk, e.build_no)) in effects else "",
+            waivers.get((e.pk, e.head_sha)),
         )
 
 
@@ -316,6 +320,7 @@ def _entry(
     after: tuple[Blocker, ...],
     runs: tuple[RunView, ...],
     build_error: str,
+    waiver: Waiver | None,
 ) -> EntryView:
     convoy = e.convoy
     convoy_ended = bool(e.kind == "landing" and convoy and (convoy.bead.status in FINAL or convoy.close_requested_at))
@@ -336,7 +341,7 @@ def _entry(
         source_status=e.source.status if e.source else "",
         source_cancelled=convoy_ended or bool(e.source and e.source.cancel_requested_at),
         author=e.author,
-        priority=e.bead.priority,
+        priority=phases.FIRST if e.land_now_at else e.bead.priority,
         admitted_at=e.admitted_at,
         slot=e.slot,
         build_no=e.build_no,
@@ -364,6 +369,7 @@ def _entry(
         else None,
         blockers=blockers,
         after=after,
+        ties=Ties(waiver=waiver.pk, waived=f"by {waiver.by} because {waiver.reason}") if waiver else Ties(),
         reopened_at=e.bead.retried_at,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Purpose
-from refinery.relations import Below, Clash, ForecastView, Refused
+from refinery.relations import ForecastView, Ties
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
@@ -298,12 +298,7 @@ class EntryView:
     blockers: tuple[Blocker, ...] = ()
     after: tuple[Blocker, ...] = ()  # what its source (or its convoy) waits for
     reopened_at: dt.datetime | None = None
-    lift: int | None = None  # the priority of the most urgent entry that waits for it
-    before: tuple[str, ...] = ()  # active entries that land before it
-    stands_on: tuple[Below, ...] = ()
-    sunk: tuple[Refused, ...] = ()  # what it stands on and has left the queue unlanded
-    clashes: tuple[Clash, ...] = ()
-    yields: str = ""  # why it lets another one land first
+    ties: Ties = field(default_factory=Ties)
     runs: tuple[RunView, ...] = ()
 
     @property

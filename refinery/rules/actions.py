@@ -153,11 +153,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Landable:
-    """A car that may land: its candidate, and the gate results that let it."""
+    """A car that may land: its candidate, and the gate results that let it, or the waiver where there are none."""
 
     entry: str
     candidate: int
     evidence: tuple[int, ...] = ()
+    waiver: int = 0
 
 
 @dataclass(frozen=True, slots=True)

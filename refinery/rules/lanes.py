@@ -120,7 +120,7 @@ def _place(entry: EntryView, train: list[EntryView]) -> int:
     while at > 0:
         car = train[at - 1]
         urgent = rank(entry) <= URGENT
-        if _pushed(car) or rank(car) <= rank(entry) or (started(car) and not urgent) or car.id in entry.before:
+        if _pushed(car) or rank(car) <= rank(entry) or (started(car) and not urgent) or car.id in entry.ties.before:
             break
         at -= 1
     return at

@@ -184,10 +184,18 @@ def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
         return "behind", f"{why}; lands after the cars ahead", ()
     if entry is not cars[0]:
         return "lands-with", f"{why}; lands with {cars[0].id}", ()
-    landable = tuple(
-        Landable(c.id, c.candidate.id, evidence(c, c.candidate, lane.rig)) for c in cars if c.candidate is not None
-    )
+    landable = tuple(_landable(c, c.candidate, lane.rig) for c in cars if c.candidate is not None)
     return "land", why, (Land(landable),)
+
+
+def _landable(entry: EntryView, candidate: CandidateView, rig: RigView) -> Landable:
+    """A waiver is named only where the gates themselves have not all passed."""
+    if not entry.ties.waived:
+        return Landable(entry.id, candidate.id, evidence(entry, candidate, rig))
+    latest = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
+    found = [latest.get((g.name, g.run)) for g in rig.config.refinery.gates]
+    passed = tuple(g.id for g in found if g is not None and g.outcome == "pass")
+    return Landable(entry.id, candidate.id, passed, entry.ties.waiver if len(passed) < len(found) else 0)
 
 
 def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ WRITERS = {
     "ToolCall": "agents/tools.py",
     "Mail": "agents/mail.py",
     "Nudge": "agents/mail.py",
-    **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Landing"), "refinery/queue.py"),
+    **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Waiver", "Landing"), "refinery/queue.py"),
     "GateResult": "refinery/gates.py",
     **dict.fromkeys(("Forecast", "Stack"), "refinery/forecasts.py"),
     "Violation": "refinery/invariants.py",

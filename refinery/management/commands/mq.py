@@ -1,4 +1,4 @@
-"""`mq submit|list|show|approve|request-changes|reject|retry|promote|freeze|thaw`: the merge queue."""
+"""`mq submit|list|show|approve|request-changes|reject|retry|promote|land-now|freeze|thaw`: the merge queue."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ class Command(GastownCommand):
         promote.add_argument("id")
         promote.add_argument("--priority", type=int, default=0, help="0 (urgent: the train starts again behind) to 4")
         promote.add_argument("--reason", default="")
+        urgent = self.sub(verbs, "land-now", self.land_now, "an emergency: to the front of the train")
+        urgent.add_argument("id")
+        urgent.add_argument("--reason", required=True)
+        urgent.add_argument("--skip-gates", action="store_true", help="land this head without its gates, in your name")
         freeze = self.sub(verbs, "freeze", self.freeze, "let nothing into a lane, and nothing land in it")
         freeze.add_argument("rig")
         freeze.add_argument("--target")
@@ -112,7 +116,9 @@ class Command(GastownCommand):
         lines += [f"gate {g['gate']}: {g['outcome']} ({g['say']})" for g in data["gates"]]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
-        lines += [f"landing {x['state']}: {x['message']}" for x in data["landings"]]
+        lines += [f"landing {x['state']}: {x['message']}{x['waived']}" for x in data["landings"]]
+        if data["again"]:
+            lines.append(f"to bring it back: {data['again']}")
         return Said(data, "\n".join(lines))
 
     def approve(self, id: str, head: str | None, **_: Any) -> Any:
@@ -139,6 +145,13 @@ class Command(GastownCommand):
         """Let it go before others."""
         doors.promote(entry_of(id), actor(), reason, priority)
         return Said({"id": id, "priority": priority}, f"{id} has priority {priority} from the next tick on")
+
+    def land_now(self, id: str, reason: str, skip_gates: bool, **_: Any) -> Any:
+        """An emergency."""
+        new = doors.land_now(entry_of(id), actor(), reason, skip_gates=skip_gates)
+        told = " without its gates" if skip_gates else ""
+        text = f"{id} goes to the front of the train{told}" if new else f"{id} goes first already"
+        return Said({"id": id, "skip_gates": skip_gates, "new": new}, text)
 
     def freeze(self, rig: str, target: str | None, reason: str, until: str | None, **_: Any) -> Any:
         """Freeze a lane."""
