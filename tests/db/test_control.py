@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 
+from agents.models import Run
+from agents.tools import Call
+from agents.toolset import ConvoyArgs, convoy_status
 from beads import inbox, ledger
 from beads.errors import Conflict, Invalid, LostRace
 from beads.models import BeadEvent, Escalation
-from refinery import doors, invariants, queue, shows
+from refinery import doors, invariants, queue, shows, toolset
 from refinery.models import Candidate, Landing, ReviewEntry, Waiver
 from refinery.reasons import RE_ENTRY, Exit, Held
 from tests.db.conftest import SHA, Place
@@ -195,3 +203,44 @@ def test_the_other_ends_name_another_command(place: Place) -> None:
         doors.land_now(again(entry), WHO, WHY)
     ReviewEntry.objects.update(reason="merged")
     assert shows.again(again(entry)) == ""
+
+
+# -- what is said of it ---------------------------------------------------------------------------------------------
+
+
+def test_the_queue_and_a_convoy_tell_the_mayor_when_they_land(place: Place) -> None:
+    plan = [{"key": "a", "rig": place.rig, "title": "A", "body": "", "priority": 2, "after": []}]
+    convoy = ledger.create_convoy(place.rig, "C", "review-and-merge", plan, actor="test")
+    doors.start_convoy(convoy, WHO)
+    first, second = place.entry("first", SHA["a"]), place.entry("second", SHA["d"], priority=1)
+    place.tick()
+    call = Call(Run.objects.filter(kind="polecat").select_related("town").get(), place.now)
+    told = toolset.queue(call, toolset.QueueArgs())["entries"]
+    assert [row["id"] for row in told] == [second.pk, first.pk]
+    assert {row["estimate"] for row in told} == {"unknown"}
+    json.dumps(told)
+    status = convoy_status(call, ConvoyArgs(convoy=convoy.pk))
+    assert (status["estimate"], status["eta_seconds"]) == ("unknown", None)
+
+
+def test_times_of_late_make_estimates_with_two_queries_for_a_whole_town(place: Place) -> None:
+    for n in range(3):
+        entry = place.entry(f"old-{n}", f"{n + 1:040x}")
+        place.tick()
+        place.built(entry, tree=f"{n + 7:040x}")
+        place.later(minutes=10)
+        place.gated()
+        landing = Landing.objects.get(state="intent")
+        inbox.record(place.town, "landing.concluded", str(landing.pk), {"state": "landed"})
+        place.tick()
+    Run.objects.update(created_at=F("ended_at") - dt.timedelta(minutes=10))
+    Landing.objects.update(created_at=F("concluded_at") - dt.timedelta(seconds=20))
+    waiting = [place.entry(f"new-{n}", f"{n + 20:040x}") for n in range(5)]
+    board = shows.Board(place.town)
+    with CaptureQueriesContext(connection) as caught:
+        found = [board.expected[e.pk] for e in waiting]
+    assert len(caught) == 2
+    assert [round(e.seconds or 0) for e in found] == [620, 620, 620, 620, 1240]
+    row = shows.entry_data(board, again(waiting[0]))
+    assert (row["estimate"], row["eta_seconds"]) == ("about 10 min", 620)
+    assert row["eta"] == (board.world.now + dt.timedelta(seconds=620)).isoformat(timespec="seconds")
