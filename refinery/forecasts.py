@@ -71,5 +71,7 @@ def look(repo: Repo, forecast: Forecast, branches: Mapping[str, str], most: int)
 def prune(rig: Rig) -> int:
     """Forget what is of no active entry any more; returns how much went."""
     active = ReviewEntry.objects.filter(rig=rig, state="active")
-    gone = Stack.objects.filter(rig=rig).exclude(upper__in=active.values("head_sha")).delete()[0]
-    return gone + Forecast.objects.filter(rig=rig).exclude(target__in=active.values("target")).delete()[0]
+    gone = Forecast.objects.filter(rig=rig).exclude(target__in=active.values("target")).delete()[0]
+    compared = {head for heads in Forecast.objects.filter(rig=rig).values_list("heads", flat=True) for head in heads}
+    stacks = Stack.objects.filter(rig=rig).exclude(upper__in=active.values("head_sha")).exclude(upper__in=compared)
+    return gone + stacks.delete()[0]

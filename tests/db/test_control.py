@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
@@ -244,3 +246,29 @@ def test_times_of_late_make_estimates_with_two_queries_for_a_whole_town(place: P
     row = shows.entry_data(board, again(waiting[0]))
     assert (row["estimate"], row["eta_seconds"]) == ("about 10 min", 620)
     assert row["eta"] == (board.world.now + dt.timedelta(seconds=620)).isoformat(timespec="seconds")
+
+
+def test_the_commands_say_it_in_words(place: Place) -> None:
+    place.foresees = False
+    first, second = place.entry("first", SHA["a"]), place.entry("second", SHA["d"], place.bead("B", place.bead("A")))
+    place.tick()
+    place.foreseen([(SHA["d"], SHA["a"])], [(SHA["a"], SHA["d"], "signs.txt")])
+    place.tick()
+    call_command("mq", "land-now", first.pk, "--reason", WHY, stdout=StringIO())
+    place.tick()
+    listed, shown, data = StringIO(), StringIO(), StringIO()
+    call_command("mq", "list", stdout=listed)
+    call_command("mq", "show", second.pk, stdout=shown)
+    call_command("mq", "list", "--json", stdout=data)
+    assert "ESTIMATE" in listed.getvalue().splitlines()[0]
+    assert f"stands on {first.pk}" in shown.getvalue()
+    assert f"would conflict with {first.pk} in signs.txt" in shown.getvalue()
+    rows = {row["id"]: row for row in json.loads(data.getvalue())["data"]}
+    assert (rows[first.pk]["estimate"], rows[second.pk]["estimate"][:9]) == ("unknown", "waits for")
+    assert rows[first.pk]["land_now"] and rows[second.pk]["waits_for"]
+    doors.reject(again(first), "no", WHO)
+    place.later(minutes=1)
+    place.tick()
+    gone = StringIO()
+    call_command("mq", "show", first.pk, stdout=gone)
+    assert f"to bring it back: mq retry {first.pk}" in gone.getvalue()
