@@ -24,6 +24,7 @@ REFINERY = frozenset({Role.REFINERY})
 MAX_CHECKPOINT = 64 * 1024
 
 prime_extras: list[Callable[[Run], dict[str, Any]]] = []
+convoy_extras: list[Callable[[Convoy], dict[str, Any]]] = []
 
 
 def bead_data(bead: Bead) -> dict[str, Any]:
@@ -378,7 +379,10 @@ def convoy_status(call: Call, args: ConvoyArgs) -> dict[str, Any]:
     convoy = _convoy(call, args.convoy)
     beads = convoy.beads.select_related("rig").prefetch_related("blocked_by")
     closed = sum(1 for b in beads if b.status == BeadStatus.CLOSED)
-    return {
+    told: dict[str, Any] = {}
+    for extra in convoy_extras:
+        told |= extra(convoy)
+    return told | {
         "id": convoy.pk,
         "title": convoy.bead.title,
         "status": convoy.bead.status,

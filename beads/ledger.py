@@ -198,6 +198,14 @@ def block(bead: Bead, blockers: Iterable[Bead], actor: str = "") -> None:
         note(bead, "blocked_by", actor, on=blocker.pk)
 
 
+def unblock(bead: Bead, blocker: Bead, actor: str, reason: str = "") -> bool:
+    """`bead` no longer waits for `blocker`; False when it did not."""
+    gone = Dependency.objects.filter(bead=bead, on=blocker).delete()[0]
+    if gone:
+        note(bead, "unblocked", actor, reason, on=blocker.pk)
+    return bool(gone)
+
+
 def find_path(start: str, goal: str) -> list[str] | None:
     """A path of `blocked by` edges from `start` to `goal`, ids in order, or None."""
     seen = {start}

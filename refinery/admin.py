@@ -181,6 +181,14 @@ class GateInline(ReadOnlyInline):
     readonly_fields = fields
 
 
+class WaiverInline(ReadOnlyInline):
+    """Heads whose gates a person has waived."""
+
+    model = models.Waiver
+    fields = ("created_at", "head_sha", "by", "reason")
+    readonly_fields = fields
+
+
 class LandingInline(ReadOnlyInline):
     """Landings."""
 
@@ -201,9 +209,10 @@ class ReviewEntryAdmin(ReadOnlyAdmin):
     search_fields = ("bead__id", "bead__title", "branch", "head_sha", "source__id", "merge_sha")
     search_help_text = "id, title, branch, head or merge commit, source bead's id"
     ordering = ("-created_at",)
-    inlines = [GateInline, VerdictInline, LandingInline]
+    inlines = [GateInline, VerdictInline, WaiverInline, LandingInline]
     actions = [
         ACTIONS["retry_entry"], ACTIONS["requeue_entry"], ACTIONS["promote_entry"], ACTIONS["reject_entry"],
+        ACTIONS["land_now_entry"], ACTIONS["skip_gates_entry"],
     ]  # fmt: skip
 
     def page_of(self, row: models.ReviewEntry) -> str:

@@ -22,8 +22,10 @@ from beads import ledger, outbox
 from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
-from refinery import briefs, notices, queue
+from refinery import briefs, forecasts, notices, queue
+from refinery.keys import branch_key, build_key, land_key, publish_key
 from refinery.models import Candidate, ReviewEntry
+from refinery.relations import foresee_key
 from refinery.rules.actions import (
     AbandonLanding,
     Action,
@@ -35,6 +37,7 @@ from refinery.rules.actions import (
     Decision,
     EndRun,
     Escalate,
+    Foresee,
     Hold,
     Land,
     Leave,
@@ -56,7 +59,6 @@ from refinery.rules.actions import (
     StartRun,
     StopRun,
 )
-from refinery.world import branch_key, build_key, land_key, publish_key
 
 log = structlog.get_logger(__name__)
 ACTOR = "gastown"
@@ -144,7 +146,8 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _hold(town, entry, code, text, now)
         case Land(cars):
             found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
-            landing = queue.intend([(found[c.candidate], c.evidence) for c in cars])
+            waivers = {c.candidate: c.waiver for c in cars if c.waiver}
+            landing = queue.intend([(found[c.candidate], c.evidence) for c in cars], waivers)
             _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
         case PushAgain(landing_id):
             _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now)
@@ -156,6 +159,10 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _close_entry(town, action, now)
         case CreateBranch(branch_id) | ObserveBranch(branch_id):
             _ask_branch(town, branch_id, isinstance(action, CreateBranch), now)
+        case Foresee(rig, target, expect, heads, tip):
+            asked = forecasts.ask(rig, target, expect, heads, tip, now)
+            told = {"forecast": asked.pk, "number": asked.number}
+            _effect(town, "foresee", foresee_key(asked.pk, asked.number), told, now)
         case BranchLanded(branch_id, sha):
             ledger.branch_landed(ConvoyBranch(pk=branch_id), sha)
         case ConvoyLanded(convoy, sha):

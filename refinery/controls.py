@@ -48,7 +48,7 @@ def set_config(owner: Town | Rig, text: str, who: str, reason: str, *, expect: i
 REPLAYABLE = frozenset(
     {
         "run.exited", "run.published", "run.done", "run.request_changes", "escalation.raised", "candidate.built",
-        "landing.concluded", "branch.seen", "effect.failed", "effect.struggling",
+        "landing.concluded", "branch.seen", "lane.foreseen", "effect.failed", "effect.struggling",
     }
 )  # fmt: skip
 

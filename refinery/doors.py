@@ -23,7 +23,7 @@ from agents.models import LIVE_RUN, Run, RunState
 from beads import config as configs
 from beads import inbox, ledger
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
-from beads.lifecycle import BeadStatus, BeadType, is_final
+from beads.lifecycle import BeadStatus, BeadType, Purpose, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
 from refinery import changes, comments, queue
 from refinery.effects import repo_of
@@ -137,6 +137,32 @@ def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
     inbox.record(bead.town, "bead.retry", bead.pk, {"reason": reason}, actor=who)
+
+
+def block_bead(bead: Bead, on: Bead, who: str, reason: str = "") -> None:
+    """Let a bead, and its change in the queue, wait until another bead of the town is closed, in whatever rig."""
+    for one, field in ((bead, "id"), (on, "on")):
+        if one.type not in (BeadType.ISSUE, BeadType.CONVOY) or one.purpose != Purpose.WORK:
+            raise Invalid(f"{one.pk} is no planned work: only beads and convoys wait for one another", field=field)
+    if on.town_id != bead.town_id:
+        raise Invalid(f"{on.pk} belongs to another town", field="on")
+    if bead.convoy_id == on.pk or on.convoy_id == bead.pk:
+        raise Invalid(f"{bead.pk} and {on.pk} are a convoy and its own bead", field="on")
+    if is_final(bead.status):
+        raise Conflict(f"{bead.pk} is {bead.status} already")
+    path = ledger.find_path(on.pk, bead.pk)
+    if path or bead.pk == on.pk:
+        raise Invalid(f"dependency cycle: {' → '.join([bead.pk, *(path or [])])}", field="on")
+    inbox.record(bead.town, "bead.block", bead.pk, {"on": on.pk, "reason": reason}, actor=who)
+
+
+def unblock_bead(bead: Bead, on: Bead, who: str, reason: str = "") -> None:
+    """Undo `block_bead`, or drop a dependency of a plan."""
+    if not bead.blocked_by.filter(on=on).exists():
+        raise Conflict(f"{bead.pk} does not wait for {on.pk}")
+    if on.parent_id == bead.pk:
+        raise Invalid(f"{on.pk} is a task of {bead.pk}: cancel it instead", field="on")
+    inbox.record(bead.town, "bead.unblock", bead.pk, {"on": on.pk, "reason": reason}, actor=who)
 
 
 def create_convoy(
@@ -367,6 +393,24 @@ def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -
         raise Conflict(f"{entry.pk} has priority {priority} already")
     told = {"priority": priority, "reason": reason}
     inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=who)
+
+
+def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = False, head: str | None = None) -> bool:
+    """The emergency lane: to the front of the train, gated and reviewed as ever. False when that was said before.
+
+    `skip_gates`: this head lands without its gates, in the name of `who`, which its landing says for ever. Whoever
+    opens this door for a person has asked whether they may.
+    """
+    _active(entry)
+    _same_head(entry, head)
+    reason = ledger.check_text("reason", reason, 2000, required=True)
+    if entry.landings.filter(state="pushing").exists():
+        raise Conflict(f"{entry.pk} is being pushed right now")
+    waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
+    if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):
+        return False
+    told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha}
+    return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
 
 
 def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:

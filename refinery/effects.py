@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from beads import globs, inbox, outbox
 from beads.config import RefineryConfig
 from beads.errors import Disposition, GastownError
 from beads.models import ConvoyBranch, Effect, Rig
-from refinery import git, notices, queue
+from refinery import forecasts, foresight, git, notices, queue
 from refinery.briefs import lane_convoy
-from refinery.models import Candidate, Landing, ReviewEntry, Verdict
+from refinery.models import Candidate, Forecast, Landing, ReviewEntry, Verdict
 
 log = structlog.get_logger(__name__)
 STRUGGLING = 5
@@ -128,6 +129,8 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         date=int(payload["date"]),
     )
     built = repo.build_candidate(spec)
+    if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):
+        built = repo.build_candidate(replace(spec, landed=below))
     seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""
     told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on, "seal": seal}
     match built:
@@ -165,6 +168,12 @@ def _untouched(repo: git.Repo, base: str, sha: str, config: RefineryConfig) -> l
         log.warning("build.touched", candidate=sha, error=error.message)
         return []
     return [list(patterns) for patterns in asked if not globs.touches(patterns, paths)]
+
+
+def _heads_below(repo: git.Repo, rig: Rig, base: str, head: str) -> list[str]:
+    """Other entries' heads that this one contains: squashed, they conflict with their own commits where they landed."""
+    inside = Candidate.objects.filter(entry__rig=rig, head_sha__in=repo.own(base, head)).exclude(head_sha=head)
+    return sorted(set(inside.values_list("head_sha", flat=True)))[:20]
 
 
 def _title(entry: ReviewEntry) -> str:
@@ -281,6 +290,16 @@ def _observe_branch(payload: Mapping[str, Any]) -> Result | None:
     return "branch.seen", str(branch.pk), {"sha": sha or "", "asked_at": payload["asked_at"]}
 
 
+def _foresee(payload: Mapping[str, Any]) -> Result | None:
+    """Who in a lane's queue stands on whom, and who would conflict with whom. None when it was asked anew."""
+    found = Forecast.objects.select_related("rig").filter(pk=payload["forecast"], number=payload["number"]).first()
+    if found is None:
+        return None
+    active = ReviewEntry.objects.filter(rig=found.rig, target=found.target, state="active")
+    branches = dict(active.values_list("head_sha", "branch"))
+    return "lane.foreseen", str(found.pk), forecasts.look(repo_of(found.rig), found, branches, foresight.PAIRED)
+
+
 def _delete_branch(payload: Mapping[str, Any]) -> Result | None:
     """Delete a branch whose change the target is seen to contain; keep it when it moved or when it does not."""
     rig = Rig.objects.get(pk=payload["rig"])
@@ -309,6 +328,7 @@ HANDLERS: dict[str, Callable[[Mapping[str, Any]], Result | None]] = {
     "land": _land,
     "create_branch": _create_branch,
     "observe_branch": _observe_branch,
+    "foresee": _foresee,
     "delete_branch": _delete_branch,
     "publish": _publish,
     "notify": _notify,

@@ -99,6 +99,25 @@ class BranchSeen(Payload):
     asked_at: Annotated[AwareDatetime, Field(strict=False)]
 
 
+class FoundClash(Payload):
+    """Two heads that conflict on the base; an empty `b`: `a` with the base itself"""
+
+    a: Sha
+    b: MaybeSha = ""
+    files: Annotated[list[str], Field(max_length=20)] = []
+
+
+class Foreseen(Payload):
+    """lane.foreseen"""
+
+    number: Annotated[int, Field(ge=1, lt=2**31)]
+    base: Sha
+    heads: Annotated[list[Sha], Field(max_length=200)]
+    paired: Annotated[list[Sha], Field(max_length=200)] = []
+    stacks: Annotated[list[Annotated[list[Sha], Field(min_length=2, max_length=2)]], Field(max_length=20_000)] = []
+    clashes: Annotated[list[FoundClash], Field(max_length=20_000)] = []
+
+
 class HeadSeen(Payload):
     """entry.head_seen"""
 
@@ -119,6 +138,19 @@ class Promoted(Reason):
     """entry.promote"""
 
     priority: Annotated[int, Field(ge=0, le=4)]
+
+
+class LandNow(Reason):
+    """entry.land_now; `skip_gates`: of exactly this head"""
+
+    head: Sha
+    skip_gates: bool = False
+
+
+class Dependence(Reason):
+    """bead.block and bead.unblock: the bead that the subject waits for"""
+
+    on: Annotated[str, Field(min_length=1, max_length=32)]
 
 
 class EffectTold(Payload):
@@ -153,15 +185,19 @@ KINDS: dict[str, type[Payload]] = {
     "candidate.built": Built,
     "landing.concluded": Landed,
     "branch.seen": BranchSeen,
+    "lane.foreseen": Foreseen,
     "entry.verdict": Verdict,
     "entry.head_seen": HeadSeen,
     "entry.reject": Reason,
     "entry.retry": Reason,
     "entry.promote": Promoted,
+    "entry.land_now": LandNow,
     "entry.requeue": Reason,
     "gates.again": Payload,
     "bead.cancel": Reason,
     "bead.retry": Reason,
+    "bead.block": Dependence,
+    "bead.unblock": Dependence,
     "convoy.start": Reason,
     "convoy.close": Reason,
     "convoy.retry": Reason,

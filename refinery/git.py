@@ -7,8 +7,9 @@ plumbing over resolved object ids. Answers are typed; *unknown* (the remote coul
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import git as gitpython
@@ -18,11 +19,18 @@ from agents.crashpoints import crashpoint
 from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
 from refinery import diffs
+from refinery.relations import contained
+
+STACK_COMMITS = 20_000
 
 
 @dataclass(frozen=True)
 class CandidateSpec:
-    """What to build. The same spec gives the same commit: committer and `date` (Unix seconds) are inputs."""
+    """What to build. The same spec gives the same commit: committer and `date` (Unix seconds) are inputs.
+
+    `landed`: commits that `head` contains and that may have landed as others (squashed): those that `base` shows to
+    have are not merged a second time.
+    """
 
     head: str
     base: str
@@ -32,6 +40,7 @@ class CandidateSpec:
     date: int
     body: str = ""
     trailers: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    landed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,16 @@ class Repo:
         if not gitcmd.has_object(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
 
+    def try_fetch(self, url: str, sha: str, branch: str) -> bool:
+        """`fetch_sha`; False when the remote no longer has the commit."""
+        try:
+            self.fetch_sha(url, sha, branch)
+        except GitFailed as error:
+            if error.kind not in ("missing_ref", "other"):
+                raise
+            return False
+        return True
+
     # -- questions --
 
     def is_ancestor(self, old: str, new: str) -> bool:
@@ -181,6 +200,47 @@ class Repo:
             raise gitcmd.failure("merge-base", result)
         return result.text or None
 
+    # -- foresight --
+
+    def stacked(self, base: str, heads: Sequence[str]) -> list[tuple[str, str]]:
+        """(upper, lower) for each of `heads` that contains another one which `base` does not contain. One process.
+
+        Of histories with more than `STACK_COMMITS` commits outside of `base` the oldest part is not looked at.
+        """
+        if len(heads) < 2:
+            return []
+        asked = "".join(f"{check_sha(head)}\n" for head in heads) + f"^{check_sha(base)}\n"
+        words = ["rev-list", "--parents", "--topo-order", f"--max-count={STACK_COMMITS}", "--stdin"]
+        rows = [line.split(" ") for line in self._git(*words, input=asked.encode()).splitlines()]
+        return contained({sha: above for sha, *above in rows}, heads)
+
+    def clashes(
+        self, base: str, heads: Sequence[str], apart: Container[frozenset[str]], known: Container[str] = ()
+    ) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Which heads conflict with `base` (a, "", files), and which, in this order, with one of them merged onto it
+        (a, b, files). Pairs `apart` are passed over, and those of which both are `known`."""
+        alone = self._onto(base, heads)
+        found = [(h, "", files) for h, files in alone.items() if isinstance(files, tuple) and h not in known]
+        clean = [h for h in dict.fromkeys(heads) if isinstance(alone.get(h), str)]
+        pairs = [
+            (a, b)
+            for a, b in combinations(clean, 2)
+            if frozenset((a, b)) not in apart and not (a in known and b in known)
+        ]
+        spec = CandidateSpec("", base, "squash", "", ("Gastown", "gastown@example.invalid"), 0)
+        merged = {a: self._commit(str(alone[a]), [base], "foreseen\n", spec, None) for a in {a for a, _ in pairs}}
+        answers = self._merge_trees([(merged[a], b) for a, b in pairs]) if pairs else []
+        return found + [(a, b, files) for (a, b), files in zip(pairs, answers, strict=True) if isinstance(files, tuple)]
+
+    def _onto(self, base: str, heads: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
+        """Each head merged onto `base`; what cannot be merged at all (an unrelated history) is left out."""
+        try:
+            return dict(zip(heads, self._merge_trees([(base, head) for head in heads]), strict=True)) if heads else {}
+        except GitFailed:
+            if len(heads) == 1:
+                return {}
+        return {head: tree for one in heads for head, tree in self._onto(base, [one]).items()}
+
     # -- candidates --
 
     def build_candidate(self, spec: CandidateSpec) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
@@ -193,8 +253,11 @@ class Repo:
         if author is None:
             return AlreadyMerged(base, head)
         # merging the base with itself in the same process gives its tree, to compare with
-        base_tree, merged = self._merge_trees([(base, base), (base, head)])
+        base_tree, merged, *below = self._merge_trees([(base, base), (base, head), *((base, x) for x in spec.landed)])
         assert isinstance(base_tree, str)
+        if known := [x for x, tree in zip(spec.landed, below, strict=True) if tree == base_tree]:
+            (merged,) = self._merge_trees([(self._commit(base_tree, [base, *known], "stand-in\n", spec, None), head)])
+            author = self._author(base, head, known) or author
         if spec.method == "rebase":
             return self._rebase(spec, base, head, base_tree)
         if isinstance(merged, tuple):
@@ -254,14 +317,20 @@ class Repo:
         gitcmd.pin(self.path, f"refs/gastown/candidates/{tip}", tip)
         return Built(tip, tip_tree, base, head)
 
-    def _author(self, base: str, head: str) -> tuple[str, str, str] | None:
+    def own(self, base: str, head: str) -> list[str]:
+        """The commits of `base..head`, the newest `STACK_COMMITS`."""
+        words = ["rev-list", f"--max-count={STACK_COMMITS}", f"{check_sha(base)}..{check_sha(head)}"]
+        return self._git(*words).split()
+
+    def _author(self, base: str, head: str, known: Sequence[str] = ()) -> tuple[str, str, str] | None:
         """The author of the change: that of its first own commit that is no merge. None when `base` has it all."""
-        arguments = ["log", "--reverse", "--topo-order", "--format=%an%x00%ae%x00%at%x00%P", f"{base}..{head}", "--"]
+        arguments = ["log", "--reverse", "--topo-order", "--format=%an%x00%ae%x00%at%x00%P", f"{base}..{head}"]
+        arguments += [*(f"^{sha}" for sha in known), "--"]
         rows = [line.split("\0") for line in self._git(*arguments).splitlines()]
         if not rows:
             return None
-        name, mail, when, _ = next((row for row in rows if " " not in row[3]), rows[0])
-        return name, mail, when
+        row = next((row for row in rows if " " not in row[3]), rows[0])
+        return row[0], row[1], row[2]
 
     def _author_of(self, commit: str) -> tuple[str, str, str]:
         name, mail, when = self._git("show", "-s", "--format=%an%x00%ae%x00%at", commit).split("\0")
@@ -417,8 +486,7 @@ def _changes(path: Path, base: str, sha: str) -> tuple[diffs.Change, ...]:
 
 
 def _message(spec: CandidateSpec) -> str:
-    text = spec.title if not spec.body else f"{spec.title}\n\n{spec.body}"
-    return _with_trailers(text, spec.trailers)
+    return _with_trailers(f"{spec.title}\n\n{spec.body}", spec.trailers)
 
 
 def _with_trailers(text: str, trailers: Sequence[tuple[str, str]]) -> str:

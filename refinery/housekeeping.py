@@ -24,7 +24,7 @@ from beads import inbox, outbox
 from beads.config import RetentionConfig
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Rig, Town
-from refinery import invariants, metrics
+from refinery import forecasts, invariants, metrics
 from refinery.effects import repo_of
 from refinery.git import Repo
 from refinery.models import Candidate
@@ -55,6 +55,7 @@ def _of_rig(rig: Rig, kept: RetentionConfig, now: dt.datetime) -> Counter[str]:
     gone: Counter[str] = Counter()
     gone["logs"] = _logs(rig, now - kept.logs)
     gone["caches"] = caches.prune(Path(settings.GASTOWN_HOME) / "caches" / str(rig.pk), (now - kept.caches).timestamp())
+    gone["forecasts"] = forecasts.prune(rig)
     repo = repo_of(rig)
     try:
         gone["branches"] = _branches(rig, repo, now - kept.branches)

@@ -15,10 +15,10 @@ from agents import dispatch
 from agents.models import Run, RunKind, RunOutcome, RunState
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
-from beads.lifecycle import BeadStatus
+from beads.lifecycle import BeadStatus, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
-from refinery import facts, gates, queue
-from refinery.models import Candidate, Landing, ReviewEntry
+from refinery import facts, forecasts, gates, queue
+from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 
 def take(fact: Fact, now: dt.datetime) -> None:
@@ -48,7 +48,9 @@ def take(fact: Fact, now: dt.datetime) -> None:
         case "escalation.close":
             ledger.close_escalation(_escalation(fact), fact.actor, now, data["reason"])
         case "candidate.built":
-            queue.record_candidate(_entry(fact).pk, data["build_no"], data)
+            _built(fact, data)
+        case "lane.foreseen":
+            forecasts.answered(_forecast(fact), data)
         case "landing.concluded":
             _landing(fact, data, now)
         case "branch.seen":
@@ -70,6 +72,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             queue.promote(_entry(fact), data["priority"])
             told = {"priority": data["priority"]}
             ledger.note(_entry(fact).bead, "promoted", fact.actor, data["reason"], **told)
+        case "entry.land_now":
+            _land_now(_entry(fact), data, fact.actor, now)
         case "gates.again":
             queue.gates_again(_entry(fact), now)
         case "bead.cancel":
@@ -77,6 +81,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.note(_bead(fact), "cancel_requested", fact.actor, data["reason"])
         case "bead.retry":
             _retry_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.block" | "bead.unblock":
+            _depend(fact, data)
         case "convoy.start":
             _start_convoy(fact, now)
         case "convoy.close":
@@ -97,6 +103,20 @@ def take(fact: Fact, now: dt.datetime) -> None:
             )
         case _:
             raise AssertionError(f"{fact.kind} is a known kind that nobody takes")
+
+
+def _built(fact: Fact, data: dict[str, Any]) -> None:
+    entry = _entry(fact)
+    queue.record_candidate(entry.pk, data["build_no"], data)
+    if data["base"] and data["on"] is None:
+        forecasts.seen(entry.rig, entry.target, data["base"])
+
+
+def _forecast(fact: Fact) -> Forecast:
+    found = Forecast.objects.filter(pk=_number(fact), rig__town=fact.town).first()
+    if found is None:
+        raise NotFound(f"no forecast {fact.subject}")
+    return found
 
 
 def _bead(fact: Fact) -> Bead:
@@ -211,6 +231,18 @@ def _verdict(fact: Fact, data: dict[str, Any]) -> None:
     )
 
 
+def _land_now(entry: ReviewEntry, data: dict[str, Any], actor: str, now: dt.datetime) -> None:
+    """An emergency: to the front, and without gates where the person says so of the head they saw."""
+    if entry.state != "active":
+        raise Conflict(f"{entry.pk} is {entry.state} already")
+    queue.land_now(entry, now)
+    told = {"head": data["head"], "skip_gates": data["skip_gates"]}
+    if data["skip_gates"]:
+        queue.waive_gates(entry, data["head"], actor, data["reason"])
+    ledger.settle_escalations([entry.pk], actor, now, "sent to the front")
+    ledger.note(entry.bead, "land_now", actor, data["reason"], **told)
+
+
 def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
     landing = Landing.objects.filter(pk=_number(fact), rig__town=fact.town).first()
     if landing is None:
@@ -220,6 +252,8 @@ def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
         queue.conclude(car.pk, told["state"], told["message"], now)
         if told["state"] == "head_moved":
             queue.head_seen(car.entry_id, told["head"])
+        elif told["state"] == "landed":
+            forecasts.seen(car.rig, car.target, car.candidate.sha)
 
 
 def _fence_run(run: Run, now: dt.datetime, actor: str, reason: str) -> None:
@@ -242,6 +276,21 @@ def _retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> N
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
     ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
     ledger.settle_escalations([bead.pk], actor, now, "retried")
+
+
+def _depend(fact: Fact, data: dict[str, Any]) -> None:
+    bead, on = _bead(fact), Bead.objects.filter(pk=data["on"], town=fact.town).first()
+    if on is None:
+        raise NotFound(f"no bead {data['on']}")
+    if fact.kind == "bead.unblock":
+        ledger.unblock(bead, on, fact.actor, data["reason"])
+    elif is_final(bead.status):
+        raise Conflict(f"{bead.pk} is {bead.status} already")
+    else:
+        try:
+            ledger.block(bead, [on], fact.actor)
+        except Invalid as error:  # two wishes at once that make a circle: the later one is refused
+            raise Conflict(error.message) from error
 
 
 def _start_convoy(fact: Fact, now: dt.datetime) -> None:

@@ -1,7 +1,6 @@
-"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts,
-landings), `refinery.gates`
-(GateResult), `refinery.comments` (ReviewComment), `refinery.invariants` (Violation), `refinery.metrics` (TickRecord,
-TickTotal).
+"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts, waivers, landings),
+`refinery.gates` (GateResult), `refinery.forecasts` (Forecast, Stack), `refinery.comments` (ReviewComment),
+`refinery.invariants` (Violation), `refinery.metrics` (TickRecord, TickTotal).
 
 `ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
 were given on, gate results for the tree they were run on, and a landing names one candidate.
@@ -54,6 +53,7 @@ class ReviewEntry(models.Model):
     land_retries = models.PositiveIntegerField(default=0, help_text="since it was admitted")
     gates_again_at = models.DateTimeField(null=True, blank=True, help_text="results before this do not count")
     reject_requested = models.TextField(blank=True)
+    land_now_at = models.DateTimeField(null=True, blank=True, help_text="a person sent it to the front of the train")
     observed_head = models.CharField(max_length=64, blank=True, help_text="a newer head seen on the branch")
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(null=True, blank=True)
@@ -149,6 +149,47 @@ class Lane(models.Model):
         return f"{self.rig_id} {self.target}"
 
 
+class Forecast(models.Model):
+    """What is known of a lane ahead of time; see `refinery.relations.ForecastView`. One question at a time.
+
+    Heads are commits, so what was answered about them stays true whoever names them, and however often it is told.
+    """
+
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="forecasts")
+    target = models.CharField(max_length=200)
+    tip = models.CharField(max_length=64, blank=True, help_text="where the target was last seen")
+    number = models.PositiveIntegerField(default=0, help_text="of the last question")
+    asked_at = models.DateTimeField(null=True, blank=True)
+    asked = models.JSONField(default=list, blank=True, help_text="heads, in queue order")
+    asked_tip = models.CharField(max_length=64, blank=True)
+    answered = models.PositiveIntegerField(default=0, help_text="number of the last answer")
+    base = models.CharField(max_length=64, blank=True, help_text="the target's head that the answer is about")
+    heads = models.JSONField(default=list, blank=True, help_text="compared with one another: who contains whom")
+    paired = models.JSONField(default=list, blank=True, help_text="those of them merged in pairs onto the base")
+    clashes = models.JSONField(default=list, blank=True, help_text="[{a, b, files}]; an empty b: with the base")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["rig", "target"], name="forecast_once_per_lane")]
+
+    def __str__(self) -> str:
+        return f"{self.rig_id} {self.target} #{self.number}"
+
+
+class Stack(models.Model):
+    """Git has shown that commit `upper` contains commit `lower`: true for ever."""
+
+    rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="stacks")
+    upper = models.CharField(max_length=64)
+    lower = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["rig", "upper", "lower"], name="stack_once")]
+
+    def __str__(self) -> str:
+        return f"{self.upper[:10]} on {self.lower[:10]}"
+
+
 class GateResult(models.Model):
     """One gate's outcome on one tree. `outcome`: pass, fail, error (127, signal, time-out, broken host)."""
 
@@ -209,6 +250,28 @@ class Verdict(models.Model):
         return f"{self.decision} by {self.by}"
 
 
+class Waiver(models.Model):
+    """A person's decision that one head of an entry lands without its gates. Never changed; a new head needs another.
+
+    A landing that made use of it names it in its evidence.
+    """
+
+    entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="waivers")
+    head_sha = models.CharField(max_length=64)
+    by = models.CharField(max_length=150)
+    reason = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["entry", "head_sha"], name="waiver_once_per_head"),
+            models.CheckConstraint(name="waiver_says_who_and_why", condition=~Q(by="") & ~Q(reason="")),
+        ]
+
+    def __str__(self) -> str:
+        return f"gates skipped by {self.by} because {self.reason}"[:200]
+
+
 class ReviewComment(models.Model):
     """A person's remark on one line of one head's diff. `side`: old (the base) or new (the candidate).
 
@@ -255,7 +318,9 @@ class Landing(models.Model):
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="+")
     target = models.CharField(max_length=200)
     expected_sha = models.CharField(max_length=64)
-    evidence = models.JSONField(default=list, help_text="[{gate, outcome, tree, result|paths}]: what let it land")
+    evidence = models.JSONField(
+        default=list, help_text="[{gate, outcome, tree, result|paths}], or a waiver: what let it land"
+    )
     state = models.CharField(max_length=12, default="intent")
     message = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

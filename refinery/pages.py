@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,16 +19,15 @@ from django.utils import timezone
 
 from agents.models import LIVE_RUN, Agent, Mail, Run
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
-from refinery import ansi, drawing, flakiness, needs, shows
+from refinery import ansi, drawing, estimates, flakiness, needs, shows
 from refinery.live import Topic
-from refinery.models import Landing, ReviewEntry
+from refinery.models import ReviewEntry
 from refinery.needs import Need
 
 LOG_TAIL = 96 * 1024
 TRAIN = 40  # wagons drawn of a lane
 SHOWN_CONVOYS = 30
 ENDED = 20  # entries that left the queue, the latest of them
-SAMPLES = 20  # so many latest landings tell the pace
 # The order of a progress bar: what is done on the left, what has not begun on the right.
 BAR = (
     "closed", "landing", "reviewing", "gating", "queued", "awaiting_human", "blocked",
@@ -43,7 +41,7 @@ def _links(route: str) -> Callable[[str], str]:
     return lambda key: f"{before}{key}{after}"
 
 
-def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
+def _lanes(board: shows.Board) -> list[dict[str, Any]]:
     """The town's lanes in queue order, each row with how long it has been there and how long it may take."""
     lanes, link = [], _links("review")
     for (rig, target), views in board.lanes.items():
@@ -51,10 +49,6 @@ def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
         cars = sum(1 for row in rows if row["car"])
         for row in rows:
             row["url"] = link(row["id"])
-            place = row["position"]
-            # the cars of a train land together; who waits has so many trains before it
-            trains = 1 if row["car"] else 1 + (place or 0) / max(cars, 1)
-            row["estimate"] = pace[rig] * trains if place and rig in pace else None
         counts = Counter(row["phase"] for row in rows)
         lanes.append(
             {
@@ -67,24 +61,10 @@ def _lanes(board: shows.Board, pace: dict[int, float]) -> list[dict[str, Any]]:
                 "cars": cars,
                 "more": max(len(rows) - TRAIN, 0),
                 "counts": [(name, counts[name]) for name in BAR if counts[name]],
-                "pace": pace.get(rig),
+                "pace": estimates.cycle(board.world.rigs[rig], board.known),
             }
         )
     return lanes
-
-
-def _pace(town: Town) -> dict[int, float]:
-    """Rig → seconds from a built candidate to its landing: the median of the latest ones, where there are three."""
-    rows = (
-        Landing.objects.filter(rig__town=town, state="landed", concluded_at__isnull=False)
-        .order_by("-id")
-        .values_list("rig_id", "candidate__created_at", "concluded_at")[: SAMPLES * 5]
-    )
-    took: dict[int, list[float]] = defaultdict(list)
-    for rig, began, ended in rows:
-        if ended is not None and len(took[rig]) < SAMPLES:
-            took[rig].append((ended - began).total_seconds())
-    return {rig: statistics.median(times) for rig, times in took.items() if len(times) >= 3}
 
 
 def _live_runs(town: Town, *match: Q) -> QuerySet[Run]:
@@ -124,7 +104,7 @@ def town(town: Town) -> dict[str, Any]:
     found = Convoy.objects.select_related("bead", "rig").filter(bead__town=town)
     recent = list(found.filter(pk__in=live).order_by("-bead__created_at"))
     recent += list(found.exclude(pk__in=live).order_by("-bead__created_at")[: max(SHOWN_CONVOYS - len(recent), 5)])
-    lanes = _lanes(board, _pace(town))
+    lanes = _lanes(board)
     convoys = _convoy_rows(board, recent)
     waiting = needs.of_entries(row for lane in lanes for row in lane["rows"])
     for row in convoys:
@@ -223,7 +203,7 @@ def queue(town: Town, counts: Mapping[str, int]) -> dict[str, Any]:
     ended = ReviewEntry.objects.select_related("bead", "rig").filter(rig__town=town, closed_at__isnull=False)
     return {
         "town": town,
-        "lanes": _lanes(board, _pace(town)),
+        "lanes": _lanes(board),
         "towns": towns if len(towns) > 1 else [],
         "ended": ended.defer("bead__body", "bead__context").order_by("-closed_at")[:ENDED],
         "rig": next((rig.slug for rig in board.world.rigs.values()), ""),
@@ -319,7 +299,6 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
         ),
         "landings": [row for row in shown if row["kind"] == "landing"],
         "timeline": _timeline(convoy),
-        "estimate": _estimate(convoy, data["beads"]),
     }
 
 
@@ -375,24 +354,6 @@ def _timeline(convoy: Convoy) -> list[BeadEvent]:
     told_by_source = Q(bead__review__source__isnull=False, kind__in=["created", "status"])
     rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind="blocked_by").exclude(told_by_source)
     return list(rows.defer("bead__body", "bead__context", "data").order_by("-id")[:100])
-
-
-def _estimate(convoy: Convoy, rows: list[dict[str, Any]]) -> float | None:
-    """Seconds to landing, from the rig's own latest beads: the waves that are left, one after the other.
-
-    None where it would be a guess: not started, ended, something failed, or fewer than three beads were closed so far.
-    """
-    left = {row["wave"] for row in rows if row["status"] != "closed"}
-    if convoy.started_at is None or _ended(convoy) or any(row["status"] == "failed" for row in rows):
-        return None
-    done = Run.objects.filter(rig=convoy.rig, kind="polecat", bead__status="closed", purpose="work")
-    took = [
-        (closed - began).total_seconds()
-        for began, closed in done.order_by("-created_at").values_list("created_at", "bead__closed_at")[:SAMPLES]
-        if closed is not None
-    ]
-    landing = _pace(convoy.bead.town).get(convoy.rig_id, 0.0) if convoy.merge_mode == "review-then-land" else 0.0
-    return len(left) * statistics.median(took) + landing if len(took) >= 3 else None
 
 
 # -- beads ----------------------------------------------------------------------------------------------------------

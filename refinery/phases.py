@@ -15,6 +15,7 @@ from beads.config import Config, Gate, MergeStrategy
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.world import (
     BeadView,
+    Blocker,
     CandidateView,
     ConvoyView,
     EntryView,
@@ -28,6 +29,7 @@ from refinery.world import (
 
 CONFLICT_LIMIT = 10
 HOST_FAULTS_FREE = 3
+FIRST = -1  # the priority of what a person sent to the front of the train
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 # -- entries ---------------------------------------------------------------------
@@ -37,6 +39,7 @@ class Stage(StrEnum):
     """Where an active entry stands. Exactly one holds; rules match on it, `phase` names it for people."""
 
     BLOCKED = "blocked"
+    BEHIND = "behind"
     HELD = "held"
     UNPROVEN = "unproven"
     UNBUILT = "unbuilt"
@@ -97,6 +100,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.HELD, entry.held_text or entry.held)
     if rig.problems:
         return Standing(Stage.HELD, f"the config is refused: {rig.problems[0]}")
+    if (back := _held_back(entry)) is not None:
+        return back
     if landing is not None and landing.state in _LANDING_STAGE:
         stage, why = _LANDING_STAGE[landing.state]
         return Standing(stage, landing.message or why)
@@ -107,7 +112,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
     if candidate is None:
         if not entry.admitted:
-            return Standing(Stage.UNBUILT, "waits for its turn")
+            under = f"; stands on {', '.join(b.id for b in entry.ties.stands_on)}" if entry.ties.stands_on else ""
+            return Standing(Stage.UNBUILT, f"waits for its turn{under}")
         return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
     if candidate.head != entry.head:
         return Standing(Stage.UNBUILT, "has a new head")
@@ -121,6 +127,8 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
 
 def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
     """Where an entry stands that must pass gates by itself, on the target alone; None when it has, or need not."""
+    if entry.ties.waived:
+        return None
     gates = rig.config.refinery.entry_gates
     results = {(g.gate, g.command): g for g in entry.gates if g.alone and g.head == entry.head}
     candidate = entry.candidate
@@ -143,6 +151,25 @@ def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
 def proving(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     """True while an entry that is no car has yet to pass gates by itself."""
     return not entry.admitted and _alone(entry, rig, now) is not None
+
+
+def _held_back(entry: EntryView) -> Standing | None:
+    """What has to land before it, when that is not ahead of it in its train; see `refinery.foresight`."""
+    after = [b for b in entry.after if b.status != BeadStatus.CLOSED]
+    if after:
+        names = ", ".join(f"{b.id} ({b.status}{_elsewhere(entry, b)})" for b in after)
+        return Standing(Stage.BLOCKED, f"waits until {names} is closed, for its bead comes after")
+    under = [b for b in entry.ties.stands_on if b.state != "ahead"]
+    if not under:
+        return Standing(Stage.BEHIND, entry.ties.yields) if entry.ties.yields and not entry.admitted else None
+    names = ", ".join(b.id for b in under)
+    if stuck := [b.id for b in under if b.state == "waits"]:
+        return Standing(Stage.BLOCKED, f"stands on {names} and lands after it; {', '.join(stuck)} waits for others")
+    return Standing(Stage.BEHIND, f"stands on {names}: lands after it")
+
+
+def _elsewhere(entry: EntryView, blocker: Blocker) -> str:
+    return ", in another rig" if blocker.rig not in (None, entry.rig) else ""
 
 
 _OF_THE_TREE = frozenset({Stage.NOTHING, Stage.CONFLICT, Stage.GATE_FAILED, Stage.GATE_ERROR})
@@ -169,7 +196,10 @@ def needed(gate: Gate, candidate: CandidateView) -> bool:
 
 
 def gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing | None:
-    """The gates' part of `standing`; None when all have passed on exactly this tree, or on its batch's."""
+    """The gates' part of `standing`; None when all have passed on exactly this tree, or on its batch's, or when a
+    person has waived them."""
+    if entry.ties.waived:
+        return None
     gates = rig.config.refinery.landing_gates
     own = judged(entry, candidate, gates, entry.gates, rig)
     car = entry.car
@@ -275,7 +305,8 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         due = sorted(v.created_at for v in given)[needed - 1] + config.pr.auto_merge_delay
         if now < due:
             return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
-    return Standing(Stage.GREEN, f"green{remark}")
+    waived = f" (gates skipped {entry.ties.waived})" if entry.ties.waived else remark
+    return Standing(Stage.GREEN, f"green{waived}")
 
 
 def _remark(entry: EntryView, config: Config) -> str:
@@ -317,15 +348,21 @@ def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     stage = standing(entry, rig, now).stage
     return stage not in _WAITS_FOR_PERSON and stage not in (
         Stage.BLOCKED,
+        Stage.BEHIND,
         Stage.LANDING,
         Stage.LANDED,
     )
 
 
+def rank(entry: EntryView) -> int:
+    """Its priority, or that of the most urgent entry that waits for it."""
+    return entry.priority if entry.ties.lift is None else min(entry.priority, entry.ties.lift)
+
+
 def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str]:
     """The one order of the queue: priority, convoy age, retries, age."""
     return (
-        entry.priority,
+        rank(entry),
         entry.convoy_age or entry.created_at,
         entry.attempts,
         entry.created_at,
@@ -334,8 +371,22 @@ def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str
 
 
 def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
-    """The train's cars in their order, then the others by `queue_key`."""
-    return sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
+    """The train's cars in their order, then the others by `queue_key`, nobody before what has to land before it."""
+    rows = sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
+    cars = sum(1 for e in rows if e.admitted)
+    return rows if not any(e.ties.before for e in rows) else [*rows[:cars], *_first_things_first(rows[cars:])]
+
+
+def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
+    """A stable order in which each comes after all that has to land before it (which is transitive)."""
+    left = {e.id: e for e in rows}
+    placed: list[EntryView] = []
+    for entry in rows:
+        ahead = [left[key] for key in entry.ties.before if key in left and entry.id in left]
+        for other in sorted([*ahead, entry], key=lambda e: (e is entry, len(e.ties.before), queue_key(e))):
+            if left.pop(other.id, None) is not None:
+                placed.append(other)
+    return placed
 
 
 def is_feature_lane(entry: EntryView) -> bool:

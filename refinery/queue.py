@@ -1,4 +1,4 @@
-"""The only writer of review entries, candidates, verdicts and landings.
+"""The only writer of review entries, candidates, verdicts, waivers and landings.
 
 Decisions compare and swap on the state they were decided on (`LostRace` otherwise); observations only ever add.
 Doors: `submit` makes a new entry in its first state; everything later is the tick's.
@@ -18,7 +18,8 @@ from beads import ledger
 from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Resolution
 from beads.models import Bead, Convoy, Rig
-from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
+from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
+from refinery.reasons import Exit, Held
 from refinery.world import NotNeeded
 
 OPEN_LANDING = ("intent", "pushing")
@@ -178,17 +179,17 @@ def count_rework(entry_id: str, purpose: str) -> None:
 
 
 def hold(entry_id: str, code: str, text: str) -> None:
-    """Let an entry wait for a person; it leaves its slot."""
-    _swap(entry_id, {"held": ""}, held=code, held_text=text, **OFF)
+    """Let an entry wait for a person, with a `reasons.Held`; it leaves its slot."""
+    _swap(entry_id, {"held": ""}, held=Held(code), held_text=text, **OFF)
 
 
 def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.datetime, merge_sha: str = "") -> None:
-    """End an entry and its merge-request bead together."""
+    """End an entry, with a `reasons.Exit`, and its merge-request bead together."""
     _swap(
         entry.pk,
         {},
         state=state,
-        reason=reason,
+        reason=Exit(reason),
         reason_text=text,
         merge_sha=merge_sha,
         **OFF,
@@ -245,6 +246,8 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
     )
     if changed != 1:
         raise LostRace(f"{entry.pk} is no longer failed")
+    for task in entry.bead.blocked_by.select_related("on").filter(on__status=BeadStatus.FAILED):
+        ledger.unblock(entry.bead, task.on, actor, "retried without it")
     ledger.move(entry.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
     if entry.source and entry.source.status == BeadStatus.FAILED:
         ledger.move(entry.source, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
@@ -269,6 +272,21 @@ def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
 def promote(entry: ReviewEntry, priority: int) -> None:
     """Move an entry in the queue's order."""
     ledger.retitle_priority(entry.bead, priority)
+
+
+def land_now(entry: ReviewEntry, now: dt.datetime) -> None:
+    """A person's wish: to the front of the train. A car that is not the first one, and is not being pushed, gets off
+    and on again; a hold is lifted."""
+    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(land_now_at=now, held="", held_text="")
+    train = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False)
+    behind = entry.slot is not None and train.filter(slot__lt=entry.slot).exists()
+    if behind and not entry.landings.filter(state__in=OPEN_LANDING).exists():
+        leave(entry.pk, innocent=True)
+
+
+def waive_gates(entry: ReviewEntry, head: str, who: str, reason: str) -> None:
+    """A person's decision that exactly this head lands without its gates."""
+    Waiver.objects.get_or_create(entry=entry, head_sha=head, defaults={"by": who[:150], "reason": reason})
 
 
 # -- candidates and verdicts ---------------------------------------------------------------------
@@ -341,8 +359,12 @@ def head_seen(entry_id: str, head: str) -> None:
 # -- landings ---------------------------------------------------------------------
 
 
-def intend(cars: Sequence[tuple[Candidate, Sequence[int | NotNeeded]]]) -> Landing:
+def intend(
+    cars: Sequence[tuple[Candidate, Sequence[int | NotNeeded]]], waivers: Mapping[int, int] | None = None
+) -> Landing:
     """Write the intent to push candidates, each on the one before, with the gate results that let each land.
+
+    `waivers`: candidate → the waiver of its gates that let it land without them.
 
     Returns the landing of the last one, whose push carries them all. LostRace when an entry moved on, a result is no
     pass on exactly its tree or that of its batch, a gate is needed after all, they do not stand on one another, or the
@@ -355,10 +377,11 @@ def intend(cars: Sequence[tuple[Candidate, Sequence[int | NotNeeded]]]) -> Landi
     if Landing.objects.filter(rig=entry.rig, target=entry.target, state__in=OPEN_LANDING).exists():
         raise LostRace(f"{entry.target} has an open landing")
     expected = cars[0][0].base_sha
+    waived = waivers or {}
     sealed_by = _seals([candidate for candidate, _ in cars])
-    push = _intend(last, cars[-1][1], expected, None, None)
+    push = _intend(last, cars[-1][1], expected, None, None, waived.get(last.pk))
     for candidate, evidence in cars[:-1]:
-        _intend(candidate, evidence, expected, push, sealed_by.get(candidate.pk))
+        _intend(candidate, evidence, expected, push, sealed_by.get(candidate.pk), waived.get(candidate.pk))
     return push
 
 
@@ -377,6 +400,7 @@ def _intend(
     expected: str,
     push: Landing | None,
     seal: Candidate | None,
+    waiver: int | None,
 ) -> Landing:
     entry = candidate.entry
     if not ReviewEntry.objects.filter(
@@ -407,6 +431,12 @@ def _intend(
         {"gate": e.gate, "outcome": "not_needed", "tree": gated.tree_sha, "paths": list(e.paths), **batch}
         for e in others
     ]
+    if waiver:
+        given = Waiver.objects.filter(pk=waiver, entry=entry, head_sha=candidate.head_sha).first()
+        if given is None:
+            raise LostRace(f"nobody has waived the gates of {candidate.head_sha[:12]}")
+        because = {"waiver": given.pk, "by": given.by, "because": given.reason}
+        told.append({"gate": "*", "outcome": "skipped", "tree": candidate.tree_sha, **because})
     return Landing.objects.create(
         entry=entry,
         candidate=candidate,

@@ -117,6 +117,7 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
         "notice": notice,
         "who": who,
         "may_review": _may_review(request, entry),
+        "may_steer": people.may(request.user, entry.rig.town, TownRole.OPERATOR),
         "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
         "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
         "notes": _notes(entry),
@@ -278,7 +279,8 @@ def _bridge(repo: Repo, entry: ReviewEntry, span: changes.Span) -> Bridge | None
 @login_required
 @require_POST
 def act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
-    """Approve, merge, request changes, comment, resolve, reopen, reject or retry. A stale head records nothing."""
+    """Approve, merge, request changes, comment, resolve, reopen, reject, retry or land now. A stale head records
+    nothing."""
     people.act(request.user, TownRole.REVIEWER)
     entry = _entry(key)
     people.act_in(request.user, entry.rig.town, TownRole.REVIEWER)
@@ -332,6 +334,10 @@ def _do(request: HttpRequest, entry: ReviewEntry, verb: str) -> str:
         case "retry":
             doors.retry_entry(entry, who)
             return "Recorded: the next tick carries it out."
+        case "land-now":
+            people.act_in(request.user, entry.rig.town, TownRole.OPERATOR)
+            new = doors.land_now(entry, who, form.get("reason", ""), skip_gates="skip_gates" in form, head=head)
+            return "Recorded: it goes to the front of the train." if new else "It goes first already."
         case _:
             raise Http404
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.utils import timezone
 
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
-from refinery import phases, snapshot
+from refinery import estimates, phases, reasons, snapshot
+from refinery import history as history_of
 from refinery.briefs import gate_results
-from refinery.models import ReviewEntry
+from refinery.models import Landing, ReviewEntry
 from refinery.world import EntryView, World
 
 
@@ -30,6 +32,7 @@ class Board:
     """One look at a town's world, asked many times."""
 
     def __init__(self, town: Town) -> None:
+        self.town = town
         self.world: World = snapshot.load(town, timezone.now())
         self.shown: dict[str, Shown] = {}
         lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
@@ -51,6 +54,25 @@ class Board:
                 waits = phase in ("blocked", "awaiting_human")
                 self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
         self.beads = {b.id: b for b in self.world.beads}
+
+    @cached_property
+    def known(self) -> estimates.History:
+        """How long things took of late: two queries, when anybody asks."""
+        return history_of.of_town(self.town)
+
+    @cached_property
+    def expected(self) -> dict[str, estimates.Estimate]:
+        """When each active entry lands."""
+        return estimates.of_entries(self.world, self.known)
+
+    def lands(self, entry_id: str) -> estimates.Estimate | None:
+        """When an active entry lands; None when it has ended."""
+        return self.expected.get(entry_id)
+
+    def convoy_lands(self, convoy: Convoy) -> estimates.Estimate | None:
+        """When a live convoy lands; None when it has ended."""
+        view = self.world.convoy.get(convoy.pk)
+        return estimates.of_convoy(self.world, self.known, view, self.expected) if view is not None else None
 
     def entry(self, entry: ReviewEntry) -> Shown:
         """Phase and reason of any entry, ended ones included."""
@@ -91,6 +113,17 @@ class Board:
         return phases.ended_phase(convoy.bead.status, convoy.bead.resolution), convoy.bead.reason
 
 
+def relations(view: EntryView | None) -> dict[str, Any]:
+    """How an active entry stands to others: what it waits for, what it stands on, with what it would conflict."""
+    if view is None:
+        return {"waits_for": [], "stands_on": [], "conflicts_with": []}
+    return {
+        "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != "closed"))],
+        "stands_on": [b.id for b in view.ties.stands_on],
+        "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.ties.clashes],
+    }
+
+
 def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     """An entry as lists show it."""
     shown = board.entry(entry)
@@ -113,6 +146,9 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "priority": entry.bead.priority,
         "merge_sha": entry.merge_sha,
         "held": entry.held,
+        "land_now": entry.land_now_at.isoformat() if entry.land_now_at else None,
+        **relations(board.world.entry.get(entry.pk)),
+        **(board.lands(entry.pk) or estimates.Estimate("")).as_dict(),
         "rework": entry.rework_count,
         "created_at": entry.created_at.isoformat(),
         "admitted_at": entry.admitted_at.isoformat() if entry.admitted_at else None,
@@ -134,6 +170,8 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
         "ahead": view.car.ahead if view.car else "",
         "title": view.title,
         "held": view.held,
+        **relations(view),
+        **board.expected[view.id].as_dict(),
         "created_at": view.created_at,
         "admitted_at": view.admitted_at,
     }
@@ -144,6 +182,7 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
     return entry_data(board, entry) | {
         "superseded_by": entry.superseded_by_id,
+        "again": again(entry),
         "blocked_by": list(entry.bead.blocked_by.values_list("on_id", flat=True)),
         "candidate": {
             "sha": candidate.sha,
@@ -173,10 +212,25 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         ],
         "landings": [
             {"state": x.state, "expected": x.expected_sha, "candidate": x.candidate.sha, "message": x.message}
+            | {"evidence": x.evidence, "waived": _waived(x)}
             for x in entry.landings.select_related("candidate")
         ],
         "history": history(entry.bead),
     }
+
+
+def _waived(landing: Landing) -> str:
+    """What is said of a landing that made use of a waiver."""
+    told = [f"; gates skipped by {e['by']} because {e['because']}" for e in landing.evidence if "waiver" in e]
+    return "".join(told)
+
+
+def again(entry: ReviewEntry) -> str:
+    """The one command that lets an entry go on that is held or has ended; empty where there is nothing to do."""
+    words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
+    if entry.state == "active":
+        return f"mq retry {entry.pk}" if entry.held else ""
+    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "")
 
 
 def history(bead: Bead) -> list[dict[str, Any]]:
@@ -237,6 +291,7 @@ def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
         "closed": sum(1 for b in beads if b.status == "closed"),
         "total": len(beads),
         "landed_sha": convoy.landed_sha,
+        **(board.convoy_lands(convoy) or estimates.Estimate("")).as_dict(),
         "branches": [
             {"rig": b.rig.slug, "name": b.name, "base": b.base_sha, "head": b.head_sha, "landed": b.landed_sha}
             for b in convoy.branches.select_related("rig")

@@ -16,11 +16,14 @@ from dataclasses import dataclass, field, replace
 
 from beads.config import Config, effective, validate
 from beads.errors import Invalid
+from refinery.foresight import Shown, arrange
+from refinery.relations import ForecastView
 from refinery.rules import plan
 from refinery.rules.actions import (
     Action,
     Admit,
     CloseEntry,
+    Foresee,
     Hold,
     Land,
     Leave,
@@ -162,6 +165,7 @@ class Simulation:
         self.changes = {c.id: c for c in arrivals(load)}
         self.entries: dict[str, EntryView] = {}
         self.window: int | None = None
+        self.forecast = ForecastView(1)
         self.results: dict[frozenset[str], list[bool]] = {}  # tree → what its gates said, each time
         self.trees: dict[int, frozenset[str]] = {}  # candidate → all changes that it holds
         self.bases: dict[int, str] = {}  # candidate → what it stands on
@@ -244,13 +248,15 @@ class Simulation:
                 gates = (*gates, self.proven[entry.id])
             entries.append(replace(entry, candidate=candidate, gates=gates))
         live = tuple(r for e in entries for r in e.runs if r.live)
+        now, rigs = EPOCH + dt.timedelta(minutes=self.minute), {1: self.rig}
+        shown = Shown(forecasts={(1, "main"): self.forecast})
         return World(
-            now=EPOCH + dt.timedelta(minutes=self.minute),
+            now=now,
             town="sim",
-            rigs={1: self.rig},
-            entries=tuple(couple(entries, {1: self.rig})),
+            rigs=rigs,
+            entries=tuple(couple(arrange(entries, {}, rigs, now, shown), rigs)),
             runs=live,
-            lanes={(1, "main"): LaneView(self.window, failing=self._failing())},
+            lanes={(1, "main"): LaneView(self.window, failing=self._failing(), forecast=self.forecast)},
         )
 
     def _failing(self) -> float | None:
@@ -321,12 +327,21 @@ class Simulation:
                     self._close(key, landed=False)
             case SetWindow(size=size):
                 self.window = size
+            case Foresee(heads=heads):
+                self._foresee(heads)
             case CloseEntry():
                 pass  # it was sent back in the same breath
             case NewHead():
                 raise AssertionError("heads do not move here")
             case _:
                 raise AssertionError(f"{action} does not happen here")
+
+    def _foresee(self, heads: tuple[str, ...]) -> None:
+        """Git answers at once: who is somebody's rival."""
+        number, asked = self.forecast.number + 1, frozenset(heads)
+        rivals = ((h, self.changes[h].rival) for h in heads)
+        clashes = tuple((rival, h, ("file",)) for h, rival in rivals if rival in asked)
+        self.forecast = ForecastView(1, number, number, heads=asked, paired=asked, clashes=clashes)
 
     def _gates(self, key: str) -> None:
         entry = self.entries[key]

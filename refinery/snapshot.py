@@ -18,9 +18,11 @@ from beads import config as configs
 from beads import inbox
 from beads.lifecycle import FINAL, LIVE, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
-from refinery import trains
+from refinery import foresight, phases, trains
 from refinery.gates import say
-from refinery.models import Candidate, GateResult, Landing, Lane, ReviewEntry, Verdict
+from refinery.keys import build_key
+from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
+from refinery.relations import ForecastView, Refused, Ties
 from refinery.world import (
     BREAKER_WINDOW,
     AgentView,
@@ -40,7 +42,6 @@ from refinery.world import (
     TrackedBead,
     VerdictView,
     World,
-    build_key,
 )
 
 RECENT = 100
@@ -73,6 +74,8 @@ def load(town: Town, now: dt.datetime) -> World:
     live_runs = tuple(r for r in runs if r.live)
     failures, last_failure = _failures(town, now)
     effects = _effects(town)
+    views = _entries(entries, blockers, by_bead, effects)
+    shown = _shown(town, entries)
     return World(
         now=now,
         town=town.slug,
@@ -80,8 +83,8 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
-        entries=tuple(trains.couple(_entries(entries, blockers, by_bead, effects), rigs)),
-        lanes=_lanes(town, rigs, now),
+        entries=tuple(trains.couple(foresight.arrange(views, blockers, rigs, now, shown), rigs)),
+        lanes=_lanes(town, rigs, now, shown.forecasts),
         convoys=convoys,
         runs=live_runs,
         final_beads_with_live_runs=_ended_beads(live_runs),
@@ -110,14 +113,49 @@ def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
     return count, last
 
 
-def _lanes(town: Town, rigs: Mapping[int, RigView], now: dt.datetime) -> dict[tuple[int, str], LaneView]:
+def _lanes(
+    town: Town, rigs: Mapping[int, RigView], now: dt.datetime, forecasts: Mapping[tuple[int, str], ForecastView]
+) -> dict[tuple[int, str], LaneView]:
     batching = [rig for rig in rigs.values() if rig.config.refinery.batch.max > 1]
     failing = _failing({rig.id: not rig.config.refinery.entry_gates for rig in batching})
     rows = {(lane.rig_id, lane.target): lane for lane in Lane.objects.filter(rig__town=town)}
-    return {
-        key: LaneView(lane.window, _frozen(lane, now), failing.get(key)) if lane else LaneView(failing=failing[key])
-        for key, lane in ((key, rows.get(key)) for key in {*rows, *failing})
-    }
+    lanes = {}
+    for key in {*rows, *failing, *forecasts}:
+        lane = rows.get(key)
+        window, frozen = (lane.window, _frozen(lane, now)) if lane else (None, "")
+        lanes[key] = LaneView(window, frozen, failing.get(key), forecasts.get(key))
+    return lanes
+
+
+def _shown(town: Town, entries: list[ReviewEntry]) -> foresight.Shown:
+    """What git has shown of these entries' heads."""
+    if not entries:
+        return foresight.Shown()
+    heads = {e.head_sha for e in entries}
+    stacks = [*Stack.objects.filter(rig__town=town, upper__any=list(heads)).values_list("rig_id", "upper", "lower")]
+    sunk: dict[tuple[int, str, str], list[Refused]] = defaultdict(list)
+    if lowers := {low for _, _, low in stacks} - heads:
+        gone = ReviewEntry.objects.filter(rig__town=town, head_sha__in=lowers, state="failed")
+        for e in gone.exclude(reason="superseded").order_by("closed_at"):
+            sunk[e.rig_id, e.target, e.head_sha].append(Refused(e.pk, e.reason.replace("_", " "), e.closed_at))
+    found = Forecast.objects.filter(rig__town=town, target__in={e.target for e in entries})
+    return foresight.Shown(stacks, sunk, {(f.rig_id, f.target): _forecast(f) for f in found})
+
+
+def _forecast(f: Forecast) -> ForecastView:
+    return ForecastView(
+        id=f.pk,
+        number=f.number,
+        answered=f.answered,
+        asked_at=f.asked_at,
+        asked=tuple(f.asked),
+        asked_tip=f.asked_tip,
+        tip=f.tip,
+        base=f.base,
+        heads=frozenset(f.heads),
+        paired=frozenset(f.paired),
+        clashes=tuple((c["a"], c["b"], tuple(c["files"])) for c in f.clashes),
+    )
 
 
 def _failing(rigs: Mapping[int, bool]) -> dict[tuple[int, str], float]:
@@ -216,8 +254,9 @@ def run_view(r: Run) -> RunView:
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
     rows = Dependency.objects.filter(bead__town=town, bead__status__in=_LIVE).order_by("id")
-    for row in rows.values_list("bead_id", "on_id", "on__status", "on__title", "on__purpose"):
-        found[row[0]].append(Blocker(row[1], row[2], row[3], row[4]))
+    told = ("on__status", "on__title", "on__purpose", "on__resolution", "on__closed_at", "on__rig")
+    for bead, on, *rest in rows.values_list("bead_id", "on_id", *told):
+        found[bead].append(Blocker(on, *rest))
     return found
 
 
@@ -269,6 +308,10 @@ def _entries(
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in Verdict.objects.filter(entry_id__any=ids).order_by("id"):
         verdicts[verdict.entry_id].append(verdict)
+    waivers: dict[tuple[str, str], Waiver] = {}
+    for waiver in Waiver.objects.filter(entry_id__any=ids):
+        waivers[waiver.entry_id, waiver.head_sha] = waiver
+    own = {e.pk: {e.pk, *(b.id for b in blockers.get(e.pk, ()))} for e in entries}  # tasks of its own
     landings: dict[str, Landing] = {}
     for landing in Landing.objects.filter(entry_id__any=ids).order_by("id"):
         landings[landing.entry_id] = landing
@@ -289,8 +332,10 @@ def _entries(
             tuple(gates[e.pk].values()),
             verdicts[e.pk],
             tuple(blockers.get(e.pk, ())),
+            tuple(b for b in blockers.get(e.source_id or e.convoy_id or "", ()) if b.id not in own[e.pk]),
             tuple(runs.get(e.pk, ())),
             effects[key].error if (key := build_key(e.pk, e.build_no)) in effects else "",
+            waivers.get((e.pk, e.head_sha)),
         )
 
 
@@ -305,8 +350,10 @@ def _entry(
     gates: tuple[GateView, ...],
     verdicts: list[Verdict],
     blockers: tuple[Blocker, ...],
+    after: tuple[Blocker, ...],
     runs: tuple[RunView, ...],
     build_error: str,
+    waiver: Waiver | None,
 ) -> EntryView:
     beside = cast(Any, e)  # see _BESIDE
     convoy_ended = e.kind == "landing" and (beside.convoy_status in FINAL or beside.convoy_close_at is not None)
@@ -327,7 +374,7 @@ def _entry(
         source_status=beside.source_status or "",
         source_cancelled=convoy_ended or beside.source_cancel_at is not None,
         author=e.author,
-        priority=beside.bead_priority,
+        priority=phases.FIRST if e.land_now_at else beside.bead_priority,
         admitted_at=e.admitted_at,
         slot=e.slot,
         batch=e.batch,
@@ -351,6 +398,9 @@ def _entry(
         if landing
         else None,
         blockers=blockers,
+        after=after,
+        ties=Ties(waiver=waiver.pk, waived=f"by {waiver.by} because {waiver.reason}") if waiver else Ties(),
+        reopened_at=e.bead.retried_at,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )
 

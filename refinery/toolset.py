@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from agents.models import Run
 from agents.tools import Args, Call, tool
-from agents.toolset import REFINERY, prime_extras
+from agents.toolset import MAYOR, REFINERY, convoy_extras, prime_extras
 from beads import inbox
 from beads.errors import NotFound
+from beads.models import Convoy
+from refinery import shows
 from refinery.briefs import gate_results
 from refinery.models import Candidate, ReviewEntry
 
@@ -52,4 +56,32 @@ def _review_context(run: Run) -> dict[str, Any]:
     }
 
 
+class QueueArgs(Args):
+    """gt_queue"""
+
+    rig: Annotated[str, Field(max_length=50)] | None = None
+
+
+@tool("gt_queue", MAYOR, QueueArgs)
+def queue(call: Call, args: QueueArgs) -> dict[str, Any]:
+    """The town's merge queue in order: where each change stands, what it waits for, and when it lands."""
+    board = shows.Board(call.run.town)
+    rigs = board.world.rigs
+    rows = [
+        shows.view_data(board, view) | {"rig": rigs[rig].slug, "target": target}
+        for (rig, target), views in board.lanes.items()
+        for view in views
+        if args.rig in (None, rigs[rig].slug)
+    ]
+    moments = ("created_at", "admitted_at")
+    return {"entries": [row | {k: row[k].isoformat() if row[k] else None for k in moments} for row in rows]}
+
+
+def _landing_time(convoy: Convoy) -> dict[str, Any]:
+    """What `gt_convoy_status` adds: when it lands."""
+    found = shows.Board(convoy.bead.town).convoy_lands(convoy)
+    return found.as_dict() if found else {}
+
+
+convoy_extras.append(_landing_time)
 prime_extras.append(_review_context)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 from refinery.phases import (
     Stage,
@@ -126,14 +127,16 @@ def _passes(entry: EntryView, rig: RigView) -> bool:
     return gates is None or gates.stage not in (Stage.GATE_FAILED, Stage.GATE_ERROR)
 
 
-def landing_cars(cars: Iterable[EntryView], rig: RigView, now: dt.datetime) -> list[EntryView]:
-    """The cars that may land now, in one push: from the front of the train, as long as each is green.
+def landing_cars(
+    cars: Iterable[EntryView], rig: RigView, now: dt.datetime, wait: Callable[[EntryView], Any] = lambda _: False
+) -> list[EntryView]:
+    """The cars that may land now, in one push: from the front of the train, as long as each is green and need not wait.
 
     A batch lands whole: it was gated as one.
     """
     ready: list[EntryView] = []
     for entry in in_queue_order(e for e in cars if e.admitted):
-        if standing(entry, rig, now).stage != Stage.GREEN:
+        if standing(entry, rig, now).stage != Stage.GREEN or wait(entry):
             break
         ready.append(entry)
     while ready and not _ends(ready[-1], rig):
@@ -143,7 +146,7 @@ def landing_cars(cars: Iterable[EntryView], rig: RigView, now: dt.datetime) -> l
 
 def _ends(entry: EntryView, rig: RigView) -> bool:
     """True when the very tree of this car was gated, so that a push may end with it."""
-    if entry.car is None or not entry.car.member or entry.candidate is None:
+    if entry.car is None or not entry.car.member or entry.candidate is None or entry.ties.waived:
         return True
     return judged(entry, entry.candidate, rig.config.refinery.landing_gates, entry.gates, rig) is None
 

@@ -12,31 +12,12 @@ from functools import cached_property
 
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Purpose
+from refinery.relations import ForecastView, Ties
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
 BREAKER_PROBE = dt.timedelta(minutes=5)
 FENCE_MARGIN = dt.timedelta(seconds=15)
-
-
-def build_key(entry: str, build_no: int) -> str:
-    """The key of the effect that builds a candidate."""
-    return f"build:{entry}:{build_no}"
-
-
-def land_key(landing: int) -> str:
-    """The key of the effect that pushes a landing."""
-    return f"land:{landing}"
-
-
-def publish_key(run: str) -> str:
-    """The key of the effect that pushes what a run's shim could not."""
-    return f"publish:{run}"
-
-
-def branch_key(kind: str, branch: int, asked_at: dt.datetime) -> str:
-    """The key of the effect (`create_branch`, `observe_branch`) that answers the look asked for at `asked_at`."""
-    return f"{kind}:{branch}:{asked_at.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +92,9 @@ class Blocker:
     status: str
     title: str = ""
     purpose: str = Purpose.WORK
+    resolution: str = ""
+    closed_at: dt.datetime | None = None
+    rig: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +167,7 @@ class LaneView:
     window: int | None = None
     frozen: str = ""
     failing: float | None = None
+    forecast: ForecastView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +293,9 @@ class EntryView:
     verdicts: tuple[VerdictView, ...] = ()
     landing: LandingView | None = None
     blockers: tuple[Blocker, ...] = ()
+    after: tuple[Blocker, ...] = ()  # what its source (or its convoy) waits for
+    reopened_at: dt.datetime | None = None
+    ties: Ties = field(default_factory=Ties)
     runs: tuple[RunView, ...] = ()
 
     @property

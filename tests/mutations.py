@@ -31,6 +31,27 @@ class Mutation:
 RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
     Mutation(
+        "a waiver of another head lets a candidate land without gates",
+        "refinery/queue.py",
+        "Waiver.objects.filter(pk=waiver, entry=entry, head_sha=candidate.head_sha)",
+        "Waiver.objects.filter(pk=waiver)",
+        "tests/db/test_control.py",
+    ),
+    Mutation(
+        "what git is being asked about lands all the same",
+        "refinery/rules/reviews.py",
+        "takewhile(lambda e: not uncompared(world, e), green)",
+        "takewhile(lambda e: True, green)",
+        "tests/db/test_foresight.py",
+    ),
+    Mutation(
+        "a late answer about a lane overwrites a newer one",
+        "refinery/forecasts.py",
+        'Forecast.objects.filter(pk=forecast.pk, number=data["number"], answered__lt=data["number"]).update(',
+        "Forecast.objects.filter(pk=forecast.pk).update(",
+        "tests/db/test_foresight.py",
+    ),
+    Mutation(
         "a bead's transition no longer compares its source status",
         "beads/ledger.py",
         "Bead.objects.filter(pk=bead.pk, status=expect).update(**change) != 1",

@@ -6,7 +6,7 @@ without actions says what the subject waits for; `explain` and the pages show th
 
 from __future__ import annotations
 
-from refinery.rules import beads, convoys, gc, lanes, reviews, runs
+from refinery.rules import beads, convoys, forecasts, gc, lanes, reviews, runs
 from refinery.rules.actions import Action, Decision
 from refinery.world import World
 
@@ -20,6 +20,7 @@ def plan(world: World) -> list[Decision]:
         *beads.decide(world),
         *reviews.decide(world),
         *lanes.decide(world),
+        *forecasts.decide(world),
         *convoys.decide(world),
         *gc.decide(world),
     ]

@@ -184,11 +184,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Landable:
-    """A car that may land: its candidate, and the gate results that let it."""
+    """A car that may land: its candidate, and the gate results that let it, or the waiver where there are none."""
 
     entry: str
     candidate: int
     evidence: tuple[int | NotNeeded, ...] = ()
+    waiver: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,17 @@ class ObserveBranch:
     """Ask the remote where a convoy's feature branch stands."""
 
     branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Foresee:
+    """Ask git about the heads of a lane's queue, in order. `expect`: the number of the last question."""
+
+    rig: int
+    target: str
+    expect: int
+    heads: tuple[str, ...]
+    tip: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +325,7 @@ Action = (
     | CloseEntry
     | CreateBranch
     | ObserveBranch
+    | Foresee
     | BranchLanded
     | ConvoyLanded
     | Escalate

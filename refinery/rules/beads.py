@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from beads.lifecycle import BeadStatus, Purpose
+from refinery.keys import publish_key
 from refinery.phases import bead_wait
 from refinery.rules.actions import (
     Action,
@@ -18,7 +19,7 @@ from refinery.rules.actions import (
     Settle,
     StartRun,
 )
-from refinery.world import BeadView, RunView, World, publish_key
+from refinery.world import BeadView, RunView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
 

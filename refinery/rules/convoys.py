@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from beads.lifecycle import BeadStatus, is_final
+from refinery.keys import branch_key
 from refinery.phases import convoy_phase
 from refinery.rules.actions import (
     Action,
@@ -20,7 +21,7 @@ from refinery.rules.actions import (
     ObserveBranch,
     OpenEntry,
 )
-from refinery.world import BranchView, ConvoyView, LandingEntry, World, branch_key
+from refinery.world import BranchView, ConvoyView, LandingEntry, World
 
 Told = tuple[str, str, tuple[Action, ...]]
 

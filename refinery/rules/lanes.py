@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from refinery.phases import Stage, in_queue_order, is_feature_lane, queue_key, standing, wants_slot
+from refinery.phases import Stage, in_queue_order, is_feature_lane, queue_key, rank, standing, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
 from refinery.trains import batch_size, groups, started
 from refinery.world import EntryView, RigView, World
@@ -103,8 +103,9 @@ def _admit(
             left.pop(0)
             continue
         size, why = (1, "") if at < len(train) else batch_size(rig, target, world)
-        joining = left[: 1 if entry.priority == URGENT else size]
-        if len(joining) < size and entry.priority != URGENT and (wait := _gathers(joining, rig, world)):
+        urgent = rank(entry) <= URGENT
+        joining = left[: 1 if urgent else size]
+        if len(joining) < size and not urgent and (wait := _gathers(joining, rig, world)):
             return tuple(actions), wait
         batch = None
         if len(joining) > 1:
@@ -172,9 +173,11 @@ def _place(entry: EntryView, train: list[list[EntryView]]) -> int:
     at = len(train)
     while at > 0:
         group = train[at - 1]
-        urgent = entry.priority == URGENT
-        first = min(car.priority for car in group)
-        if any(_pushed(car) for car in group) or first <= entry.priority or (any(map(started, group)) and not urgent):
+        urgent = rank(entry) <= URGENT
+        first = min(rank(car) for car in group)
+        if any(_pushed(car) or car.id in entry.ties.before for car in group) or first <= rank(entry):
+            break
+        if any(map(started, group)) and not urgent:
             break
         at -= 1
     return at

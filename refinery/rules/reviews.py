@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from refinery.foresight import refused, uncompared
+from refinery.keys import build_key, land_key
 from refinery.phases import (
     CONFLICT_LIMIT,
     HOST_FAULTS_FREE,
@@ -38,7 +40,7 @@ from refinery.rules.actions import (
     StartRun,
 )
 from refinery.trains import landing_cars
-from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World, build_key, land_key
+from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
@@ -60,9 +62,8 @@ class _Lane:
     """What one tick's decisions in a lane share: who lands together, who is reviewed, the window as it changes."""
 
     def __init__(self, world: World, rig: RigView, target: str, entries: list[EntryView]) -> None:
-        self.rig, self.target = rig, target
-        self.entry = {e.id: e for e in entries}
-        self.landing = landing_cars(entries, rig, world.now)
+        self.world, self.rig, self.target = world, rig, target
+        self.landing = landing_cars(entries, rig, world.now, lambda e: uncompared(world, e))
         self._slot = max((e.slot or 0.0 for e in entries), default=0.0)
         self._batch = max((e.batch or 0 for e in entries), default=0)
         self.frozen = world.frozen(rig.id, target)
@@ -101,7 +102,7 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     candidate = entry.candidate
     if stage == Stage.LANDED and candidate is not None:
         return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"), *lane.widen())
-    withdrawn = _withdrawn(entry)
+    withdrawn = _withdrawn(entry) or refused(entry)
     if withdrawn and not (entry.landing and entry.landing.state == "pushing"):
         abandon: tuple[Action, ...] = ()
         if entry.landing and entry.landing.state == "intent":
@@ -111,9 +112,11 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     if any(b.status == "failed" for b in entry.waiting_for):
         text = "; ".join(f"{b.purpose} {b.id} failed" for b in entry.waiting_for if b.status == "failed")
         return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
-    if entry.observed_head not in ("", entry.head) and stage not in (Stage.BLOCKED, Stage.LANDING):
+    if entry.observed_head not in ("", entry.head) and not entry.waiting_for and stage != Stage.LANDING:
         moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
         return "head-moved", "the branch has a newer head", (moved,)
+    if stage == Stage.BEHIND or (stage == Stage.BLOCKED and not entry.waiting_for):
+        return str(stage), why, (Leave(entry.id, innocent=True),) if entry.admitted else ()
     if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
         return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
     if not entry.admitted and not proving(entry, rig, world.now):
@@ -223,14 +226,25 @@ def _land(entry: EntryView, lane: _Lane, why: str) -> Told:
     if lane.frozen:
         return "frozen", f"{why}; {lane.frozen}", ()
     cars = lane.landing
+    if entry not in cars and uncompared(lane.world, entry):
+        return "uncompared", f"{why}; git is asked whether it stands on another entry", ()
     if entry not in cars:
         return "behind", f"{why}; lands after the cars ahead", ()
     if entry is not cars[0]:
         return "lands-with", f"{why}; lands with {cars[0].id}", ()
-    landable = tuple(
-        Landable(c.id, c.candidate.id, evidence(c, c.candidate, lane.rig)) for c in cars if c.candidate is not None
-    )
+    landable = tuple(_landable(c, c.candidate, lane.rig) for c in cars if c.candidate is not None)
     return "land", why, (Land(landable),)
+
+
+def _landable(entry: EntryView, candidate: CandidateView, rig: RigView) -> Landable:
+    """A waiver is named only where the gates themselves have not all passed."""
+    if not entry.ties.waived:
+        return Landable(entry.id, candidate.id, evidence(entry, candidate, rig))
+    latest = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
+    wanted = [g for g in rig.config.refinery.landing_gates if needed(g, candidate)]
+    found = [latest.get((g.name, g.command)) for g in wanted]
+    passed = tuple(g.id for g in found if g is not None and g.outcome == "pass")
+    return Landable(entry.id, candidate.id, passed, entry.ties.waiver if len(passed) < len(found) else 0)
 
 
 def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int | NotNeeded, ...]:

@@ -14,8 +14,8 @@ from django.utils import timezone
 from agents.models import Run
 from beads.models import BeadEvent
 from refinery import invariants, reconciler
+from refinery.keys import land_key
 from refinery.models import GateResult, Landing, ReviewEntry
-from refinery.world import land_key
 from tests.acceptance.conftest import Stage
 from tests.acceptance.railway import HELD, Train
 

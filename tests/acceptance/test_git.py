@@ -192,3 +192,58 @@ def test_a_mirror_that_many_make_at_once_is_never_met_half_made(tmp_path: Path, 
 
         with ThreadPoolExecutor(4) as pool:
             assert len({made.result() for made in [pool.submit(look) for _ in range(4)]}) == 1
+
+
+def test_who_contains_whom_among_what_is_not_on_the_base(ground: Ground) -> None:
+    low = ground.commit("low", {"c.txt": "c\n"})
+    middle = ground.commit("middle", {"d.txt": "d\n"}, start="low")
+    high = ground.commit("high", {"e.txt": "e\n"}, start="middle")
+    beside = ground.commit("beside", {"f.txt": "f\n"}, start="low")
+    alone = ground.commit("alone", {"g.txt": "g\n"})
+    heads = [high, alone, low, beside, middle, ground.base]  # the base itself is nobody's burden
+    for head in heads:
+        ground.repo.fetch_sha(ground.url, head, "main")
+    expected = {(high, middle), (high, low), (middle, low), (beside, low)}
+    assert set(ground.repo.stacked(ground.base, heads)) == expected
+    assert ground.repo.stacked(ground.base, [high]) == []
+
+
+def test_conflicts_are_foreseen_in_pairs_on_the_present_base_and_not_between_stale_branches(ground: Ground) -> None:
+    one = ground.commit("one", {"a.txt": "1\n2\nthree\n"})
+    other = ground.commit("other", {"a.txt": "1\n2\ndrei\n", "x.txt": "x\n"})
+    free = ground.commit("free", {"g.txt": "g\n"})
+    stale = ground.commit("stale", {"b b.txt": "mine\n"})
+    rootless = ground.commit("rootless", {"a.txt": "r\n"})
+    ground.run("checkout", "-q", "--orphan", "island")
+    island = ground.commit("island", {"a.txt": "i\n"}, new=False)
+    base = ground.commit("main", {"b b.txt": "theirs\n"}, start="main")
+    heads = [one, other, free, stale, island]
+    for head in [*heads, base, rootless]:
+        ground.repo.fetch_sha(ground.url, head, "main")
+    found = ground.repo.clashes(base, heads, apart=())
+    assert found == [(stale, "", ("b b.txt",)), (one, other, ("a.txt",))]
+    assert ground.repo.clashes(base, heads, {frozenset((one, other))}) == [(stale, "", ("b b.txt",))]
+    assert ground.repo.clashes(base, heads, (), known=heads) == []
+    assert ground.repo.clashes(base, [], ()) == []
+
+
+def test_what_landed_squashed_does_not_conflict_with_what_was_built_upon_it(ground: Ground) -> None:
+    low = ground.commit("low", {"a.txt": "1\n2\nthree\n"})
+    high = ground.commit("high", {"a.txt": "1\n2\nthree!\n"}, start="low")
+    landed = ground.built(low).sha
+    conflicting = ground.spec(high, base=landed)
+    assert isinstance(ground.repo.build_candidate(conflicting), git.ConflictFound)
+    built = ground.repo.build_candidate(replace(conflicting, landed=[low]))
+    assert isinstance(built, git.Built)
+    assert ground.repo._git("show", f"{built.sha}:a.txt") == "1\n2\nthree!"
+    assert ground.repo._git("rev-parse", f"{built.sha}^") == landed
+    assert isinstance(ground.repo.build_candidate(ground.spec(high, "rebase", landed)), git.Built)  # knows it anyway
+
+
+def test_what_is_not_on_the_base_any_more_is_not_taken_for_landed(ground: Ground) -> None:
+    low = ground.commit("low", {"a.txt": "1\n2\nthree\n", "c.txt": "c\n"})
+    high = ground.commit("high", {"a.txt": "1\n2\nthree!\n"}, start="low")
+    reverted = ground.commit("main", {"a.txt": "1\n2\ndrei\n"})
+    spec = replace(ground.spec(high, "squash", reverted), landed=[low])
+    ground.repo.fetch_sha(ground.url, low, "main")
+    assert isinstance(ground.repo.build_candidate(spec), git.ConflictFound)

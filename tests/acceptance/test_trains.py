@@ -13,8 +13,8 @@ import pytest
 from agents.models import Run
 from beads import ledger
 from refinery import doors, effects, queue, shows
+from refinery.keys import land_key
 from refinery.models import GateResult, Landing, Lane
-from refinery.world import land_key
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.railway import Train
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from beads import config as configs
 from beads import inbox, ledger
 from beads.models import Bead, Effect, Rig, Town
 from refinery import queue, reconciler
-from refinery.models import ReviewEntry
+from refinery.models import Forecast, ReviewEntry
 
 SHA = {name: (name * 40)[:40] for name in "abcdef0123456789"}
 
@@ -28,6 +29,7 @@ class Place:
             "agents": {"polecat": {"command": ["polecat"]}, "refinery": {"command": ["refinery"]}},
         }
         self.now = timezone.now()
+        self.foresees = True  # git answers by itself that nobody stands on anybody
         self.town: Town = ledger.create_town("main", configs.validate(config))
         self.rig: Rig = ledger.create_rig(self.town, "proj", "/nowhere.git", "main")
 
@@ -35,7 +37,8 @@ class Place:
         """Tick until it is quiet; more than `rounds` means that rules fight."""
         for _ in range(rounds):
             self.now += dt.timedelta(milliseconds=1)
-            if not reconciler.tick(self.town, self.now).changed:
+            changed = reconciler.tick(self.town, self.now).changed
+            if not changed and not (self.foresees and self.foreseen()):
                 return
         raise AssertionError("the plan does not come to rest")
 
@@ -80,6 +83,18 @@ class Place:
         inbox.record(self.town, "candidate.built", entry.pk, payload | {"base": base, "sha": sha, "tree": tree})
         self.tick()
         return sha
+
+    def foreseen(
+        self, stacks: Sequence[tuple[str, str]] = (), clashes: Sequence[tuple[str, str, str]] = (), base: str = ""
+    ) -> bool:
+        """The foresee effects' answers: (upper, lower) heads, and (a, b, file); False when nothing was asked."""
+        asked = Effect.objects.filter(kind="foresee", state="pending")
+        for forecast in Forecast.objects.filter(pk__in=[e.payload["forecast"] for e in asked]):
+            told = {"number": forecast.number, "base": base or forecast.tip or SHA["b"]}
+            told |= {"heads": forecast.asked, "paired": forecast.asked, "stacks": [list(pair) for pair in stacks]}
+            told["clashes"] = [{"a": a, "b": b, "files": [file]} for a, b, file in clashes]
+            inbox.record(self.town, "lane.foreseen", str(forecast.pk), told)
+        return bool(asked.update(state="done"))
 
     def gated(self, code: int = 0) -> None:
         """The live gates run ends with `code`."""

@@ -8,8 +8,9 @@ was pushed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from agents.gitcmd import GitFailed
 from beads.errors import GastownError
@@ -128,13 +129,47 @@ class Remote:
         """True when `new` contains `old`."""
         return old in self.ancestors(new)
 
+    def own(self, base: str, head: str) -> list[str]:
+        """What `head` has and `base` has not."""
+        return sorted(self.ancestors(head) - self.ancestors(base))
+
+    def try_fetch(self, url: str, sha: str, branch: str) -> bool:
+        """True when the commit is there."""
+        self.weather("fetch")
+        return sha in self.commits
+
+    def stacked(self, base: str, heads: Sequence[str]) -> list[tuple[str, str]]:
+        """Who contains whom, of what the base does not contain."""
+        merged = self.ancestors(base)
+        return [(up, low) for up in heads for low in heads if up != low and low in self.ancestors(up) - merged]
+
+    def clashes(
+        self, base: str, heads: Sequence[str], apart: Container[frozenset[str]], known: Container[str] = ()
+    ) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Who conflicts with the base, and with one merged onto it."""
+
+        def onto(below: str, head: str) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
+            return self.build_candidate(CandidateSpec(head, below, "squash", "", ("", ""), 0))
+
+        alone = {h: onto(base, h) for h in heads}
+        found = [(h, "", x.files) for h, x in alone.items() if isinstance(x, ConflictFound) and h not in known]
+        built = {h: x.sha for h, x in alone.items() if isinstance(x, Built)}
+        for a, b in combinations(built, 2):
+            if frozenset((a, b)) not in apart and not (a in known and b in known):
+                both = onto(built[a], b)
+                found += [(a, b, both.files)] if isinstance(both, ConflictFound) else []
+        return found
+
     def build_candidate(self, spec: CandidateSpec) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
         """Three-way, by file; one squashed or merged commit."""
         base, head = spec.base, spec.head
         mine = self.ancestors(base)
         if head in mine:
             return AlreadyMerged(base, head)
-        fork = next((sha for sha in self._by_age(head) if sha in mine), None)
+        landed = [
+            x for x in spec.landed if isinstance(self.build_candidate(replace(spec, head=x, landed=())), NothingToMerge)
+        ]
+        fork = next((sha for sha in self._by_age(head) if sha in mine or sha in landed), None)
         old, ours, theirs = self.files(fork), self.files(base), self.files(head)
         merged, conflicts = dict(ours), []
         for path in {*old, *theirs}:

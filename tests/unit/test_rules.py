@@ -12,6 +12,7 @@ import pytest
 
 from beads.config import Config, effective, validate
 from refinery.gates import classify
+from refinery.keys import build_key, land_key
 from refinery.outputs import first_failures
 from refinery.phases import Stage, in_queue_order, phase, standing
 from refinery.rules import plan
@@ -28,8 +29,6 @@ from refinery.world import (
     RunView,
     VerdictView,
     World,
-    build_key,
-    land_key,
 )
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)

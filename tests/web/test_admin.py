@@ -162,6 +162,8 @@ CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     "reject_entry": (lambda p: p.entry(), "entry.reject"),
     "requeue_entry": (admitted_entry, "entry.requeue"),
     "promote_entry": (lambda p: p.entry(), "entry.promote"),
+    "land_now_entry": (lambda p: p.entry(), "entry.land_now"),
+    "skip_gates_entry": (lambda p: p.entry(), "entry.land_now"),
     "stop_run": (live_run, "run.stop"),
     "fence_run": (live_run, "run.fence"),
     "pause_town": (of_place("town"), {"paused_reason": WHY}),

@@ -32,7 +32,17 @@ from tests.web.test_admin import CASES, CONSOLES, page
 OWN_ACCOUNT = {"login", "logout", "set_language", "account"}
 STREAMS = {"events", "events-all"}  # answer under ASGI only: see the test of their own
 VERBS = {
-    "review-act": ("approve", "merge", "request-changes", "comment", "resolve", "reopen", "reject", "retry"),
+    "review-act": (
+        "approve",
+        "merge",
+        "request-changes",
+        "comment",
+        "resolve",
+        "reopen",
+        "reject",
+        "retry",
+        "land-now",
+    ),
     "escalation-act": ("ack", "close"),
     "convoy-act": ("start", "close", "retry"),
 }

@@ -1,4 +1,4 @@
-"""`bead show|list|cancel|retry`"""
+"""`bead show|list|cancel|retry|block|unblock`"""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ class Command(GastownCommand):
         cancel.add_argument("id")
         cancel.add_argument("--reason", default="")
         self.sub(verbs, "retry", self.retry, "bring a failed bead back").add_argument("id")
+        for name, run, text in (
+            ("block", self.block, "let it, and its change in the queue, wait until another bead is closed"),
+            ("unblock", self.unblock, "let it no longer wait for another bead"),
+        ):
+            verb = self.sub(verbs, name, run, text)
+            verb.add_argument("id")
+            verb.add_argument("--on", required=True, metavar="BEAD")
+            verb.add_argument("--reason", default="")
 
     def show(self, id: str, **_: Any) -> Any:
         """One bead."""
@@ -72,3 +80,13 @@ class Command(GastownCommand):
         """Retry."""
         doors.retry_bead(bead_of(id), actor())
         return Said({"id": id}, f"{id} is being retried")
+
+    def block(self, id: str, on: str, reason: str, **_: Any) -> Any:
+        """Make it wait."""
+        doors.block_bead(bead_of(id), bead_of(on), actor(), reason)
+        return Said({"id": id, "on": on}, f"{id} waits for {on} from the next tick on")
+
+    def unblock(self, id: str, on: str, reason: str, **_: Any) -> Any:
+        """Let it go on."""
+        doors.unblock_bead(bead_of(id), bead_of(on), actor(), reason)
+        return Said({"id": id, "on": on}, f"{id} waits for {on} no longer")

@@ -1,4 +1,4 @@
-"""`mq submit|list|show|approve|request-changes|reject|retry|promote|freeze|thaw`: the merge queue."""
+"""`mq submit|list|show|approve|request-changes|reject|retry|promote|land-now|freeze|thaw`: the merge queue."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ class Command(GastownCommand):
         promote.add_argument("id")
         promote.add_argument("--priority", type=int, default=0, help="0 (urgent: the train starts again behind) to 4")
         promote.add_argument("--reason", default="")
+        urgent = self.sub(verbs, "land-now", self.land_now, "an emergency: to the front of the train")
+        urgent.add_argument("id")
+        urgent.add_argument("--reason", required=True)
+        urgent.add_argument("--skip-gates", action="store_true", help="land this head without its gates, in your name")
         freeze = self.sub(verbs, "freeze", self.freeze, "let nothing into a lane, and nothing land in it")
         freeze.add_argument("rig")
         freeze.add_argument("--target")
@@ -91,7 +95,7 @@ class Command(GastownCommand):
             if all:
                 ended = found.exclude(state="active").order_by("-closed_at")[:200]
                 rows += [shows.entry_data(board, e) for e in ended]
-        columns = ["position", "id", "phase", "target", "branch", "attempts", "title", "detail"]
+        columns = ["position", "id", "phase", "target", "branch", "attempts", "estimate", "title", "detail"]
         return Said(rows, table(rows, columns, "the queue is empty"))
 
     def show(self, id: str, **_: Any) -> Any:
@@ -103,6 +107,12 @@ class Command(GastownCommand):
             f"{data['phase']}: {data['detail']}",
             f"{data['branch']} at {data['head'][:12]} → {data['target']}",
         ]
+        if data["estimate"]:
+            lines.append(f"lands: {data['estimate']}{' at ' + data['eta'] if data['eta'] else ''}")
+        if data["stands_on"]:
+            lines.append(f"stands on {', '.join(data['stands_on'])}")
+        for clash in data["conflicts_with"]:
+            lines.append(f"would conflict with {clash['id'] or data['target']} in {', '.join(clash['files'])}")
         for g in data["gates"]:
             told = g["say"] if g["outcome"] == "not_needed" else f"{g['outcome']} ({g['say']})"
             lines.append(f"gate {g['gate']}: {told}")
@@ -113,7 +123,9 @@ class Command(GastownCommand):
             lines += [f"  note: {note}" for note in tests.get("notes", [])]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
-        lines += [f"landing {x['state']}: {x['message']}" for x in data["landings"]]
+        lines += [f"landing {x['state']}: {x['message']}{x['waived']}" for x in data["landings"]]
+        if data["again"]:
+            lines.append(f"to bring it back: {data['again']}")
         return Said(data, "\n".join(lines))
 
     def approve(self, id: str, head: str | None, **_: Any) -> Any:
@@ -140,6 +152,13 @@ class Command(GastownCommand):
         """Let it go before others."""
         doors.promote(entry_of(id), actor(), reason, priority)
         return Said({"id": id, "priority": priority}, f"{id} has priority {priority} from the next tick on")
+
+    def land_now(self, id: str, reason: str, skip_gates: bool, **_: Any) -> Any:
+        """An emergency."""
+        new = doors.land_now(entry_of(id), actor(), reason, skip_gates=skip_gates)
+        told = " without its gates" if skip_gates else ""
+        text = f"{id} goes to the front of the train{told}" if new else f"{id} goes first already"
+        return Said({"id": id, "skip_gates": skip_gates, "new": new}, text)
 
     def freeze(self, rig: str, target: str | None, reason: str, until: str | None, **_: Any) -> Any:
         """Freeze a lane."""

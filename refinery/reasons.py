@@ -1,0 +1,63 @@
+"""The closed sets of reasons: why an entry left the queue, and why one waits for a person. Pure.
+
+Each says how it comes back in one step.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Exit(StrEnum):
+    """Why an entry has ended."""
+
+    MERGED = "merged"
+    ALREADY_MERGED = "already_merged"
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    GATES_FAILED = "gates_failed"
+    CHANGES_REQUESTED = "changes_requested"
+    CONFLICT = "conflict"
+    REWORK_FAILED = "rework_failed"
+    BLOCKER_FAILED = "blocker_failed"
+    STACKED_ON_FAILED = "stacked_on_failed"
+    NOTHING_TO_LAND = "nothing_to_land"
+
+
+class Held(StrEnum):
+    """Why an active entry waits for a person. `mq retry` lets it go on."""
+
+    GATE_ERROR = "gate_error"
+    BUILD_ERROR = "build_error"
+    CONFLICT = "conflict"
+    PUSH_REFUSED = "push_refused"
+    PUSH_RETRIES = "push_retries"
+    REVIEW_GAVE_UP = "review_gave_up"
+    REWORK_LIMIT = "rework_limit"
+
+
+_RETRY = "mq retry {id}"
+_SUBMIT = "mq submit {rig} --branch {branch} --target {target}"
+RE_ENTRY: dict[Exit, str] = {
+    Exit.MERGED: "",
+    Exit.ALREADY_MERGED: "",
+    Exit.SUPERSEDED: _SUBMIT,
+    Exit.REJECTED: _RETRY,
+    Exit.CANCELLED: _SUBMIT,
+    Exit.GATES_FAILED: _RETRY,
+    Exit.CHANGES_REQUESTED: _SUBMIT,
+    Exit.CONFLICT: _RETRY,
+    Exit.REWORK_FAILED: _RETRY,
+    Exit.BLOCKER_FAILED: _RETRY,
+    Exit.STACKED_ON_FAILED: _RETRY,
+    Exit.NOTHING_TO_LAND: "convoy retry {convoy}",
+}
+
+
+def re_entry(reason: str, **words: str) -> str:
+    """The one command that brings an ended entry's change back; empty when it is on the target.
+
+    `words`: id, rig, branch, target, convoy.
+    """
+    return RE_ENTRY[Exit(reason)].format(**words) if reason in set(Exit) else _RETRY.format(**words)
