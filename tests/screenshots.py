@@ -144,10 +144,11 @@ def story_of(up: Installation, browser: Browser) -> None:
         "404": "/convoys/gt-0/",
     }
 
-    def at_work() -> bool:
-        return any(b["status"] == "in_review" for b in up.gastown("convoy", "status", convoy)["beads"])
-
-    until(at_work, 300, up.said)
+    page = browser.new_page()
+    log_in(page, up.url, "olga")
+    page.goto(up.url + pages["convoy"])
+    page.locator("ul.beads .chip.gating, ul.beads .chip.reviewing").first.wait_for(timeout=300_000)
+    page.context.close()
     runs = [r["id"] for r in up.gastown("runs", "list") if r["state"] == "running"]
     shoot(browser, up, "1-working", pages | ({"run": f"/runs/{runs[0]}/"} if runs else {}))
     until(lambda: up.gastown("convoy", "status", convoy)["status"] in ("closed", "failed"), 300, up.said)
