@@ -93,7 +93,9 @@ def test_damaged_and_endless_reports_are_notes() -> None:
 
 
 def test_many_bombs_at_once_have_one_bound_together() -> None:
-    steps = [{"tries": [{"reports": [report(b"<a>" + b" " * junit.MAX_FILE)] * 3, "note": ""}]} for _ in range(50)]
+    steps: list[dict[str, Any]] = [
+        {"tries": [{"reports": [report(b"<a>" + b" " * junit.MAX_FILE)] * 3, "note": ""}]} for _ in range(50)
+    ]
     began = time.process_time()
     junit.read_steps(steps)
     assert time.process_time() - began < 5
