@@ -393,10 +393,8 @@ class Repo:
         """Delete `branch` if it still is at `expected`; True when it is gone."""
         ref = f"refs/heads/{check_branch(branch)}"
         found = self.ls_remote(url, branch)
-        if found is None:
-            return True
         if found != expected:
-            return False
+            return found is None
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
         run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
