@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench import candidates, dispatching, pages, reviews, tickers, ticks
+from bench import candidates, dispatching, landing, pages, reviews, tickers, ticks, train
 
 BENCHES = {
     "candidates": candidates.main,
+    "landing": landing.main,
+    "train": train.main,
     "ticks": ticks.main,
     "tickers": tickers.main,
     "dispatching": dispatching.main,

@@ -1,0 +1,78 @@
+"""Fifty entries of one lane through a train of eight, with `up` on this machine: gates of two seconds, all green.
+
+At best 50 ÷ 8 rounds of the gates: what is above that is ours (worktrees, processes, builds, pushes, ticks).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from agents.gitcmd import run_git
+from bench.django_town import installation
+
+ENTRIES, WINDOW, GATE = 50, 8, 2.0
+TARGET = 1.3
+
+
+def main() -> None:
+    """Print the wall time and its ratio to the best one."""
+    with installation() as home:
+        from gastown_site import database
+
+        remote = home / "remote.git"
+        _generate(remote)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        env = {**os.environ, "DATABASE_URL": database.url()}
+        with (home / "up.log").open("wb") as out:
+            command = [sys.executable, "manage.py", "up", "--port", str(port)]
+            up = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+        try:
+            _measure(home, remote)
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(60)
+
+
+def _generate(remote: Path) -> None:
+    run_git(["init", "--quiet", "--bare", "-b", "main", str(remote)], cwd=remote.parent)
+    lines = ["commit refs/heads/main", "committer A <a@x.org> 1700000000 +0000", "data 4", "init"]
+    for n in range(200):
+        lines += [f"M 100644 inline f{n}.txt", "data 3", "old"]
+    for n in range(ENTRIES):
+        lines += [f"commit refs/heads/b{n}", "committer B <b@x.org> 1700000100 +0000", "data 6", "change"]
+        lines += ["from refs/heads/main", f"M 100644 inline f{n}.txt", "data 3", "new"]
+    run_git(["fast-import", "--quiet", "--force"], cwd=remote, input="\n".join([*lines, ""]).encode(), timeout=600)
+
+
+def _measure(home: Path, remote: Path) -> None:
+    from beads import config, ledger
+    from refinery import doors
+    from refinery.models import ReviewEntry
+
+    end = time.monotonic() + 60
+    while "ready: " not in (home / "up.log").read_text() and time.monotonic() < end:
+        time.sleep(0.1)
+    gates = [f"sleep {GATE:.0f}"]
+    settings = {"refinery": {"code_review": False, "gates": gates, "train": {"window": WINDOW}, "pop_limit": 100}}
+    ledger.create_town("bench", config.validate(settings))
+    rig = doors.add_rig("bench", "bench", str(remote), None, {})
+    doors.freeze(rig, None, "until all are in the queue", "bench")
+    for n in range(ENTRIES):
+        doors.submit(rig, f"b{n}", None, None, None, 2, "bench")
+    began = time.monotonic()
+    doors.thaw(rig, None, "bench")
+    merged = 0
+    while merged < ENTRIES and time.monotonic() < began + 300:
+        time.sleep(0.05)
+        merged = ReviewEntry.objects.filter(state="merged").count()
+    took, best = time.monotonic() - began, ENTRIES / WINDOW * GATE
+    print(f"{merged} of {ENTRIES} entries landed in {took:.1f} s; at best {best:.1f} s")
+    print(f"ratio {took / best:.2f} (target ≤ {TARGET}); {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
