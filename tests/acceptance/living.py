@@ -54,7 +54,9 @@ json.dump({"beads": made, "url": database.url()}, sys.stdout)
 class Living:
     """An installation; `start` and `stop` its processes, make `more` work, look at its rows."""
 
-    def __init__(self, root: Path, waits_for: Path | None = None, **dispatch: Any) -> None:
+    def __init__(
+        self, root: Path, waits_for: Path | None = None, *, refinery: dict[str, Any] | None = None, **dispatch: Any
+    ) -> None:
         reachable(root)
         self.root, self.home = root, root / "a home"
         self.home.mkdir()
@@ -68,7 +70,7 @@ class Living:
         self.rigs: list[str] = []
         self._told = {
             "config": {
-                "refinery": {"gates": ["true"], "code_review": True},
+                "refinery": {"gates": ["true"], "code_review": True, **(refinery or {})},
                 "dispatch": {
                     "backoff": ["1ms"], "heartbeat": "1s", "lease": "20s", "start_deadline": "8s", "max_attempts": 1,
                     **dispatch,

@@ -104,7 +104,7 @@ def test_a_time_out_of_one_ends_all_that_it_started_and_nothing_else(stage: Stag
     """`slow` leaves a daemon and ignores SIGTERM; `steady` and its daemon go on until after that."""
     mark = f"93{os.getpid()}"
     gates = [
-        gate("slow", f"{DAEMON.format(mark + '.5')}; trap '' TERM; touch begun; sleep {mark}.6", timeout="1s"),
+        gate("slow", f"{DAEMON.format(mark + '.5')}; trap '' TERM; touch begun; sleep {mark}.6", timeout="8s"),
         gate("steady", f"{DAEMON.format(mark + '.7')}; touch steady; until [ -e go ]; do sleep 0.01; done"),
         gate("broken", "kill -9 $$"),
     ]
@@ -122,7 +122,7 @@ def test_a_time_out_of_one_ends_all_that_it_started_and_nothing_else(stage: Stag
     assert outcomes() == {"slow": "error", "steady": "pass", "broken": "error"}
     assert GateResult.objects.get(gate="slow").timed_out
     assert GateResult.objects.get(gate="broken").signal == 9
-    assert "gate slow: timed out after 1 s" in log_of(run, stage)
+    assert "gate slow: timed out after 8 s" in log_of(run, stage)
     assert alive(mark) == []
 
 

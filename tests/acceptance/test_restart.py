@@ -72,6 +72,25 @@ def test_after_a_reboot_runs_are_fenced_and_retried_without_using_up_attempts(li
         assert town.salvaged(run, "draft.txt") == "not committed yet\n"
 
 
+def test_a_train_that_is_killed_on_its_way_lands_each_change_once(tmp_path: Path) -> None:
+    """Every process dies at once while the gates of eight cars run; after that, while they land."""
+    town = Living(tmp_path, refinery={"gates": ["sleep 1"], "code_review": False, "train": {"window": 8}}, lease="4s")
+    try:
+        town.more(rigs=1, beads=8, convoys=0)
+        town.start()
+        gating = "select count(distinct bead_id) from agents_run where kind = 'gates' and state = 'running'"
+        until(lambda: town.rows(gating)[0][0] >= 3)
+        town.pull_the_plug()
+        town.start()
+        until(lambda: town.rows("select count(*) from refinery_landing where state in ('pushing', 'landed')")[0][0])
+        town.pull_the_plug()
+        town.start()
+        town.await_quiet(150)
+        town.check_landed()
+    finally:
+        town.close()
+
+
 def _beaten(town: Living, since: Any) -> int:
     return sum(at is not None and at > since for (at,) in town.rows(
         "select heartbeat_at from agents_run where state = 'running'"))  # fmt: skip
