@@ -40,8 +40,8 @@ MUTATIONS = (
     Mutation(
         "what git is being asked about lands all the same",
         "refinery/rules/reviews.py",
-        "takewhile(lambda e: not uncompared(world, e), green)",
-        "takewhile(lambda e: True, green)",
+        "lambda e: uncompared(world, e)",
+        "lambda e: False",
         "tests/db/test_foresight.py",
     ),
     Mutation(
@@ -50,6 +50,20 @@ MUTATIONS = (
         'Forecast.objects.filter(pk=forecast.pk, number=data["number"], answered__lt=data["number"]).update(',
         "Forecast.objects.filter(pk=forecast.pk).update(",
         "tests/db/test_foresight.py",
+    ),
+    Mutation(
+        "what was gated for a batch counts for whoever stands in its way",
+        "refinery/queue.py",
+        "if seal.seal_sha and c.base_sha == seal.seal_sha",
+        "if seal.seal_sha",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "a push ends in the midst of a batch",
+        "refinery/effects.py",
+        "while fit and not queue.ends(cars[fit - 1]):",
+        "while False:",
+        "tests/acceptance/test_batches.py",
     ),
     Mutation(
         "a bead's transition no longer compares its source status",
@@ -147,8 +161,8 @@ MUTATIONS = (
     Mutation(
         "an intent to push asks for no green gates",
         "refinery/queue.py",
-        'r.outcome != "pass" or r.tree_sha != candidate.tree_sha or',
-        "",
+        "not (sealed or trees == {candidate.tree_sha})",
+        "False",
         "tests/db/test_safeguards.py",
     ),
     Mutation(
@@ -175,8 +189,8 @@ MUTATIONS = (
     Mutation(
         "gate results of another tree count",
         "refinery/phases.py",
-        "for g in entry.gates if g.tree == candidate.tree}",
-        "for g in entry.gates}",
+        "for g in found if g.tree == candidate.tree}",
+        "for g in found}",
         "tests/unit/test_rules.py",
     ),
     Mutation(

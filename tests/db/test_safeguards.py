@@ -10,8 +10,9 @@ from django.db import IntegrityError, connection, transaction
 
 from agents import dispatch
 from agents.models import Run, RunKind, RunOutcome
-from beads import outbox
+from beads import ledger, outbox
 from beads.errors import LostRace, Superseded
+from beads.lifecycle import BeadType
 from beads.models import Effect
 from refinery import queue
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
@@ -106,6 +107,43 @@ def test_only_what_passed_on_exactly_its_tree_is_pushed(place: Place) -> None:
     GateResult.objects.update(outcome="pass", tree_sha=SHA["e"])
     with pytest.raises(LostRace):
         queue.intend([(candidate, evidence)])
+
+
+def chained(entry: ReviewEntry, base: Candidate, letter: str, **more: str) -> Candidate:
+    """A car that stands on `base`, of an entry of its own."""
+    bead = ledger.create_bead(entry.rig.town, entry.rig, letter, type=BeadType.MERGE_REQUEST, actor="test")
+    told = {"branch": letter, "head_sha": SHA["f"], "target": entry.target, "build_no": 1}
+    car = ReviewEntry.objects.create(bead=bead, rig=entry.rig, **told)
+    shas = {"head_sha": SHA["f"], "base_sha": base.sha, "sha": SHA[letter], "tree_sha": SHA["a"]}
+    return Candidate.objects.create(entry=car, build_no=1, result="built", on=base, **shas, **more)
+
+
+def test_what_was_gated_for_a_batch_counts_only_for_its_members(place: Place) -> None:
+    entry, first, evidence = green(place)
+    gated = GateResult.objects.get()
+    last = chained(entry, first, "e", seal_sha=first.base_sha)
+    tip = GateResult.objects.create(
+        entry=last.entry,
+        candidate=last,
+        run=gated.run,
+        tree_sha=last.tree_sha,
+        gate="all",
+        command="all",
+        outcome="pass",
+    )
+    for wrong in (SHA["d"], ""):  # it seals something else, or nothing
+        Candidate.objects.filter(pk=last.pk).update(seal_sha=wrong)
+        last.refresh_from_db()
+        with pytest.raises(LostRace), transaction.atomic():
+            queue.intend([(first, [tip.pk]), (last, [tip.pk])])
+    Candidate.objects.filter(pk=last.pk).update(seal_sha=first.base_sha)
+    last.refresh_from_db()
+    with pytest.raises(LostRace), transaction.atomic():
+        queue.intend([(first, [tip.pk])])  # its batch is not with it
+    with pytest.raises(LostRace), transaction.atomic():
+        queue.intend([(first, evidence), (last, evidence)])  # the last one's own tree was not gated
+    push = queue.intend([(first, [tip.pk]), (last, [tip.pk])])
+    assert [queue.ends(car) for car in queue.cars_of(push)] == [False, True]
 
 
 def test_a_gate_is_done_without_only_where_the_candidate_says_so(place: Place) -> None:
