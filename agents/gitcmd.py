@@ -311,7 +311,15 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
                 raise
-    return run_git(["rev-parse", "--verify", f"{local}^{{commit}}"], cwd=repo).text
+    return source if source == ref else _written(repo, local)
+
+
+def _written(repo: Path, ref: str) -> str:
+    """The commit of a ref that was just written: read from its file where it has one, else git is asked."""
+    with contextlib.suppress(OSError):
+        if SHA.fullmatch(found := (repo / ref).read_text().strip()):
+            return found
+    return run_git(["rev-parse", "--verify", f"{ref}^{{commit}}"], cwd=repo).text
 
 
 def publish(path: Path, url: str, sha: str, branch: str, *, timeout: float = NETWORK_TIMEOUT) -> None:

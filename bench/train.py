@@ -5,9 +5,11 @@ At best 50 ÷ 8 rounds of the gates: what is above that is ours (worktrees, proc
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -73,6 +75,30 @@ def _measure(home: Path, remote: Path) -> None:
     while merged < ENTRIES and time.monotonic() < began + 300:
         time.sleep(0.05)
         merged = ReviewEntry.objects.filter(state="merged").count()
+    _where_it_went()
     took, best = time.monotonic() - began, ENTRIES / WINDOW * GATE
     print(f"{merged} of {ENTRIES} entries landed in {took:.1f} s; at best {best:.1f} s")
     print(f"ratio {took / best:.2f} (target ≤ {TARGET}); {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+
+
+def _where_it_went() -> None:
+    """Median milliseconds of each part of a car's way, gates included."""
+    from agents.models import Run
+    from refinery.models import Candidate, Landing
+
+    parts: dict[str, list[float]] = {}
+
+    def note(name: str, start: object, end: object) -> None:
+        if isinstance(start, dt.datetime) and isinstance(end, dt.datetime):
+            parts.setdefault(name, []).append((end - start).total_seconds() * 1000)
+
+    for run in Run.objects.filter(kind="gates"):
+        made = Candidate.objects.filter(entry_id=run.bead_id, sha=run.start_sha).first()
+        landing = Landing.objects.filter(entry_id=run.bead_id, state="landed").first()
+        note("built → run", made and made.created_at, run.created_at)
+        note("run → claimed", run.created_at, run.claimed_at)
+        note("claimed → exited", run.claimed_at, run.exited_at)
+        note("exited → ended", run.exited_at, run.ended_at)
+        note("ended → to be pushed", run.ended_at, landing and landing.created_at)
+        note("to be pushed → landed", landing and landing.created_at, landing and landing.concluded_at)
+    print("; ".join(f"{name} {statistics.median(values):.0f}" for name, values in parts.items()), "(median ms)")

@@ -166,10 +166,11 @@ class Repo:
             return
         try:
             gitcmd.fetch(self.path, url, check_sha(sha))
+            return
         except GitFailed as error:
             if error.kind not in ("missing_ref", "other"):
                 raise
-            gitcmd.fetch(self.path, url, check_branch(branch))
+        gitcmd.fetch(self.path, url, check_branch(branch))
         if not gitcmd.has_object(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
 

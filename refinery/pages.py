@@ -343,7 +343,11 @@ def _graph(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "width": drawn.width,
         "height": drawn.height,
         "nodes": [{"box": box, "bead": of[box.id]} for box in drawn.boxes],
-        "edges": [{"path": e.path, "done": phase[e.start] == "closed"} for e in drawn.edges],
+        "edges": [  # one element for all that look alike
+            {"path": path, "done": done}
+            for done in (False, True)
+            if (path := " ".join(e.path for e in drawn.edges if (phase[e.start] == "closed") is done))
+        ],
         "columns": drawn.columns,
     }
 

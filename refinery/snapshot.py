@@ -51,19 +51,22 @@ _BESIDE = {
     "bead_title": F("bead__title"),
     "bead_status": F("bead__status"),
     "bead_priority": F("bead__priority"),
+    "bead_retried_at": F("bead__retried_at"),
     "source_status": F("source__status"),
     "source_cancel_at": F("source__cancel_requested_at"),
     "convoy_started_at": F("convoy__started_at"),
     "convoy_close_at": F("convoy__close_requested_at"),
     "convoy_status": F("convoy__bead__status"),
 }
+_ISSUE = "pk status created_at rig_id title purpose priority convoy_id parent_id cancel_requested_at".split()  # noqa: SIM905 - a line instead of a dozen
 _HOST = [RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED]
 
 
 def load(town: Town, now: dt.datetime) -> World:
     """The world of `town` at `now`: about fifteen queries."""
     rigs = {rig.pk: _rig(town, rig) for rig in Rig.objects.filter(town=town)}
-    issues = list(Bead.objects.filter(town=town, type=BeadType.ISSUE, status__in=_LIVE).defer("body", "context"))
+    live = Bead.objects.filter(town=town, type=BeadType.ISSUE, status__in=_LIVE, rig__isnull=False)
+    issues = live.values_list(*_ISSUE, named=True)
     entries = list(ReviewEntry.objects.filter(rig__town=town, state="active").annotate(**_BESIDE))
     runs = _runs(town)
     by_bead: dict[str, list[RunView]] = defaultdict(list)
@@ -82,7 +85,7 @@ def load(town: Town, now: dt.datetime) -> World:
         paused=town.paused_at is not None,
         paused_reason=town.paused_reason,
         rigs=rigs,
-        beads=tuple(_bead(b, blockers, by_bead) for b in issues if b.rig_id is not None),
+        beads=tuple(_bead(b, blockers, by_bead) for b in issues),
         entries=tuple(trains.couple(foresight.arrange(views, blockers, rigs, now, shown), rigs)),
         lanes=_lanes(town, rigs, now, shown.forecasts),
         convoys=convoys,
@@ -260,8 +263,7 @@ def _blockers(town: Town) -> dict[str, list[Blocker]]:
     return found
 
 
-def _bead(b: Bead, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunView]]) -> BeadView:
-    assert b.rig_id is not None
+def _bead(b: Any, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunView]]) -> BeadView:
     return BeadView(
         id=b.pk,
         status=b.status,
@@ -400,7 +402,7 @@ def _entry(
         blockers=blockers,
         after=after,
         ties=Ties(waiver=waiver.pk, waived=f"by {waiver.by} because {waiver.reason}") if waiver else Ties(),
-        reopened_at=e.bead.retried_at,
+        reopened_at=beside.bead_retried_at,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )
 
@@ -430,12 +432,8 @@ def _candidate(c: Candidate) -> CandidateView:
 
 
 def _convoys(town: Town) -> tuple[ConvoyView, ...]:
-    rows = list(
-        Convoy.objects.select_related("bead")
-        .filter(bead__town=town, bead__status__in=_LIVE)
-        .defer("bead__body", "bead__context")
-        .order_by("pk")
-    )
+    live = Convoy.objects.select_related("bead").filter(bead__town=town, bead__status__in=_LIVE)
+    rows = list(live.defer("bead__body", "bead__context").order_by("pk"))
     ids = [c.pk for c in rows]
     beads: dict[Any, list[TrackedBead]] = defaultdict(list)
     tracked = Bead.objects.filter(convoy_id__in=ids).order_by("created_at", "id")
