@@ -183,6 +183,7 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     return entry_data(board, entry) | {
         "superseded_by": entry.superseded_by_id,
         "again": again(entry),
+        "batch": _batch(board, entry),
         "blocked_by": list(entry.bead.blocked_by.values_list("on_id", flat=True)),
         "candidate": {
             "sha": candidate.sha,
@@ -217,6 +218,15 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         ],
         "history": history(entry.bead),
     }
+
+
+def _batch(board: Board, entry: ReviewEntry) -> dict[str, Any] | None:
+    """The entries that are (or, once it is no car, were) gated as one with it, and why the batch was cut so."""
+    cut = entry.bead.events.filter(kind__in=["batched", "batch_cut"]).order_by("id").last()
+    if cut is None:
+        return None
+    view = board.world.entry.get(entry.pk)
+    return {"entries": list(view.car.batch) if view and view.car else [], "why": cut.reason}
 
 
 def _waived(landing: Landing) -> str:

@@ -109,6 +109,8 @@ class Command(GastownCommand):
         ]
         if data["estimate"]:
             lines.append(f"lands: {data['estimate']}{' at ' + data['eta'] if data['eta'] else ''}")
+        if data["batch"]:
+            lines.append(f"{data['batch']['why']} {', '.join(data['batch']['entries'])}".rstrip())
         if data["stands_on"]:
             lines.append(f"stands on {', '.join(data['stands_on'])}")
         for clash in data["conflicts_with"]:
