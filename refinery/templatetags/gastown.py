@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from django import template
 from django.utils import timezone
-from django.utils.html import conditional_escape, format_html, format_html_join
+from django.utils.html import conditional_escape, escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from refinery import ansi
@@ -117,6 +118,27 @@ def age(at: Any, how: str = "for") -> SafeString:
     exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
     return SafeString(
         f'<tspan data-at="{exact}" data-time="{conditional_escape(how)}">{_relative(moment, how)}</tspan>'
+    )
+
+
+@register.simple_tag
+def node(n: Mapping[str, Any]) -> SafeString:
+    """A bead's box in the dependency graph; by hand, as `ago`: a page has hundreds, and each has a dozen values."""
+    bead, box = n["bead"], n["box"]
+    title, reason = escape(tame(bead["title"])), escape(tame(bead["reason"]))
+    href = bead["review_url"] if bead["review_url"] and bead["status"] == "in_review" else bead["url"]
+    who = ""
+    if run := bead["run"]:
+        who = f" · {escape(cut(run.agent.name if run.agent else 'gates', 14))}"
+    since = age(bead["since"], "ago") if bead["status"] in ("closed", "failed") else age(bead["since"])
+    return SafeString(
+        f'<a id="node-{escape(bead["id"])}" class="node s-{escape(bead["phase"])}" href="{escape(href)}">'
+        f'<svg x="{escape(box.x)}" y="{escape(box.y)}" width="212" height="58"><title>{title}: {reason}</title>\n'
+        f'<rect class="box" x="1.5" y="1.5" width="209" height="55" rx="7"/>'
+        f'<rect class="edge-mark" width="6" height="58" rx="3"/>\n'
+        f'<text class="name" x="16" y="22">{escape(cut(tame(bead["title"]), 22))}</text>\n'
+        f'<text class="note" x="16" y="43"><tspan class="word">{escape(words(bead["phase"]))}</tspan>{who} · {since}'
+        "</text></svg></a>"
     )
 
 

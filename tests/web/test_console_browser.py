@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings as project
 from django.contrib.auth.models import User
 from django.db.models import Model
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from beads import inbox, ledger, outbox, people
 from beads.models import Fact, TownRole
@@ -77,8 +77,13 @@ class Seen:
         self.page: Page = context.new_page()
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", lambda r: self.complaints.append(f"failed: {r.url} {r.failure}"))
+        self.page.on("requestfailed", self._failed)
         self.page.on("response", lambda r: self.complaints.append(f"{r.status}: {r.url}") if r.status >= 404 else None)
+
+    def _failed(self, request: Request) -> None:
+        """What did not load; what was still loading when the page was left does not count."""
+        if "ERR_ABORTED" not in str(request.failure):
+            self.complaints.append(f"failed: {request.url} {request.failure}")
 
     def enter(self) -> Page:
         """Log in at the console's door."""
