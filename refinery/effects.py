@@ -132,13 +132,13 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
     if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):
         built = repo.build_candidate(replace(spec, landed=below))
     seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""
-    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on, "seal": seal}
+    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
     match built:
         case git.Built(sha=sha, tree=tree):
             untouched = _untouched(repo, seal or base, sha, config)
             if seal:
                 sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), COMMITTER, spec.date)
-            told |= {"result": "built", "sha": sha, "tree": tree, "untouched": untouched}
+            told |= {"result": "built", "sha": sha, "tree": tree, "seal": seal, "untouched": untouched}
         case git.ConflictFound(files=files):
             told |= {"result": "conflict", "files": list(files)}
         case git.AlreadyMerged():

@@ -98,7 +98,7 @@ def _batched(cars: list[EntryView], rig: RigView) -> list[EntryView]:
         if first is not None and last is not None and entry is last and first.candidate is not None:
             seal = first.candidate.base
             car = replace(car, seal=first.candidate.id)
-        if car.coupling == "fits" and candidate is not None and candidate.seal != seal:
+        if car.coupling == "fits" and candidate is not None and candidate.result == "built" and candidate.seal != seal:
             car = replace(car, coupling="stale")
         if last is not None and entry.id in ids and entry is not last:
             car = replace(car, member=True, for_all=last.candidate, results=last.gates)
@@ -111,6 +111,9 @@ def _stands(entry: EntryView, rig: RigView) -> bool:
     if len(approvals(entry)) < approvals_needed(entry, rig.config) or entry.reject_requested or entry.source_cancelled:
         return False
     candidate = entry.candidate
+    merges = candidate is None or candidate.head != entry.head or candidate.result == "built"
+    if entry.batch is not None and not merges:
+        return False  # also before it is built again: else who seals the batch would change to and fro
     if candidate is None or entry.car is None or entry.car.coupling != "fits":
         return True
     if candidate.result != "built":

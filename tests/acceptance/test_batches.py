@@ -179,6 +179,23 @@ def test_a_member_that_conflicts_falls_out_and_the_others_go_on(stage: Stage) ->
     batch.incident()
 
 
+def test_the_last_of_a_batch_conflicts_while_what_is_ahead_is_still_gated(stage: Stage) -> None:
+    batch = Train(stage, window=2, batch={"max": 2, "wait": "1h"})
+    a, b, c = batch.submit("a", "b", "c")
+    stage.commit("rival", {"c.txt": "mine\n"})
+    rival = stage.submit("rival")
+    batch.gating(b, c)  # c is gated by itself: who conflicts with it is not in its way
+    builds = [batch.now(e).build_no for e in (c, rival)]
+    for _ in range(20):
+        stage.step()
+    assert [batch.now(e).build_no for e in (c, rival)] == builds  # and nobody is built to and fro
+    batch.say(c, 0)
+    batch.say(b, 0)
+    batch.merged(a, b, c)
+    assert stage.await_phase(rival, "failed").reason == "conflict"
+    batch.incident()
+
+
 def test_gates_of_an_entry_alone_come_before_its_turn_and_the_same_tree_is_not_gated_twice(stage: Stage) -> None:
     gate = {"name": "all", "run": HELD, "when": "both"}
     train = Train(stage, window=4, gates=[gate])
