@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from agents import junit as junit_reports
 from agents import processes, sandbox
-from agents.caches import Cache
+from agents.caches import Cache, Copy
 from agents.crashpoints import crashpoint
 
 STOP_GRACE = 5.0
@@ -131,22 +131,21 @@ class Steps:
         return results, next((end for end in ends if end != (0, None)), (0, None) if ends else (None, None))
 
     def _restore(self, step: dict[str, Any]) -> None:
-        """Give a gate its own copy of what it has kept. What goes wrong with a cache is said, and stops nobody."""
-        if cache := self.caches.get(step["name"]):
-            try:
-                if not self.orders.stopped() and cache.restore(self._copy):
-                    self.log.say(f"gate {step['name']}: cache restored: {', '.join(cache.paths)}")
-            except OSError as error:
-                self.log.say(f"gate {step['name']}: the cache could not be restored: {error}")
+        """Give a gate its own copy of what it has kept."""
+        self._cached(step, Cache.restore, "restored")
 
     def _keep(self, step: dict[str, Any]) -> None:
         """Keep what a gate that has passed leaves in its caches. Nothing of the run is alive now."""
+        self._cached(step, Cache.save, "saved")
+
+    def _cached(self, step: dict[str, Any], act: Callable[[Cache, Copy], bool], done: str) -> None:
+        """Do something with a gate's cache. What goes wrong with it is said, and stops nobody."""
         if cache := self.caches.get(step["name"]):
             try:
-                if not self.orders.stopped() and cache.save(self._copy):
-                    self.log.say(f"gate {step['name']}: cache saved: {', '.join(cache.paths)}")
+                if not self.orders.stopped() and act(cache, self._copy):
+                    self.log.say(f"gate {step['name']}: cache {done}: {', '.join(cache.paths)}")
             except OSError as error:
-                self.log.say(f"gate {step['name']}: the cache could not be saved: {error}")
+                self.log.say(f"gate {step['name']}: the cache could not be {done}: {error}")
 
     def _copy(self, source: Path, target: Path) -> bool:
         """Copy a tree as it is, links as links, sharing blocks where the file system can; ends when the run is to."""

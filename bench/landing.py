@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from agents import gitcmd
 from agents.gitcmd import run_git
-from bench.candidates import generate
+from bench.candidates import generate, timed
 from refinery import git
 
 TARGETS = {5_000: 60, 50_000: 120}  # milliseconds of our own per landing
 KEPT, FRESH = 5, 50  # at least so many times faster on the large repository
 ROUNDS, FRESH_ROUNDS = 10, 3
 WHO = ["-c", "user.name=A", "-c", "user.email=a@x.org"]
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Milliseconds."""
-    began = time.perf_counter()
-    work()
-    return (time.perf_counter() - began) * 1000
 
 
 class Contest:

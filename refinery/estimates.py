@@ -21,6 +21,7 @@ from refinery.phases import (
     Stage,
     approvals,
     approvals_needed,
+    by_lane,
     convoy_phase,
     in_queue_order,
     phase,
@@ -111,11 +112,8 @@ def _told(world: World, seconds: float | None, late: float | None) -> Estimate:
 
 def of_entries(world: World, known: History) -> dict[str, Estimate]:
     """An estimate for each active entry."""
-    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-    for entry in world.entries:
-        lanes[entry.rig, entry.target].append(entry)
     found: dict[str, Estimate] = {}
-    for key, entries in lanes.items():
+    for key, entries in by_lane(world.entries).items():
         rig = world.rigs[key[0]]
         stages = {e.id: standing(e, rig, world.now).stage for e in entries}
         waits = {e.id: _unpredictable(world, e, stages[e.id]) for e in entries}

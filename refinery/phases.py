@@ -7,6 +7,7 @@ else than the rules do.
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -130,18 +131,16 @@ def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
     if entry.ties.waived:
         return None
     gates = rig.config.refinery.entry_gates
-    results = {(g.gate, g.command): g for g in entry.gates if g.alone and g.head == entry.head}
-    candidate = entry.candidate
-    fresh = candidate is not None and candidate.head == entry.head and candidate.on is None
-    missing = [
-        gate
-        for gate in gates
-        if ((gate.name, gate.command) not in results or results[gate.name, gate.command].outcome != "pass")
-        and not (fresh and candidate is not None and needed(gate, candidate) is False)
-    ]
-    if not missing:
+    if not gates:
         return None
-    if candidate is None or not fresh:
+    outcomes = {(g.gate, g.command): g.outcome for g in entry.gates if g.alone and g.head == entry.head}
+    candidate = entry.candidate
+    if candidate is not None and (candidate.head != entry.head or candidate.on is not None):
+        candidate = None
+    left = (g for g in gates if outcomes.get((g.name, g.command)) != "pass")
+    if not any(candidate is None or needed(g, candidate) for g in left):
+        return None
+    if candidate is None:
         return Standing(Stage.UNPROVEN, "is first built and gated by itself")
     if candidate.result != "built":
         return _built(entry, candidate, rig, now)
@@ -210,11 +209,16 @@ def gated(entry: EntryView, candidate: CandidateView, rig: RigView) -> Standing 
     return Standing(Stage.BATCHED, f"is gated in one batch with {car.batch[-1]}")
 
 
+def results_on(candidate: CandidateView, found: Iterable[GateView]) -> dict[tuple[str, str], GateView]:
+    """(gate, command) → its result on a candidate's tree."""
+    return {(g.gate, g.command): g for g in found if g.tree == candidate.tree}
+
+
 def judged(
     entry: EntryView, candidate: CandidateView, gates: Iterable[Gate], found: Iterable[GateView], rig: RigView
 ) -> Standing | None:
     """What the results on a candidate's tree say; None when all of these gates that it needs have passed on it."""
-    results = {(g.gate, g.command): g for g in found if g.tree == candidate.tree}
+    results = results_on(candidate, found)
     in_batch = entry.car is not None and bool(entry.car.batch)
     missing, failed = [], []
     for gate in gates:
@@ -375,6 +379,14 @@ def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
     rows = sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
     cars = sum(1 for e in rows if e.admitted)
     return rows if not any(e.ties.before for e in rows) else [*rows[:cars], *_first_things_first(rows[cars:])]
+
+
+def by_lane(entries: Iterable[EntryView]) -> dict[tuple[int, str], list[EntryView]]:
+    """(rig, target branch) → its entries, in the order in which they come."""
+    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
+    for entry in entries:
+        lanes[entry.rig, entry.target].append(entry)
+    return lanes
 
 
 def _first_things_first(rows: list[EntryView]) -> list[EntryView]:

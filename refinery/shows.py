@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -35,9 +34,7 @@ class Board:
         self.town = town
         self.world: World = snapshot.load(town, timezone.now())
         self.shown: dict[str, Shown] = {}
-        lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-        for view in self.world.entries:
-            lanes[view.rig, view.target].append(view)
+        lanes = phases.by_lane(self.world.entries)
         self.lanes = {key: phases.in_queue_order(views) for key, views in sorted(lanes.items())}
         for views in self.lanes.values():
             place = 0

@@ -37,7 +37,7 @@ from refinery.rules.actions import (
     StartRun,
     StopRun,
 )
-from refinery.trains import couple
+from refinery.trains import couple, failing_share
 from refinery.world import CandidateView, EntryView, GateView, LandingView, LaneView, RigView, RunView, World
 
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -262,7 +262,7 @@ class Simulation:
     def _failing(self) -> float | None:
         """As `refinery.snapshot` tells it."""
         latest = self.ended[-100:]
-        return (sum(latest) + 1) / (len(latest) + 20) if latest else None
+        return failing_share(latest) if latest else None
 
     def _build(self, key: str, on: int | None, seal: int | None = None) -> None:
         entry = self.entries[key]

@@ -7,7 +7,7 @@ the commands all look at.
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -162,7 +162,7 @@ def _forecast(f: Forecast) -> ForecastView:
 
 
 def _failing(rigs: Mapping[int, bool]) -> dict[tuple[int, str], float]:
-    """The share of a lane's latest changes that failed in its train, for lanes that batch: (failed + 1) ÷ (all + 20).
+    """The share of a lane's latest changes that failed in its train, for lanes that batch.
 
     `rigs`: whether a rework tells of the train; it does not where entries are gated by themselves first.
     """
@@ -174,7 +174,7 @@ def _failing(rigs: Mapping[int, bool]) -> dict[tuple[int, str], float]:
     for rig, target, state, reason, rework in ended.order_by("-closed_at").values_list(*columns)[:RECENT]:
         if state == "merged" or reason == "gates_failed":
             seen[rig, target].append(reason == "gates_failed" or (rigs[rig] and rework > 0))
-    return {key: (sum(failed) + 1) / (len(failed) + 20) for key, failed in seen.items()}
+    return {key: trains.failing_share(failed) for key, failed in seen.items()}
 
 
 def _frozen(lane: Lane, now: dt.datetime) -> str:
@@ -291,7 +291,8 @@ def _entries(
         (c.entry_id, c.build_no): c
         for c in Candidate.objects.select_related("on__entry").filter(entry_id__any=ids).order_by("id")
     }
-    gates: dict[str, dict[tuple[str, str, str], GateView]] = defaultdict(dict)
+    gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
+    fails: Counter[tuple[str, ...]] = Counter()
     trees: dict[str, list[str]] = defaultdict(list)
     for e in entries:
         current = candidates.get((e.pk, e.build_no))
@@ -306,7 +307,8 @@ def _entries(
             again = since[entry_id]
             if again is None or result.created_at >= again:
                 which = result.tree_sha, result.gate, result.command
-                gates[entry_id][which] = _gate(result, gates[entry_id].get(which))
+                gates[entry_id][which] = result
+                fails[entry_id, *which] += result.outcome == "fail"
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in Verdict.objects.filter(entry_id__any=ids).order_by("id"):
         verdicts[verdict.entry_id].append(verdict)
@@ -331,7 +333,7 @@ def _entries(
             e,
             candidate,
             held_over,
-            tuple(gates[e.pk].values()),
+            tuple(_gate(result, fails[e.pk, *which]) for which, result in gates[e.pk].items()),
             verdicts[e.pk],
             tuple(blockers.get(e.pk, ())),
             tuple(b for b in blockers.get(e.source_id or e.convoy_id or "", ()) if b.id not in own[e.pk]),
@@ -407,9 +409,8 @@ def _entry(
     )
 
 
-def _gate(g: GateResult, before: GateView | None) -> GateView:
+def _gate(g: GateResult, fails: int) -> GateView:
     alone = g.candidate.on_id is None and not g.candidate.seal_sha
-    fails = (before.fails if before else 0) + (g.outcome == "fail")
     return GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk, g.flaky, g.candidate.head_sha, alone, fails)
 
 

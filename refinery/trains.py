@@ -8,8 +8,7 @@ is what the target's first parents show; the members' own commits stay behind it
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -18,6 +17,7 @@ from refinery.phases import (
     Stage,
     approvals,
     approvals_needed,
+    by_lane,
     gated,
     in_queue_order,
     judged,
@@ -34,11 +34,8 @@ def couple(entries: Iterable[EntryView], rigs: Mapping[int, RigView]) -> list[En
     back, carries nobody: whoever is behind it stands on the nearest car ahead that may land, so that the innocent
     need not wait for it.
     """
-    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-    for entry in entries:
-        lanes[entry.rig, entry.target].append(entry)
     found: list[EntryView] = []
-    for (rig, _), cars in lanes.items():
+    for (rig, _), cars in by_lane(entries).items():
         found += [e for e in cars if not e.admitted]
         found += _train(in_queue_order(e for e in cars if e.admitted), rigs[rig])
     return found
@@ -73,7 +70,7 @@ def _placed(entry: EntryView, place: int, tip: EntryView | None, settled: bool) 
     """The entry as a car that stands on `tip`."""
     candidate = entry.candidate
     on = tip.candidate.id if tip and tip.candidate else None
-    if tip is not None and (tip.candidate is None or tip.car is None or tip.car.coupling != "fits"):
+    if tip is not None and not _fits(tip):
         coupling = "waits"
     elif candidate is None or candidate.head != entry.head:
         coupling = "stale"
@@ -82,6 +79,11 @@ def _placed(entry: EntryView, place: int, tip: EntryView | None, settled: bool) 
     else:
         coupling = "fits" if candidate.on == on else "stale"
     return replace(entry, car=CarView(place, coupling, on, tip.id if tip else "", settled))
+
+
+def _fits(entry: EntryView) -> bool:
+    """True when a car's candidate is known to stand where it should."""
+    return entry.candidate is not None and entry.car is not None and entry.car.coupling == "fits"
 
 
 def _batched(cars: list[EntryView], rig: RigView) -> list[EntryView]:
@@ -111,20 +113,18 @@ def _stands(entry: EntryView, rig: RigView) -> bool:
     if len(approvals(entry)) < approvals_needed(entry, rig.config) or entry.reject_requested or entry.source_cancelled:
         return False
     candidate = entry.candidate
-    merges = candidate is None or candidate.head != entry.head or candidate.result == "built"
-    if entry.batch is not None and not merges:
-        return False  # also before it is built again: else who seals the batch would change to and fro
-    if candidate is None or entry.car is None or entry.car.coupling != "fits":
+    if candidate is not None and candidate.head == entry.head and candidate.result != "built":
+        # in a batch also before it is built again: else who seals the batch would change to and fro
+        return entry.batch is None and not _fits(entry)
+    if not _fits(entry):
         return True
-    if candidate.result != "built":
-        return False
     review = reviewed(entry, rig)
     return review is None or review.stage != Stage.CHANGES_REQUESTED
 
 
 def _passes(entry: EntryView, rig: RigView) -> bool:
     """True when the gates of a car that stands have not failed, as far as is known: others may stand on it."""
-    if entry.candidate is None or entry.car is None or entry.car.coupling != "fits":
+    if entry.candidate is None or not _fits(entry):
         return True
     gates = gated(entry, entry.candidate, rig)
     return gates is None or gates.stage not in (Stage.GATE_FAILED, Stage.GATE_ERROR)
@@ -152,6 +152,11 @@ def _ends(entry: EntryView, rig: RigView) -> bool:
     if entry.car is None or not entry.car.member or entry.candidate is None or entry.ties.waived:
         return True
     return judged(entry, entry.candidate, rig.config.refinery.landing_gates, entry.gates, rig) is None
+
+
+def failing_share(failed: Sequence[bool]) -> float:
+    """The share of changes that fail, by whether each of the latest did: (failed + 1) ÷ (all + 20), never none."""
+    return (sum(failed) + 1) / (len(failed) + 20)
 
 
 def batch_size(rig: RigView, target: str, world: World) -> tuple[int, str]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 from refinery.foresight import due
+from refinery.phases import by_lane
 from refinery.rules.actions import Action, Decision, Foresee
-from refinery.world import EntryView, World
+from refinery.world import World
 
 
 def decide(world: World) -> Iterator[Decision]:
     """One decision for each lane in which two entries can be compared."""
-    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-    for entry in world.entries:
-        lanes[entry.rig, entry.target].append(entry)
-    for lane, entries in lanes.items():
+    for lane, entries in by_lane(world.entries).items():
         told = due(world, lane, entries) if len(entries) > 1 and not world.rigs[lane[0]].problems else None
         if told is None:
             continue

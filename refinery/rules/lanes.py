@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from refinery.phases import Stage, in_queue_order, is_feature_lane, queue_key, rank, standing, wants_slot
+from refinery.phases import Stage, by_lane, in_queue_order, is_feature_lane, queue_key, rank, standing, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
 from refinery.trains import batch_size, groups, started
 from refinery.world import EntryView, RigView, World
@@ -23,15 +23,12 @@ URGENT = 0
 
 def decide(world: World) -> Iterator[Decision]:
     """One decision for each lane with active entries."""
-    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-    for entry in world.entries:
-        lanes[entry.rig, entry.target].append(entry)
     working: dict[int, set[str]] = defaultdict(set)
     for entry in world.entries:
         if entry.admitted and is_feature_lane(entry):
             working[entry.rig].add(entry.target)
     popped = 0
-    heads = {key: in_queue_order(entries) for key, entries in lanes.items()}
+    heads = {key: in_queue_order(entries) for key, entries in by_lane(world.entries).items()}
     for key, entries in sorted(heads.items(), key=lambda item: queue_key(item[1][0])):
         rig = world.rigs[key[0]]
         subject = f"lane {rig.slug} {key[1]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 from refinery.foresight import refused, uncompared
@@ -11,12 +10,14 @@ from refinery.phases import (
     CONFLICT_LIMIT,
     HOST_FAULTS_FREE,
     Stage,
+    by_lane,
     host_faults,
     in_queue_order,
     is_feature_lane,
     judged,
     needed,
     proving,
+    results_on,
     standing,
 )
 from refinery.rules.actions import (
@@ -48,10 +49,7 @@ GATES_TRIES = HOST_FAULTS_FREE + 2
 
 def decide(world: World) -> Iterator[Decision]:
     """One decision for each active entry (admission is the lanes' matter), trains from the front."""
-    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-    for entry in world.entries:
-        lanes[entry.rig, entry.target].append(entry)
-    for key, entries in lanes.items():
+    for key, entries in by_lane(world.entries).items():
         lane = _Lane(world, world.rigs[key[0]], key[1], entries)
         for entry in in_queue_order(entries):
             rule, why, actions = _one(world, entry, lane)
@@ -240,7 +238,7 @@ def _landable(entry: EntryView, candidate: CandidateView, rig: RigView) -> Landa
     """A waiver is named only where the gates themselves have not all passed."""
     if not entry.ties.waived:
         return Landable(entry.id, candidate.id, evidence(entry, candidate, rig))
-    latest = {(g.gate, g.command): g for g in entry.gates if g.tree == candidate.tree}
+    latest = results_on(candidate, entry.gates)
     wanted = [g for g in rig.config.refinery.landing_gates if needed(g, candidate)]
     found = [latest.get((g.name, g.command)) for g in wanted]
     passed = tuple(g.id for g in found if g is not None and g.outcome == "pass")
@@ -254,8 +252,8 @@ def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[
     found = entry.gates
     if entry.car is not None and entry.car.for_all is not None and judged(entry, candidate, gates, found, rig):
         candidate, found = entry.car.for_all, entry.car.results
-    latest = {(g.gate, g.command): g.id for g in found if g.tree == candidate.tree}
-    return tuple(latest[g.name, g.command] if needed(g, candidate) else NotNeeded(g.name, g.paths) for g in gates)
+    latest = results_on(candidate, found)
+    return tuple(latest[g.name, g.command].id if needed(g, candidate) else NotNeeded(g.name, g.paths) for g in gates)
 
 
 def _gates(entry: EntryView, why: str) -> Told:

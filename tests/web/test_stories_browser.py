@@ -55,6 +55,12 @@ def by_reload(page: Page, seen: Callable[[], bool]) -> None:
     until(again, 120, lambda: page.locator("main").inner_text())
 
 
+def press(page: Page, button: str) -> None:
+    """Press it and wait for the page that answers: a reload before that would take it back."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=button).click()
+
+
 def test_a_reviewer_comments_asks_for_changes_sees_the_new_head_and_lands_it(
     up: Installation, browser: Browser
 ) -> None:
@@ -98,13 +104,13 @@ def test_the_same_review_without_javascript(up: Installation, browser: Browser) 
         line = rita.locator("section.rv-file", has_text="plain.py").locator("td.n a").last
         line.click()
         rita.get_by_label("Comment on line 1").fill("42, surely")
-        rita.get_by_role("button", name="Comment").click()
-        rita.get_by_role("button", name="Request changes").click()
+        press(rita, "Comment")
+        press(rita, "Request changes")
         by_reload(rita, lambda: rita.locator("h1 .chip").inner_text() == "blocked")
         by_reload(rita, lambda: rita.locator("h1 .chip").inner_text() == "needs you")
         rita.get_by_role("link", name="Since last review").click()
         expect(rita.locator("tr.add")).to_contain_text("answer = 42")
-        rita.get_by_role("button", name="Approve and merge").click()
+        press(rita, "Approve and merge")
         by_reload(rita, lambda: rita.locator("h1 .chip").inner_text() == "merged")
     assert up.git("show", f"{up.branch}:plain.py") == "answer = 42"
 
@@ -155,7 +161,7 @@ def test_an_operator_finds_out_why_it_is_stuck_mends_the_config_and_it_goes_on(
         olga.goto(f"{up.url}/reviews/{entry}/")
         approve = olga.get_by_role("button", name="Approve and merge")
         by_reload(olga, lambda: approve.is_visible() and "pass" in olga.locator("main").inner_text())
-        approve.click()
+        press(olga, "Approve and merge")
         by_reload(olga, lambda: olga.locator("h1 .chip").inner_text() == "merged")
     assert up.git("show", f"{up.branch}:{branch}.txt") == "here"
 
