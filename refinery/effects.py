@@ -112,7 +112,6 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
     config = configs.effective(rig.town.config, rig.config).refinery
     repo = repo_of(rig)
     head = payload["head"]
-    repo.fetch_sha(rig.remote_url, head, entry.branch)
     on = payload.get("on")
     base = Candidate.objects.get(pk=on).sha if on else repo.fetch_branch(rig.remote_url, entry.target)
     method = str(config.merge_method)
@@ -128,7 +127,11 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
         committer=COMMITTER,
         date=int(payload["date"]),
     )
-    built = repo.build_candidate(spec)
+    try:
+        built = repo.build_candidate(spec)
+    except GitFailed:  # the head has been here since the entry was opened, unless the mirror was made anew
+        repo.fetch_sha(rig.remote_url, head, entry.branch)
+        built = repo.build_candidate(spec)
     if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):
         built = repo.build_candidate(replace(spec, landed=below))
     seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""

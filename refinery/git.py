@@ -16,12 +16,13 @@ import git as gitpython
 
 from agents import gitcmd
 from agents.crashpoints import crashpoint
-from agents.gitcmd import GitFailed, check_branch, check_sha, run_git
+from agents.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
 from beads.errors import GastownError
 from refinery import diffs
 from refinery.relations import contained
 
 STACK_COMMITS = 20_000
+AUTHOR = "--format=%an%x00%ae%x00%at%x00%P"
 
 
 @dataclass(frozen=True)
@@ -247,18 +248,20 @@ class Repo:
     def build_candidate(self, spec: CandidateSpec) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
         """Build the exact commit that gates test and landing pushes, without a worktree: four git processes.
 
-        Raises GitFailed when a commit is unknown: that is told before anything is merged.
+        Raises GitFailed when a commit is unknown.
         """
         base, head = check_sha(spec.base), check_sha(spec.head)
-        author = self._author(base, head)
+        with started_git(_authors(base, head), cwd=self.path) as authors:
+            # merging the base with itself in the same process gives its tree, to compare with
+            pairs = [(base, base), (base, head), *((base, x) for x in spec.landed)]
+            base_tree, merged, *below = self._merge_trees(pairs)
+            author = _first_author(authors.result().text)
         if author is None:
             return AlreadyMerged(base, head)
-        # merging the base with itself in the same process gives its tree, to compare with
-        base_tree, merged, *below = self._merge_trees([(base, base), (base, head), *((base, x) for x in spec.landed)])
         assert isinstance(base_tree, str)
         if known := [x for x, tree in zip(spec.landed, below, strict=True) if tree == base_tree]:
             (merged,) = self._merge_trees([(self._commit(base_tree, [base, *known], "stand-in\n", spec, None), head)])
-            author = self._author(base, head, known) or author
+            author = _first_author(self._git(*_authors(base, head, known))) or author
         if spec.method == "rebase":
             return self._rebase(spec, base, head, base_tree)
         if isinstance(merged, tuple):
@@ -311,7 +314,8 @@ class Repo:
             if merged == tip_tree:
                 continue
             text = self._git("show", "-s", "--format=%B", commit)
-            tip = self._commit(merged, [tip], _with_trailers(text, spec.trailers), spec, self._author_of(commit))
+            author = _first_author(self._git("show", "-s", AUTHOR, commit))
+            tip = self._commit(merged, [tip], _with_trailers(text, spec.trailers), spec, author)
             tip_tree = merged
         if tip_tree == base_tree:
             return NothingToMerge(base, head)
@@ -322,20 +326,6 @@ class Repo:
         """The commits of `base..head`, the newest `STACK_COMMITS`."""
         words = ["rev-list", f"--max-count={STACK_COMMITS}", f"{check_sha(base)}..{check_sha(head)}"]
         return self._git(*words).split()
-
-    def _author(self, base: str, head: str, known: Sequence[str] = ()) -> tuple[str, str, str] | None:
-        """The author of the change: that of its first own commit that is no merge. None when `base` has it all."""
-        arguments = ["log", "--reverse", "--topo-order", "--format=%an%x00%ae%x00%at%x00%P", f"{base}..{head}"]
-        arguments += [*(f"^{sha}" for sha in known), "--"]
-        rows = [line.split("\0") for line in self._git(*arguments).splitlines()]
-        if not rows:
-            return None
-        row = next((row for row in rows if " " not in row[3]), rows[0])
-        return row[0], row[1], row[2]
-
-    def _author_of(self, commit: str) -> tuple[str, str, str]:
-        name, mail, when = self._git("show", "-s", "--format=%an%x00%ae%x00%at", commit).split("\0")
-        return name, mail, when
 
     def _commit(
         self, tree: str, parents: Sequence[str], message: str, spec: CandidateSpec, author: tuple[str, str, str] | None
@@ -375,7 +365,7 @@ class Repo:
             actual = self.fetch_branch(url, target)
             return Landed(actual) if self.is_ancestor(candidate, actual) else TargetMoved(actual)
         if result.returncode and error.kind in ("rejected", "other", "stale_lease", "auth"):
-            return PushRefused(_refusal(result.stderr) or error.message)
+            return PushRefused(gitcmd.refusal(result.stderr) or error.message)
         raise error
 
     def create_branch(self, url: str, branch: str, sha: str) -> str:
@@ -484,6 +474,21 @@ def _changes(path: Path, base: str, sha: str) -> tuple[diffs.Change, ...]:
     return tuple(diffs.parse_changes(run_git(arguments, cwd=path).stdout))
 
 
+def _authors(base: str, head: str, known: Sequence[str] = ()) -> list[str]:
+    """The question who has written the commits that `base` (and `known`) has not, the oldest first."""
+    words = ["log", "--reverse", "--topo-order", AUTHOR, f"{base}..{head}"]
+    return [*words, *(f"^{sha}" for sha in known), "--"]
+
+
+def _first_author(told: str) -> tuple[str, str, str] | None:
+    """The author of a change: that of its first own commit that is no merge. None when there is no commit."""
+    rows = [line.split("\0") for line in told.split("\n") if line]
+    if not rows:
+        return None
+    name, mail, when, _ = next((row for row in rows if " " not in row[3]), rows[0])
+    return name, mail, when
+
+
 def _message(spec: CandidateSpec) -> str:
     return _with_trailers(f"{spec.title}\n\n{spec.body}", spec.trailers)
 
@@ -491,10 +496,3 @@ def _message(spec: CandidateSpec) -> str:
 def _with_trailers(text: str, trailers: Sequence[tuple[str, str]]) -> str:
     lines = "\n".join(f"{key}: {' '.join(value.split())}" for key, value in trailers)
     return f"{text.strip()}\n\n{lines}\n" if lines else f"{text.strip()}\n"
-
-
-def _refusal(stderr: str) -> str:
-    """What the remote said when it refused."""
-    said = [line.removeprefix("remote:").strip() for line in gitcmd.redact(stderr).splitlines()]
-    telling = [line for line in said if line and not line.startswith(("To ", "error: failed to push"))]
-    return "; ".join(telling)[:500]
