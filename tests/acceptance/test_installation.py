@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -137,10 +139,7 @@ class Up:
     """A running `manage.py up`."""
 
     def __init__(self, home: Path, port: int = 0, **env: str) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            self.port = probe.getsockname()[1]
+        self.port = port or free_port()
         home.mkdir(exist_ok=True)
         self.home, self.log = home, home / "up.log"
         with self.log.open("wb") as log:

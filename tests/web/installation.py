@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gastown_site.demo import story
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "correct-horse-battery"
@@ -61,9 +61,7 @@ class Installation:
     """`up`, and commands typed beside it."""
 
     def __init__(self, home: Path, pace: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GASTOWN_", "DATABASE_", "DJANGO_"))}
         self.env = {**kept, "GASTOWN_HOME": str(home), "GASTOWN_TEST_FAST_DB": "1", "DEMO_PACE": pace}
         self.home = home

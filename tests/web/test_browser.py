@@ -253,6 +253,8 @@ def test_one_change_reaches_every_browser_over_one_listener_and_gone_browsers_fr
 ) -> None:
     up.gastown("town", "create", "quiet")
     with person(browser, up, "olga") as page:
+        page.goto(f"{up.url}/towns/main/")
+        expect(page.locator("#live-state")).to_have_text("Live")
         before = watching(page, up)
         streams = [Stream(up, cookie_of(page), "/events/quiet/") for _ in range(40)]
         assert {s.answer.status for s in streams} == {200}
