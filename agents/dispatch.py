@@ -150,7 +150,7 @@ def pick(runner: str, now: dt.datetime) -> tuple[Run, str] | None:
         run.picked_at = now
         run.start_deadline = now + dt.timedelta(seconds=run.start_seconds)
         run.save(update_fields=["state", "runner", "claim_hash", "picked_at", "start_deadline"])
-        inbox.wake(run.town)
+        inbox.changed(run.town.slug)  # nothing is to be decided
     return run, secret
 
 
@@ -216,7 +216,7 @@ def claim(run_id: str, secret: str, now: dt.datetime) -> Claimed:
         run.claimed_at = run.heartbeat_at = run.activity_at = now
         run.lease_until = now + dt.timedelta(seconds=run.lease_seconds)
         run.save(update_fields=["state", "token_hash", "claimed_at", "heartbeat_at", "activity_at", "lease_until"])
-        inbox.wake(run.town)
+        inbox.changed(run.town.slug)  # nothing is to be decided
     return Claimed(token, run.lease_until)
 
 

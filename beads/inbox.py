@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from django.db import connection, transaction
 
 from beads.errors import Conflict, LostRace
 from beads.models import Fact, Town
+from beads.prepared import Prepared
 
 log = structlog.get_logger(__name__)
 
@@ -86,14 +87,20 @@ def record(
     return True
 
 
+_NEXT = Prepared(
+    lambda town, after: Fact.objects.filter(town=town, processed_at=None, quarantined_at=None, pk__gt=after).order_by(
+        "id"
+    )[:20]
+)
+
+
 def drain(town: Town, now: dt.datetime, apply: Callable[[Fact], None], limit: int = 500) -> int:
     """Apply up to `limit` pending facts of `town`; returns how many were processed.
 
     Must run inside the tick's transaction, under the town's lock.
     """
-    pending = Fact.objects.filter(town=town, processed_at=None, quarantined_at=None).order_by("id")
     done: list[int] = []
-    for fact in pending[:limit].iterator(chunk_size=20):  # payloads may be large
+    for fact in _pending(town, limit):
         try:
             with transaction.atomic():
                 apply(fact)
@@ -108,6 +115,14 @@ def drain(town: Town, now: dt.datetime, apply: Callable[[Fact], None], limit: in
     if done:
         Fact.objects.filter(pk__in=done).update(processed_at=now)
     return len(done)
+
+
+def _pending(town: Town, limit: int) -> Iterator[Fact]:
+    """The first facts that wait, a few at a time: payloads may be large."""
+    last, left = 0, limit
+    while left > 0 and (some := _NEXT(town.pk, last)):
+        yield from some[:left]
+        last, left = some[-1].pk, left - len(some)
 
 
 def _note_failure(fact: Fact, now: dt.datetime, error: Exception) -> None:

@@ -22,6 +22,7 @@ from beads import ledger, outbox
 from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
+from beads.prepared import Prepared
 from refinery import briefs, forecasts, notices, queue
 from refinery.keys import branch_key, build_key, land_key, publish_key
 from refinery.models import Candidate, ReviewEntry
@@ -194,7 +195,7 @@ def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
 
 def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.datetime, seal: int | None = None) -> None:
     """The build is pinned to the head of this moment; its date makes the commit reproducible."""
-    entry = ReviewEntry.objects.get(pk=entry_id)
+    (entry,) = _ENTRY(entry_id)
     payload = {
         "entry": entry_id,
         "build_no": build_no,
@@ -212,12 +213,16 @@ def _admit(town: Town, action: Admit, now: dt.datetime) -> None:
         ledger.note(Bead(pk=action.entry), "batched", ACTOR, action.why)
     if action.build:
         _build(town, action.entry, build_no, action.on, now)
-    entry = ReviewEntry.objects.select_related("rig", "convoy").get(pk=action.entry)
+    (entry,) = _ENTRY(action.entry)
     roster.refinery_for(entry.rig, briefs.lane_convoy(entry))
 
 
+_BEAD = Prepared(lambda pk: Bead.objects.select_related("town", "rig", "convoy", "parent").filter(pk=pk))
+_ENTRY = Prepared(lambda pk: ReviewEntry.objects.select_related("rig", "convoy").filter(pk=pk))
+
+
 def _start_run(action: StartRun) -> None:
-    bead = Bead.objects.select_related("town", "rig", "convoy", "parent").get(pk=action.bead)
+    (bead,) = _BEAD(action.bead)
     if action.expect_status is not None:
         ledger.move(
             bead,

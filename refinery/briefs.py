@@ -10,6 +10,7 @@ from beads import config as configs
 from beads.errors import LostRace
 from beads.lifecycle import Purpose
 from beads.models import Bead, Convoy, Rig
+from beads.prepared import Prepared
 from refinery.gates import say, steps_for
 from refinery.models import Candidate, GateResult, ReviewEntry
 
@@ -31,6 +32,11 @@ def lane_convoy(entry: ReviewEntry) -> Convoy | None:
     """The convoy whose own refinery serves the entry's lane; None for the rig refinery."""
     own_lane = entry.kind == "change" and entry.target.startswith("convoy/")
     return entry.convoy if own_lane else None
+
+
+_ENTRY = Prepared(lambda pk: ReviewEntry.objects.select_related("bead", "source", "convoy__bead", "rig").filter(pk=pk))
+_BUILT = Prepared(lambda entry, build_no: Candidate.objects.filter(entry=entry, build_no=build_no))
+_RESULTS = Prepared(lambda rig, tree: GateResult.objects.filter(entry__rig=rig, tree_sha=tree).order_by("id"))
 
 
 def order(bead: Bead, purpose: str, start_sha: str) -> Order:
@@ -61,7 +67,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
     if purpose == "gates":
         alone = entry is not None and entry.admitted_at is None
         gates = config.refinery.entry_gates if alone else config.refinery.landing_gates
-        built = entry.candidates.filter(build_no=entry.build_no).first() if entry else None
+        built = _built(entry) if entry else None
         steps = steps_for(gates, built.untouched if built else ())
         if not steps:
             raise LostRace("no gate is to be run any more")
@@ -82,8 +88,12 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
 def _entry_of(bead: Bead) -> ReviewEntry | None:
     """The entry that a merge-request bead is, or that a rework or conflict bead unblocks."""
     key = bead.pk if bead.type == "merge_request" else bead.parent_id
-    found = ReviewEntry.objects.select_related("bead", "source", "convoy__bead", "rig").filter(pk=key)
-    return found.first() if key else None
+    return next(iter(_ENTRY(key)), None) if key else None
+
+
+def _built(entry: ReviewEntry) -> Candidate | None:
+    """What the entry's latest build gave."""
+    return next(iter(_BUILT(entry.pk, entry.build_no)), None)
 
 
 def _target(bead: Bead) -> str:
@@ -96,7 +106,7 @@ def _target(bead: Bead) -> str:
 
 
 def _review_context(entry: ReviewEntry, bead: Bead, purpose: str, start_sha: str) -> dict[str, Any]:
-    candidate = entry.candidates.filter(build_no=entry.build_no).first()
+    candidate = _built(entry)
     context: dict[str, Any] = {
         "fetch_branch": entry.branch,
         "entry": {"id": entry.pk, "branch": entry.branch, "head": entry.head_sha, "target": entry.target},
@@ -130,7 +140,7 @@ def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any
     skipped = not_needed(entry, candidate)
     latest: dict[str, GateResult] = {}
     tree = candidate.tree_sha or "none"
-    for result in GateResult.objects.filter(entry__rig=entry.rig_id, tree_sha=tree).order_by("id"):
+    for result in _RESULTS(entry.rig_id, tree):
         latest[result.gate] = result
     return [
         {
@@ -184,7 +194,7 @@ def _history(bead: Bead) -> dict[str, Any]:
 
 def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, Any]]:
     """The text of a rework request and the context of its bead: what failed, file, line, what to do."""
-    candidate = entry.candidates.filter(build_no=entry.build_no).first()
+    candidate = _built(entry)
     lines = [f"{entry.bead.title}: branch {entry.branch} at {entry.head_sha[:12]} for {entry.target}."]
     context: dict[str, Any] = {"branch": entry.branch}
     if cause == "gates" and candidate is not None:

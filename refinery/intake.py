@@ -17,8 +17,20 @@ from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
+from beads.prepared import Prepared
 from refinery import facts, forecasts, gates, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
+
+_BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
+_ENTRY = Prepared(
+    lambda pk, town: ReviewEntry.objects.select_related("bead", "source", "rig").filter(pk=pk, bead__town=town)
+)
+_RUN = Prepared(lambda pk, town: Run.objects.select_related("bead", "agent", "town").filter(pk=pk, town=town))
+_GATED = Prepared(
+    lambda entry, sha: (
+        Candidate.objects.select_related("entry__bead").filter(entry_id=entry, sha=sha).order_by("-id")[:1]
+    )
+)
 
 
 def take(fact: Fact, now: dt.datetime) -> None:
@@ -120,21 +132,17 @@ def _forecast(fact: Fact) -> Forecast:
 
 
 def _bead(fact: Fact) -> Bead:
-    found = Bead.objects.filter(pk=fact.subject, town=fact.town).first()
-    if found is None:
+    found = _BEAD(fact.subject, fact.town_id)
+    if not found:
         raise NotFound(f"no bead {fact.subject}")
-    return found
+    return found[0]
 
 
 def _entry(fact: Fact) -> ReviewEntry:
-    found = (
-        ReviewEntry.objects.select_related("bead", "source", "rig")
-        .filter(pk=fact.subject, bead__town=fact.town)
-        .first()
-    )
-    if found is None:
+    found = _ENTRY(fact.subject, fact.town_id)
+    if not found:
         raise NotFound(f"no review entry {fact.subject}")
-    return found
+    return found[0]
 
 
 def _convoy(fact: Fact) -> Convoy:
@@ -165,18 +173,17 @@ def _number(fact: Fact) -> int:
 
 
 def _run(fact: Fact) -> Run:
-    found = Run.objects.select_related("bead", "agent", "town").filter(pk=fact.subject, town=fact.town).first()
-    if found is None:
+    found = _RUN(fact.subject, fact.town_id)
+    if not found:
         raise NotFound(f"no run {fact.subject}")
-    return found
+    return found[0]
 
 
 def _run_exited(fact: Fact) -> None:
     run = _run(fact)
     if run.kind != RunKind.GATES:
         return
-    candidate = Candidate.objects.filter(entry_id=run.bead_id, sha=run.start_sha).order_by("-id").first()
-    if candidate is not None:
+    for candidate in _GATED(run.bead_id, run.start_sha):
         gates.record(run, candidate)
 
 

@@ -11,17 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from django.db.models import F, Q
-
-from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome
+from agents.models import Run, RunOutcome
 from beads import config as configs
-from beads import inbox
-from beads.lifecycle import FINAL, LIVE, BeadType
-from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig, Town
-from refinery import foresight, phases, trains
+from beads.lifecycle import FINAL
+from beads.models import Rig, Town
+from refinery import foresight, phases, rows, trains
 from refinery.gates import say
 from refinery.keys import build_key
-from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
+from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
 from refinery.relations import ForecastView, Refused, Ties
 from refinery.world import (
     BREAKER_WINDOW,
@@ -45,29 +42,12 @@ from refinery.world import (
 )
 
 RECENT = 100
-_LIVE = sorted(LIVE)
-# What the rules ask of the rows beside an entry: a row of each for every entry would cost more than all the rest.
-_BESIDE = {
-    "bead_title": F("bead__title"),
-    "bead_status": F("bead__status"),
-    "bead_priority": F("bead__priority"),
-    "bead_retried_at": F("bead__retried_at"),
-    "source_status": F("source__status"),
-    "source_cancel_at": F("source__cancel_requested_at"),
-    "convoy_started_at": F("convoy__started_at"),
-    "convoy_close_at": F("convoy__close_requested_at"),
-    "convoy_status": F("convoy__bead__status"),
-}
-_ISSUE = "pk status created_at rig_id title purpose priority convoy_id parent_id cancel_requested_at".split()  # noqa: SIM905 - a line instead of a dozen
-_HOST = [RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED]
 
 
 def load(town: Town, now: dt.datetime) -> World:
     """The world of `town` at `now`: about fifteen queries."""
-    rigs = {rig.pk: _rig(town, rig) for rig in Rig.objects.filter(town=town)}
-    live = Bead.objects.filter(town=town, type=BeadType.ISSUE, status__in=_LIVE, rig__isnull=False)
-    issues = live.values_list(*_ISSUE, named=True)
-    entries = list(ReviewEntry.objects.filter(rig__town=town, state="active").annotate(**_BESIDE))
+    rigs = {rig.pk: _rig(town, rig) for rig in rows.RIGS(town.pk)}
+    entries = rows.ENTRIES(town.pk)
     runs = _runs(town)
     by_bead: dict[str, list[RunView]] = defaultdict(list)
     for run in runs:
@@ -85,7 +65,7 @@ def load(town: Town, now: dt.datetime) -> World:
         paused=town.paused_at is not None,
         paused_reason=town.paused_reason,
         rigs=rigs,
-        beads=tuple(_bead(b, blockers, by_bead) for b in issues),
+        beads=tuple(_bead(b, blockers, by_bead) for b in rows.ISSUES(town.pk)),
         entries=tuple(trains.couple(foresight.arrange(views, blockers, rigs, now, shown), rigs)),
         lanes=_lanes(town, rigs, now, shown.forecasts),
         convoys=convoys,
@@ -95,21 +75,16 @@ def load(town: Town, now: dt.datetime) -> World:
         busy_refineries=_busy(town, live_runs),
         failures_in_a_row=failures,
         last_failure_at=last_failure,
-        escalated=frozenset(
-            Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
-                "key", flat=True
-            )
-        ),
+        escalated=frozenset(rows.ESCALATED(town.pk)),
         effects=effects,
-        behind=inbox.pending_count(town) > 0,  # read after the effects: an answer is recorded as they are ended
+        behind=bool(rows.UNREAD(town.pk)),  # read after the effects: an answer is recorded as they are ended
     )
 
 
 def _failures(town: Town, now: dt.datetime) -> tuple[int, dt.datetime | None]:
     """How many agents' runs failed in a row within the breaker's window, and when the last one did."""
-    ended = Run.objects.filter(town=town, ended_at__gt=now - BREAKER_WINDOW, outcome__in=[*_HOST, RunOutcome.DONE])
     count, last = 0, None
-    for outcome, at in ended.exclude(kind=RunKind.GATES).order_by("-ended_at").values_list("outcome", "ended_at")[:100]:
+    for outcome, at in rows.ENDED(town.pk, now - BREAKER_WINDOW):
         if outcome == RunOutcome.DONE:
             break
         count, last = count + 1, last or at
@@ -121,10 +96,10 @@ def _lanes(
 ) -> dict[tuple[int, str], LaneView]:
     batching = [rig for rig in rigs.values() if rig.config.refinery.batch.max > 1]
     failing = _failing({rig.id: not rig.config.refinery.entry_gates for rig in batching})
-    rows = {(lane.rig_id, lane.target): lane for lane in Lane.objects.filter(rig__town=town)}
+    known = {(lane.rig_id, lane.target): lane for lane in rows.LANES(town.pk)}
     lanes = {}
-    for key in {*rows, *failing, *forecasts}:
-        lane = rows.get(key)
+    for key in {*known, *failing, *forecasts}:
+        lane = known.get(key)
         window, frozen = (lane.window, _frozen(lane, now)) if lane else (None, "")
         lanes[key] = LaneView(window, frozen, failing.get(key), forecasts.get(key))
     return lanes
@@ -135,14 +110,12 @@ def _shown(town: Town, entries: list[ReviewEntry]) -> foresight.Shown:
     if not entries:
         return foresight.Shown()
     heads = {e.head_sha for e in entries}
-    stacks = [*Stack.objects.filter(rig__town=town, upper__any=list(heads)).values_list("rig_id", "upper", "lower")]
+    stacks = rows.STACKS(town.pk, list(heads))
     sunk: dict[tuple[int, str, str], list[Refused]] = defaultdict(list)
     if lowers := {low for _, _, low in stacks} - heads:
-        gone = ReviewEntry.objects.filter(rig__town=town, head_sha__in=lowers, state="failed")
-        for e in gone.exclude(reason="superseded").order_by("closed_at"):
+        for e in rows.SUNK(town.pk, list(lowers)):
             sunk[e.rig_id, e.target, e.head_sha].append(Refused(e.pk, e.reason.replace("_", " "), e.closed_at))
-    found = Forecast.objects.filter(rig__town=town, target__in={e.target for e in entries})
-    return foresight.Shown(stacks, sunk, {(f.rig_id, f.target): _forecast(f) for f in found})
+    return foresight.Shown(stacks, sunk, {(f.rig_id, f.target): _forecast(f) for f in rows.FORECASTS(town.pk)})
 
 
 def _forecast(f: Forecast) -> ForecastView:
@@ -185,8 +158,7 @@ def _frozen(lane: Lane, now: dt.datetime) -> str:
 
 
 def _effects(town: Town) -> dict[str, EffectView]:
-    rows = Effect.objects.filter(town=town, state__in=["pending", "failed"]).order_by()
-    return {key: EffectView(state, error) for key, state, error in rows.values_list("key", "state", "error")}
+    return {key: EffectView(state, error) for key, state, error in rows.EFFECTS(town.pk)}
 
 
 def _rig(town: Town, rig: Rig) -> RigView:
@@ -203,9 +175,7 @@ def _rig(town: Town, rig: Rig) -> RigView:
 
 def _runs(town: Town) -> list[RunView]:
     """Live runs, and the ended ones of live beads since their last retry, oldest first."""
-    wanted = Run.objects.filter(town=town).filter(LIVE_RUN | Q(bead__status__in=_LIVE))
-    rows = wanted.select_related("bead").defer("brief", "bead__body", "bead__context", "steps")
-    return [run_view(r) for r in rows.order_by("created_at", "id") if _counts(r)]
+    return [run_view(r) for r in rows.RUNS(town.pk) if _counts(r)]
 
 
 def _counts(run: Run) -> bool:
@@ -256,9 +226,7 @@ def run_view(r: Run) -> RunView:
 
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
-    rows = Dependency.objects.filter(bead__town=town, bead__status__in=_LIVE).order_by("id")
-    told = ("on__status", "on__title", "on__purpose", "on__resolution", "on__closed_at", "on__rig")
-    for bead, on, *rest in rows.values_list("bead_id", "on_id", *told):
+    for bead, on, *rest in rows.BLOCKERS(town.pk):
         found[bead].append(Blocker(on, *rest))
     return found
 
@@ -287,10 +255,7 @@ def _entries(
     effects: dict[str, EffectView],
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
-    candidates = {
-        (c.entry_id, c.build_no): c
-        for c in Candidate.objects.select_related("on__entry").filter(entry_id__any=ids).order_by("id")
-    }
+    candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids)}
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
     fails: Counter[tuple[str, ...]] = Counter()
     trees: dict[str, list[str]] = defaultdict(list)
@@ -298,11 +263,9 @@ def _entries(
         current = candidates.get((e.pk, e.build_no))
         if current is not None and current.tree_sha:
             trees[current.tree_sha].append(e.pk)
-    # results are of a tree: whoever has the same one has the same results
-    of_trees = Q(tree_sha__any=list(trees), entry__rig__in={e.rig_id for e in entries})
     since = {e.pk: e.gates_again_at for e in entries}
-    results = GateResult.objects.select_related("candidate").defer("output").filter(Q(entry_id__any=ids) | of_trees)
-    for result in results.order_by("id"):
+    # results are of a tree: whoever has the same one has the same results
+    for result in rows.RESULTS(ids, list(trees), list({e.rig_id for e in entries})):
         for entry_id in {*trees.get(result.tree_sha, ()), result.entry_id} & since.keys():
             again = since[entry_id]
             if again is None or result.created_at >= again:
@@ -310,14 +273,14 @@ def _entries(
                 gates[entry_id][which] = result
                 fails[entry_id, *which] += result.outcome == "fail"
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in Verdict.objects.filter(entry_id__any=ids).order_by("id"):
+    for verdict in rows.VERDICTS(ids):
         verdicts[verdict.entry_id].append(verdict)
     waivers: dict[tuple[str, str], Waiver] = {}
-    for waiver in Waiver.objects.filter(entry_id__any=ids):
+    for waiver in rows.WAIVERS(ids):
         waivers[waiver.entry_id, waiver.head_sha] = waiver
     own = {e.pk: {e.pk, *(b.id for b in blockers.get(e.pk, ()))} for e in entries}  # tasks of its own
     landings: dict[str, Landing] = {}
-    for landing in Landing.objects.filter(entry_id__any=ids).order_by("id"):
+    for landing in rows.LANDINGS(ids):
         landings[landing.entry_id] = landing
     for e in entries:
         candidate = candidates.get((e.pk, e.build_no))
@@ -433,16 +396,15 @@ def _candidate(c: Candidate) -> CandidateView:
 
 
 def _convoys(town: Town) -> tuple[ConvoyView, ...]:
-    live = Convoy.objects.select_related("bead").filter(bead__town=town, bead__status__in=_LIVE)
-    rows = list(live.defer("bead__body", "bead__context").order_by("pk"))
-    ids = [c.pk for c in rows]
+    live = rows.CONVOYS(town.pk)
+    if not live:
+        return ()
+    ids = [c.pk for c in live]
     beads: dict[Any, list[TrackedBead]] = defaultdict(list)
-    tracked = Bead.objects.filter(convoy_id__in=ids).order_by("created_at", "id")
-    wanted = ("convoy_id", "pk", "rig_id", "status", "resolution", "title", "closed_at")
-    for convoy_id, key, rig_id, status, resolution, title, closed_at in tracked.values_list(*wanted):
+    for convoy_id, key, rig_id, status, resolution, title, closed_at in rows.TRACKED(ids):
         beads[convoy_id].append(TrackedBead(key, rig_id or 0, status, resolution, title, closed_at))
     branches: dict[Any, list[BranchView]] = defaultdict(list)
-    for br in ConvoyBranch.objects.filter(convoy_id__in=ids).order_by("pk"):
+    for br in rows.BRANCHES(ids):
         branches[br.convoy_id].append(
             BranchView(
                 br.pk,
@@ -456,7 +418,7 @@ def _convoys(town: Town) -> tuple[ConvoyView, ...]:
             )
         )
     landings: dict[Any, list[LandingEntry]] = defaultdict(list)
-    for e in ReviewEntry.objects.filter(convoy_id__in=ids, kind="landing").order_by("created_at"):
+    for e in rows.CONVOY_LANDINGS(ids):
         landings[e.convoy_id].append(LandingEntry(e.pk, e.rig_id, e.state, e.reason, e.reason_text, e.merge_sha))
     return tuple(
         ConvoyView(
@@ -471,21 +433,19 @@ def _convoys(town: Town) -> tuple[ConvoyView, ...]:
             branches=tuple(branches[c.pk]),
             landings=tuple(landings[c.pk]),
         )
-        for c in rows
+        for c in live
     )
 
 
 def _ended_beads(live_runs: tuple[RunView, ...]) -> frozenset[str]:
-    ids = {r.bead for r in live_runs}
-    return frozenset(Bead.objects.filter(pk__in=ids, status__in=sorted(FINAL)).values_list("pk", flat=True))
+    return frozenset(rows.CLOSED(list({r.bead for r in live_runs}))) if live_runs else frozenset()
 
 
 def _refineries(town: Town, convoys: tuple[ConvoyView, ...], live_runs: tuple[RunView, ...]) -> tuple[AgentView, ...]:
     busy = {r.agent for r in live_runs}
     live = {c.id: c for c in convoys}
-    rows = Agent.objects.filter(town=town, role=Role.REFINERY, convoy__isnull=False, retired_at=None)
     views = []
-    for a in rows.order_by("pk"):
+    for a in rows.REFINERIES(town.pk):
         convoy = live.get(a.convoy_id or "")
         reviewed = convoy is not None and convoy.all_closed
         views.append(AgentView(a.pk, a.convoy_id or "", convoy is None, reviewed, a.pk in busy))
@@ -495,5 +455,4 @@ def _refineries(town: Town, convoys: tuple[ConvoyView, ...], live_runs: tuple[Ru
 def _busy(town: Town, live_runs: tuple[RunView, ...]) -> dict[tuple[int, str | None], str]:
     """Refineries with a live run: (rig, convoy or None) → run id."""
     by_agent = {r.agent: r.id for r in live_runs if r.kind == "refinery" and r.agent is not None}
-    rows = Agent.objects.filter(pk__in=[a for a in by_agent if a is not None])
-    return {(a.rig_id or 0, a.convoy_id): by_agent[a.pk] for a in rows}
+    return {(a.rig_id or 0, a.convoy_id): by_agent[a.pk] for a in rows.AGENTS(list(by_agent))} if by_agent else {}

@@ -1,9 +1,10 @@
 """Rules for lanes: each (rig, target branch) runs a train of entries, all lanes in parallel. Pure.
 
-A train has at most as many cars as its window says; the next in the queue becomes the last car. A higher priority
-goes ahead of cars whose gates have not begun; the urgent (priority 0) ahead of all that is not being pushed. Where
-entries share a run of the gates (`[refinery.batch]`), a batch counts as one car, and is cut when there are as many as
-its size, or when the first of them has waited long enough.
+A train has at most as many cars as its window says; the next in the queue becomes the last car. Those at its front
+that have passed everything, and are only still pushed, take no place. A higher priority goes ahead of cars whose gates
+have not begun; the urgent (priority 0) ahead of all that is not being pushed. Where entries share a run of the gates
+(`[refinery.batch]`), a batch counts as one car, and is cut when there are as many as its size, or when the first of
+them has waited long enough.
 Feature-branch lanes belong to convoy refineries, at most `max_convoy_concurrency` of them at work per rig; every
 other lane belongs to the rig refinery and does not count. A busy or waiting lane never holds up another one.
 """
@@ -19,6 +20,17 @@ from refinery.trains import batch_size, groups, started
 from refinery.world import EntryView, RigView, World
 
 URGENT = 0
+_PASSED = (Stage.GREEN, Stage.LANDING, Stage.LANDED)
+# The candidate of a car in these stages is one to stand on, as far as is known.
+_CARRIES = (
+    Stage.NEEDS_GATES,
+    Stage.GATING,
+    Stage.BATCHED,
+    Stage.NEEDS_REVIEW,
+    Stage.REVIEWING,
+    Stage.GREEN,
+    Stage.LANDING,
+)
 
 
 def decide(world: World) -> Iterator[Decision]:
@@ -36,8 +48,9 @@ def decide(world: World) -> Iterator[Decision]:
         waiting = [e for e in entries if wants_slot(e, rig, world.now)]
         window = world.window(*key)
         train = groups(cars)
-        if len(train) > window:
-            out = tuple(Leave(e.id, innocent=True) for group in train[window:] for e in group if not _pushed(e))
+        room = _room(train, rig, world, window)
+        if len(train) > room:
+            out = tuple(Leave(e.id, innocent=True) for group in train[room:] for e in group if not _pushed(e))
             yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
             continue
         if not waiting:
@@ -52,7 +65,8 @@ def decide(world: World) -> Iterator[Decision]:
         if hold is not None:
             yield Decision(subject, *hold)
             continue
-        actions, gathers = _admit(key[1], cars, waiting, rig, rig.config.refinery.pop_limit - popped, world)
+        most = rig.config.refinery.pop_limit - popped
+        actions, gathers = _admit(key[1], cars, waiting, rig, most, room, world)
         popped += len(actions)
         if actions:
             if feature:
@@ -80,23 +94,30 @@ def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, st
     return None
 
 
+def _room(train: list[list[EntryView]], rig: RigView, world: World, window: int) -> int:
+    """How many groups of cars there may be: those at the front that are only still pushed take no place."""
+    for passed, group in enumerate(train):
+        if any(standing(car, rig, world.now).stage not in _PASSED for car in group):
+            return window + passed
+    return window + len(train)
+
+
 def _pushed(car: EntryView) -> bool:
     return car.landing is not None and car.landing.state in ("intent", "pushing", "landed")
 
 
 def _admit(
-    target: str, cars: list[EntryView], waiting: list[EntryView], rig: RigView, most: int, world: World
+    target: str, cars: list[EntryView], waiting: list[EntryView], rig: RigView, most: int, room: int, world: World
 ) -> tuple[tuple[Action, ...], str]:
     """Who gets on, and where: at the end, or ahead of what they may displace. Else what a batch still waits for."""
     train = [[(car.slot or 0.0, car) for car in group] for group in groups(cars)]
-    window = world.window(rig.id, target)
     actions: list[Action] = []
     number = max((car.batch or 0 for car in cars), default=0)
     left = waiting[:most]
-    while left and len(train) <= window:
+    while left and len(train) <= room:
         entry = left[0]
         at = _place(entry, [[car for _, car in group] for group in train])
-        if at >= window:
+        if at >= room:
             left.pop(0)
             continue
         size, why = (1, "") if at < len(train) else batch_size(rig, target, world)
@@ -139,7 +160,10 @@ def _seat(
     if not ahead:
         return slot, True, None
     tip = ahead[-1][1]
-    if not _is_built(tip, rig, world):
+    stage = standing(tip, rig, world.now).stage
+    if stage == Stage.LANDED:
+        return slot, True, None
+    if stage not in _CARRIES:
         return slot, False, None
     return slot, True, tip.candidate.id if tip.candidate else None
 
@@ -150,19 +174,6 @@ def _gathers(joining: list[EntryView], rig: RigView, world: World) -> str:
     if world.now >= due or any(e.attempts for e in joining):
         return ""
     return f"{len(joining)} gather for a batch until {due:%H:%M:%S} UTC"
-
-
-def _is_built(tip: EntryView, rig: RigView, world: World) -> bool:
-    """True when the last car's candidate is one to stand on, as far as its stage tells."""
-    stage = standing(tip, rig, world.now).stage
-    return stage in (
-        Stage.NEEDS_GATES,
-        Stage.GATING,
-        Stage.BATCHED,
-        Stage.NEEDS_REVIEW,
-        Stage.REVIEWING,
-        Stage.GREEN,
-    )
 
 
 def _place(entry: EntryView, train: list[list[EntryView]]) -> int:

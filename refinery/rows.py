@@ -1,0 +1,135 @@
+"""What the snapshot reads: the live rows of a town and what hangs on them, each query prepared once."""
+
+from __future__ import annotations
+
+from django.db.models import F, Q
+
+from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome
+from beads.lifecycle import FINAL, LIVE, BeadType
+from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Fact, Rig
+from beads.prepared import Prepared
+from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
+
+_LIVE = sorted(LIVE)
+# What the rules ask of the rows beside an entry: a row of each for every entry would cost more than all the rest.
+_BESIDE = {
+    "bead_title": F("bead__title"),
+    "bead_status": F("bead__status"),
+    "bead_priority": F("bead__priority"),
+    "bead_retried_at": F("bead__retried_at"),
+    "source_status": F("source__status"),
+    "source_cancel_at": F("source__cancel_requested_at"),
+    "convoy_started_at": F("convoy__started_at"),
+    "convoy_close_at": F("convoy__close_requested_at"),
+    "convoy_status": F("convoy__bead__status"),
+}
+_ISSUE = "pk status created_at rig_id title purpose priority convoy_id parent_id cancel_requested_at".split()  # noqa: SIM905 - a line instead of a dozen
+_BLOCKER = "bead_id on_id on__status on__title on__purpose on__resolution on__closed_at on__rig".split()  # noqa: SIM905
+_HOST = [RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED]
+
+# -- by town --
+
+RIGS = Prepared(lambda town: Rig.objects.filter(town=town))
+ISSUES = Prepared(
+    lambda town: Bead.objects.filter(town=town, type=BeadType.ISSUE, status__in=_LIVE, rig__isnull=False).values_list(
+        *_ISSUE, named=True
+    )
+)
+ENTRIES = Prepared(lambda town: ReviewEntry.objects.filter(rig__town=town, state="active").annotate(**_BESIDE))
+RUNS = Prepared(
+    lambda town: (
+        Run.objects.filter(town=town)
+        .filter(LIVE_RUN | Q(bead__status__in=_LIVE))
+        .select_related("bead")
+        .defer("brief", "bead__body", "bead__context", "steps")
+        .order_by("created_at", "id")
+    )
+)
+BLOCKERS = Prepared(
+    lambda town: (
+        Dependency.objects.filter(bead__town=town, bead__status__in=_LIVE).order_by("id").values_list(*_BLOCKER)
+    )
+)
+ENDED = Prepared(  # the outcomes of agents' runs, the latest first
+    lambda town, since: (
+        Run.objects.filter(town=town, ended_at__gt=since, outcome__in=[*_HOST, RunOutcome.DONE])
+        .exclude(kind=RunKind.GATES)
+        .order_by("-ended_at")
+        .values_list("outcome", "ended_at")[:100]
+    )
+)
+EFFECTS = Prepared(
+    lambda town: (
+        Effect.objects.filter(town=town, state__in=["pending", "failed"])
+        .order_by()
+        .values_list("key", "state", "error")
+    )
+)
+LANES = Prepared(lambda town: Lane.objects.filter(rig__town=town))
+FORECASTS = Prepared(lambda town: Forecast.objects.filter(rig__town=town))
+STACKS = Prepared(
+    lambda town, heads: Stack.objects.filter(rig__town=town, upper__any=heads).values_list("rig_id", "upper", "lower")
+)
+SUNK = Prepared(  # entries of these heads that failed
+    lambda town, heads: (
+        ReviewEntry.objects.filter(rig__town=town, head_sha__any=heads, state="failed")
+        .exclude(reason="superseded")
+        .order_by("closed_at")
+    )
+)
+CONVOYS = Prepared(
+    lambda town: (
+        Convoy.objects.select_related("bead")
+        .filter(bead__town=town, bead__status__in=_LIVE)
+        .defer("bead__body", "bead__context")
+        .order_by("pk")
+    )
+)
+REFINERIES = Prepared(
+    lambda town: Agent.objects.filter(town=town, role=Role.REFINERY, convoy__isnull=False, retired_at=None).order_by(
+        "pk"
+    )
+)
+ESCALATED = Prepared(
+    lambda town: Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
+        "key", flat=True
+    )
+)
+UNREAD = Prepared(
+    lambda town: Fact.objects.filter(town=town, processed_at=None, quarantined_at=None).values_list("pk", flat=True)[:1]
+)
+
+# -- by entries --
+
+CANDIDATES = Prepared(
+    lambda entries: Candidate.objects.select_related("on__entry").filter(entry_id__any=entries).order_by("id")
+)
+RESULTS = Prepared(  # of a tree are all who have the same one
+    lambda entries, trees, rigs: (
+        GateResult.objects.select_related("candidate")
+        .defer("output")
+        .filter(Q(entry_id__any=entries) | Q(tree_sha__any=trees, entry__rig__any=rigs))
+        .order_by("id")
+    )
+)
+VERDICTS = Prepared(lambda entries: Verdict.objects.filter(entry_id__any=entries).order_by("id"))
+WAIVERS = Prepared(lambda entries: Waiver.objects.filter(entry_id__any=entries))
+LANDINGS = Prepared(lambda entries: Landing.objects.filter(entry_id__any=entries).order_by("id"))
+
+# -- by convoys, beads and agents --
+
+TRACKED = Prepared(
+    lambda convoys: (
+        Bead.objects.filter(convoy_id__any=convoys)
+        .order_by("created_at", "id")
+        .values_list("convoy_id", "pk", "rig_id", "status", "resolution", "title", "closed_at")
+    )
+)
+BRANCHES = Prepared(lambda convoys: ConvoyBranch.objects.filter(convoy_id__any=convoys).order_by("pk"))
+CONVOY_LANDINGS = Prepared(
+    lambda convoys: ReviewEntry.objects.filter(convoy_id__any=convoys, kind="landing").order_by("created_at")
+)
+CLOSED = Prepared(
+    lambda beads: Bead.objects.filter(pk__any=beads, status__in=sorted(FINAL)).values_list("pk", flat=True)
+)
+AGENTS = Prepared(lambda agents: Agent.objects.filter(pk__any=agents))
