@@ -8,9 +8,9 @@ is what the target's first parents show; the members' own commits stay behind it
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 from refinery.phases import (
@@ -152,6 +152,13 @@ def _ends(entry: EntryView, rig: RigView) -> bool:
     if entry.car is None or not entry.car.member or entry.candidate is None or entry.ties.waived:
         return True
     return judged(entry, entry.candidate, rig.config.refinery.landing_gates, entry.gates, rig) is None
+
+
+def new_batches(cars: Iterable[EntryView], *, odd: bool) -> Iterator[int]:
+    """Numbers that no batch of the train has. Who admits takes even ones, who cuts a batch odd ones: both decide on
+    the same rows, and neither knows of the other."""
+    first = max((car.batch or 0 for car in cars), default=0) + 1
+    return count(first if first % 2 == odd else first + 1, 2)
 
 
 def failing_share(failed: Sequence[bool]) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from refinery.phases import Stage, by_lane, in_queue_order, is_feature_lane, queue_key, rank, standing, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
-from refinery.trains import batch_size, groups, started
+from refinery.trains import batch_size, groups, new_batches, started
 from refinery.world import EntryView, RigView, World
 
 URGENT = 0
@@ -112,7 +112,7 @@ def _admit(
     """Who gets on, and where: at the end, or ahead of what they may displace. Else what a batch still waits for."""
     train = [[(car.slot or 0.0, car) for car in group] for group in groups(cars)]
     actions: list[Action] = []
-    number = max((car.batch or 0 for car in cars), default=0)
+    numbers = new_batches(cars, odd=False)
     left = waiting[:most]
     while left and len(train) <= room:
         entry = left[0]
@@ -127,8 +127,7 @@ def _admit(
             return tuple(actions), wait
         batch = None
         if len(joining) > 1:
-            number += 1
-            batch, why = number, f"batch of {len(joining)}: {why}"
+            batch, why = next(numbers), f"batch of {len(joining)}: {why}"
         group: list[tuple[float, EntryView]] = []
         for entry in joining:
             left.pop(0)

@@ -40,7 +40,7 @@ from refinery.rules.actions import (
     SetWindow,
     StartRun,
 )
-from refinery.trains import landing_cars
+from refinery.trains import landing_cars, new_batches
 from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
@@ -62,8 +62,8 @@ class _Lane:
     def __init__(self, world: World, rig: RigView, target: str, entries: list[EntryView]) -> None:
         self.world, self.rig, self.target = world, rig, target
         self.landing = landing_cars(entries, rig, world.now, lambda e: uncompared(world, e))
-        self._slot = max((e.slot or 0.0 for e in entries), default=0.0)
-        self._batch = max((e.batch or 0 for e in entries), default=0)
+        self._slot = max((e.slot or 0.0 for e in entries), default=0.0) - 0.5  # who is admitted meanwhile takes it + 1
+        self._batches = new_batches(entries, odd=True)
         self.frozen = world.frozen(rig.id, target)
         self.window = world.window(rig.id, target)
         self.reviewing = False  # a review is started for one of them
@@ -83,8 +83,7 @@ class _Lane:
 
     def next_batch(self) -> int:
         """A number that no batch of the train has."""
-        self._batch += 1
-        return self._batch
+        return next(self._batches)
 
     def _set(self, size: int) -> tuple[Action, ...]:
         if size == self.window:

@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.web.installation import BROWSER_ARGUMENTS, PASSWORD, PEOPLE, Installation, chromium, installation, until
+from tests.web.looks import serious
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium")
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 LONG = "feature/a-branch-with-a-name-that-is-much-longer-than-any-phone-is-wide/and-then-some-more"
 MINUTES = 120_000  # milliseconds for what agents, gates and git take
 SHIFTS = """window.shifts = 0; new PerformanceObserver(l => l.getEntries().forEach(e => { window.shifts += e.value }))
@@ -66,17 +66,6 @@ def person(browser: Browser, up: Installation, name: str, **options: Any) -> Ite
     assert [c for c in complaints if not re.search(r"40[34]|ERR_(CONNECTION|INCOMPLETE)", c)] == []
 
 
-def serious(page: Page) -> list[str]:
-    """What axe-core finds on the page, serious or critical."""
-    page.evaluate(AXE.read_text())  # through the debugger: the page's policy stays as it is
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
-    return [
-        f"{page.url} {v['id']}: {v['help']}: {[n['html'][:200] for n in v['nodes'][:3]]}"
-        for v in found
-        if v["impact"] in ("serious", "critical")
-    ]
-
-
 def test_a_team_member_watches_a_convoy_from_staged_to_landed_without_reloading(
     up: Installation, browser: Browser
 ) -> None:
@@ -111,44 +100,6 @@ def test_a_team_member_watches_a_convoy_from_staged_to_landed_without_reloading(
         expect(vera.locator("#log")).to_contain_text(re.compile(r"Reading|Building"))
         expect(vera.locator("#calls + ol")).to_contain_text("gt_done")
         assert problems + serious(vera) == []
-
-
-@pytest.fixture(scope="module")
-def paths(up: Installation) -> list[str]:
-    """Every kind of page that needs no story."""
-    staged = up.convoy("main", "square", "A convoy <b>&amp;</b> \u202edegats\u202c", "--staged")
-    entry = up.gastown("mq", "list")[0]["id"]
-    bead = up.gastown("convoy", "status", staged)["beads"][0]["id"]
-    return [
-        "/", "/towns/main/", f"/convoys/{staged}/", f"/beads/{bead}/", "/queue/", "/mail/", f"/reviews/{entry}/",
-        "/convoys/gt-0/",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_has_a_serious_accessibility_issue(
-    up: Installation, browser: Browser, paths: list[str], scheme: str
-) -> None:
-    problems = []
-    with person(browser, up, "olga", color_scheme=scheme) as page:
-        for path in paths:
-            page.goto(up.url + path)
-            problems += serious(page)
-        page.context.clear_cookies()
-        page.goto(up.url)
-        problems += serious(page)
-    assert problems == []
-
-
-def test_no_page_is_wider_than_a_phone(up: Installation, browser: Browser, paths: list[str]) -> None:
-    wide = {}
-    with person(browser, up, "olga", viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True) as page:
-        for path in paths:
-            page.goto(up.url + path)
-            wide[path] = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert page.title() not in ("", "Gastown"), path
-            assert page.locator("link[rel=icon]").count() == 1
-    assert {path: by for path, by in wide.items() if by > 0} == {}
 
 
 def test_everything_works_by_reload_without_javascript(up: Installation, browser: Browser) -> None:
