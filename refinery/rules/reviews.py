@@ -62,7 +62,7 @@ class _Lane:
     def __init__(self, world: World, rig: RigView, target: str, entries: list[EntryView]) -> None:
         self.world, self.rig, self.target = world, rig, target
         self.landing = landing_cars(entries, rig, world.now, lambda e: uncompared(world, e))
-        self._slot = max((e.slot or 0.0 for e in entries), default=0.0) - 0.5  # who is admitted meanwhile takes it + 1
+        self._slot = max((e.slot or 0.0 for e in entries), default=0.0)
         self._batches = new_batches(entries, odd=True)
         self.frozen = world.frozen(rig.id, target)
         self.window = world.window(rig.id, target)
@@ -77,8 +77,8 @@ class _Lane:
         return self._set(max(self.window // 2, 1))
 
     def next_slot(self) -> float:
-        """A place behind all others."""
-        self._slot += 1.0
+        """A place behind all others, and ahead of who is admitted in the same tick: they get the next whole ones."""
+        self._slot += 1 / 1024
         return self._slot
 
     def next_batch(self) -> int:

@@ -51,14 +51,19 @@ class Train:
         self.stage.until(ready)
 
     def say(self, entry: ReviewEntry, code: int) -> None:
-        """Let the running gates of an entry's present candidate end with `code`."""
+        """Let the running gates of an entry's present candidate end with `code`, and wait until that is taken in."""
+        runs = self.word(entry, code)
+        self.stage.until(lambda: not Run.objects.filter(pk__in=runs).exclude(state="ended").exists())
+
+    def word(self, entry: ReviewEntry, code: int) -> list[str]:
+        """Let them end; returns the runs."""
         self.gating(entry)
         sha = self.sha(entry)
         runs = list(Run.objects.filter(start_sha=sha, state="running").values_list("pk", flat=True))
         for path in (Path(self.stage.runner.home) / "gates").glob("*/[0-9]*"):
             if path.is_dir() and self.stage.git("rev-parse", "HEAD", cwd=path) == sha:
                 (path / ".go").write_text(str(code))
-        self.stage.until(lambda: not Run.objects.filter(pk__in=runs).exclude(state="ended").exists())
+        return runs
 
     def runs_of(self, *entries: ReviewEntry) -> int:
         """How many gate runs of these are live."""

@@ -18,6 +18,7 @@ from refinery.keys import land_key
 from refinery.models import GateResult, Landing, ReviewEntry
 from tests.acceptance.conftest import Stage
 from tests.acceptance.railway import HELD, Train
+from tests.acceptance.test_installation import until as wait_until
 
 BAD = "! ls bad* 2>/dev/null"  # it fails with any of these
 
@@ -97,6 +98,24 @@ def test_a_pair_that_fails_only_together_is_found_and_one_of_the_two_lands(stage
     ends = {batch.stage.await_phase(e, "merged", "failed").state for e in (left, right)}
     assert ends == {"merged", "failed"}
     batch.incident()
+
+
+def test_a_batch_is_cut_in_the_very_tick_that_admits_the_next_one(batch: Train) -> None:
+    a, b, c, d = batch.submit("a", "b", "c", "d")
+    ended = Run.objects.filter(pk__in=batch.word(d, 1), exited_at__isnull=False)
+    wait_until(ended.exists)  # nobody ticks meanwhile
+    e, f, g, h = batch.submit("e", "f", "g", "h")
+    report = reconciler.tick(batch.stage.town)
+    assert report.failed == report.lost_races == 0
+    assert {"Regroup", "Admit"} <= set(report.actions)
+    numbers = [batch.now(x).batch for x in (a, b, c, d, e, f, g, h)]
+    assert numbers == [numbers[0]] * 2 + [numbers[2]] * 2 + [numbers[4]] * 4 and len(set(numbers)) == 3
+    batch.say(b, 0)
+    batch.merged(a, b)
+    for single in (c, d):  # known red as it stood: each by itself
+        batch.say(single, 0)
+    batch.say(h, 0)
+    batch.merged(c, d, e, f, g, h)
 
 
 def test_a_flaky_failure_of_a_batch_costs_nobody_anything(batch: Train) -> None:
