@@ -41,6 +41,24 @@ def test_gates_of_all_cars_run_at_once_each_on_the_one_before_and_they_land_with
     assert Run.objects.filter(kind="gates").count() == 3
 
 
+def test_cars_that_are_only_still_pushed_take_no_place_in_the_window(stage: Stage) -> None:
+    train = Train(stage, window=2)
+    stage.hold.add("land")
+    a, b, c, d = train.submit("a", "b", "c", "d")
+    train.gating(a, b)
+    train.say(b, 0)  # green, but what it stands on may still fail: it keeps its place
+    assert [train.now(e).admitted_at is None for e in (c, d)] == [True, True]
+    train.say(a, 0)
+    train.gating(c, d)  # while nothing has landed yet
+    assert [train.base(c), train.base(d)] == [train.sha(b), train.sha(c)] and stage.sha() == train.begin
+    stage.hold.clear()
+    train.say(c, 0)
+    train.say(d, 0)
+    train.merged(a, b, c, d)
+    assert Run.objects.filter(kind="gates").count() == 4
+    train.incident()
+
+
 def test_the_head_fails_and_those_behind_are_built_and_gated_without_it(train: Train) -> None:
     a, b, c = train.submit("a", "b", "c")
     train.gating(a, b, c)
