@@ -47,8 +47,11 @@ def _lanes(board: shows.Board) -> list[dict[str, Any]]:
     for (rig, target), views in board.lanes.items():
         rows = [shows.view_data(board, view) for view in views]
         cars = sum(1 for row in rows if row["car"])
-        for row in rows:
-            row["url"] = link(row["id"])
+        ahead: tuple[str, ...] = ()
+        for row, view in zip(rows, views, strict=True):
+            batch = view.car.batch if view.car else ()
+            row |= {"url": link(row["id"]), "joins": bool(batch) and batch == ahead}
+            ahead = batch
         counts = Counter(row["phase"] for row in rows)
         lanes.append(
             {

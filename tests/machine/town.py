@@ -32,7 +32,7 @@ from refinery.models import GateResult, Landing, ReviewEntry
 from refinery.rules import Decision
 from tests.machine.remote import Killed, Remote
 
-FILES = ("a", "b", "c")
+FILES = ("a", "b", "c", "d", "e", "f")  # of a dozen changes some are rivals; with three files all were, for ever
 WHO = "test:alice"
 LOSABLE = (
     "candidate.built",
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
         """A change of one file; one in five breaks the gate."""
         self.number += 1
         bad = "bad" if pick % 5 == 4 else ""
-        return {FILES[pick % 3]: f"{bad}{self.number}"}
+        return {FILES[(pick + self.number) % len(FILES)]: f"{bad}{self.number}"}
 
     @rule(pick=picks, branch=branches, priority=st.integers(0, 4), feature=st.booleans())
     def submit(self, pick: int, branch: str, priority: int, feature: bool) -> None:
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=picks)
     def push_target(self, pick: int) -> None:
         """Somebody pushes to the default branch directly."""
-        self.outside.add(self.remote.commit("main", {FILES[pick % 3]: f"outside{self.now():%f}"}))
+        self.outside.add(self.remote.commit("main", {FILES[pick % len(FILES)]: f"outside{self.now():%f}"}))
 
     @rule(after=st.booleans(), pick=picks)
     def sling(self, after: bool, pick: int) -> None:

@@ -44,6 +44,19 @@ def test_every_page_shows_a_town_at_work(place: Place, viewer: Client) -> None:
 
 
 @pytest.mark.django_db
+def test_the_wagons_of_one_batch_are_drawn_together(place: Place, viewer: Client) -> None:
+    place.town.config["refinery"] |= {"batch": {"max": 2, "wait": "1ms"}}
+    place.town.save()
+    for number in "1234":
+        place.entry(f"branch-{number}", SHA[number])
+    place.later(seconds=1)
+    place.tick()
+    text = viewer.get("/queue/").content.decode()
+    assert (text.count('class="car"'), text.count('class="car joins"')) == (2, 2)
+    assert text.count("in one batch with the one before") == 2
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/towns/none/", "/convoys/gt-0/", "/reviews/gt-0/", "/runs/run-0/", "/nowhere/"])
 def test_what_is_not_there_is_404_with_a_way_back(viewer: Client, path: str) -> None:
     answer = viewer.get(path)
