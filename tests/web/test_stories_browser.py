@@ -14,7 +14,10 @@ from tests.web.installation import BROWSER_ARGUMENTS, ROOT, Installation, chromi
 from tests.web.looks import LOOKS, faults, serious
 from tests.web.test_browser import MINUTES, person
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = [
+    pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium"),
+    pytest.mark.xdist_group("stories"),  # one installation serves them all
+]
 POLECAT = [sys.executable, str(ROOT / "tests" / "acceptance" / "agents" / "polecat.py")]
 OFFERED = f"""
 [refinery]
