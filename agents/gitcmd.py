@@ -25,6 +25,8 @@ from beads.errors import Disposition, GastownError, Invalid
 
 TIMEOUT = 60.0
 NETWORK_TIMEOUT = 600.0
+PACK_TIMEOUT = 1200.0
+LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MAX_BRANCH = 200
 
@@ -354,6 +356,20 @@ def _written(repo: Path, ref: str) -> str:
         if SHA.fullmatch(found := (repo / ref).read_text().strip()):
             return found
     return run_git(["rev-parse", "--verify", f"{ref}^{{commit}}"], cwd=repo).text
+
+
+def pack(repo: Path) -> int:
+    """Pack the loose objects and refs, when objects are more than LOOSE; what nothing has reached for two weeks goes.
+
+    Every landing and every look ahead leaves some, and nobody else tidies up here (`gc.auto` is off). Returns how many
+    were loose. Others may use the repository meanwhile; a worktree that is half-made may make it fail: then it is done
+    the next time.
+    """
+    loose = int(run_git(["count-objects"], cwd=repo).text.split()[0])
+    if loose <= LOOSE:
+        return 0
+    run_git(["gc", "--quiet", "--cruft", "--prune=2.weeks.ago"], cwd=repo, timeout=PACK_TIMEOUT)
+    return loose
 
 
 def publish(path: Path, url: str, sha: str, branch: str, *, timeout: float = NETWORK_TIMEOUT) -> None:

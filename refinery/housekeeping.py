@@ -16,7 +16,7 @@ import structlog
 from django.conf import settings
 from django.db.models import Q
 
-from agents import caches, dispatch
+from agents import caches, dispatch, gitcmd
 from agents.gitcmd import GitFailed
 from agents.models import Run, RunState
 from beads import config as configs
@@ -60,6 +60,7 @@ def _of_rig(rig: Rig, kept: RetentionConfig, now: dt.datetime) -> Counter[str]:
     try:
         gone["branches"] = _branches(rig, repo, now - kept.branches)
         gone["refs"] = repo.drop_refs(_finished_refs(rig, kept, now))
+        gone["loose objects"] = gitcmd.pack(repo.path)
     except GitFailed as error:
         log.warning("housekeeping.git", rig=rig.slug, error=error.message)
     return gone

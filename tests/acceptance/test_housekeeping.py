@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import pytest
 from django.utils import timezone
 
+from agents import gitcmd
 from agents.models import Run
 from beads.models import Bead, Effect, Fact
 from refinery import housekeeping
@@ -46,3 +48,23 @@ def test_finished_work_leaves_nothing_behind_and_unlanded_work_stays(stage: Stag
     assert not Effect.objects.filter(state="done").exists()
     assert Bead.objects.get(pk=landed.pk).status == "closed"
     assert housekeeping.collect(later)["branches"] == 0
+
+
+def test_what_piles_up_in_the_mirror_is_packed_and_work_goes_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.open(agents=False)
+    stage.commit("before", {"before.txt": "1\n"})
+    before = stage.await_phase(stage.submit("before"), "merged")
+    stage.commit("after", {"after.txt": "2\n"})
+    stage.hold.add("land")
+    after = stage.submit("after")
+    stage.until(lambda: Effect.objects.filter(kind="land", state="pending").exists())
+    repo = repo_of(stage.rig)
+    repo._git("hash-object", "-w", "--stdin", input=b"nothing reaches this, and it is young")
+    assert housekeeping.collect(timezone.now())["loose objects"] == 0
+    monkeypatch.setattr(gitcmd, "LOOSE", 3)
+    assert housekeeping.collect(timezone.now())["loose objects"] > 3
+    assert repo._git("count-objects").split()[0] == "0"
+    assert repo.has(before.merge_sha) and repo.known_branch("main") is not None
+    stage.hold.clear()
+    stage.await_phase(after, "merged")
+    assert stage.git("show", "main:after.txt", cwd=stage.remote) == "2"
