@@ -139,18 +139,15 @@ class Started:
             raise failure(self.name, result)
         return result
 
-    def kill(self) -> None:
-        """End it, with all that it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
-
 
 @contextlib.contextmanager
 def started_git(
     args: Sequence[str], *, cwd: Path | str, env: Mapping[str, str] | None = None, talks: bool = False
 ) -> Iterator[Started]:
-    """`git ARGS` in `cwd`, at work beside the body, and ended with it. `talks`: its result needs an input."""
+    """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
+
+    `talks`: its result needs an input.
+    """
     process = subprocess.Popen(
         ["git", *args],
         cwd=cwd,
@@ -160,12 +157,13 @@ def started_git(
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    started = Started(args[0], process)
     try:
-        yield started
+        yield Started(args[0], process)
     finally:
         if process.returncode is None:
-            started.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def run_git(

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from beads.errors import Conflict, LostRace
 from beads.models import Fact, Town
@@ -87,11 +88,13 @@ def record(
     return True
 
 
-_NEXT = Prepared(
-    lambda town, after: Fact.objects.filter(town=town, processed_at=None, quarantined_at=None, pk__gt=after).order_by(
-        "id"
-    )[:20]
-)
+def _waiting(town: Town | int) -> QuerySet[Fact]:
+    """The facts that wait to be drained."""
+    return Fact.objects.filter(town=town, processed_at=None, quarantined_at=None)
+
+
+_NEXT = Prepared(lambda town, after: _waiting(town).filter(pk__gt=after).order_by("id")[:20])
+_ANY = Prepared(lambda town: _waiting(town).values_list("pk", flat=True)[:1])
 
 
 def drain(town: Town, now: dt.datetime, apply: Callable[[Fact], None], limit: int = 500) -> int:
@@ -166,7 +169,12 @@ def replay(fact: Fact, actor: str, reason: str) -> Fact:
 
 def pending_count(town: Town) -> int:
     """How many facts wait to be drained."""
-    return Fact.objects.filter(town=town, processed_at=None, quarantined_at=None).count()
+    return _waiting(town).count()
+
+
+def has_pending(town: Town) -> bool:
+    """True when a fact waits to be drained."""
+    return bool(_ANY(town.pk))
 
 
 def kind_of(dedupe_key: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from agents import gitcmd
@@ -86,20 +87,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             contest = Contest(Path(scratch), files)
             # one way after the other: what a checkout of 50,000 files leaves to be written would slow down the next
-            ours, switch = [], []
-            made = 0.0
-            for n in range(ROUNDS):
-                ours.append(timed(partial(contest.ours, f"b{n}")))
-            for n in range(ROUNDS, ROUNDS + SWITCHES):
-                contest.ours(f"b{n}")
-                took = timed(contest.switch if made else contest.first)
-                if made:
-                    switch.append(took)
-                made = made or took
-            done = ROUNDS + SWITCHES
-            kept = [timed(partial(contest.worktree, f"b{n}")) for n in range(done, done + ROUNDS)]
-            done += ROUNDS
-            fresh = [timed(partial(contest.anew, f"b{n}")) for n in range(done, done + FRESH_ROUNDS)]
+            branches = iter(contest.heads)
+            ours = [timed(partial(contest.ours, b)) for b in islice(branches, ROUNDS)]
+            made = timed(contest.first)
+            switch = []
+            for branch in islice(branches, SWITCHES):
+                contest.ours(branch)
+                switch.append(timed(contest.switch))
+            kept = [timed(partial(contest.worktree, b)) for b in islice(branches, ROUNDS)]
+            fresh = [timed(partial(contest.anew, b)) for b in islice(branches, FRESH_ROUNDS)]
             mine, theirs, anew = (statistics.median(x) for x in (ours, kept, fresh))
             row = (mine, target, theirs, theirs / mine, anew, anew / mine, statistics.median(switch), made)
             print(f"{files:>7} " + " ".join(f"{x:>8.1f}" for x in row), flush=True)

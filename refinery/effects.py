@@ -129,7 +129,9 @@ def _build(payload: Mapping[str, Any]) -> Result | None:
     )
     try:
         built = repo.build_candidate(spec)
-    except GitFailed:  # the head has been here since the entry was opened, unless the mirror was made anew
+    except GitFailed:
+        if repo.has(head):  # since the entry was opened, unless the mirror was made anew
+            raise
         repo.fetch_sha(rig.remote_url, head, entry.branch)
         built = repo.build_candidate(spec)
     if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):

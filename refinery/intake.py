@@ -26,7 +26,7 @@ _ENTRY = Prepared(
     lambda pk, town: ReviewEntry.objects.select_related("bead", "source", "rig").filter(pk=pk, bead__town=town)
 )
 _RUN = Prepared(lambda pk, town: Run.objects.select_related("bead", "agent", "town").filter(pk=pk, town=town))
-_GATED = Prepared(
+_CANDIDATE = Prepared(
     lambda entry, sha: (
         Candidate.objects.select_related("entry__bead").filter(entry_id=entry, sha=sha).order_by("-id")[:1]
     )
@@ -179,11 +179,16 @@ def _run(fact: Fact) -> Run:
     return found[0]
 
 
+def _candidate(run: Run) -> Candidate | None:
+    """What a run of an entry was to gate or review."""
+    return next(iter(_CANDIDATE(run.bead_id, run.start_sha)), None)
+
+
 def _run_exited(fact: Fact) -> None:
     run = _run(fact)
     if run.kind != RunKind.GATES:
         return
-    for candidate in _GATED(run.bead_id, run.start_sha):
+    if candidate := _candidate(run):
         gates.record(run, candidate)
 
 
@@ -197,7 +202,7 @@ def _run_result(fact: Fact, data: dict[str, Any]) -> None:
     if run.kind != RunKind.REFINERY or run.purpose != "review":
         return
     entry = ReviewEntry.objects.select_related("bead").get(pk=run.bead_id)
-    candidate = Candidate.objects.filter(entry=entry, sha=run.start_sha).order_by("-id").first()
+    candidate = _candidate(run)
     if candidate is None:
         raise NotFound(f"no candidate {run.start_sha} of {entry.pk}")
     queue.record_verdict(
@@ -213,7 +218,7 @@ def _run_result(fact: Fact, data: dict[str, Any]) -> None:
 
 def _escalated(fact: Fact, data: dict[str, Any]) -> None:
     mark = hashlib.sha256(data["title"].encode()).hexdigest()[:12]
-    run = Run.objects.select_related("bead").filter(pk=fact.subject, town=fact.town).first()
+    run = next(iter(_RUN(fact.subject, fact.town_id)), None)
     ledger.escalate(
         fact.town,
         f"agent:{run.bead_id if run else fact.subject}:{mark}",

@@ -6,7 +6,7 @@ from django.db.models import F, Q
 
 from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome
 from beads.lifecycle import FINAL, LIVE, BeadType
-from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Fact, Rig
+from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig
 from beads.prepared import Prepared
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
 
@@ -94,9 +94,6 @@ ESCALATED = Prepared(
     lambda town: Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
         "key", flat=True
     )
-)
-UNREAD = Prepared(
-    lambda town: Fact.objects.filter(town=town, processed_at=None, quarantined_at=None).values_list("pk", flat=True)[:1]
 )
 
 # -- by entries --

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from agents.models import Run, RunOutcome
 from beads import config as configs
+from beads import inbox
 from beads.lifecycle import FINAL
 from beads.models import Rig, Town
 from refinery import foresight, phases, rows, trains
@@ -77,7 +78,7 @@ def load(town: Town, now: dt.datetime) -> World:
         last_failure_at=last_failure,
         escalated=frozenset(rows.ESCALATED(town.pk)),
         effects=effects,
-        behind=bool(rows.UNREAD(town.pk)),  # read after the effects: an answer is recorded as they are ended
+        behind=inbox.has_pending(town),  # read after the effects: an answer is recorded as they are ended
     )
 
 

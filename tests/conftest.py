@@ -31,12 +31,6 @@ database.ensure_running()
 django.setup()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share an installation go to one worker, and first: else it would be at them alone in the end."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The last process stops the server; the owner removes its files."""
     database.stop()

