@@ -4,6 +4,8 @@
 - An entry whose head contains another active entry's head stands on it, and lands after it.
 - Whoever is waited for inherits the priority of the most urgent entry that waits for it.
 - Of two that would conflict, the second does not get on the train while the first is in it, or first in line.
+- Of those that conflict with the target in the same files one at a time is resolved and landed: the others' conflicts
+  would have to be resolved again after each landing.
 
 A dependency that people wrote down goes before one that git shows: where the two contradict each other, the stack is
 not kept, for what contains the other's change may as well land first. So there is no circle to be stuck in. What git
@@ -18,7 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from refinery.phases import in_queue_order, phase, rank, standing, wants_slot
+from beads.lifecycle import BeadStatus, Purpose
+from refinery.phases import Stage, by_lane, in_queue_order, phase, proving, rank, standing, wants_slot
 from refinery.relations import Below, Clash, ForecastView, Refused, foresee_key
 from refinery.trains import started
 from refinery.world import Blocker, EntryView, RigView, World
@@ -66,9 +69,10 @@ def arrange(
         found = _ordered(found, graph, lowers, rigs, now)
     if sunk:
         found |= {key: _tied(found[key], sunk=gone) for key, gone in sunk.items()}
-    for lane, forecast in shown.forecasts.items():
-        if forecast.clashes:
-            found |= _clashing([e for e in found.values() if (e.rig, e.target) == lane], forecast, rigs[lane[0]], now)
+    for lane, members in by_lane(found.values()).items():
+        clashes = _clashes(members, shown.forecasts.get(lane))
+        if clashes or any(e.contested for e in members):
+            found |= _rivals(members, clashes, graph, rigs[lane[0]], now)
     return list(found.values())
 
 
@@ -143,12 +147,14 @@ def _state(upper: EntryView, lower: EntryView, rigs: Mapping[int, RigView], now:
 # -- conflicts ahead of time ----------------------------------------------------------------------------------------
 
 
-def _clashing(entries: list[EntryView], forecast: ForecastView, rig: RigView, now: dt.datetime) -> dict[str, EntryView]:
-    """A lane's entries that are foreseen to conflict, and who of them lets whom land first."""
+def _clashes(entries: list[EntryView], forecast: ForecastView | None) -> dict[str, list[Clash]]:
+    """Entry → the conflicts that are foreseen for it."""
+    clashes: dict[str, list[Clash]] = defaultdict(list)
+    if forecast is None or not forecast.clashes:
+        return clashes
     heads: dict[str, list[EntryView]] = defaultdict(list)
     for entry in entries:
         heads[entry.head].append(entry)
-    clashes: dict[str, list[Clash]] = defaultdict(list)
     for a, b, files in forecast.clashes:
         for one in heads.get(a, ()):
             if not b:
@@ -156,19 +162,74 @@ def _clashing(entries: list[EntryView], forecast: ForecastView, rig: RigView, no
             for other in heads.get(b, ()):
                 clashes[one.id].append(Clash(other.id, files))
                 clashes[other.id].append(Clash(one.id, files))
+    return clashes
+
+
+def _rivals(
+    entries: list[EntryView], clashes: Mapping[str, list[Clash]], graph: Graph, rig: RigView, now: dt.datetime
+) -> dict[str, EntryView]:
+    """A lane's entries that conflict, or are foreseen to, and who of them lets whom land first."""
+    order = in_queue_order(entries)
+    moving = {e.id for e in order if e.admitted or wants_slot(e, rig, now)}
+    alone = {e.id for e in order if e.id not in moving and _is_proving(e, rig, now)}
+    against = {e.id: _against_target(e, clashes.get(e.id, ()), e.id in alone) for e in order if e.id in moving | alone}
     found: dict[str, EntryView] = {}
     first: dict[str, EntryView] = {}  # who is in the train, or would be
-    for entry in in_queue_order(entries):
-        if not (entry.admitted or wants_slot(entry, rig, now)):
-            if entry.id in clashes:
-                found[entry.id] = _tied(entry, clashes=tuple(clashes[entry.id]))
-            continue
-        rivals = [c for c in clashes.get(entry.id, ()) if c.id in first and _goes_ahead(first[c.id], entry)]
-        if entry.id in clashes:
+    back = {key for key, files in against.items() if not files}
+    turns = [e for e in order if _being_resolved(e) or (e.conflict_count and e.id in back)]
+    for entry in order:
+        told = tuple(clashes.get(entry.id, ()))
+        mine = against.get(entry.id, frozenset())
+        yields = ""
+        resolving = False
+        if mine:
+            rival = next((e for e in turns if _is_turn_of(e, entry, mine, graph)), None)
+            if rival is None:
+                turns.append(replace(entry, contested=tuple(mine)))
+            else:
+                graph[entry.id].add(rival.id)
+                yields, resolving = _turn(rival, entry, mine), _being_resolved(rival)
+        if entry.id in moving and not yields:
+            rivals = [c for c in told if c.id in first and _goes_ahead(first[c.id], entry)]
             yields = _why(rivals[0], first[rivals[0].id]) if rivals and not entry.admitted else ""
-            found[entry.id] = _tied(entry, clashes=tuple(clashes[entry.id]), yields=yields)
-        first[entry.id] = entry
+            first[entry.id] = entry
+        if told or yields:
+            found[entry.id] = _tied(entry, clashes=told, yields=yields, resolving=resolving)
     return found
+
+
+def _is_proving(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
+    """True when an entry is gated by itself, and waits for nobody."""
+    stage = standing(entry, rig, now).stage
+    return proving(entry, rig, now) and phase(stage, admitted=False) == "queued" and stage != Stage.BEHIND
+
+
+def _against_target(entry: EntryView, clashes: Sequence[Clash], alone: bool) -> frozenset[str]:
+    """The files in which an entry conflicts with its target, as far as is known. What is built by itself is asked of
+    that build only: it would not be built otherwise."""
+    built = entry.candidate
+    if built is not None and built.head == entry.head and built.result == "conflict":
+        return frozenset(built.files if built.on is None or built.on_landed else ())
+    return frozenset() if entry.admitted or alone else frozenset(name for c in clashes if not c.id for name in c.files)
+
+
+def _being_resolved(entry: EntryView) -> bool:
+    """True while a task to resolve its conflict is open."""
+    tasks = [b for b in entry.waiting_for if b.purpose == Purpose.CONFLICT]
+    return bool(tasks) and not any(b.status == BeadStatus.FAILED for b in tasks)
+
+
+def _is_turn_of(rival: EntryView, entry: EntryView, mine: frozenset[str], graph: Graph) -> bool:
+    """True when `rival`, which conflicts with the target too, or did, lands first: in one of the same files, at least
+    as urgent, and not after `entry` in whatever way."""
+    shared = rival.id != entry.id and not mine.isdisjoint(rival.contested)
+    return shared and rank(rival) <= rank(entry) and entry.id not in reach(graph, rival.id)
+
+
+def _turn(rival: EntryView, entry: EntryView, mine: frozenset[str]) -> str:
+    where = files(Clash("", tuple(sorted(mine.intersection(rival.contested)))))
+    how = "is being resolved" if _being_resolved(rival) else "comes first"
+    return f"held back: it conflicts with {entry.target} in {where}, and so did {rival.id}, which {how}"
 
 
 def _goes_ahead(rival: EntryView, entry: EntryView) -> bool:
@@ -237,7 +298,9 @@ def refused(entry: EntryView) -> tuple[str, str] | None:
     before it: it waits for a failed bead to be retried, and no longer for what was cancelled or left the queue."""
     since = entry.reopened_at or entry.created_at
     for bead in entry.after:
-        if bead.status == "failed" and (entry.reopened_at is None or _after(bead.closed_at, entry.reopened_at)):
+        if bead.status == BeadStatus.FAILED and (
+            entry.reopened_at is None or _after(bead.closed_at, entry.reopened_at)
+        ):
             return "blocker_failed", f"bead {bead.id}, which it comes after, failed: retry that, then this"
         if bead.resolution == "cancelled" and _after(bead.closed_at, since):
             return "blocker_failed", f"bead {bead.id}, which it comes after, was cancelled and did not land"

@@ -160,7 +160,9 @@ def _held_back(entry: EntryView) -> Standing | None:
         return Standing(Stage.BLOCKED, f"waits until {names} is closed, for its bead comes after")
     under = [b for b in entry.ties.stands_on if b.state != "ahead"]
     if not under:
-        return Standing(Stage.BEHIND, entry.ties.yields) if entry.ties.yields and not entry.admitted else None
+        if not entry.ties.yields or entry.admitted:
+            return None
+        return Standing(Stage.BLOCKED if entry.ties.resolving else Stage.BEHIND, entry.ties.yields)
     names = ", ".join(b.id for b in under)
     if stuck := [b.id for b in under if b.state == "waits"]:
         return Standing(Stage.BLOCKED, f"stands on {names} and lands after it; {', '.join(stuck)} waits for others")

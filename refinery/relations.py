@@ -85,8 +85,9 @@ class Ties:
     """What an active entry has to do with others, and what people have decided about its order and its gates.
 
     `before`: active entries that land before it. `lift`: the priority of the most urgent entry that waits for it.
-    `sunk`: what it stands on and has left the queue unlanded. `yields`: why it lets another one land first. `waiver`:
-    the record of a person's decision that the gates of this head are skipped, and in words, by whom and why.
+    `sunk`: what it stands on and has left the queue unlanded. `yields`: why it lets another one land first, and
+    `resolving`: that one waits for its conflict to be resolved. `waiver`: the record of a person's decision that the
+    gates of this head are skipped, and in words, by whom and why.
     """
 
     before: tuple[str, ...] = ()
@@ -95,5 +96,6 @@ class Ties:
     sunk: tuple[Refused, ...] = ()
     clashes: tuple[Clash, ...] = ()
     yields: str = ""
+    resolving: bool = False
     waiver: int = 0
     waived: str = ""

@@ -257,6 +257,7 @@ def _entries(
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
     candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids)}
+    contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == "conflict"}
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
     fails: Counter[tuple[str, ...]] = Counter()
     trees: dict[str, list[str]] = defaultdict(list)
@@ -304,6 +305,7 @@ def _entries(
             tuple(runs.get(e.pk, ())),
             effects[key].error if (key := build_key(e.pk, e.build_no)) in effects else "",
             waivers.get((e.pk, e.head_sha)),
+            contested.get(e.pk, ()),
         )
 
 
@@ -322,6 +324,7 @@ def _entry(
     runs: tuple[RunView, ...],
     build_error: str,
     waiver: Waiver | None,
+    contested: tuple[str, ...],
 ) -> EntryView:
     beside = cast(Any, e)  # see _BESIDE
     convoy_ended = e.kind == "landing" and (beside.convoy_status in FINAL or beside.convoy_close_at is not None)
@@ -357,6 +360,7 @@ def _entry(
         reject_requested=e.reject_requested,
         observed_head=e.observed_head,
         candidate=_candidate(candidate) if candidate else None,
+        contested=contested,
         gates=gates,
         verdicts=tuple(
             VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now)

@@ -289,6 +289,7 @@ class EntryView:
     reject_requested: str = ""
     observed_head: str = ""
     candidate: CandidateView | None = None
+    contested: tuple[str, ...] = ()  # the files of its latest conflict
     gates: tuple[GateView, ...] = ()
     verdicts: tuple[VerdictView, ...] = ()
     landing: LandingView | None = None
@@ -476,6 +477,11 @@ class World:
         """Why nothing lands in a lane now, or an empty string."""
         lane = self.lanes.get((rig, target))
         return lane.frozen if lane else ""
+
+    def tip(self, rig: int, target: str) -> str:
+        """The commit at which a lane's target was last seen; empty when it is not followed."""
+        lane = self.lanes.get((rig, target))
+        return lane.forecast.tip if lane and lane.forecast else ""
 
     def unanswered(self, key: str) -> bool:
         """True when outside work that was asked for is not under way and its answer is not here: it was lost.

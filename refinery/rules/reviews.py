@@ -314,6 +314,10 @@ def _conflict(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
     config = rig.config
     candidate = entry.candidate
     assert candidate is not None
+    if entry.ties.yields:
+        return "conflict-waits", entry.ties.yields, (Leave(entry.id, innocent=True),) if entry.admitted else ()
+    if not entry.admitted and world.tip(entry.rig, entry.target) not in ("", candidate.base):
+        return "prove", f"built again, for the target has moved; it {why}", (Prove(entry.id, entry.build_no),)
     if entry.conflict_count >= CONFLICT_LIMIT:
         text = f"conflicted {CONFLICT_LIMIT} times: {why}"
         return "conflict-limit", text, (Hold(entry.id, "conflict", text),)

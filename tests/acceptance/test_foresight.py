@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from beads import ledger
-from beads.models import Effect, Rig
+from beads.models import Bead, Effect, Rig
 from refinery import doors, shows
 from refinery.models import Forecast, GateResult, ReviewEntry, Stack
 from tests.acceptance.conftest import WHO, Stage
@@ -84,6 +84,19 @@ def test_a_foreseen_conflict_is_shown_and_the_second_is_not_built_while_the_firs
     for _ in range(3):
         stage.step()
     assert Effect.objects.filter(kind="foresee").count() == asked
+
+
+@pytest.mark.parametrize("when", ["landing", "both"])
+def test_rivals_are_resolved_one_after_the_other_and_each_only_once(stage: Stage, when: str) -> None:
+    stage.open(gates=[{"name": "signs", "run": "test -s signs.txt", "when": when}])
+    names = ["north", "south", "west", "east", "up"]
+    for name in names:
+        stage.commit(name, {"signs.txt": f"one\nsign {name}\nthree\n"})
+    entries = [stage.submit(name) for name in names]
+    for entry in entries:
+        stage.await_phase(entry, "merged")
+    assert {f"sign {name}" for name in names} <= set(stage.file("signs.txt").splitlines())
+    assert Bead.objects.filter(purpose="conflict").count() == len(names) - 1
 
 
 def test_a_change_waits_for_the_one_in_another_repository_that_it_comes_after(stage: Stage) -> None:

@@ -84,6 +84,13 @@ class Place:
         self.tick()
         return sha
 
+    def conflicts(self, entry: ReviewEntry, *files: str, base: str = SHA["b"]) -> None:
+        """The build effect's answer: it conflicts with the target."""
+        entry.refresh_from_db()
+        payload = {"build_no": entry.build_no, "result": "conflict", "head": entry.head_sha, "files": list(files)}
+        inbox.record(self.town, "candidate.built", entry.pk, payload | {"base": base})
+        self.tick()
+
     def foreseen(
         self, stacks: Sequence[tuple[str, str]] = (), clashes: Sequence[tuple[str, str, str]] = (), base: str = ""
     ) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from beads import inbox
-from beads.models import Effect, Fact
+from beads.models import Bead, Effect, Fact
 from refinery import doors, forecasts, reconciler, shows
 from refinery.models import Forecast, Landing, ReviewEntry, Stack
 from tests.db.conftest import SHA, Place
@@ -219,6 +219,88 @@ def test_the_second_of_a_conflicting_pair_waits_while_the_first_is_in_the_train(
     place.foreseen(clashes=[(SHA["7"], LOW, "signs.txt")])
     place.tick()
     assert train(urgent, first, second) == [True, True, True]  # it goes ahead of its rival; nothing holds the second
+
+
+def tasks() -> list[str]:
+    """The titles of the tasks to resolve a conflict, in the order in which they were opened."""
+    found = Bead.objects.filter(purpose="conflict").order_by("created_at")
+    return [title.removeprefix("Resolve merge conflicts: ") for title in found.values_list("title", flat=True)]
+
+
+def resolve(place: Place, entry: ReviewEntry, head: str) -> None:
+    """A polecat has resolved the entry's conflict."""
+    task = Bead.objects.get(purpose="conflict", title__endswith=entry.branch, status="in_progress")
+    run, _ = place.running(bead=task)
+    place.say(run, "run.done", summary="resolved", head_sha=head)
+    place.exit(run, head=head)
+    place.tick()
+    entry.refresh_from_db()
+    assert entry.head_sha == head
+
+
+def test_of_those_that_conflict_with_the_target_one_at_a_time_is_resolved_and_landed(place: Place) -> None:
+    a, b, c, other = (place.entry(name, SHA[name]) for name in "abce")
+    place.tick()
+    for entry in (a, b, c):
+        place.conflicts(entry, "signs.txt")
+    place.conflicts(other, "other.txt")
+    assert tasks() == ["a", "e"]  # what does not touch the same place is nobody's rival
+    assert train(a, b, c) == [False, False, False]
+    for entry in (b, c):
+        shown = shows.Board(place.town).entry(ReviewEntry.objects.select_related("bead").get(pk=entry.pk))
+        assert shown.phase == "blocked"
+        assert f"conflicts with main in signs.txt, and so did {a.pk}, which is being resolved" in shown.reason
+        assert ReviewEntry.objects.get(pk=entry.pk).attempts == 0  # to have made room does not count
+    resolve(place, a, SHA["1"])
+    assert train(a, b, c) == [True, False, False]
+    assert f"and so did {a.pk}, which comes first" in why(place, b)
+    place.built(a)
+    doors.reject(a, "no", WHO)
+    place.tick()
+    assert train(b, c) == [True, True]  # nobody is in their way any more
+    place.conflicts(b, "signs.txt", base=SHA["2"])
+    place.conflicts(c, "signs.txt", base=SHA["2"])
+    assert tasks() == ["a", "e", "b"]
+
+
+def test_whoever_is_more_urgent_does_not_wait_until_a_rival_is_resolved(place: Place) -> None:
+    slow = place.entry("slow", LOW, priority=3)
+    place.tick()
+    place.conflicts(slow, "signs.txt")
+    urgent = place.entry("urgent", HIGH, priority=1)
+    place.tick()
+    place.conflicts(urgent, "signs.txt")
+    assert tasks() == ["slow", "urgent"]
+
+
+def test_whoever_is_waited_for_by_the_one_that_is_resolved_does_not_wait_for_it(place: Place) -> None:
+    work, needed = place.bead("Work"), place.bead("Needed")
+    first = place.entry("first", LOW, source=work)
+    place.tick()
+    place.conflicts(first, "signs.txt")
+    doors.block_bead(work, needed, WHO)
+    place.tick()
+    second = place.entry("second", HIGH, source=needed)
+    place.tick()
+    place.conflicts(second, "signs.txt")
+    assert tasks() == ["first", "second"]
+
+
+def test_a_conflict_by_itself_is_of_the_present_target(db: None) -> None:
+    place = Place(gates=[{"name": "unit", "run": "true", "when": "both"}])
+    first, second = place.entry("first", LOW), place.entry("second", HIGH)
+    place.tick()
+    place.conflicts(first, "signs.txt")
+    place.conflicts(second, "signs.txt")
+    assert tasks() == ["first"]
+    resolve(place, first, SHA["1"])
+    place.built(first, base=SHA["2"])  # somebody else has pushed to the target
+    doors.reject(first, "no", WHO)
+    place.tick()
+    second.refresh_from_db()
+    assert (tasks(), second.build_no) == (["first"], 2)  # it may not conflict any more
+    place.conflicts(second, "signs.txt", base=SHA["2"])
+    assert tasks() == ["first", "second"]
 
 
 def test_what_nobody_needs_any_more_is_forgotten(lane: Place) -> None:

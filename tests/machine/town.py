@@ -376,9 +376,11 @@ class Machine(RuleBasedStateMachine):
             return
         files = {**self.remote.files(self.heads[run.pk])}
         if run.purpose in ("conflict", "resolve"):
-            base = run.brief["conflict"]["base_sha"]
-            files |= self.remote.files(base)
-            sha = self.remote.make({**files, **self.change(pick % 3)}, [self.heads[run.pk], base], salt=run.pk)
+            conflict = run.brief["conflict"]
+            self.number += 1
+            files |= self.remote.files(conflict["base_sha"])
+            files |= dict.fromkeys(conflict["files"], str(self.number))
+            sha = self.remote.make(files, [self.heads[run.pk], conflict["base_sha"]], salt=run.pk)
         else:
             good = {name: value.removeprefix("bad") for name, value in files.items()}
             sha = self.remote.make({**good, **self.change(pick)}, [self.heads[run.pk]], salt=run.pk)
