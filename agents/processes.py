@@ -14,13 +14,18 @@ from pathlib import Path
 
 from agents import sandbox
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def adopt_orphans() -> None:
     """Become the parent of whatever a descendant leaves behind."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def name(title: str) -> None:
+    """What `ps` and `top` call this process: 15 characters at most."""
+    _libc.prctl(_PR_SET_NAME, title.encode()[:15])
 
 
 def die_with_shim() -> None:

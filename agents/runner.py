@@ -12,8 +12,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,14 +23,14 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import crashpoints, dispatch, gitcmd, processes, prompts, sandbox
+from agents import crashpoints, dispatch, forkserver, gitcmd, processes, prompts, sandbox
 from agents.crashpoints import crashpoint
+from agents.forkserver import Child, ForkServer
 from agents.models import Run, RunKind, RunState
 from beads import ops
 from beads.errors import GastownError
 
 log = structlog.get_logger(__name__)
-SHIM = Path(__file__).with_name("shim.py")
 CLEAN_SECONDS = 15.0
 MARK = "GASTOWN_RUN"  # every process of a run carries it, whatever became of its parents
 _SECRET_DIRS = (".ssh", ".gnupg", ".aws", ".kube", ".docker", ".config/gh", ".config/gcloud")
@@ -45,14 +43,17 @@ class Runner:
         self.home = Path(settings.GASTOWN_HOME)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.slots = int(os.environ.get("GASTOWN_RUNNER_SLOTS", "16"))
-        self.shims: dict[str, subprocess.Popen[bytes]] = {}
+        self.shims: dict[str, Child] = {}
+        self.forks = ForkServer(_clean_environment())
         self.starting: set[str] = set()
         self.pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="start")
         self.stopping = False
+        self._told = 0.0  # when it last said that it is alive, and what it prepares
 
     def serve(self) -> None:
         """Loop until `stopping`; a lost database is waited for."""
         cleaned = 0.0
+        self.forks.ready()
         while not self.stopping:
             try:
                 with psycopg.connect(**dispatch.listen_parameters(), autocommit=True) as listener:
@@ -85,8 +86,9 @@ class Runner:
                 del self.shims[run_id]
                 if code != 0:
                     self.pool.submit(self._bury, run_id, code)
-        ops.beat("runner", self.name)
-        if self.starting:
+        if time.monotonic() > self._told + 1:
+            self._told = time.monotonic()
+            ops.beat("runner", self.name)
             dispatch.preparing(list(self.starting), timezone.now())
         while len(self.shims) + len(self.starting) < self.slots and not self.stopping:
             picked = dispatch.pick(self.name, timezone.now())
@@ -116,10 +118,12 @@ class Runner:
         done all the same: the publish effect pushes what the shim could not.
         """
         try:
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            how = f"its shim ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+            if code == forkserver.UNKNOWN:
+                how = "its shim ended; how is not known"
             processes.kill_marked(MARK, run_id)
-            dispatch.start_failed(run_id, f"its shim ended with {how}")
-            report: dict[str, Any] = {"error": f"its shim ended with {how}"}
+            dispatch.start_failed(run_id, how)
+            report: dict[str, Any] = {"error": how}
             worktree = self.home / "worktrees" / run_id
             with contextlib.suppress(gitcmd.GitFailed, OSError):
                 if worktree.is_dir():
@@ -142,11 +146,12 @@ class Runner:
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         repo = self._repository(run)
-        start_sha = self._start_commit(run, repo)
         slot = None
         if run.kind == RunKind.GATES:
-            worktree, slot = self._gates_worktree(run, repo, start_sha)
+            start_sha = run.start_sha
+            worktree, slot = self._gates_worktree(run, repo)
         else:
+            start_sha = self._start_commit(run, repo)
             worktree = self.home / "worktrees" / run.pk
             gitcmd.add_worktree(repo, worktree, start_sha, run.branch)
         try:
@@ -181,8 +186,8 @@ class Runner:
                 gitcmd.fetch(repo, url, str(run.brief.get("fetch_branch") or run.target))
         return run.start_sha
 
-    def _gates_worktree(self, run: Run, repo: Path, sha: str) -> tuple[Path, int]:
-        """A kept worktree that nobody uses: its lock is inherited by the shim and dies with it."""
+    def _gates_worktree(self, run: Run, repo: Path) -> tuple[Path, int]:
+        """A kept worktree that nobody uses: its lock is handed to the shim and dies with it."""
         pool = self.home / "gates" / str(run.rig_id)
         pool.mkdir(parents=True, exist_ok=True)
         for number in range(1000):
@@ -194,18 +199,21 @@ class Runner:
                 continue
             path = pool / str(number)
             try:
-                if path.exists():
-                    try:
-                        gitcmd.reset_worktree(path, sha)
-                    except gitcmd.GitFailed:
-                        gitcmd.add_worktree(repo, path, sha)
-                else:
-                    gitcmd.add_worktree(repo, path, sha)
+                if not (path.exists() and self._switched(path, run.start_sha)):
+                    gitcmd.add_worktree(repo, path, self._start_commit(run, repo))
             except BaseException:
                 os.close(lock)
                 raise
             return path, lock
         raise RuntimeError("a thousand gate worktrees are in use")
+
+    def _switched(self, path: Path, sha: str) -> bool:
+        """True when a kept worktree is at `sha` now; it may be broken, or the commit may be elsewhere."""
+        try:
+            gitcmd.reset_worktree(path, sha)
+        except gitcmd.GitFailed:
+            return False
+        return True
 
     def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
         agent = run.agent.name if run.agent else ""
@@ -275,34 +283,18 @@ class Runner:
         }
 
     def _spawn(self, run: Run, spec: dict[str, Any], run_dir: Path, slot: int | None) -> None:
-        """Write the spec (0600) and start the shim in a session of its own."""
+        """Write the spec (0600) and start the shim."""
         path = run_dir / "spec.json"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as handle:
             json.dump(spec, handle)
-        env = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("GASTOWN_", "DATABASE_", "DJANGO_"))
-            or name in ("GASTOWN_GIT_CONFIG", crashpoints.VARIABLE)
-        }
-        with (run_dir / "shim.log").open("ab") as output:
-            self.shims[run.pk] = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(SHIM), str(path)],
-                env=env,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                pass_fds=() if slot is None else (slot,),
-            )
+        self.shims[run.pk] = self.forks.start(path, run_dir / "shim.log", () if slot is None else (slot,))
 
     def poke(self, run_id: str) -> None:
         """Let a run's shim look at once, if it is alive on this machine."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.home / "runs" / run_id / "pid").read_text())
-            if str(SHIM).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if forkserver.alive(pid):
                 os.kill(pid, signal.SIGUSR1)
 
     # -- leftovers --
@@ -332,6 +324,13 @@ class Runner:
     def _shim_alive(self, run_id: str) -> bool:
         try:
             pid = int((self.home / "runs" / run_id / "pid").read_text())
-            return str(SHIM).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return forkserver.alive(pid)
         except (OSError, ValueError):
             return False
+
+
+def _clean_environment() -> dict[str, str]:
+    """What shims see of our environment: nothing of the server's own."""
+    kept = ("GASTOWN_GIT_CONFIG", crashpoints.VARIABLE)
+    ours = ("GASTOWN_", "DATABASE_", "DJANGO_")
+    return {name: value for name, value in os.environ.items() if name in kept or not name.startswith(ours)}

@@ -1,6 +1,6 @@
 """The process around one run's command: claims the run, keeps its lease, ends it in time, saves its work.
 
-Started by the runner as a script, without Django, in a session of its own: it outlives every server process. Promises:
+Forked by `agents.forkserver`, without Django, in a session of its own: it outlives every server process. Promises:
 - it starts nothing before the server has accepted its claim;
 - it stops the whole process tree before a lease that it cannot renew runs out, and at once when it is fenced;
 - however the command ends, its commits are published, what is uncommitted is salvaged, and the end is reported.
@@ -13,15 +13,11 @@ import http.client
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-if __name__ == "__main__":
-    sys.path[0:1] = [str(Path(__file__).resolve().parent.parent)]
 
 from agents import gitcmd, processes
 from agents.crashpoints import crashpoint
@@ -290,9 +286,8 @@ def _clean(text: object) -> str:
     return str(text or "").encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
-def main() -> int:
-    """Read the spec (and delete it: it holds secrets) and run."""
-    path = Path(sys.argv[1])
+def main(path: Path) -> int:
+    """Read the spec (and delete it: it holds secrets) and run. Returns the exit code."""
     spec = json.loads(path.read_text())
     path.unlink()
     processes.adopt_orphans()
@@ -302,7 +297,3 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     (shim.run_dir / "pid").write_text(str(os.getpid()))
     return shim.main()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

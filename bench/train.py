@@ -56,8 +56,8 @@ def _measure(remote: Path) -> None:
     while merged < ENTRIES and time.monotonic() < began + 300:
         time.sleep(0.05)
         merged = ReviewEntry.objects.filter(state="merged").count()
-    _where_it_went()
     took, best = time.monotonic() - began, ENTRIES / WINDOW * GATE
+    _where_it_went()
     print(f"{merged} of {ENTRIES} entries landed in {took:.1f} s; at best {best:.1f} s")
     print(f"ratio {took / best:.2f} (target ≤ {TARGET}); {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
@@ -65,6 +65,8 @@ def _measure(remote: Path) -> None:
 def _where_it_went() -> None:
     """Median milliseconds of each part of a car's way, gates included."""
     from agents.models import Run
+    from beads.models import Effect
+    from refinery.keys import build_key
     from refinery.models import Candidate, Landing
 
     parts: dict[str, list[float]] = {}
@@ -76,6 +78,8 @@ def _where_it_went() -> None:
     for run in Run.objects.filter(kind="gates"):
         made = Candidate.objects.filter(entry_id=run.bead_id, sha=run.start_sha).first()
         landing = Landing.objects.filter(entry_id=run.bead_id, state="landed").first()
+        asked = made and Effect.objects.filter(key=build_key(made.entry_id, made.build_no)).first()
+        note("admitted → built", asked and asked.created_at, made and made.created_at)
         note("built → run", made and made.created_at, run.created_at)
         note("run → claimed", run.created_at, run.claimed_at)
         note("claimed → exited", run.claimed_at, run.exited_at)

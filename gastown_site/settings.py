@@ -119,6 +119,8 @@ DATABASES = {
         "OPTIONS": {
             **_database.get("OPTIONS", {}),
             "application_name": "gastown",
+            "server_side_binding": True,
+            "prepare_threshold": 3,
             **({"pool": {"min_size": 2, "max_size": 20}} if _pool else {}),
         },
     }

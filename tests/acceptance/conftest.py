@@ -7,6 +7,7 @@ story can stop between any two steps.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -155,8 +156,9 @@ class Stage:
         self.runner.pool.shutdown(wait=True)
         self.release.touch()
         for shim in self.runner.shims.values():
-            shim.terminate()
+            shim.send_signal(signal.SIGTERM)
             shim.wait(20)
+        self.runner.forks.close()
         self.listener.close()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from agents import processes
+from agents import forkserver, processes
 from tests.acceptance.test_installation import ROOT, Up, environment, postmasters, reachable, until
 
 AGENT = Path(__file__).parent / "agents" / "hardy.py"
@@ -138,7 +138,8 @@ class Living:
 
     def shims(self) -> list[int]:
         """Its living shims."""
-        return _with_words(str(self.home / "runs"))
+        told = [int(_text(path)) for path in (self.home / "runs").glob("*/pid") if _text(path)]
+        return [pid for pid in told if forkserver.alive(pid)]
 
     def agents(self) -> list[int]:
         """Whatever runs of its are still doing: processes that carry a run's mark and were started below its home."""
@@ -231,6 +232,8 @@ def _read(pid: int, name: str) -> bytes:
         return b""
 
 
-def _with_words(mark: str) -> list[int]:
-    pids = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    return [pid for pid in pids if mark.encode() in _read(pid, "cmdline")]
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

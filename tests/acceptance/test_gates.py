@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_what_a_killed_shim_leaves_of_gates_at_once_is_ended(stage: Stage, walls
     entry = stage.submit("feature")
     stage.until(lambda: len(alive(f"sleep\0{mark}")) == 2)
     run = Run.objects.get(kind="gates")
-    stage.runner.shims[run.pk].kill()
+    stage.runner.shims[run.pk].send_signal(signal.SIGKILL)
     stage.until(lambda: Run.objects.get(pk=run.pk).outcome == "lost")
     first: Runner = stage.runner
     assert first.shims.get(run.pk) is None
