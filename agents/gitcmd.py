@@ -322,9 +322,25 @@ def head_sha(path: Path) -> str:
     return run_git(["rev-parse", "--verify", "HEAD^{commit}"], cwd=path).text
 
 
-def has_object(repo: Path, sha: str) -> bool:
-    """True when `repo` holds the commit `sha`."""
-    return run_git(["cat-file", "-e", f"{check_sha(sha)}^{{commit}}"], cwd=repo, check=False).returncode == 0
+def has_commit(repo: Path, sha: str) -> bool:
+    """True when the bare `repo` holds the commit `sha` and all that it needs: what a fetch that was cut off has left of
+    one does not count. Seen at once where a ref of ours, made when it was complete, bears its name."""
+    if any((repo / "refs" / "gastown" / kind / check_sha(sha)).exists() for kind in ("candidates", "fetched")):
+        return True
+    asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]
+    return run_git(asked, cwd=repo, check=False, timeout=NETWORK_TIMEOUT).returncode == 0
+
+
+def ancestry(old: str, new: str) -> list[str]:
+    """The question whether `new` contains `old`."""
+    return ["merge-base", "--is-ancestor", check_sha(old), check_sha(new)]
+
+
+def is_ancestor(answer: GitResult) -> bool:
+    """The answer to `ancestry`. Raises GitFailed when one of the commits is unknown."""
+    if answer.returncode not in (0, 1):
+        raise failure("merge-base", answer)
+    return answer.returncode == 0
 
 
 def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -> str:

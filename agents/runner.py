@@ -179,7 +179,7 @@ class Runner:
         url = run.rig.remote_url
         if not run.start_sha:
             return gitcmd.fetch(repo, url, run.target)
-        if not gitcmd.has_object(repo, run.start_sha):
+        if not gitcmd.has_commit(repo, run.start_sha):
             try:
                 gitcmd.fetch(repo, url, run.start_sha)
             except gitcmd.GitFailed:

@@ -42,12 +42,12 @@ class Contest:
             self.repo.fetch_sha(self.url, head, branch)
 
     def ours(self, branch: str) -> None:
-        """As the refinery does it: fetch the target, build, look, push, look."""
+        """As the refinery does it: see where the target is, build, look, push."""
         head = self.heads[branch]
         base = self.repo.fetch_branch(self.url, "main")
         built = self.repo.build_candidate(git.CandidateSpec(head, base, "squash", branch, ("A", "a@x.org"), 1))
         assert isinstance(built, git.Built)
-        self.repo.heads(self.url, ["main", branch])
+        self.repo.look(self.url, ["main", branch], base, built.sha)
         assert isinstance(self.repo.land(self.url, "main", base, built.sha), git.Landed)
         self.latest = built.sha
 

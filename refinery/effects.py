@@ -209,7 +209,8 @@ def _land(payload: Mapping[str, Any]) -> Result | None:
     rig = landing.rig
     repo = repo_of(rig)
     # A crash may lie behind us: what is on the remote counts, not what we remember.
-    heads = repo.heads(rig.remote_url, [landing.target, *(car.entry.branch for car in cars)])
+    branches = [landing.target, *(car.entry.branch for car in cars)]
+    heads = repo.look(rig.remote_url, branches, landing.expected_sha, landing.candidate.sha)
     actual = heads[landing.target]
     if actual is None:
         return _landed(cars, "refused", f"{landing.target} no longer exists on the remote")
@@ -235,6 +236,8 @@ def _push(
     alone is then judged, and those behind it try again."""
     alone = next(n for n, car in enumerate(cars, 1) if queue.ends(car))
     tip = cars[fit - 1].candidate.sha
+    if fit < len(cars):
+        repo.look(rig.remote_url, [landing.target], landing.expected_sha, tip)
     match repo.land(rig.remote_url, landing.target, landing.expected_sha, tip):
         case git.Landed():
             return _landed(cars, "landed", f"landed on {landing.target} with {tip[:12]}", told)

@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agents.gitcmd import GitFailed
 from beads.errors import LostRace
 from beads.models import Rig
 from refinery.git import Repo
@@ -51,7 +52,7 @@ def look(repo: Repo, forecast: Forecast, branches: Mapping[str, str], most: int)
     has is passed over: building it will say so."""
     rig = forecast.rig
     base = repo.fetch_branch(rig.remote_url, forecast.target)
-    there = [head for head in forecast.asked if repo.try_fetch(rig.remote_url, head, branches.get(head, ""))]
+    there = [head for head in forecast.asked if _has(repo, rig.remote_url, head, branches.get(head, ""))]
     stacks = repo.stacked(base, there)
     known = frozenset(forecast.paired) if forecast.base == base else frozenset()
     old = [c for c in forecast.clashes if {c["a"], c["b"]} - {""} <= set(there)] if known else []
@@ -66,6 +67,17 @@ def look(repo: Repo, forecast: Forecast, branches: Mapping[str, str], most: int)
         "stacks": [list(pair) for pair in stacks],
         "clashes": [*old, *found],
     }
+
+
+def _has(repo: Repo, url: str, head: str, branch: str) -> bool:
+    """Fetch a head; False when the remote no longer has it."""
+    try:
+        repo.fetch_sha(url, head, branch)
+    except GitFailed as error:
+        if error.kind not in ("missing_ref", "other"):
+            raise
+        return False
+    return True
 
 
 def prune(rig: Rig) -> int:

@@ -148,6 +148,14 @@ class Repo:
         found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
         return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
 
+    def look(self, url: str, branches: Sequence[str], old: str, new: str) -> dict[str, str | None]:
+        """`heads`, while git is asked whether `new` contains `old`; raises GastownError when it does not."""
+        with started_git(gitcmd.ancestry(old, new), cwd=self.path) as asked:
+            found = self.heads(url, branches)
+            if not gitcmd.is_ancestor(asked.result(check=False)):
+                raise GastownError(f"candidate {new[:12]} does not stand on {old[:12]}")
+        return found
+
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
         arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
@@ -158,12 +166,15 @@ class Repo:
         return None
 
     def fetch_branch(self, url: str, branch: str) -> str:
-        """Fetch a branch of the remote and return its commit."""
+        """A branch's commit on the remote, fetched unless it is here: mostly it is one that we have landed."""
+        found = self.ls_remote(url, branch)
+        if found is not None and gitcmd.has_commit(self.path, found):
+            return found
         return gitcmd.fetch(self.path, url, check_branch(branch))
 
     def fetch_sha(self, url: str, sha: str, branch: str) -> None:
         """Have the commit `sha`: from here, by its id, or through the branch it was on. Raises GitFailed."""
-        if gitcmd.has_object(self.path, sha):
+        if gitcmd.has_commit(self.path, sha):
             return
         try:
             gitcmd.fetch(self.path, url, check_sha(sha))
@@ -172,28 +183,14 @@ class Repo:
             if error.kind not in ("missing_ref", "other"):
                 raise
         gitcmd.fetch(self.path, url, check_branch(branch))
-        if not gitcmd.has_object(self.path, sha):
+        if not gitcmd.has_commit(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
-
-    def try_fetch(self, url: str, sha: str, branch: str) -> bool:
-        """`fetch_sha`; False when the remote no longer has the commit."""
-        try:
-            self.fetch_sha(url, sha, branch)
-        except GitFailed as error:
-            if error.kind not in ("missing_ref", "other"):
-                raise
-            return False
-        return True
 
     # -- questions --
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """True when `new` contains `old`. Raises GitFailed when either is unknown."""
-        arguments = ["merge-base", "--is-ancestor", check_sha(old), check_sha(new)]
-        result = run_git(arguments, cwd=self.path, check=False)
-        if result.returncode in (0, 1):
-            return result.returncode == 0
-        raise gitcmd.failure("merge-base", result)
+        return gitcmd.is_ancestor(run_git(gitcmd.ancestry(old, new), cwd=self.path, check=False))
 
     def merge_base(self, a: str, b: str) -> str | None:
         """The best common ancestor, or None for unrelated histories."""
@@ -345,26 +342,24 @@ class Repo:
     # -- landing --
 
     def land(self, url: str, target: str, expected: str, candidate: str) -> Landed | TargetMoved | PushRefused:
-        """Push `candidate` onto `target` if that is still at `expected`; never forced.
+        """Push `candidate`, which must stand on `expected` (see `look`), onto `target` if that is still there.
 
-        Looks again after any push: what the remote holds is the answer. Raises when it cannot be asked, for then
-        nothing is known.
+        The remote's own report that it has moved the branch is an answer. After any other one it is looked at: what it
+        holds counts, not what was said. Raises when it cannot be asked, for then nothing is known.
         """
-        if not self.is_ancestor(expected, candidate):
-            raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
         ref = f"refs/heads/{check_branch(target)}"
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
         result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
         crashpoint("land.pushed")
+        if result.returncode == 0:
+            return Landed(candidate)
         actual = self.ls_remote(url, target)
-        if actual == candidate:
-            return Landed(actual)
         error = gitcmd.failure("push", result)
         if actual is not None and actual != expected:
             actual = self.fetch_branch(url, target)
             return Landed(actual) if self.is_ancestor(candidate, actual) else TargetMoved(actual)
-        if result.returncode and error.kind in ("rejected", "other", "stale_lease", "auth"):
+        if error.kind in ("rejected", "other", "stale_lease", "auth"):
             return PushRefused(gitcmd.refusal(result.stderr) or error.message)
         raise error
 
@@ -426,7 +421,7 @@ class Repo:
 
     def has(self, sha: str) -> bool:
         """True when the commit is here."""
-        return gitcmd.has_object(self.path, sha)
+        return gitcmd.has_commit(self.path, sha)
 
     def changes(self, base: str, sha: str) -> list[diffs.Change]:
         """What a diff of two commits or trees touches, with the lines it counts."""

@@ -78,7 +78,7 @@ def test_the_server_ends_with_its_runner(tmp_path: Path) -> None:
     assert process is not None and alive(process.pid)
     forks.close()
     assert process.poll() == 0
-    with pytest.raises(OSError, match="does not answer|cannot be started"):
+    with pytest.raises(OSError, match=r"does not answer|cannot be started"):
         forks.start(tmp_path / ("x" * (1 << 20)), tmp_path / "log")  # more than a message may be
     assert forks.start(tmp_path / "again", tmp_path / "log").wait(20) == 1
     forks.close()

@@ -11,7 +11,7 @@ import pytest
 
 from agents import gitcmd
 from agents.gitcmd import GitFailed
-from beads.errors import Invalid
+from beads.errors import GastownError, Invalid
 from refinery import git
 
 ME = ("Gastown", "gastown@example.org")
@@ -122,6 +122,39 @@ def test_a_moved_target_is_never_forced(ground: Ground) -> None:
     outside = ground.commit("main", {"e.txt": "e\n"})
     assert ground.repo.land(ground.url, "main", ground.base, built.sha) == git.TargetMoved(outside)
     assert ground.run("rev-parse", "main", cwd=ground.remote) == outside
+
+
+def test_what_does_not_stand_on_the_target_is_not_pushed_over_it(ground: Ground) -> None:
+    built = ground.built(ground.commit("feature", {"c.txt": "c\n"}))
+    outside = ground.commit("main", {"e.txt": "e\n"})
+    ground.repo.fetch_branch(ground.url, "main")
+    assert ground.repo.look(ground.url, ["main"], ground.base, built.sha) == {"main": outside}
+    with pytest.raises(GastownError, match=f"{built.sha[:12]} does not stand on {outside[:12]}"):
+        ground.repo.look(ground.url, ["main"], outside, built.sha)
+    with pytest.raises(GitFailed):
+        ground.repo.look(ground.url, ["main"], "d" * 40, built.sha)
+
+
+def test_a_branch_that_is_here_is_not_fetched_again_and_still_seen(ground: Ground) -> None:
+    assert ground.repo.fetch_branch(ground.url, "main") == ground.base
+    outside = ground.commit("main", {"e.txt": "e\n"})
+    assert ground.repo.fetch_branch(ground.url, "main") == outside
+    ground.run("update-ref", "refs/heads/main", ground.base, cwd=ground.remote)  # somebody took it back
+    assert ground.repo.fetch_branch(ground.url, "main") == ground.base
+    with pytest.raises(GitFailed) as failed:
+        ground.repo.fetch_branch(ground.url, "no-such-branch")
+    assert failed.value.kind == "missing_ref"
+
+
+def test_what_a_fetch_that_was_cut_off_has_left_of_a_commit_is_not_taken_for_it(ground: Ground) -> None:
+    head = ground.commit("feature", {"c.txt": "c\n"})
+    raw = subprocess.run(["git", "cat-file", "commit", head], cwd=ground.remote, capture_output=True, check=True).stdout
+    write = ["git", "hash-object", "-t", "commit", "-w", "--stdin"]
+    subprocess.run(write, cwd=ground.repo.path, input=raw, capture_output=True, check=True)  # and none of its files
+    assert not gitcmd.has_commit(ground.repo.path, head)
+    ground.repo.fetch_sha(ground.url, head, "feature")
+    assert gitcmd.has_commit(ground.repo.path, head)
+    assert ground.built(head).tree
 
 
 def test_a_refusing_remote_says_why(ground: Ground) -> None:

@@ -108,6 +108,12 @@ class Remote:
         self.weather("ls-remote")
         return {branch: self.branches.get(branch) for branch in branches}
 
+    def look(self, url: str, branches: Sequence[str], old: str, new: str) -> dict[str, str | None]:
+        """`heads`, and `new` contains `old`."""
+        if not self.is_ancestor(old, new):
+            raise GastownError(f"candidate {new[:12]} does not stand on {old[:12]}")
+        return self.heads(url, branches)
+
     def fetch_branch(self, url: str, branch: str) -> str:
         """Where a branch is; no such branch is an answer."""
         self.weather("fetch")
@@ -132,11 +138,6 @@ class Remote:
     def own(self, base: str, head: str) -> list[str]:
         """What `head` has and `base` has not."""
         return sorted(self.ancestors(head) - self.ancestors(base))
-
-    def try_fetch(self, url: str, sha: str, branch: str) -> bool:
-        """True when the commit is there."""
-        self.weather("fetch")
-        return sha in self.commits
 
     def stacked(self, base: str, heads: Sequence[str]) -> list[tuple[str, str]]:
         """Who contains whom, of what the base does not contain."""
@@ -207,8 +208,6 @@ class Remote:
 
     def land(self, url: str, target: str, expected: str, candidate: str) -> Landed | TargetMoved | PushRefused:
         """Push by lease, then conclude from what the remote holds."""
-        if not self.is_ancestor(expected, candidate):
-            raise GastownError(f"candidate {candidate[:12]} does not stand on {expected[:12]}")
         self.weather("push")
         actual = self.branches[target]
         if self.is_ancestor(candidate, actual):
