@@ -26,6 +26,8 @@ from refinery.phases import (
 )
 from refinery.world import CarView, EntryView, RigView, World
 
+_PASSED = (Stage.GREEN, Stage.LANDING, Stage.LANDED)
+
 
 def couple(entries: Iterable[EntryView], rigs: Mapping[int, RigView]) -> list[EntryView]:
     """The same entries, each admitted one with its place in its lane's train (source: Zuul's dependent pipeline).
@@ -128,6 +130,14 @@ def _passes(entry: EntryView, rig: RigView) -> bool:
         return True
     gates = gated(entry, entry.candidate, rig)
     return gates is None or gates.stage not in (Stage.GATE_FAILED, Stage.GATE_ERROR)
+
+
+def gating_room(train: Sequence[Sequence[EntryView]], rig: RigView, now: dt.datetime, window: int) -> int:
+    """How many of a train's groups may be gated: those at its front that are only still pushed take no place."""
+    for passed, group in enumerate(train):
+        if any(standing(car, rig, now).stage not in _PASSED for car in group):
+            return window + passed
+    return window + len(train)
 
 
 def landing_cars(

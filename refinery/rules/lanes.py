@@ -1,10 +1,11 @@
 """Rules for lanes: each (rig, target branch) runs a train of entries, all lanes in parallel. Pure.
 
 A train has at most as many cars as its window says; the next in the queue becomes the last car. Those at its front
-that have passed everything, and are only still pushed, take no place. A higher priority goes ahead of cars whose gates
-have not begun; the urgent (priority 0) ahead of all that is not being pushed. Where entries share a run of the gates
-(`[refinery.batch]`), a batch counts as one car, and is cut when there are as many as its size, or when the first of
-them has waited long enough.
+that have passed everything, and are only still pushed, take no place. One more is built ahead, so that its gates begin
+the moment that a place is free (not in a serial lane, and not where batches gather). A higher priority goes ahead of
+cars whose gates have not begun; the urgent (priority 0) ahead of all that is not being pushed. Where entries share a
+run of the gates (`[refinery.batch]`), a batch counts as one car, and is cut when there are as many as its size, or when
+the first of them has waited long enough.
 Feature-branch lanes belong to convoy refineries, at most `max_convoy_concurrency` of them at work per rig; every
 other lane belongs to the rig refinery and does not count. A busy or waiting lane never holds up another one.
 """
@@ -16,11 +17,10 @@ from collections.abc import Iterator
 
 from refinery.phases import Stage, by_lane, in_queue_order, is_feature_lane, queue_key, rank, standing, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
-from refinery.trains import batch_size, groups, new_batches, started
+from refinery.trains import batch_size, gating_room, groups, new_batches, started
 from refinery.world import EntryView, RigView, World
 
 URGENT = 0
-_PASSED = (Stage.GREEN, Stage.LANDING, Stage.LANDED)
 # The candidate of a car in these stages is one to stand on, as far as is known.
 _CARRIES = (
     Stage.NEEDS_GATES,
@@ -48,7 +48,8 @@ def decide(world: World) -> Iterator[Decision]:
         waiting = [e for e in entries if wants_slot(e, rig, world.now)]
         window = world.window(*key)
         train = groups(cars)
-        room = _room(train, rig, world, window)
+        gated = gating_room(train, rig, world.now, window)
+        room = gated + _ahead(rig, window)
         if len(train) > room:
             out = tuple(Leave(e.id, innocent=True) for group in train[room:] for e in group if not _pushed(e))
             yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
@@ -76,7 +77,9 @@ def decide(world: World) -> Iterator[Decision]:
         elif gathers:
             yield Decision(subject, "gather", gathers)
         else:
-            yield Decision(subject, "busy", f"{len(train)} of {window} cars; {len(waiting)} more wait")
+            ahead = max(len(train) - gated, 0)
+            told = f"{len(train) - ahead} of {window} cars{f', {ahead} built ahead' if ahead else ''}"
+            yield Decision(subject, "busy", f"{told}; {len(waiting)} more wait")
 
 
 def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, str] | None:
@@ -94,12 +97,9 @@ def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, st
     return None
 
 
-def _room(train: list[list[EntryView]], rig: RigView, world: World, window: int) -> int:
-    """How many groups of cars there may be: those at the front that are only still pushed take no place."""
-    for passed, group in enumerate(train):
-        if any(standing(car, rig, world.now).stage not in _PASSED for car in group):
-            return window + passed
-    return window + len(train)
+def _ahead(rig: RigView, window: int) -> int:
+    """How many cars may be built before there is room for their gates."""
+    return 1 if window > 1 and rig.config.refinery.batch.max == 1 else 0
 
 
 def _pushed(car: EntryView) -> bool:

@@ -40,7 +40,7 @@ from refinery.rules.actions import (
     SetWindow,
     StartRun,
 )
-from refinery.trains import landing_cars, new_batches
+from refinery.trains import gating_room, groups, landing_cars, new_batches
 from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
@@ -66,6 +66,8 @@ class _Lane:
         self._batches = new_batches(entries, odd=True)
         self.frozen = world.frozen(rig.id, target)
         self.window = world.window(rig.id, target)
+        train = groups(e for e in in_queue_order(entries) if e.admitted)
+        self.ahead = {e.id for group in train[gating_room(train, rig, world.now, self.window) :] for e in group}
         self.reviewing = False  # a review is started for one of them
 
     def widen(self) -> tuple[Action, ...]:
@@ -170,6 +172,8 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
             return "build-error", why, (Hold(entry.id, "build_error", why),)
         case Stage.CONFLICT:
             return _conflict(world, entry, rig, why)
+        case Stage.NEEDS_GATES if entry.id in lane.ahead:
+            return "built-ahead", f"{why}; {lane.window} cars are gated before it", ()
         case Stage.NEEDS_GATES:
             return _gates(entry, why)
         case Stage.GATE_ERROR:

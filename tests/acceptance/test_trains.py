@@ -12,7 +12,7 @@ import pytest
 
 from agents.models import Run
 from beads import ledger
-from refinery import doors, effects, queue, shows
+from refinery import doors, effects, queue, reconciler, shows
 from refinery.keys import land_key
 from refinery.models import GateResult, Landing, Lane
 from tests.acceptance.conftest import WHO, Stage
@@ -47,7 +47,7 @@ def test_cars_that_are_only_still_pushed_take_no_place_in_the_window(stage: Stag
     a, b, c, d = train.submit("a", "b", "c", "d")
     train.gating(a, b)
     train.say(b, 0)  # green, but what it stands on may still fail: it keeps its place
-    assert [train.now(e).admitted_at is None for e in (c, d)] == [True, True]
+    assert train.runs_of(c, d) == 0
     train.say(a, 0)
     train.gating(c, d)  # while nothing has landed yet
     assert [train.base(c), train.base(d)] == [train.sha(b), train.sha(c)] and stage.sha() == train.begin
@@ -56,6 +56,38 @@ def test_cars_that_are_only_still_pushed_take_no_place_in_the_window(stage: Stag
     train.say(d, 0)
     train.merged(a, b, c, d)
     assert Run.objects.filter(kind="gates").count() == 4
+    train.incident()
+
+
+def test_one_car_is_built_ahead_and_gated_the_moment_that_there_is_a_place(stage: Stage) -> None:
+    train = Train(stage, window=2)
+    a, b, c, d = train.submit("a", "b", "c", "d")
+    train.gating(a, b)
+    stage.until(lambda: train.sha(c))
+    assert train.base(c) == train.sha(b)
+    assert train.now(d).admitted_at is None
+    said = {x.subject: x.why for x in reconciler.explain(stage.town)}
+    assert said[f"entry {c.pk}"].endswith("2 cars are gated before it")
+    assert said["lane proj main"] == "2 of 2 cars, 1 built ahead; 1 more wait"
+    train.say(a, 0)
+    train.gating(b, c)
+    built = train.sha(c)
+    train.say(b, 1)  # what was built on it is built again
+    stage.until(lambda: train.sha(c) not in ("", built))
+    train.say(c, 0)
+    train.say(d, 0)
+    train.merged(a, c, d)
+    train.incident()
+
+
+def test_a_serial_lane_builds_nothing_ahead(stage: Stage) -> None:
+    train = Train(stage, window=1)
+    a, b = train.submit("a", "b")
+    train.gating(a)
+    assert train.now(b).build_no == 0
+    train.say(a, 0)
+    train.say(b, 0)
+    train.merged(a, b)
     train.incident()
 
 
@@ -211,12 +243,12 @@ def test_the_window_halves_on_failure_and_grows_by_one_on_success(stage: Stage) 
     train = Train(stage, window=4)
     cars = train.submit("a", "b", "c", "d", "e")
     train.gating(*cars[:4])
-    assert train.now(cars[4]).admitted_at is None
+    assert train.runs_of(cars[4]) == 0
     train.say(cars[0], 1)
     stage.await_phase(cars[0], "failed")
     assert Lane.objects.get().window == 2
     train.gating(cars[1], cars[2])
-    assert [train.now(c).admitted_at is None for c in cars[3:]] == [True, True]
+    assert train.runs_of(*cars[3:]) == 0
     train.say(cars[1], 0)
     train.merged(cars[1])
     stage.until(lambda: Lane.objects.get().window == 3)

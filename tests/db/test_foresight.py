@@ -95,18 +95,18 @@ def test_a_stack_lands_bottom_up_whatever_the_priorities(db: None) -> None:
     place.foresees = False
     high = place.entry("high", HIGH, priority=0)
     low = place.entry("low", LOW, priority=4)
-    plain = place.entry("plain", OTHER, priority=1)
+    plain, more = place.entry("plain", OTHER, priority=1), place.entry("more", SHA["7"], priority=1)
     place.tick()
-    assert train(high, low, plain) == [True, False, True]  # git was not asked yet
+    assert train(high, low, plain, more) == [True, False, True, True]  # git was not asked yet
     place.foreseen([(HIGH, LOW)])
     place.tick()
-    assert train(high, low, plain) == [True, True, False]
+    assert train(high, low, plain, more) == [True, True, True, False]
     high.refresh_from_db()
     low.refresh_from_db()
     assert (high.slot or 0) > (low.slot or 0)
     assert high.attempts == 1  # having left did not count
     rows = [shows.entry_data(shows.Board(place.town), e) for e in ReviewEntry.objects.select_related("bead", "rig")]
-    assert {r["branch"]: r["stands_on"] for r in rows} == {"high": [low.pk], "low": [], "plain": []}
+    assert {r["branch"]: r["stands_on"] for r in rows} == {"high": [low.pk], "low": [], "plain": [], "more": []}
 
 
 def test_the_upper_waits_in_words_while_the_lower_waits_for_people(db: None) -> None:
