@@ -240,4 +240,5 @@ def _become_shim(spec: str, log: str, descriptors: Sequence[int]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the runner is gone, and needs no answer
+        serve(socket.socket(fileno=int(sys.argv[1])))

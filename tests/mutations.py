@@ -31,6 +31,41 @@ class Mutation:
 RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
     Mutation(
+        "what does not stand on the target is pushed over it",
+        "refinery/git.py",
+        "if not gitcmd.is_ancestor(asked.result(check=False)):",
+        "if False and not gitcmd.is_ancestor(asked.result(check=False)):",
+        "tests/acceptance/test_git.py",
+    ),
+    Mutation(
+        "what a fetch that was cut off has left is taken for the commit",
+        "agents/gitcmd.py",
+        'asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]',
+        'asked = ["cat-file", "-e", sha]',
+        "tests/acceptance/test_git.py",
+    ),
+    Mutation(
+        "nobody notices the end of a shim whose server was killed",
+        "agents/forkserver.py",
+        "self._server.lost(self) and not alive(self.pid)",
+        "self._server.lost(self) and False",
+        "tests/acceptance/test_forkserver.py -k noticed",
+    ),
+    Mutation(
+        "rivals are all resolved at once, again after each landing",
+        "refinery/rules/reviews.py",
+        "if entry.ties.yields:",
+        "if False and entry.ties.yields:",
+        "tests/db/test_foresight.py",
+    ),
+    Mutation(
+        "a car that is built ahead is gated at once, beyond the window",
+        "refinery/rules/reviews.py",
+        "case Stage.NEEDS_GATES if entry.id in lane.ahead:",
+        "case Stage.NEEDS_GATES if False and entry.id in lane.ahead:",
+        "tests/acceptance/test_trains.py -k window",
+    ),
+    Mutation(
         "a waiver of another head lets a candidate land without gates",
         "refinery/queue.py",
         "Waiver.objects.filter(pk=waiver, entry=entry, head_sha=candidate.head_sha)",
