@@ -18,6 +18,7 @@ import psycopg
 
 from agents import forkserver, processes
 from tests.acceptance.test_installation import ROOT, Up, environment, postmasters, reachable, until
+from tests.seed import seed
 
 AGENT = Path(__file__).parent / "agents" / "hardy.py"
 SETUP = """
@@ -60,6 +61,7 @@ class Living:
         reachable(root)
         self.root, self.home = root, root / "a home"
         self.home.mkdir()
+        seed(self.home)
         self.crash = root / "armed"
         self.crash.mkdir()
         self.beads: list[str] = []

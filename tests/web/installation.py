@@ -16,6 +16,7 @@ from typing import Any
 
 from gastown_site.demo import story
 from tests.ports import free_port
+from tests.seed import seed
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "correct-horse-battery"
@@ -142,6 +143,7 @@ def installation(directory: Path, pace: str = "0.2") -> Iterator[Installation]:
             break
         if parent.stat().st_uid == os.getuid():
             parent.chmod(0o755)
+    seed(home)
     made = Installation(home, pace)
     try:
         made.ready()
