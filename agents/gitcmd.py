@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from agents.crashpoints import crashpoint
 from beads.errors import Disposition, GastownError, Invalid
@@ -26,6 +27,7 @@ from beads.errors import Disposition, GastownError, Invalid
 TIMEOUT = 60.0
 NETWORK_TIMEOUT = 600.0
 PACK_TIMEOUT = 1200.0
+ASKPASS = Path(__file__).with_name("askpass")
 LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MAX_BRANCH = 200
@@ -146,12 +148,13 @@ def started_git(
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
-    `talks`: its result needs an input.
+    `talks`: its result needs an input. Credentials in a URL are kept from its arguments, which everybody may read.
     """
+    words, secrets = _without_credentials(args)
     process = subprocess.Popen(
-        ["git", *args],
+        ["git", *words],
         cwd=cwd,
-        env=environment(env),
+        env=environment({**secrets, **(env or {})}),
         stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -248,6 +251,19 @@ def check_remote_url(url: str, field: str = "remote_url") -> str:
 def redact(text: str) -> str:
     """Text with credentials in URLs removed."""
     return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
+
+
+def _without_credentials(args: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments with credentials taken out of http URLs, and the variables from which `askpass` tells them."""
+    words, told = list(args), {}
+    for at, word in enumerate(words):
+        if found := re.fullmatch(r"(https?://)([^/@\s]*)@([^/@\s]+)(/.*)?", word):
+            scheme, secret, host, path = found.groups()
+            user, _, password = secret.partition(":")
+            words[at] = f"{scheme}{host}{path or ''}"
+            told = {"GASTOWN_GIT_HOST": scheme + host, "GIT_ASKPASS": str(ASKPASS)}
+            told |= {"GASTOWN_GIT_USER": unquote(user), "GASTOWN_GIT_PASSWORD": unquote(password)}
+    return words, told
 
 
 def check_sha(sha: str) -> str:
