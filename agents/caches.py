@@ -4,6 +4,9 @@ Standard library only: the shim imports it. Kept for each gate, place of a workt
 is kept may hold absolute paths, and is only ever put back where it came from. A cache appears whole, by a rename,
 after its gate has passed; one process saves at a time; whoever copies from one keeps it from being removed. Nobody
 writes to what is kept: two gates never see each other's. Links are kept as links and never followed.
+
+What a gate has left is on trial until the very change that it ran on has landed: code that nobody has accepted yet
+could else decide about others by what it leaves behind. One at a time is on trial for each key.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ MOST_BYTES = 4 << 30
 MOST_FILES = 500_000
 KEPT_PER_GATE = 16
 KEPT_BYTES = 20 << 30
+TRIAL_SECONDS = 3600.0  # as long a change keeps others from putting theirs on trial
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Copy = Callable[[Path, Path], bool]
@@ -33,8 +37,10 @@ Copy = Callable[[Path, Path], bool]
 class Cache:
     """What one gate of one run has kept. Its key is taken when it is made: before anything has run."""
 
-    def __init__(self, root: Path, worktree: Path, step: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        self.worktree, self.say = worktree, say
+    def __init__(
+        self, root: Path, worktree: Path, step: Mapping[str, Any], change: str, say: Callable[[str], None]
+    ) -> None:
+        self.worktree, self.change, self.say = worktree, change, say
         self.paths = [str(path) for path in step["cache"]]
         keys = [str(path) for path in step.get("cache_key") or []]
         gate = _digest(step["name"], step.get("command") or step.get("run") or "", *self.paths)
@@ -67,9 +73,16 @@ class Cache:
                 return False
         return True
 
-    def save(self, copy: Copy) -> bool:
-        """Keep the worktree's paths, unless they are kept under this key already; False when nothing was kept."""
+    def _wanted(self) -> bool:
         if self.fixed and _versions(self.place):
+            return False
+        trials = _trials(self.place)
+        recent = bool(trials) and trials[0] > (time.time() - TRIAL_SECONDS) * 1e9
+        return not recent or _told(self.place, trials[0]).get("of") == self.change
+
+    def save(self, copy: Copy) -> bool:
+        """Put the worktree's paths on trial, unless some are kept or tried under this key; False when nothing was."""
+        if not self._wanted():
             return False
         found = {index: path for index, path in enumerate(self.paths) if _real(self.worktree, Path(path))}
         size, files = 0, 0
@@ -82,7 +95,7 @@ class Cache:
             return False
         self.place.mkdir(parents=True, exist_ok=True)
         with _held(self.place / "saving", fcntl.LOCK_EX) as alone:
-            if not alone or (self.fixed and _versions(self.place)):
+            if not alone or not self._wanted():
                 return False
             for leftover in self.place.glob("new-*"):
                 _remove(leftover)
@@ -93,12 +106,27 @@ class Cache:
                 _remove(fresh)
                 return False
             _to_disk(fresh)
-            (self.place / f"{number}.lock").write_text(json.dumps({"bytes": size}))
-            fresh.rename(self.place / str(number))
-            for older in _versions(self.place)[1:]:
+            (self.place / f"{number}.lock").write_text(json.dumps({"bytes": size, "of": self.change}))
+            fresh.rename(self.place / f"trial-{number}")
+            for older in _trials(self.place)[1:]:
                 _drop(self.place, older)
         _prune_gate(self.place.parent)
         return True
+
+
+def promote(root: Path, changes: Container[str]) -> int:
+    """Keep for all what these changes have on trial, for they have landed; returns how many caches that were."""
+    count = 0
+    for trial in root.glob("*/*/trial-*"):
+        place, number = trial.parent, int(trial.name.removeprefix("trial-"))
+        if _told(place, number).get("of") in changes:
+            with _held(place / "saving", fcntl.LOCK_EX) as alone, contextlib.suppress(OSError):
+                if alone:
+                    trial.rename(place / str(number))
+                    count += 1
+                    for older in _versions(place)[1:]:
+                        _drop(place, older)
+    return count
 
 
 def prune(root: Path, before: float, most: int = KEPT_BYTES) -> int:
@@ -108,7 +136,7 @@ def prune(root: Path, before: float, most: int = KEPT_BYTES) -> int:
         return 0
     places = [place for gate in root.iterdir() if gate.is_dir() for place in gate.iterdir() if place.is_dir()]
     for place in sorted(places, key=_used, reverse=True):
-        size = sum(_told(place, number) for number in _versions(place))
+        size = sum(_told(place, number).get("bytes", 0) for number in _versions(place) + _trials(place))
         if _used(place) >= before and total + size <= most:
             total += size
         else:
@@ -127,7 +155,8 @@ def _prune_gate(gate: Path) -> None:
 def _drop_place(place: Path) -> bool:
     """Remove a place, unless somebody saves to it or copies from it."""
     with _held(place / "saving", fcntl.LOCK_EX) as alone:
-        if not alone or not all(_drop(place, number) for number in reversed(_versions(place))):
+        kept = [*_trials(place), *reversed(_versions(place))]
+        if not alone or not all(_drop(place, number) for number in kept):
             return False
         shutil.rmtree(place, ignore_errors=True)
         return True
@@ -137,6 +166,7 @@ def _drop(place: Path, number: int) -> bool:
     with _held(place / f"{number}.lock", fcntl.LOCK_EX) as unused:
         if unused:
             _remove(place / str(number))
+            _remove(place / f"trial-{number}")
             (place / f"{number}.lock").unlink(missing_ok=True)
         return unused
 
@@ -159,12 +189,18 @@ def _held(path: Path, how: int) -> Iterator[bool]:
         os.close(lock)
 
 
-def _versions(place: Path) -> list[int]:
-    """What is kept at a place, newest first."""
+def _versions(place: Path, mark: str = "") -> list[int]:
+    """What is kept at a place, newest first: the moment in which each was saved."""
     try:
-        return sorted((int(p.name) for p in place.iterdir() if p.name.isdigit()), reverse=True)
+        names = [p.name.removeprefix(mark) for p in place.iterdir() if p.name.startswith(mark)]
     except OSError:
         return []
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def _trials(place: Path) -> list[int]:
+    """What is on trial at a place, newest first."""
+    return _versions(place, "trial-")
 
 
 def _used(place: Path) -> float:
@@ -174,11 +210,13 @@ def _used(place: Path) -> float:
         return 0.0
 
 
-def _told(place: Path, number: int) -> int:
+def _told(place: Path, number: int) -> dict[str, Any]:
+    """What was noted of something that was saved: its `bytes`, and the change `of` which it is."""
     try:
-        return int(json.loads((place / f"{number}.lock").read_text())["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        told = json.loads((place / f"{number}.lock").read_text())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _digest(*words: str) -> str:

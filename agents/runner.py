@@ -275,6 +275,7 @@ class Runner:
             "branch": branch,
             "start_sha": start_sha,
             "steps": run.steps,
+            "change": str((run.brief.get("candidate") or {}).get("change", "")),
             "caches": str(self.home / "caches" / str(run.rig_id)),
             "parallel": bool(run.brief.get("parallel")),
             "env": env,

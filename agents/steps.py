@@ -74,7 +74,7 @@ class Steps:
         self.at_once = bool(spec.get("parallel")) and len(spec["steps"]) > 1
         self.last_output = time.time()
         self.caches = {
-            step["name"]: Cache(Path(spec["caches"]), self.worktree, step, log.say)
+            step["name"]: Cache(Path(spec["caches"]), self.worktree, step, spec["change"], log.say)
             for step in spec["steps"]
             if step.get("cache")
         }

@@ -8,7 +8,7 @@ is a fact, recorded in the transaction that marks the effect done. What could no
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from django.db import transaction
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
+from agents import caches
 from agents.crashpoints import crashpoint
 from agents.gitcmd import GitFailed
 from agents.models import Run
@@ -240,6 +241,7 @@ def _push(
         repo.look(rig.remote_url, [landing.target], landing.expected_sha, tip)
     match repo.land(rig.remote_url, landing.target, landing.expected_sha, tip):
         case git.Landed():
+            _keep_caches(rig, cars[:fit])
             return _landed(cars, "landed", f"landed on {landing.target} with {tip[:12]}", told)
         case git.TargetMoved(actual=actual):
             return _landed(cars, "moved", f"{landing.target} moved to {actual[:12]} before the push", told)
@@ -260,9 +262,17 @@ def _look(repo: git.Repo, rig: Rig, landing: Landing, cars: list[Landing]) -> Re
     for car in cars:
         if repo.is_ancestor(car.candidate.sha, actual):
             told[car.pk] = _told("landed", f"landed on {landing.target} as {car.candidate.sha[:12]}")
+    _keep_caches(rig, [car for car in cars if car.pk in told])
     if told and len(told) < len(cars):
         return _landed(cars, "abandoned", "what was ahead of it has landed", told)
     return _landed(cars, "moved", f"{landing.target} moved to {actual[:12]} before the push", told)
+
+
+def _keep_caches(rig: Rig, landed: Sequence[Landing]) -> None:
+    """What the gates of these have left serves others from now on; not what has only landed on a convoy's branch."""
+    changes = {name for car in landed for name in (car.candidate.sha, car.candidate.head_sha)}
+    if landed and not landed[0].target.startswith("convoy/"):
+        caches.promote(Path(settings.GASTOWN_HOME) / "caches" / str(rig.pk), changes)
 
 
 def _head_is_gone(car: Landing, head: str | None) -> dict[str, str]:

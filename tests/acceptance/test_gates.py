@@ -18,7 +18,7 @@ from agents.runner import Runner
 from beads import config as configs
 from beads import ledger
 from refinery import doors, invariants
-from refinery.models import Candidate, GateResult, Landing
+from refinery.models import Candidate, GateResult, Landing, ReviewEntry
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.test_runs import alive
 
@@ -315,6 +315,24 @@ def test_what_a_gate_keeps_comes_back_as_its_own_copy_for_the_same_key_only(stag
     assert [text.splitlines()[:2] for text in first] == [
         ["one"], ["one"], ["made from one", "one"], ["made from one", "one"], ["two"],
     ]  # fmt: skip
+
+
+def test_what_a_gate_leaves_of_a_change_that_has_not_landed_decides_about_nobody_else(stage: Stage) -> None:
+    run = "cat deps/made 2>/dev/null; mkdir -p deps && cp mark deps/made"
+    kept = gate("unit", run, cache=["deps"], cache_key=["README.md"])
+    stage.open(agents=False, gates=[kept], auto_merge=False)
+
+    def gated(branch: str) -> ReviewEntry:
+        stage.commit(branch, {"mark": f"by {branch}\n", f"{branch}.txt": "x\n"})
+        return stage.await_phase(stage.submit(branch), "awaiting_human")
+
+    waits = gated("first")
+    gated("second")
+    doors.approve(waits, WHO, head=waits.head_sha)
+    stage.await_phase(waits, "merged")
+    gated("third")
+    outputs = dict(GateResult.objects.order_by("id").values_list("entry__branch", "output"))
+    assert outputs == {"first": "", "second": "", "third": "by first\n"}
 
 
 def test_a_cache_that_is_a_link_is_neither_kept_nor_followed(stage: Stage) -> None:

@@ -38,15 +38,21 @@ class Yard:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def cache(self, **step: Any) -> Cache:
+    def cache(self, change: str = "c", **step: Any) -> Cache:
         told = {"name": "unit", "run": "x", "cache": ["deps"], "cache_key": ["lock"], **step}
-        return Cache(self.root, self.tree, told, self.said.append)
+        return Cache(self.root, self.tree, told, change, self.said.append)
+
+    def tried(self, text: str = "old", change: str = "c", **step: Any) -> bool:
+        """A gate has passed on a change."""
+        self.checkout(lock="1")
+        cache = self.cache(change, **step)
+        self.write("deps/x", text)
+        return cache.save(copy)
 
     def filled(self, text: str = "old", **step: Any) -> None:
-        self.checkout(lock="1")
-        cache = self.cache(**step)
-        self.write("deps/x", text)
-        cache.save(copy)
+        """And the change has landed."""
+        self.tried(text, **step)
+        caches.promote(self.root, {"c"})
 
 
 @pytest.fixture
@@ -83,6 +89,30 @@ def test_it_never_comes_back_in_another_place(yard: Yard, tmp_path: Path) -> Non
     yard.filled()
     yard.tree = tmp_path / "another"
     assert restored(yard) == "nothing"
+
+
+def test_what_a_change_leaves_serves_nobody_until_it_has_landed(yard: Yard) -> None:
+    assert yard.tried("not accepted", "refused")
+    assert restored(yard) == restored(yard, change="refused") == "nothing"
+    assert not yard.tried("another", "other")  # one at a time is on trial
+    assert yard.tried("not accepted, again", "refused")
+    assert caches.promote(yard.root, {"other", "c"}) == 0
+    assert restored(yard) == "nothing"
+    assert caches.promote(yard.root, {"refused"}) == 1
+    assert restored(yard) == "not accepted, again"
+    assert not yard.tried("late", "other")
+
+
+def test_a_change_that_does_not_land_keeps_others_from_trying_for_an_hour_only(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.tried("refused", "refused")
+    monkeypatch.setattr(caches, "TRIAL_SECONDS", 0.0)
+    assert yard.tried("good", "good")
+    assert caches.promote(yard.root, {"refused"}) == 0
+    assert caches.promote(yard.root, {"good"}) == 1
+    assert restored(yard) == "good"
+    assert len(list(yard.cache().place.glob("*.lock"))) == 1
 
 
 def test_nobody_sees_another_ones_writes(yard: Yard) -> None:
@@ -194,6 +224,7 @@ def test_they_are_bounded_in_number_size_and_age(yard: Yard, monkeypatch: pytest
         cache = yard.cache()
         yard.write("deps/x", str(key))
         assert cache.save(copy)
+        caches.promote(yard.root, {"c"})
         os.utime(cache.place, (1000 + key, 1000 + key))
     assert [restored(yard, lock=str(n)) for n in range(5)] == ["nothing", "nothing", "2", "3", "4"]
     gate = yard.cache().place.parent
