@@ -343,6 +343,9 @@ def has_commit(repo: Path, sha: str) -> bool:
     one does not count. Seen at once where a ref of ours, made when it was complete, bears its name."""
     if any((repo / "refs" / "gastown" / kind / check_sha(sha)).exists() for kind in ("candidates", "fetched")):
         return True
+    tips = run_git(["for-each-ref", "--count=1", f"--points-at={sha}"], cwd=repo, check=False)
+    if tips.returncode or tips.stdout:
+        return not tips.returncode
     asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]
     return run_git(asked, cwd=repo, check=False, timeout=NETWORK_TIMEOUT).returncode == 0
 

@@ -52,6 +52,13 @@ MUTATIONS = (
         "tests/acceptance/test_forkserver.py -k noticed",
     ),
     Mutation(
+        "what a change has left in a cache serves others before it has landed",
+        "agents/caches.py",
+        'if _told(place, number).get("of") in changes:',
+        "if True:",
+        "tests/unit/test_caches.py",
+    ),
+    Mutation(
         "rivals are all resolved at once, again after each landing",
         "refinery/rules/reviews.py",
         "if entry.ties.yields:",
