@@ -59,6 +59,13 @@ MUTATIONS = (
         "tests/unit/test_caches.py",
     ),
     Mutation(
+        "who conflicts stays in its batch while what is ahead of it is built anew",
+        "refinery/rules/reviews.py",
+        'candidate.result != "built" and not car.first:',
+        "stage == Stage.CONFLICT and not car.first:",
+        "tests/db/test_batches.py",
+    ),
+    Mutation(
         "rivals are all resolved at once, again after each landing",
         "refinery/rules/reviews.py",
         "if entry.ties.yields:",

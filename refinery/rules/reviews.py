@@ -201,7 +201,8 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
 
 def _of_a_batch(entry: EntryView, car: CarView, lane: _Lane, stage: Stage, why: str) -> Told | None:
     """A batch that failed is cut in half: the first half is gated again where it is, the second goes to the end of the
-    train, so that nobody behind it is built anew at each cut. A car that does not stand with the others goes there too.
+    train, so that nobody behind it is built anew at each cut. A car that does not stand with the others goes there too,
+    at once, be it built anew for whatever reason: who is the last, and seals the batch, would change to and fro.
     None when it is judged like any other."""
     if entry.batch is None:
         return None
@@ -212,8 +213,9 @@ def _of_a_batch(entry: EntryView, car: CarView, lane: _Lane, stage: Stage, why: 
         first = tuple(Place(name, stays) for name in car.batch[:half])
         rest = tuple(Place(name, goes, lane.next_slot()) for name in car.batch[half:])
         return "cut-batch", text, (Regroup(entry.batch, (*first, *rest), text),)
-    if stage in (Stage.NOTHING, Stage.CONFLICT, Stage.BUILD_ERROR) and not car.first:
-        text = f"falls out of its batch: {why}"
+    candidate = entry.candidate
+    if candidate is not None and candidate.head == entry.head and candidate.result != "built" and not car.first:
+        text = f"falls out of its batch: {candidate.result}; {why}"
         return (
             "leave-batch",
             text,

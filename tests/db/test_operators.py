@@ -11,6 +11,7 @@ from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
 from refinery import controls, doors, queue, shows, why
+from refinery.management.commands import wait
 from refinery.models import ReviewEntry
 from tests.db.conftest import SHA, Place
 
@@ -245,3 +246,13 @@ def test_why_of_what_has_ended_says_how(place: Place) -> None:
     place.tick()
     entry.refresh_from_db()
     assert said(why.of_entry(entry)).startswith(f"entry {entry.pk}: failed (rejected): no")
+
+
+def test_nothing_is_idle_between_two_ticks_of_which_the_second_has_something_to_do(place: Place) -> None:
+    assert wait._idle()[0] is True
+    place.bead()  # its run is started by the next tick
+    good, busy = wait._idle()
+    assert (good, busy["planned"]) == (None, 1)
+    assert not any(count for name, count in busy.items() if name != "planned")
+    place.tick()
+    assert wait._idle()[1]["runs"] == 1

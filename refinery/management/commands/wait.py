@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 import psycopg
+from django.db import transaction
 from django.db.models import Q
 
 from agents.dispatch import listen_parameters
@@ -14,8 +15,8 @@ from agents.models import LIVE_RUN, Run
 from beads.command import ExitWith, GastownCommand, bead_of
 from beads.inbox import WAKE_CHANNEL
 from beads.lifecycle import LIVE
-from beads.models import Bead, Effect, Fact
-from refinery import shows
+from beads.models import Bead, Effect, Fact, Town
+from refinery import reconciler, shows
 from refinery.management.commands.convoy import convoy_of
 from refinery.management.commands.mq import entry_of
 from refinery.models import ReviewEntry
@@ -78,11 +79,24 @@ def _entry(entry: ReviewEntry) -> tuple[bool | None, dict[str, Any]]:
 
 
 def _idle() -> tuple[bool | None, dict[str, Any]]:
-    """Nothing runs, nothing is to be done outside, no fact waits, and no lane works on an entry."""
-    busy = {
+    """Nothing runs, nothing is to be done outside, no fact waits, no lane works on an entry, and nothing is planned.
+
+    Looked at twice: the second time no tick is under way, for between two of them all may look quiet.
+    """
+    busy = _going_on()
+    if not any(busy.values()):
+        with transaction.atomic():
+            towns = list(Town.objects.select_for_update().order_by("pk"))
+            busy = _going_on()
+            busy["planned"] = sum(len(d.actions) for town in towns for d in reconciler.explain(town))
+    return (None if any(busy.values()) else True), busy
+
+
+def _going_on() -> dict[str, int]:
+    # an effect ends as its fact is recorded: so facts are counted after effects
+    return {
         "runs": Run.objects.filter(LIVE_RUN).count(),
         "effects": Effect.objects.filter(state="pending").count(),
         "facts": Fact.objects.filter(processed_at=None, quarantined_at=None).count(),
         "admitted": ReviewEntry.objects.filter(Q(state="active") & ~Q(admitted_at=None)).count(),
     }
-    return (None if any(busy.values()) else True), busy
