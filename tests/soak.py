@@ -1,7 +1,7 @@
 """`make soak`: the model-based test and the load test of real processes, each for `SOAK_MINUTES` (default 20).
 
 Prints steps, faults injected and violations. Ends with a non-zero exit at the first violation, with the steps that led
-to it. `SOAK_SEED` repeats a run.
+to it. `SOAK_SEED` repeats a run; `SOAK_LENGTH` is how many steps a town of the model lives.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.machine.town import COUNTS, Machine
 from tests.web.installation import Installation, installation, until
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "20"))
+LENGTH = int(os.environ.get("SOAK_LENGTH", "100"))  # steps of one town, before it must come to rest
 SEED = int(os.environ.get("SOAK_SEED", str(time.time_ns() % 2**32)))
 
 
@@ -39,7 +40,7 @@ def test_soak_of_the_model() -> None:
             machine,
             settings=settings(
                 max_examples=20,
-                stateful_step_count=100,
+                stateful_step_count=LENGTH,
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
