@@ -167,10 +167,11 @@ class Repo:
 
     def fetch_branch(self, url: str, branch: str) -> str:
         """A branch's commit on the remote, fetched unless it is here: mostly it is one that we have landed."""
-        found = self.ls_remote(url, branch)
+        known = (self.path / "refs/gastown/remote" / check_branch(branch)).exists()  # see `known_branch`
+        found = self.ls_remote(url, branch) if known else None
         if found is not None and gitcmd.has_commit(self.path, found):
             return found
-        return gitcmd.fetch(self.path, url, check_branch(branch))
+        return gitcmd.fetch(self.path, url, branch)
 
     def fetch_sha(self, url: str, sha: str, branch: str) -> None:
         """Have the commit `sha`: from here, by its id, or through the branch it was on. Raises GitFailed."""
@@ -414,7 +415,7 @@ class Repo:
         return found
 
     def known_branch(self, branch: str) -> str | None:
-        """Where the branch was when the remote was last asked; None when it never was."""
+        """Where the branch was when it was last fetched; None when it never was."""
         ref = f"refs/gastown/remote/{check_branch(branch)}^{{commit}}"
         found = run_git(["rev-parse", "--verify", "--quiet", ref], cwd=self.path, check=False)
         return found.text if found.returncode == 0 else None

@@ -170,7 +170,7 @@ def _seat(
 def _gathers(joining: list[EntryView], rig: RigView, world: World) -> str:
     """What a batch that is not full waits for; empty: one of them has waited long enough, or been on before."""
     due = min(e.created_at for e in joining) + rig.config.refinery.batch.wait
-    if world.now >= due or any(e.attempts for e in joining):
+    if world.now >= due or any(e.attempts or e.contested for e in joining):
         return ""
     return f"{len(joining)} gather for a batch until {due:%H:%M:%S} UTC"
 

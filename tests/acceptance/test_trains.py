@@ -248,7 +248,7 @@ def test_the_window_halves_on_failure_and_grows_by_one_on_success(stage: Stage) 
     stage.await_phase(cars[0], "failed")
     assert Lane.objects.get().window == 2
     train.gating(cars[1], cars[2])
-    assert train.runs_of(*cars[3:]) == 0
+    stage.until(lambda: train.runs_of(*cars[3:]) == 0)
     train.say(cars[1], 0)
     train.merged(cars[1])
     stage.until(lambda: Lane.objects.get().window == 3)
