@@ -136,7 +136,7 @@ def prune(root: Path, before: float, most: int = KEPT_BYTES) -> int:
         return 0
     places = [place for gate in root.iterdir() if gate.is_dir() for place in gate.iterdir() if place.is_dir()]
     for place in sorted(places, key=_used, reverse=True):
-        size = sum(_told(place, number).get("bytes", 0) for number in _versions(place) + _trials(place))
+        size = sum(_size_of(place, number) for number in _saved(place))
         if _used(place) >= before and total + size <= most:
             total += size
         else:
@@ -155,8 +155,7 @@ def _prune_gate(gate: Path) -> None:
 def _drop_place(place: Path) -> bool:
     """Remove a place, unless somebody saves to it or copies from it."""
     with _held(place / "saving", fcntl.LOCK_EX) as alone:
-        kept = [*_trials(place), *reversed(_versions(place))]
-        if not alone or not all(_drop(place, number) for number in kept):
+        if not alone or not all(_drop(place, number) for number in _saved(place)):
             return False
         shutil.rmtree(place, ignore_errors=True)
         return True
@@ -203,6 +202,11 @@ def _trials(place: Path) -> list[int]:
     return _versions(place, "trial-")
 
 
+def _saved(place: Path) -> list[int]:
+    """All of a place: what is on trial, then what is kept, the oldest first."""
+    return [*_trials(place), *reversed(_versions(place))]
+
+
 def _used(place: Path) -> float:
     try:
         return place.stat().st_mtime
@@ -217,6 +221,14 @@ def _told(place: Path, number: int) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
+
+
+def _size_of(place: Path, number: int) -> int:
+    """The bytes of something that was saved; 0 when nothing was noted of it."""
+    try:
+        return int(_told(place, number)["bytes"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _digest(*words: str) -> str:

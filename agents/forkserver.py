@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -172,7 +173,7 @@ class ForkServer:
 
 def serve(channel: socket.socket) -> None:
     """Fork a shim for each message, and tell of each that has ended, until the runner is gone."""
-    from agents import shim  # noqa: F401 - what the forks share
+    from agents import shim  # and all that it needs: what the forks share
 
     gc.freeze()
     processes.name("gastown-shims")
@@ -197,7 +198,8 @@ def serve(channel: socket.socket) -> None:
                 answer: dict[str, Any] = {"error": str(error)}
             else:
                 if pid == 0:
-                    _become_shim(told["spec"], told["log"], (channel.fileno(), ended, wake))
+                    run = partial(shim.main, Path(told["spec"]))
+                    _become_shim(run, told["log"], (channel.fileno(), ended, wake))
                 answer = {"started": pid}
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -213,7 +215,7 @@ def _reap(channel: socket.socket) -> None:
             channel.send(json.dumps({"ended": pid, "code": os.waitstatus_to_exitcode(status)}).encode())
 
 
-def _become_shim(spec: str, log: str, descriptors: Sequence[int]) -> NoReturn:
+def _become_shim(run: Callable[[], int], log: str, descriptors: Sequence[int]) -> NoReturn:
     """In the fork: a session of its own, nothing of the server's, and never back into its loop."""
     code = 1
     try:
@@ -227,9 +229,7 @@ def _become_shim(spec: str, log: str, descriptors: Sequence[int]) -> NoReturn:
         os.dup2(out, 2)
         os.close(out)
         processes.name("gastown-shim")
-        from agents import shim
-
-        code = shim.main(Path(spec))
+        code = run()
     except BaseException:
         traceback.print_exc()
     finally:

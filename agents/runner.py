@@ -293,9 +293,8 @@ class Runner:
 
     def poke(self, run_id: str) -> None:
         """Let a run's shim look at once, if it is alive on this machine."""
-        with contextlib.suppress(OSError, ValueError):
-            pid = int((self.home / "runs" / run_id / "pid").read_text())
-            if forkserver.alive(pid):
+        if (pid := self._shim(run_id)) is not None:
+            with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGUSR1)
 
     # -- leftovers --
@@ -304,14 +303,14 @@ class Runner:
         """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
         for run_id in processes.marked(MARK):
             ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
-            if ended and not self._shim_alive(run_id):
+            if ended and self._shim(run_id) is None:
                 log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
         root = self.home / "worktrees"
         if not root.is_dir():
             return
         for path in root.iterdir():
             run = Run.objects.filter(pk=path.name).first()
-            if (run is not None and run.state != RunState.ENDED) or self._shim_alive(path.name):
+            if (run is not None and run.state != RunState.ENDED) or self._shim(path.name) is not None:
                 continue
             if run is None:
                 continue  # not ours to judge: doctor shows it
@@ -322,12 +321,13 @@ class Runner:
                 gitcmd.remove_worktree(repo, path)
             log.info("worktree.removed", run=run.pk)
 
-    def _shim_alive(self, run_id: str) -> bool:
+    def _shim(self, run_id: str) -> int | None:
+        """The process of a run's shim; None when it is not alive on this machine."""
         try:
             pid = int((self.home / "runs" / run_id / "pid").read_text())
-            return forkserver.alive(pid)
         except (OSError, ValueError):
-            return False
+            return None
+        return pid if forkserver.alive(pid) else None
 
 
 def _clean_environment() -> dict[str, str]:

@@ -96,7 +96,7 @@ def _built(entry: ReviewEntry) -> Candidate | None:
     return next(iter(_BUILT(entry.pk, entry.build_no)), None)
 
 
-def change_of(candidate: Candidate) -> str:
+def _change(candidate: Candidate) -> str:
     """By what it is known that all has landed that a candidate brings to the target: its head, or, where it brings
     others' changes, too, exactly this commit."""
     return candidate.head_sha if candidate.on_id is None and not candidate.seal_sha else candidate.sha
@@ -132,7 +132,7 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str, start_sha: str
                 "base": candidate.base_sha,
                 "tree": candidate.tree_sha,
                 "head": candidate.head_sha,
-                "change": change_of(candidate),
+                "change": _change(candidate),
                 "source_title": entry.bead.title,
             }
             context["gate_results"] = gate_results(entry, candidate)

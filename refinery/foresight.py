@@ -172,7 +172,9 @@ def _rivals(
     order = in_queue_order(entries)
     moving = {e.id for e in order if e.admitted or wants_slot(e, rig, now)}
     alone = {e.id for e in order if e.id not in moving and _is_proving(e, rig, now)}
-    against = {e.id: _against_target(e, clashes.get(e.id, ()), e.id in alone) for e in order if e.id in moving | alone}
+    # what is built anyway, as a car or by itself, is asked of that build only
+    foreseen = {e.id: clashes.get(e.id, ()) for e in order if e.id in moving and not e.admitted}
+    against = {e.id: _against_target(e, foreseen.get(e.id, ())) for e in order if e.id in moving | alone}
     found: dict[str, EntryView] = {}
     first: dict[str, EntryView] = {}  # who is in the train, or would be
     back = {key for key, files in against.items() if not files}
@@ -204,13 +206,12 @@ def _is_proving(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     return proving(entry, rig, now) and phase(stage, admitted=False) == "queued" and stage != Stage.BEHIND
 
 
-def _against_target(entry: EntryView, clashes: Sequence[Clash], alone: bool) -> frozenset[str]:
-    """The files in which an entry conflicts with its target, as far as is known. What is built by itself is asked of
-    that build only: it would not be built otherwise."""
+def _against_target(entry: EntryView, foreseen: Sequence[Clash]) -> frozenset[str]:
+    """The files in which an entry conflicts with its target, as far as its build shows, or else as is foreseen."""
     built = entry.candidate
     if built is not None and built.head == entry.head and built.result == "conflict":
         return frozenset(built.files if built.on is None or built.on_landed else ())
-    return frozenset() if entry.admitted or alone else frozenset(name for c in clashes if not c.id for name in c.files)
+    return frozenset(name for c in foreseen if not c.id for name in c.files)
 
 
 def _being_resolved(entry: EntryView) -> bool:
@@ -298,9 +299,7 @@ def refused(entry: EntryView) -> tuple[str, str] | None:
     before it: it waits for a failed bead to be retried, and no longer for what was cancelled or left the queue."""
     since = entry.reopened_at or entry.created_at
     for bead in entry.after:
-        if bead.status == BeadStatus.FAILED and (
-            entry.reopened_at is None or _after(bead.closed_at, entry.reopened_at)
-        ):
+        if bead.status == "failed" and (entry.reopened_at is None or _after(bead.closed_at, entry.reopened_at)):
             return "blocker_failed", f"bead {bead.id}, which it comes after, failed: retry that, then this"
         if bead.resolution == "cancelled" and _after(bead.closed_at, since):
             return "blocker_failed", f"bead {bead.id}, which it comes after, was cancelled and did not land"

@@ -1,4 +1,4 @@
-"""A database that was made and migrated once, copied into each fresh installation: making it takes seconds."""
+"""What a fresh installation starts with: a clean environment, and a database that was made and migrated once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Ours, without what is this test run's own, for processes on `home`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GASTOWN_", "DATABASE_", "DJANGO_"))}
+    return {**kept, "GASTOWN_HOME": str(home), "GASTOWN_TEST_FAST_DB": "1", **more}
 
 
 def seed(home: Path) -> None:
@@ -23,11 +29,8 @@ def seed(home: Path) -> None:
         if not template.exists():
             fresh = kept / "template.new"
             fresh.mkdir(mode=0o755)
-            ours = ("GASTOWN_", "DATABASE_", "DJANGO_")
-            env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
             command = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
-            env |= {"GASTOWN_HOME": str(fresh), "GASTOWN_TEST_FAST_DB": "1"}
-            subprocess.run(command, env=env, check=True, timeout=120)
+            subprocess.run(command, env=environment(fresh), check=True, timeout=120)
             fresh.rename(template)
     for name in ("pg", "pg_password"):
         subprocess.run(["cp", "-a", "--", str(template / name), str(home / name)], check=True)

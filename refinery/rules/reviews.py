@@ -50,8 +50,9 @@ GATES_TRIES = HOST_FAULTS_FREE + 2
 def decide(world: World) -> Iterator[Decision]:
     """One decision for each active entry (admission is the lanes' matter), trains from the front."""
     for key, entries in by_lane(world.entries).items():
+        entries = in_queue_order(entries)
         lane = _Lane(world, world.rigs[key[0]], key[1], entries)
-        for entry in in_queue_order(entries):
+        for entry in entries:
             rule, why, actions = _one(world, entry, lane)
             yield Decision(f"entry {entry.id}", rule, why, actions)
 
@@ -66,7 +67,7 @@ class _Lane:
         self._batches = new_batches(entries, odd=True)
         self.frozen = world.frozen(rig.id, target)
         self.window = world.window(rig.id, target)
-        train = groups(e for e in in_queue_order(entries) if e.admitted)
+        train = groups(e for e in entries if e.admitted)
         self.ahead = {e.id for group in train[gating_room(train, rig, world.now, self.window) :] for e in group}
         self.reviewing = False  # a review is started for one of them
 

@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 
 from agents import forkserver, processes
-from tests.acceptance.test_installation import ROOT, Up, environment, postmasters, reachable, until
-from tests.seed import seed
+from tests.acceptance.test_installation import ROOT, Up, postmasters, reachable, until
+from tests.seed import environment, seed
 
 AGENT = Path(__file__).parent / "agents" / "hardy.py"
 SETUP = """

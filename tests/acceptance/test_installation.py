@@ -17,13 +17,9 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
+from tests.seed import environment
 
 ROOT = Path(__file__).parents[2]
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GASTOWN_", "DATABASE_", "DJANGO_"))}
-    return {**kept, "GASTOWN_HOME": str(home), "GASTOWN_TEST_FAST_DB": "1", **more}
 
 
 def manage(home: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from gastown_site.demo import story
 from tests.ports import free_port
-from tests.seed import seed
+from tests.seed import environment, seed
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "correct-horse-battery"
@@ -63,8 +63,7 @@ class Installation:
 
     def __init__(self, home: Path, pace: str) -> None:
         port = free_port()
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GASTOWN_", "DATABASE_", "DJANGO_"))}
-        self.env = {**kept, "GASTOWN_HOME": str(home), "GASTOWN_TEST_FAST_DB": "1", "DEMO_PACE": pace}
+        self.env = environment(home, DEMO_PACE=pace)
         self.home = home
         self.log = home.parent / "up.log"
         self.url = f"http://127.0.0.1:{port}"

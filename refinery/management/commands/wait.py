@@ -93,7 +93,7 @@ def _idle() -> tuple[bool | None, dict[str, Any]]:
 
 
 def _going_on() -> dict[str, int]:
-    # an effect ends as its fact is recorded: so facts are counted after effects
+    """What is under way, counted. Facts after effects: an effect ends as its fact is recorded."""
     return {
         "runs": Run.objects.filter(LIVE_RUN).count(),
         "effects": Effect.objects.filter(state="pending").count(),
