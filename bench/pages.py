@@ -135,11 +135,11 @@ def _browsers(home: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "DATABASE_URL": database.url(), "GASTOWN_DB_POOL": "1"}
+    env = {**os.environ, "DATABASE_URL": database.url()}
     root = Path(__file__).parents[1]
     with (home / "web.log").open("wb") as log:
-        command = [sys.executable, "-m", "gastown_site.web", "--port", str(port)]
-        web = subprocess.Popen(command, env=env, cwd=root, stdout=log, stderr=log)
+        command = [sys.executable, str(root / "manage.py"), "web", "--port", str(port)]
+        web = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         cookie = f"{settings.SESSION_COOKIE_NAME}={_session(SessionStore)}"
         _await(port)

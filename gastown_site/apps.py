@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
-from django.contrib.admin.apps import AdminConfig
+from django.contrib.admin.apps import SimpleAdminConfig
 
 
 class SiteConfig(AppConfig):
@@ -12,8 +12,8 @@ class SiteConfig(AppConfig):
     name = "gastown_site"
 
 
-class ConsoleConfig(AdminConfig):
-    """The admin, on `gastown_site.console.ConsoleSite`."""
+class ConsoleConfig(SimpleAdminConfig):
+    """The admin, on `gastown_site.console.ConsoleSite`. The URLconf discovers it: a command does without."""
 
     default = False
     default_site = "gastown_site.console.ConsoleSite"

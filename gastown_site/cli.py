@@ -5,11 +5,13 @@ Exit 0 done, 1 refused or failed (one clear line on stderr), 2 usage.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
 NO_DATABASE = {"help", "version", "--help", "--version", "-h", "collectstatic", "check", "test"}
 OWN_DATABASE = {"up", "demo"}
+SERVERS = {"up", "web"}
 UNMIGRATED = {"migrate", "makemigrations", "dbshell", "shell", "qcluster"}
 
 
@@ -37,7 +39,11 @@ def _prepare(command: str, argv: list[str]) -> None:
         from gastown_site import home
 
         os.environ["GASTOWN_HOME"] = os.environ.get("DEMO_HOME") or str(home.path() / "demo")
-    if command in NO_DATABASE | OWN_DATABASE or {"-h", "--help"} & set(argv):
+    if {"-h", "--help"} & set(argv):
+        return
+    if command in SERVERS:
+        _tell_url(command, argv[2:])
+    if command in NO_DATABASE | OWN_DATABASE:
         return
     from gastown_site import database
 
@@ -47,3 +53,13 @@ def _prepare(command: str, argv: list[str]) -> None:
 
         django.setup()
         database.ensure_migrated()
+
+
+def _tell_url(command: str, words: list[str]) -> None:
+    """Where we shall serve, before the settings ask for it."""
+    from gastown_site import supervisor
+
+    parser = argparse.ArgumentParser(prog=command, add_help=False)
+    supervisor.arguments(parser)
+    where, _ = parser.parse_known_args(words)
+    os.environ["GASTOWN_URL"] = os.environ.get("GASTOWN_URL") or supervisor.local_url(where.host, where.port)

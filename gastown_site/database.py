@@ -62,7 +62,7 @@ def ensure_running() -> None:
 
 
 def stop() -> None:
-    """Leave; the last user stops the server. Forked children do not stop what their parent uses."""
+    """Leave; the last user stops the server."""
     global _users
     if _users is None:
         return
@@ -78,6 +78,14 @@ def stop() -> None:
             done = _pg("pg_ctl", "stop", "-D", str(_data(base)), "-m", "fast", "-w", check=False)
             if done.returncode and _alive():
                 sys.stderr.write(f"gastown: the embedded PostgreSQL was not stopped: {done.stderr.strip()}\n")
+
+
+def leave_to_parent() -> None:
+    """In a fork: it is the parent that uses the server."""
+    global _users
+    if _users is not None:
+        _users.close()  # the parent's lock stays
+        _users = None
 
 
 def ensure_migrated() -> None:

@@ -106,22 +106,20 @@ TEMPLATES = [
     }
 ]
 
-# PostgreSQL only. A pool where threads come and go (the web process), else one lasting connection.
-_pool = env.bool("GASTOWN_DB_POOL", default=False)
+# PostgreSQL only, by one lasting connection (the web process: by a pool).
 _database = env.db_url_config(os.environ.get("DATABASE_URL") or database.url())
 DATABASES = {
     "default": {
         **_database,
         "ENGINE": "django.db.backends.postgresql",
         "HOST": unquote(_database.get("HOST") or ""),
-        "CONN_MAX_AGE": 0 if _pool else 60,
+        "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             **_database.get("OPTIONS", {}),
             "application_name": "gastown",
             "server_side_binding": True,
             "prepare_threshold": 3,
-            **({"pool": {"min_size": 2, "max_size": 20}} if _pool else {}),
         },
     }
 }

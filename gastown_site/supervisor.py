@@ -1,33 +1,46 @@
 """The processes of `up`: started in order, restarted when they die, taken down together.
 
-Each part has a session of its own, so that a part's whole process group can be killed: a dead `qcluster` leaves
-orphans that go on working. Parts also die with the supervisor (PDEATHSIG), whatever kills it. A cluster that hangs (its
-heartbeat task is not answered) is killed and restarted.
+The supervisor loads everything once and forks its parts (ADR 14). Each part has a session of its own, so that a part's
+whole process group can be killed: a dead `qcluster` leaves orphans that go on working. Parts also die with the
+supervisor (PDEATHSIG), whatever kills it. A cluster that hangs (its heartbeat task is not answered) is killed and
+restarted.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
+import gc
 import http.client
+import importlib
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
 
+import setproctitle
 import structlog
 
 from beads.errors import Refused
+from gastown_site import database
 
 log = structlog.get_logger(__name__)
+STOPS = {signal.SIGTERM, signal.SIGINT}
 STOP_SECONDS = 10.0
 WATCHDOG_SECONDS = 20.0
 HUNG_SECONDS = 75.0
+# What the parts import, and what they import only when they are asked.
+LOADED = (
+    "django_q.cluster", "gastown_site.asgi", "gastown_site.urls", "gastown_site.web", "refinery.tasks",
+    "refinery.management.commands.reconciler", "agents.management.commands.runner",
+)  # fmt: skip
 _libc = ctypes.CDLL(None)
 
 
@@ -38,39 +51,65 @@ def die_with_parent() -> None:
 
 @dataclass
 class Part:
-    """One supervised process."""
+    """One supervised process: its name, and what it does until it is told to stop."""
 
     name: str
-    argv: Sequence[str]
-    env: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    serve: Callable[[], object]
+    process: BaseProcess | None = None
     started: float = 0.0
     failures: int = 0
     not_before: float = 0.0
 
-    def start(self, env: dict[str, str]) -> None:
-        """Start it in a session of its own."""
-        self.process = subprocess.Popen(
-            self.argv,
-            env={**env, **self.env},
-            cwd=Path(__file__).resolve().parent.parent,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
-        self.started = time.monotonic()
+    def start(self, env: Mapping[str, str]) -> None:
+        """Fork it, into a session of its own, with what `env` adds to the environment."""
+        from django.db import connections
+
+        connections.close_all()  # no two processes on one connection
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the fork has handlers of its own
+        try:
+            process = multiprocessing.get_context("fork").Process(
+                target=self._run, args=(os.getpid(), env, held), name=self.name
+            )
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        self.process, self.started = process, time.monotonic()
+
+    def _run(self, supervisor: int, env: Mapping[str, str], mask: set[signal.Signals]) -> None:
+        """In the fork."""
+        os.setsid()
+        die_with_parent()
+        if os.getppid() != supervisor:
+            return  # it was killed meanwhile
+        database.leave_to_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.environ.update(env)
+        sys.argv = ["gastown", self.name]
+        setproctitle.setproctitle(f"gastown {self.name}")
+        self.serve()
 
     def kill_group(self, number: int) -> None:
         """Signal the whole group, orphans included."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, number)
+                os.killpg(self.pid, number)
+
+    @property
+    def pid(self) -> int:
+        """The process's, which was started."""
+        assert self.process is not None and self.process.pid is not None
+        return self.process.pid
 
 
 class Supervisor:
     """Runs parts until told to stop."""
 
-    def __init__(self, parts: Sequence[Part], env: dict[str, str], url: str, say: Callable[[str], None]) -> None:
+    def __init__(self, parts: Sequence[Part], env: Mapping[str, str], url: str, say: Callable[[str], None]) -> None:
         self.parts = list(parts)
         self.env = env
         self.url = url
@@ -81,8 +120,10 @@ class Supervisor:
 
     def run(self) -> None:
         """Start all, watch, restart; returns when stopped."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, self._stop)
+        gc.collect()
+        gc.freeze()  # what is loaded stays, and its pages stay shared
         try:
             for part in self.parts:
                 part.start(self.env)
@@ -102,8 +143,7 @@ class Supervisor:
         """Restart what died, its orphans killed first, with a growing pause when it keeps dying."""
         now = time.monotonic()
         for part in self.parts:
-            if part.process is not None and part.process.poll() is not None:
-                code = part.process.returncode
+            if part.process is not None and (code := part.process.exitcode) is not None:
                 part.kill_group(signal.SIGKILL)
                 part.failures = part.failures + 1 if now - part.started < 10 else 1
                 part.not_before = now + min(0.2 * 2 ** (part.failures - 1), 10.0)
@@ -150,15 +190,14 @@ class Supervisor:
     def _take_down(self) -> None:
         """SIGTERM to all (the web server first), SIGKILL to what is left; then whatever is left of the groups."""
         for part in self.parts:
-            if part.process is not None and part.process.poll() is None:
-                part.process.send_signal(signal.SIGTERM)
+            if part.process is not None:
+                part.process.terminate()
         end = time.monotonic() + STOP_SECONDS
         for part in self.parts:
             if part.process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    part.process.wait(max(end - time.monotonic(), 0.1))
+                part.process.join(max(end - time.monotonic(), 0.1))
                 part.kill_group(signal.SIGKILL)
-                part.process.wait()
+                part.process.join()
                 self.say(f"stopped {part.name}")
 
 
@@ -187,13 +226,28 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the web server listens."""
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1")
+
+
+def local_url(host: str, port: int) -> str:
+    """Where this machine reaches the web server that listens on `host`."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
+        return f"http://127.0.0.1:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def parts(host: str, port: int) -> list[Part]:
-    """The parts of an installation."""
-    manage = [sys.executable, str(Path(__file__).resolve().parent.parent / "manage.py")]
-    web = [sys.executable, "-m", "gastown_site.web", "--host", host, "--port", str(port)]
+    """The parts of an installation, for which everything is loaded now."""
+    from django.core.management import call_command
+
+    for module in LOADED:
+        importlib.import_module(module)
     return [
-        Part("web", web, {"GASTOWN_DB_POOL": "1"}),
-        Part("cluster", [*manage, "qcluster"]),
-        Part("reconciler", [*manage, "reconciler"]),
-        Part("runner", [*manage, "runner"]),
+        Part("web", partial(call_command, "web", host=host, port=port)),
+        Part("cluster", partial(call_command, "qcluster")),
+        Part("reconciler", partial(call_command, "reconciler")),
+        Part("runner", partial(call_command, "runner")),
     ]

@@ -8,6 +8,7 @@ from django.urls import include, path
 
 from gastown_site import entrance, health
 
+admin.autodiscover()
 admin.site.index_title = "Ops console"
 
 urlpatterns = [

@@ -6,7 +6,6 @@ would hold up the shutdown.
 
 from __future__ import annotations
 
-import argparse
 import gc
 from types import FrameType
 
@@ -37,18 +36,24 @@ def settle() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def main() -> None:
+def share_connections() -> None:
+    """Threads come and go here: they take their connections to the database from a pool."""
+    from django.db import connections
+
+    ours = connections.settings["default"]
+    ours["CONN_MAX_AGE"] = 0
+    ours["OPTIONS"] = {**ours["OPTIONS"], "pool": {"min_size": 2, "max_size": 20}}
+
+
+def serve(host: str, port: int) -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    options = parser.parse_args()
     from gastown_site.asgi import application
 
+    share_connections()
     config = uvicorn.Config(
         application,
-        host=options.host,
-        port=options.port,
+        host=host,
+        port=port,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -56,7 +61,3 @@ def main() -> None:
     )
     settle()
     Server(config).run()
-
-
-if __name__ == "__main__":
-    main()

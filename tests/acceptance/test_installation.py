@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
-from tests.seed import environment
+from tests.seed import environment, seed
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,25 +58,33 @@ def reachable(path: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home in a path with spaces, that an unprivileged server can reach."""
+def fresh(tmp_path: Path) -> Path:
+    """A home that is not there yet, in a path with spaces, that an unprivileged server can reach."""
     return reachable(tmp_path) / "a home"
 
 
-def test_the_database_comes_with_the_command_and_leaves_with_it(home: Path) -> None:
-    made = manage(home, "town", "create", "main", "--json")
+@pytest.fixture
+def home(fresh: Path) -> Path:
+    """A home that has its database."""
+    fresh.mkdir()
+    seed(fresh)
+    return fresh
+
+
+def test_the_database_comes_with_the_command_and_leaves_with_it(fresh: Path) -> None:
+    made = manage(fresh, "town", "create", "main", "--json")
     assert json.loads(made.stdout)["ok"] is True, made.stderr
-    assert not postmasters(home)
-    listed = json.loads(manage(home, "town", "list", "--json").stdout)
+    assert not postmasters(fresh)
+    listed = json.loads(manage(fresh, "town", "list", "--json").stdout)
     assert [t["slug"] for t in listed["data"]] == ["main"]
 
 
-def test_two_commands_at_once_share_one_server(home: Path) -> None:
+def test_two_commands_at_once_share_one_server(fresh: Path) -> None:
     command = [sys.executable, str(ROOT / "manage.py"), "town", "create"]
-    both = [subprocess.Popen([*command, n], env=environment(home), stderr=subprocess.PIPE) for n in ("one", "two")]
+    both = [subprocess.Popen([*command, n], env=environment(fresh), stderr=subprocess.PIPE) for n in ("one", "two")]
     assert [p.communicate(timeout=120)[1] and p.returncode for p in both].count(1) == 0
-    assert {t["slug"] for t in json.loads(manage(home, "town", "list", "--json").stdout)["data"]} == {"one", "two"}
-    assert not postmasters(home)
+    assert {t["slug"] for t in json.loads(manage(fresh, "town", "list", "--json").stdout)["data"]} == {"one", "two"}
+    assert not postmasters(fresh)
 
 
 def test_a_killed_server_and_a_killed_holder_are_recovered(home: Path) -> None:
@@ -120,15 +128,18 @@ def test_a_home_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None
     assert done.stderr.startswith("error: GASTOWN_HOME ") and done.stderr.count("\n") == 1
 
 
-def test_a_port_in_use_is_refused_before_anything_starts(home: Path) -> None:
+def test_a_port_in_use_is_refused_before_anything_starts(fresh: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = manage(home, "up", "--port", str(port))
+        done = manage(fresh, "up", "--port", str(port))
     assert done.returncode == 1
     assert f"port {port}" in done.stderr
-    assert not (home / "pg" / "data").exists()
+    assert not (fresh / "pg" / "data").exists()
+
+
+PARTS = ("web", "cluster", "reconciler", "runner")
 
 
 class Up:
@@ -146,14 +157,13 @@ class Up:
         return self.log.read_text(errors="replace")
 
     def parts(self) -> dict[str, int]:
-        """Part name → pid, by the command lines of our children."""
-        marks = {"gastown_site.web": "web", "qcluster": "cluster", "reconciler": "reconciler", "runner": "runner"}
+        """Part name → pid, by what `ps` calls our children."""
         found: dict[str, int] = {}
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in children:
             with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                found |= {name: int(pid) for mark, name in marks.items() if mark in words}
+                title = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
+                found |= {name: int(pid) for name in PARTS if name in title.split()}
         return found
 
     def kill(self, part: str) -> None:
@@ -189,7 +199,7 @@ def test_up_lands_a_branch_and_survives_the_death_of_any_part(up: Up, tmp_path: 
     (tmp_path / "rig.toml").write_text("[refinery]\ngates = ['true']\ncode_review = false\n")
     added = manage(up.home, "rig", "add", "proj", str(tmp_path / "remote.git"), "--config", str(tmp_path / "rig.toml"))
     assert added.returncode == 0, added.stderr
-    for number, part in enumerate(("web", "cluster", "reconciler", "runner")):
+    for number, part in enumerate(PARTS):
         up.kill(part)
         git("checkout", "-q", "-b", f"b{number}", "main")
         (tmp_path / "work" / f"f{number}").write_text("x")
@@ -202,6 +212,18 @@ def test_up_lands_a_branch_and_survives_the_death_of_any_part(up: Up, tmp_path: 
     assert git("ls-remote", "../remote.git", "main")
     git("fetch", "-q", "../remote.git", "main")
     assert len(git("log", "--format=%s", "FETCH_HEAD").splitlines()) == 5
+
+
+def test_whatever_kills_it_up_takes_its_parts_along(home: Path) -> None:
+    up = Up(home)
+    until(lambda: "ready: " in up.text())
+    parts = up.parts()
+    assert set(parts) == set(PARTS)
+    up.process.kill()
+    up.process.wait(60)
+    until(lambda: not [pid for pid in parts.values() if Path(f"/proc/{pid}").exists()])
+    assert manage(home, "town", "list").returncode == 0  # the last user of the server that was left running
+    assert not postmasters(home)
 
 
 def test_the_demo_lands_both_convoys(home: Path) -> None:

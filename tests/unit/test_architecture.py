@@ -55,7 +55,7 @@ def test_git_and_processes_are_started_in_few_places() -> None:
     }
     assert users == {
         "agents/gitcmd.py", "agents/forkserver.py", "agents/sandbox.py", "agents/steps.py", "agents/keeper.py",
-        "gastown_site/database.py", "gastown_site/supervisor.py", "gastown_site/management/commands/demo.py",
+        "gastown_site/database.py", "gastown_site/management/commands/demo.py",
     }  # fmt: skip
 
 

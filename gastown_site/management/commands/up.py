@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from beads.errors import GastownError
 from beads.replies import refuse
+from gastown_site import database, home, supervisor
 
 
 class Command(BaseCommand):
@@ -20,8 +21,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Arguments."""
-        parser.add_argument("--port", type=int, default=8000)
-        parser.add_argument("--host", default="127.0.0.1")
+        supervisor.arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until SIGTERM or Ctrl-C."""
@@ -33,24 +33,18 @@ class Command(BaseCommand):
     def _up(self, host: str, port: int) -> None:
         from django.conf import settings
 
-        from gastown_site import database, home, supervisor
-
         supervisor.check_port(host, port)
         home.ensure()
         database.ensure_running()
         database.ensure_migrated()
         self._first_operator()
-        shown = f"[{host}]" if ":" in host else host
-        local = "127.0.0.1" if host in ("0.0.0.0", "::") else shown  # noqa: S104
-        url = f"http://{local}:{port}"
         env = {
-            **os.environ,
             "DATABASE_URL": os.environ.get("DATABASE_URL") or database.url(),
-            "GASTOWN_URL": os.environ.get("GASTOWN_URL") or url,
+            "GASTOWN_URL": settings.GASTOWN_URL,
             "GASTOWN_HOME": settings.GASTOWN_HOME,
             "GASTOWN_SECRET_KEY": settings.SECRET_KEY,
         }
-        supervisor.Supervisor(supervisor.parts(host, port), env, url, self._say).run()
+        supervisor.Supervisor(supervisor.parts(host, port), env, supervisor.local_url(host, port), self._say).run()
         database.stop()
 
     def _say(self, line: str) -> None:
@@ -60,8 +54,6 @@ class Command(BaseCommand):
     def _first_operator(self) -> None:
         """Make the account `admin` when there is no user at all; its password is shown this once."""
         from django.contrib.auth import get_user_model
-
-        from gastown_site import home
 
         users = get_user_model().objects
         if users.exists():
