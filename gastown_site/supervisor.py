@@ -73,7 +73,7 @@ class Part:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        self.process, self.started = process, time.monotonic()
+        self.process = process
 
     def _run(self, supervisor: int, env: Mapping[str, str], mask: set[signal.Signals]) -> None:
         """In the fork."""
@@ -95,15 +95,9 @@ class Part:
 
     def kill_group(self, number: int) -> None:
         """Signal the whole group, orphans included."""
-        if self.process is not None:
+        if self.process is not None and self.process.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
-
-    @property
-    def pid(self) -> int:
-        """The process's, which was started."""
-        assert self.process is not None and self.process.pid is not None
-        return self.process.pid
+                os.killpg(self.process.pid, number)
 
 
 class Supervisor:
@@ -125,9 +119,6 @@ class Supervisor:
         gc.collect()
         gc.freeze()  # what is loaded stays, and its pages stay shared
         try:
-            for part in self.parts:
-                part.start(self.env)
-                self.say(f"started {part.name}")
             while not self.stopping:
                 self._watch()
                 self._announce()
@@ -140,17 +131,26 @@ class Supervisor:
         self.stopping = True
 
     def _watch(self) -> None:
-        """Restart what died, its orphans killed first, with a growing pause when it keeps dying."""
-        now = time.monotonic()
+        """Start what does not run; of what died the orphans are killed first."""
         for part in self.parts:
             if part.process is not None and (code := part.process.exitcode) is not None:
                 part.kill_group(signal.SIGKILL)
-                part.failures = part.failures + 1 if now - part.started < 10 else 1
-                part.not_before = now + min(0.2 * 2 ** (part.failures - 1), 10.0)
-                part.process = None
-                self.say(f"{part.name} ended with {code}: restarting")
-            if part.process is None and now >= part.not_before:
-                part.start(self.env)
+                self._put_off(part, f"ended with {code}")
+            if part.process is None and time.monotonic() >= part.not_before:
+                part.started = time.monotonic()
+                try:
+                    part.start(self.env)
+                    self.say(f"started {part.name}")
+                except OSError as error:  # no memory, no room for a process: not now
+                    self._put_off(part, f"cannot be started: {error}")
+
+    def _put_off(self, part: Part, why: str) -> None:
+        """Start it again after a pause, which grows when it keeps failing."""
+        now = time.monotonic()
+        part.failures = part.failures + 1 if now - part.started < 10 else 1
+        part.not_before = now + min(0.2 * 2 ** (part.failures - 1), 10.0)
+        part.process = None
+        self.say(f"{part.name} {why}")
 
     def _announce(self) -> None:
         """Say once that the web server answers."""
