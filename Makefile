@@ -26,7 +26,7 @@ run: setup
 	@$(PY) manage.py up
 
 test: setup
-	@$(PY) -m pytest -n 2 --dist worksteal -q --durations 15
+	@$(PY) -m pytest -n 3 --dist worksteal -q --durations 15
 
 lint: setup
 	@.venv/bin/ruff check .

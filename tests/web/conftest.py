@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.db.models.signals import post_save
 from django.test import Client
 
+import gastown_site.urls  # noqa: F401 - discovers the consoles, which tests are made for
 from agents.models import Run
 from beads import people
 from beads.models import Town, TownRole
