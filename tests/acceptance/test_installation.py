@@ -216,11 +216,13 @@ def test_up_lands_a_branch_and_survives_the_death_of_any_part(up: Up, tmp_path: 
 
 def test_whatever_kills_it_up_takes_its_parts_along(home: Path) -> None:
     up = Up(home)
-    until(lambda: "ready: " in up.text())
-    parts = up.parts()
-    assert set(parts) == set(PARTS)
-    up.process.kill()
-    up.process.wait(60)
+    try:
+        until(lambda: "ready: " in up.text())
+        parts = up.parts()
+        assert set(parts) == set(PARTS)
+    finally:
+        up.process.kill()
+        up.process.wait(60)
     until(lambda: not [pid for pid in parts.values() if Path(f"/proc/{pid}").exists()])
     assert manage(home, "town", "list").returncode == 0  # the last user of the server that was left running
     assert not postmasters(home)
