@@ -121,7 +121,7 @@ class Desk:
 
     def beads(self) -> list[dict[str, Any]]:
         """The planned work."""
-        return [b for b in self.type("bead", "list", "--limit", "1000") if b["purpose"] == "work"]
+        return [b for b in self.type("bead", "list", "--limit", "100000") if b["purpose"] == "work"]
 
     def leave(self) -> None:
         """End the process."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 
 from agents import dispatch
@@ -256,3 +259,19 @@ def test_nothing_is_idle_between_two_ticks_of_which_the_second_has_something_to_
     assert not any(count for name, count in busy.items() if name != "planned")
     place.tick()
     assert wait._idle()[1]["runs"] == 1
+
+
+def test_a_list_shows_as_many_as_were_asked_for_the_newest_first(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [place.bead().pk for _ in range(3)]
+
+    def ids(limit: int) -> list[str]:
+        call_command("bead", "list", "--limit", str(limit), "--json")
+        return [row["id"] for row in json.loads(capsys.readouterr().out)["data"]]
+
+    assert ids(2) == made[:0:-1]
+    assert ids(100_000) == made[::-1]
+    with pytest.raises(SystemExit):
+        ids(0)
+    assert json.loads(capsys.readouterr().out)["error"]["details"] == {"field": "limit"}

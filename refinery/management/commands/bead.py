@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, town_of
+from beads.errors import Invalid
 from beads.models import Bead
 from refinery import doors, shows
 
@@ -58,7 +59,9 @@ class Command(GastownCommand):
         return Said(data, "\n".join(lines))
 
     def list(self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any) -> Any:
-        """Beads."""
+        """Beads, the newest first."""
+        if limit < 1:
+            raise Invalid("--limit must be at least 1", field="limit")
         owner = rig_of(rig).town if rig else town_of(town)
         found = Bead.objects.select_related("rig").filter(town=owner).order_by("-created_at")
         if rig:
@@ -68,7 +71,7 @@ class Command(GastownCommand):
         if type != "all":
             found = found.filter(type=type)
         board = shows.Board(owner)
-        rows = [shows.bead_row(board, b) for b in found[: max(1, min(limit, 1000))]]
+        rows = [shows.bead_row(board, b) for b in found[:limit]]
         return Said(rows, table(rows, ["id", "status", "priority", "rig", "title", "reason"], "no beads"))
 
     def cancel(self, id: str, reason: str, **_: Any) -> Any:
