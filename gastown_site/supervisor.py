@@ -18,9 +18,8 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -60,22 +59,22 @@ class Part:
     failures: int = 0
     not_before: float = 0.0
 
-    def start(self, env: Mapping[str, str]) -> None:
-        """Fork it, into a session of its own, with what `env` adds to the environment."""
+    def start(self) -> None:
+        """Fork it, into a session of its own."""
         from django.db import connections
 
         connections.close_all()  # no two processes on one connection
         held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the fork has handlers of its own
         try:
             process = multiprocessing.get_context("fork").Process(
-                target=self._run, args=(os.getpid(), env, held), name=self.name
+                target=self._run, args=(os.getpid(), held), name=self.name
             )
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
         self.process = process
 
-    def _run(self, supervisor: int, env: Mapping[str, str], mask: set[signal.Signals]) -> None:
+    def _run(self, supervisor: int, mask: set[signal.Signals]) -> None:
         """In the fork."""
         os.setsid()
         die_with_parent()
@@ -88,8 +87,6 @@ class Part:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-        os.environ.update(env)
-        sys.argv = ["gastown", self.name]
         setproctitle.setproctitle(f"gastown {self.name}")
         self.serve()
 
@@ -103,9 +100,8 @@ class Part:
 class Supervisor:
     """Runs parts until told to stop."""
 
-    def __init__(self, parts: Sequence[Part], env: Mapping[str, str], url: str, say: Callable[[str], None]) -> None:
+    def __init__(self, parts: Sequence[Part], url: str, say: Callable[[str], None]) -> None:
         self.parts = list(parts)
-        self.env = env
         self.url = url
         self.say = say
         self.stopping = False
@@ -139,7 +135,7 @@ class Supervisor:
             if part.process is None and time.monotonic() >= part.not_before:
                 part.started = time.monotonic()
                 try:
-                    part.start(self.env)
+                    part.start()
                     self.say(f"started {part.name}")
                 except OSError as error:  # no memory, no room for a process: not now
                     self._put_off(part, f"cannot be started: {error}")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_installation import until
+from tests.acceptance.test_installation import ROOT, until
 from tests.seed import environment
 
-ROOT = Path(__file__).parents[2]
 PARTS = """
 import errno, os, signal, sys, time
 from pathlib import Path
@@ -37,10 +36,10 @@ def broken():
     sys.exit(3)
 
 class Unstartable(supervisor.Part):
-    def start(self, env):
+    def start(self):
         if not (there / "room").exists():
             raise OSError(errno.EAGAIN, "no room for a process")
-        super().start(env)
+        super().start()
 
 class Late(supervisor.Supervisor):
     def _announce(self):
@@ -49,14 +48,14 @@ class Late(supervisor.Supervisor):
 
 supervisor.STOP_SECONDS = 0.5
 parts = [supervisor.Part("stubborn", stubborn), supervisor.Part("broken", broken)]
-Late(parts, {"TOLD": "so"}, "http://127.0.0.1:9", lambda line: print(line, flush=True)).run()
+Late(parts, "http://127.0.0.1:9", lambda line: print(line, flush=True)).run()
 """
 
 
 @pytest.fixture
 def supervised(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A supervisor whose parts leave their traces in `tmp_path`."""
-    env = environment(tmp_path, DJANGO_SETTINGS_MODULE="gastown_site.settings")
+    env = environment(tmp_path, DJANGO_SETTINGS_MODULE="gastown_site.settings", TOLD="so")
     command = [sys.executable, "-c", PARTS, str(tmp_path)]
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=said, text=True)
@@ -71,7 +70,7 @@ def test_parts_that_fail_are_put_off_and_what_ignores_the_end_is_killed_with_all
     told = (tmp_path / "stubborn", tmp_path / "broken", tmp_path / "said")
     until(lambda: all(path.exists() and path.read_text() for path in told))
     pid, session, environ, stdin = told[0].read_text().split()
-    assert (session, environ, stdin) == (pid, "so", "''")  # a session and an environment of its own, nothing to read
+    assert (session, environ, stdin) == (pid, "so", "''")  # a session of its own, our environment, nothing to read
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert len(children) == 1
     until(lambda: len(told[1].read_text().splitlines()) >= 4)

@@ -31,20 +31,12 @@ class Command(BaseCommand):
             refuse(error, as_json=False)
 
     def _up(self, host: str, port: int) -> None:
-        from django.conf import settings
-
         supervisor.check_port(host, port)
         home.ensure()
         database.ensure_running()
         database.ensure_migrated()
         self._first_operator()
-        env = {
-            "DATABASE_URL": os.environ.get("DATABASE_URL") or database.url(),
-            "GASTOWN_URL": settings.GASTOWN_URL,
-            "GASTOWN_HOME": settings.GASTOWN_HOME,
-            "GASTOWN_SECRET_KEY": settings.SECRET_KEY,
-        }
-        supervisor.Supervisor(supervisor.parts(host, port), env, supervisor.local_url(host, port), self._say).run()
+        supervisor.Supervisor(supervisor.parts(host, port), supervisor.local_url(host, port), self._say).run()
         database.stop()
 
     def _say(self, line: str) -> None:
