@@ -23,10 +23,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from structlog.contextvars import bound_contextvars
 
-from agents import dispatch, junit, mail, tools
+from agents import dispatch, mail, tools
 from agents.auth import RunPrincipal, RunTokenAuthentication, bearer
-from agents.crashpoints import crashpoint
 from agents.models import Run
+from agents.runtime import junit
+from agents.runtime.crashpoints import crashpoint
 from beads import inbox
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Superseded, Unavailable
 

@@ -23,10 +23,11 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import crashpoints, dispatch, forkserver, gitcmd, processes, prompts, sandbox
-from agents.crashpoints import crashpoint
-from agents.forkserver import Child, ForkServer
+from agents import dispatch, prompts
 from agents.models import Run, RunKind, RunState
+from agents.runtime import crashpoints, forkserver, gitcmd, processes, sandbox
+from agents.runtime.crashpoints import crashpoint
+from agents.runtime.forkserver import Child, ForkServer
 from beads import ops
 from beads.errors import GastownError
 

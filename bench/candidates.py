@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.gitcmd import run_git
-from refinery import git
+from agents.runtime.gitcmd import run_git
+from refinery.git import repo as git
 
 SIZES = (5_000, 50_000)
 BRANCHES = 30

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from agents.gitcmd import run_git
+from agents.runtime.gitcmd import run_git
 from bench.django_town import installation, running
 
 BEADS = 25

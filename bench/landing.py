@@ -12,10 +12,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from agents import gitcmd
-from agents.gitcmd import run_git
+from agents.runtime import gitcmd
+from agents.runtime.gitcmd import run_git
 from bench.candidates import generate, timed
-from refinery import git
+from refinery.git import repo as git
 
 TARGETS = {5_000: 60, 50_000: 120}  # milliseconds of our own per landing
 KEPT, FRESH = 5, 50  # at least so many times faster on the large repository

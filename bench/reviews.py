@@ -6,7 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
-from agents.gitcmd import run_git
+from agents.runtime.gitcmd import run_git
 from bench.django_town import installation
 
 FILES, LINES, MANY, ROUNDS, TARGET = 20, 50, 5000, 15, 400
@@ -57,7 +57,8 @@ def main() -> None:
 
         from beads import ledger
         from beads.models import Effect
-        from refinery import doors, effects, highlight, reconciler
+        from refinery import doors, highlight, reconciler
+        from refinery.executor import effects
         from refinery.models import ReviewEntry
 
         remote = home / "remote.git"

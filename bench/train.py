@@ -11,7 +11,7 @@ import statistics
 import time
 from pathlib import Path
 
-from agents.gitcmd import run_git
+from agents.runtime.gitcmd import run_git
 from bench.django_town import installation, running
 
 ENTRIES, WINDOW, GATE = 50, 8, 2.0

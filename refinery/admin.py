@@ -8,8 +8,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 
-from agents.gitcmd import redact
 from agents.models import Run
+from agents.runtime.gitcmd import redact
 from beads.admin import BlockedByInline, EventInline
 from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town

@@ -16,8 +16,8 @@ import structlog
 from django.db import transaction
 
 from agents import dispatch, mail, roster
-from agents.crashpoints import crashpoint
 from agents.models import Agent, Run, RunKind, RunOutcome
+from agents.runtime.crashpoints import crashpoint
 from beads import ledger, outbox
 from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final

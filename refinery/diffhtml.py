@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from refinery.diffs import Hunk, Line, Pair, Patch, changed_spans, pairs
+from refinery.git.diffs import Hunk, Line, Pair, Patch, changed_spans, pairs
 from refinery.highlight import Piece, colour
 
 _MARKED = re.compile(r"⟨U\+[0-9A-F]{4,6}⟩")

@@ -18,16 +18,17 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from agents.gitcmd import GitFailed, check_branch, check_remote_url, redact
 from agents.models import LIVE_RUN, Run, RunState
+from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url, redact
 from beads import config as configs
 from beads import inbox, ledger
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
 from beads.lifecycle import BeadStatus, BeadType, Purpose, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
-from refinery import changes, comments, queue
-from refinery.effects import repo_of
-from refinery.git import Repo
+from refinery import comments, queue
+from refinery.git import ranges
+from refinery.git.mirror import repo_of
+from refinery.git.repo import Repo
 from refinery.models import ReviewComment, ReviewEntry
 from refinery.phases import is_own
 
@@ -320,7 +321,7 @@ def _not_moved_outside(entry: ReviewEntry) -> None:
 def _author_mails(entry: ReviewEntry) -> set[str]:
     """The authors of the change's commits. Raises Unavailable when git cannot tell: unknown is nobody's approval."""
     try:
-        return {commit.mail.lower() for commit in changes.commits(entry, limit=10_000)}
+        return {commit.mail.lower() for commit in ranges.commits(entry, limit=10_000)}
     except GitFailed as error:
         raise Unavailable(f"who wrote this change cannot be read, so it cannot be approved: {error.message}") from error
 
@@ -343,7 +344,7 @@ def comment(
     body = ledger.check_text("body", body, comments.MAX_BODY, required=True)
     if entry.comments.filter(head_sha=entry.head_sha).count() >= comments.MAX_COMMENTS:
         raise Invalid(f"this head has {comments.MAX_COMMENTS} comments already", field="body")
-    quote = changes.line_text(entry, file, side, line)
+    quote = ranges.line_text(entry, file, side, line)
     return comments.post(entry, head=entry.head_sha, file=file, side=side, line=line, quote=quote, body=body, by=who)
 
 

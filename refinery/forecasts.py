@@ -10,10 +10,10 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.gitcmd import GitFailed
+from agents.runtime.gitcmd import GitFailed
 from beads.errors import LostRace
 from beads.models import Rig
-from refinery.git import Repo
+from refinery.git.repo import Repo
 from refinery.models import Forecast, ReviewEntry, Stack
 
 

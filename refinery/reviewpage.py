@@ -1,7 +1,7 @@
 """A diff made ready for the review page: which files, on which page, with which remarks between their lines.
 
-Reads only. What is shown of a file at once is bounded (see `refinery.diffs`), so that a page of a 5,000-file diff, or
-of one with a megabyte in a line, costs no more than any other.
+Reads only. What is shown of a file at once is bounded (see `refinery.git.diffs`), so that a page of a 5,000-file diff,
+or of one with a megabyte in a line, costs no more than any other.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 
 from django.utils.safestring import SafeString, mark_safe
 
-from refinery import diffhtml, diffs
-from refinery.bridge import Bridge
-from refinery.changes import Span
-from refinery.git import Repo
+from refinery import diffhtml
+from refinery.git import diffs
+from refinery.git.line_map import Bridge
+from refinery.git.ranges import Span
+from refinery.git.repo import Repo
 from refinery.models import ReviewComment
 
 TREE_LIMIT = 600

@@ -17,15 +17,16 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.views.decorators.http import require_GET, require_POST
 
-from agents.gitcmd import GitFailed
 from agents.models import Run
+from agents.runtime.gitcmd import GitFailed
 from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
 from beads.models import TownRole
-from refinery import changes, doors, phases, shows
-from refinery.bridge import Bridge
-from refinery.effects import repo_of
-from refinery.git import Commit, Repo
+from refinery import doors, phases, shows
+from refinery.git import ranges
+from refinery.git.line_map import Bridge
+from refinery.git.mirror import repo_of
+from refinery.git.repo import Commit, Repo
 from refinery.models import ReviewComment, ReviewEntry
 from refinery.render import HEADER
 from refinery.reviewpage import Ask, DiffShown, FileShown, show, tree_html
@@ -102,7 +103,7 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     data["gates"].sort(key=lambda gate: _FIRST.get(gate["outcome"], 3))
     ask = _ask(request)
     who = name_of(cast(AbstractBaseUser, request.user))
-    remarks = list(ReviewComment.objects.filter(entry__in=[entry, *changes.lineage(entry)]))
+    remarks = list(ReviewComment.objects.filter(entry__in=[entry, *ranges.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
     shown = _diff(request, entry, ask, here, who)
     main = "diff" in shown and not ask.keep
@@ -176,19 +177,19 @@ def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewC
             | {"link": f"{ask.only(commit=c.sha)}#change"}
             for c in named
         ]
-        rows = changes.beads(entry, named)
+        rows = ranges.beads(entry, named)
         told["beads"] = [row | {"link": f"{ask.only(commit=row['commit'])}#change"} for row in rows]
-        told["heads"] = [h for h in changes.heads(entry) if h != entry.head_sha]
+        told["heads"] = [h for h in ranges.heads(entry) if h != entry.head_sha]
         told["last_review"] = _last_review(entry, told["heads"], who)
         if "commit" in wanted:
-            span, told["commit"] = changes.of_commit(entry, named, wanted["commit"])
+            span, told["commit"] = ranges.of_commit(entry, named, wanted["commit"])
             told["message"] = tame(told["commit"].message)
         elif "since" in wanted:
             since = told["last_review"] if wanted["since"] == "review" else wanted["since"]
-            span = changes.since(entry, since)
+            span = ranges.since(entry, since)
             told["since"] = since
         else:
-            span = changes.whole(entry)
+            span = ranges.whole(entry)
         told["span"] = span
         told |= _links(ask, told)
         told["diff"] = _shown(request, entry, ask, span, here)
@@ -218,21 +219,21 @@ def _links(ask: Ask, told: dict[str, Any]) -> dict[str, Any]:
 
 def _commits(entry: ReviewEntry) -> list[Commit]:
     try:
-        return changes.commits(entry)
+        return ranges.commits(entry)
     except GitFailed:
         return []
 
 
 def _last_review(entry: ReviewEntry, heads: list[str], who: str) -> str:
     """The older head that this person judged last; else the one that anybody did; else the newest of them."""
-    verdicts = [v for one in [*reversed(changes.lineage(entry)), entry] for v in one.verdicts.order_by("id")]
+    verdicts = [v for one in [*reversed(ranges.lineage(entry)), entry] for v in one.verdicts.order_by("id")]
     judged = [v.head_sha for v in verdicts if v.head_sha in heads]
     mine = [v.head_sha for v in verdicts if v.head_sha in heads and v.by == who]
     return (mine or judged or heads or [""])[-1]
 
 
 def _shown(
-    request: HttpRequest, entry: ReviewEntry, ask: Ask, span: changes.Span, here: list[ReviewComment]
+    request: HttpRequest, entry: ReviewEntry, ask: Ask, span: ranges.Span, here: list[ReviewComment]
 ) -> DiffShown:
     main = span.kind in ("candidate", "head")
     may = _may_review(request, entry) and entry.state == "active"
@@ -268,10 +269,10 @@ def _shown(
     )
 
 
-def _bridge(repo: Repo, entry: ReviewEntry, span: changes.Span) -> Bridge | None:
+def _bridge(repo: Repo, entry: ReviewEntry, span: ranges.Span) -> Bridge | None:
     """From a part of the change to the whole, where there is one to be shown."""
     try:
-        return Bridge(repo, span, changes.whole(entry))
+        return Bridge(repo, span, ranges.whole(entry))
     except (GitFailed, NotFound):
         return None
 
@@ -369,7 +370,7 @@ def _moved(request: HttpRequest, entry: ReviewEntry, error: Conflict) -> HttpRes
     ask = Ask(keep=(("since", seen),), path=redirect("review", entry.pk).url)
     try:
         if seen != entry.head_sha:
-            span = changes.since(entry, seen)
+            span = ranges.since(entry, seen)
             found = show(repo_of(entry.rig), span, ask)
             context |= {"span": span, "diff": found, "tree": tree_html(found, ask)}
         else:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from django.utils import timezone
 
 from beads import ops
-from refinery import effects, housekeeping, lookout, reconciler
+from refinery import reconciler
+from refinery.executor import effects, head_poll, housekeeping
 
 MINUTELY = {"reconcile": "refinery.tasks.reconcile", "lookout": "refinery.tasks.look"}
 
@@ -24,7 +25,7 @@ def reconcile() -> int:
 
 def look() -> int:
     """Every minute: see whether a branch that waits for a person has moved. Returns how many have."""
-    return lookout.look()
+    return head_poll.look()
 
 
 def run_effect(effect_id: int) -> str:

@@ -32,28 +32,28 @@ RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
     Mutation(
         "what does not stand on the target is pushed over it",
-        "refinery/git.py",
+        "refinery/git/repo.py",
         "if not gitcmd.is_ancestor(asked.result(check=False)):",
         "if False and not gitcmd.is_ancestor(asked.result(check=False)):",
         "tests/acceptance/test_git.py",
     ),
     Mutation(
         "what a fetch that was cut off has left is taken for the commit",
-        "agents/gitcmd.py",
+        "agents/runtime/gitcmd.py",
         'asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]',
         'asked = ["cat-file", "-e", sha]',
         "tests/acceptance/test_git.py",
     ),
     Mutation(
         "nobody notices the end of a shim whose server was killed",
-        "agents/forkserver.py",
+        "agents/runtime/forkserver.py",
         "self._server.lost(self) and not alive(self.pid)",
         "self._server.lost(self) and False",
         "tests/acceptance/test_forkserver.py -k noticed",
     ),
     Mutation(
         "what a change has left in a cache serves others before it has landed",
-        "agents/caches.py",
+        "agents/runtime/caches.py",
         'if _told(place, number).get("of") in changes:',
         "if True:",
         "tests/unit/test_caches.py",
@@ -109,7 +109,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a push ends in the midst of a batch",
-        "refinery/effects.py",
+        "refinery/executor/land.py",
         "while fit and not queue.ends(cars[fit - 1]):",
         "while False:",
         "tests/acceptance/test_batches.py",
@@ -244,7 +244,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the push takes no lease on where the target was",
-        "refinery/git.py",
+        "refinery/git/repo.py",
         'lease = f"--force-with-lease={ref}:{check_sha(expected)}"',
         'lease = "--force"',
         "tests/acceptance/test_git.py",

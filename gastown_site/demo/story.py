@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.gitcmd import GitFailed, run_git
+from agents.runtime.gitcmd import GitFailed, run_git
 from beads.models import Bead, BeadEvent, Convoy, Town
 from refinery.models import GateResult, ReviewEntry
 

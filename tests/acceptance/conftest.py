@@ -25,7 +25,8 @@ from beads import config as configs
 from beads import ledger, plans
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Bead, Convoy, Effect, Rig, Town
-from refinery import doors, effects, reconciler, shows
+from refinery import doors, reconciler, shows
+from refinery.executor import effects
 from refinery.models import ReviewEntry
 
 AGENTS = Path(__file__).parent / "agents"

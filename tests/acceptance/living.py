@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from agents import forkserver, processes
+from agents.runtime import forkserver, processes
 from tests.acceptance.test_installation import ROOT, Up, postmasters, reachable, until
 from tests.seed import environment, seed
 

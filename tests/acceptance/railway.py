@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.models import Run
-from refinery import effects, shows
+from refinery import shows
+from refinery.git.mirror import repo_of
 from refinery.models import GateResult, Landing, ReviewEntry
 from tests.acceptance.conftest import Stage
 
@@ -83,7 +84,7 @@ class Train:
 
     def base(self, entry: ReviewEntry) -> str:
         """What its candidate stands on."""
-        return self.stage.git("rev-parse", f"{self.sha(entry)}^", cwd=effects.repo_of(self.stage.rig).path)
+        return self.stage.git("rev-parse", f"{self.sha(entry)}^", cwd=repo_of(self.stage.rig).path)
 
     def incident(self) -> None:
         """Each landed tree was gated and passed, and each merged change is there."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from refinery.effects import HANDLERS
+from refinery.executor.effects import HANDLERS
 from tests.acceptance.living import Living
 from tests.acceptance.test_installation import ROOT
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agents.gitcmd import GitFailed
-from refinery import git
+from agents.runtime.gitcmd import GitFailed
+from refinery.git import repo as git
 from tests.acceptance.test_runs import alive
 
 USER, PASSWORD = "ann@example.org", "s3cr%t/pass word"

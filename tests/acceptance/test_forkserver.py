@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.forkserver import ForkServer, alive
 from agents.models import Run
 from agents.runner import Runner
+from agents.runtime.forkserver import ForkServer, alive
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_runs import HANG, ended, play, running
 

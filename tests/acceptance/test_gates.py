@@ -12,9 +12,9 @@ from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
-from agents import processes, sandbox
 from agents.models import Mail, Run
 from agents.runner import Runner
+from agents.runtime import processes, sandbox
 from beads import config as configs
 from beads import ledger
 from refinery import doors, invariants

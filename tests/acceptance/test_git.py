@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agents import gitcmd
-from agents.gitcmd import GitFailed
+from agents.runtime import gitcmd
+from agents.runtime.gitcmd import GitFailed
 from beads.errors import GastownError, Invalid
-from refinery import git
+from refinery.git import repo as git
 
 ME = ("Gastown", "gastown@example.org")
 

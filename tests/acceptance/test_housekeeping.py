@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from agents import gitcmd
 from agents.models import Run
+from agents.runtime import gitcmd
 from beads.models import Bead, Effect, Fact
-from refinery import housekeeping
-from refinery.effects import repo_of
+from refinery.executor import housekeeping
+from refinery.git.mirror import repo_of
 from tests.acceptance.conftest import Stage
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from agents.gitcmd import check_branch
 from agents.models import Mail, Run
+from agents.runtime.gitcmd import check_branch
 from beads import ledger
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Escalation
-from refinery import doors, effects, queue, reconciler
+from refinery import doors, queue, reconciler
+from refinery.executor import effects
+from refinery.git.mirror import repo_of
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
 from tests.acceptance.conftest import WHO, Stage
 
@@ -189,9 +191,7 @@ def test_m10_a_push_whose_record_was_lost_is_recognised_and_not_done_twice(stage
     landing = Landing.objects.get(entry=entry)
     # the executor pushed and was killed before it could record anything
     queue.begin_push(landing.pk)
-    effects.repo_of(stage.rig).land(
-        str(stage.remote), "main", landing.expected_sha, Candidate.objects.get(entry=entry).sha
-    )
+    repo_of(stage.rig).land(str(stage.remote), "main", landing.expected_sha, Candidate.objects.get(entry=entry).sha)
     entry = stage.await_phase(entry, "merged")
     assert stage.log() == ["Change f.txt", "Change README.md, signs.txt"]
     assert Landing.objects.count() == 1

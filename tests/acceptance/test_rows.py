@@ -14,12 +14,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from agents import gitcmd
 from agents.models import Run
+from agents.runtime import gitcmd
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery import doors, effects
+from refinery import doors
+from refinery.executor import effects
 from refinery.models import Landing, ReviewEntry
 from tests.acceptance.conftest import Stage
 

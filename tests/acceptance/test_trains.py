@@ -12,7 +12,8 @@ import pytest
 
 from agents.models import Run
 from beads import ledger
-from refinery import doors, effects, queue, reconciler, shows
+from refinery import doors, queue, reconciler, shows
+from refinery.git.mirror import repo_of
 from refinery.keys import land_key
 from refinery.models import GateResult, Landing, Lane
 from tests.acceptance.conftest import WHO, Stage
@@ -201,7 +202,7 @@ def test_m10_a_push_of_a_whole_train_whose_record_was_lost_is_recognised(train: 
     stage.until(lambda: Landing.objects.count() == 2)
     push = Landing.objects.get(push=None)
     queue.begin_push(push.pk)
-    effects.repo_of(stage.rig).land(str(stage.remote), "main", push.expected_sha, push.candidate.sha)
+    repo_of(stage.rig).land(str(stage.remote), "main", push.expected_sha, push.candidate.sha)
     stage.hold.clear()
     assert land_key(push.pk)
     train.merged(a, b)

@@ -12,12 +12,13 @@ from django.db.models import JSONField, Value
 from django.test import Client
 
 from agents.models import Run
-from agents.shim import MAX_REPORT, fit
+from agents.runtime.shim import MAX_REPORT, fit
 from beads import inbox, outbox
 from beads.errors import GastownError
 from beads.models import Bead, Effect, Escalation, Fact
 from gastown_site.management.commands import doctor
-from refinery import effects, facts
+from refinery import facts
+from refinery.executor import effects
 from refinery.models import Candidate, Landing, ReviewEntry, Verdict
 from tests.db.conftest import SHA, Place
 

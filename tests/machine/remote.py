@@ -1,8 +1,8 @@
 """A git remote in memory, as `refinery.git.Repo` sees one: real histories, three-way merges, leases, and bad weather.
 
 Stands in for git only in the model-based test, which takes hundreds of thousands of steps. What it promises is what
-the tests over real remotes hold `refinery.git` to: the same answers, the same errors, and no memory of its own of what
-was pushed.
+the tests over real remotes hold `refinery.git.repo` to: the same answers, the same errors, and no memory of its own of
+what was pushed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from agents.gitcmd import GitFailed
+from agents.runtime.gitcmd import GitFailed
 from beads.errors import GastownError
-from refinery.git import (
+from refinery.git.repo import (
     AlreadyMerged,
     Built,
     CandidateSpec,

@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agents import dispatch, tools
-from agents.gitcmd import GitFailed
 from agents.models import LIVE_RUN, Run
+from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import ledger
 from beads.errors import GastownError, Superseded
 from beads.models import Bead, Convoy, Effect, Fact, Rig, Town
-from refinery import doors, effects, invariants, phases, reconciler, snapshot
+from refinery import doors, invariants, phases, reconciler, snapshot
 from refinery.apply import carry_out
+from refinery.executor import branches as on_remote
+from refinery.executor import build, effects, land
 from refinery.models import GateResult, Landing, ReviewEntry
 from refinery.rules import Decision
 from tests.machine.remote import Killed, Remote
@@ -68,7 +70,7 @@ class Machine(RuleBasedStateMachine):
         enter(transaction.atomic())
         enter(mock.patch("django.utils.timezone.now", self.now))
         enter(mock.patch("secrets.choice", self.random.choice))
-        for module in (effects, doors):
+        for module in (effects, build, land, on_remote, doors):
             enter(mock.patch.object(module, "repo_of", lambda rig: self.remote))
         self.tokens: dict[str, str] = {}
         self.secrets: dict[str, str] = {}

@@ -54,7 +54,8 @@ def test_git_and_processes_are_started_in_few_places() -> None:
         if re.search(r"^import subprocess|^from subprocess", p.read_text(), re.M)
     }
     assert users == {
-        "agents/gitcmd.py", "agents/forkserver.py", "agents/sandbox.py", "agents/steps.py", "agents/keeper.py",
+        "agents/runtime/gitcmd.py", "agents/runtime/forkserver.py", "agents/runtime/sandbox.py",
+        "agents/runtime/steps.py", "agents/runtime/keeper.py",
         "gastown_site/database.py", "gastown_site/management/commands/demo.py",
     }  # fmt: skip
 

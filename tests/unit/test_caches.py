@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agents import caches
-from agents.caches import Cache
+from agents.runtime import caches
+from agents.runtime.caches import Cache
 
 
 def copy(source: Path, target: Path) -> bool:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refinery import diffhtml, diffs
-from refinery.bridge import Shift
-from refinery.diffs import Change, Line, Patch
+from refinery import diffhtml
+from refinery.git import diffs
+from refinery.git.diffs import Change, Line, Patch
+from refinery.git.line_map import Shift
 from refinery.highlight import colour
 from refinery.texts import tame, visible
 

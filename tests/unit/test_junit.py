@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agents import junit
+from agents.runtime import junit
 from refinery.flakiness import mixed, unsteady
 
 

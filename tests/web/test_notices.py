@@ -15,7 +15,8 @@ from django.test import Client
 from beads import ledger, people
 from beads.errors import Invalid, Refused, Unavailable
 from beads.models import TownRole
-from refinery import effects, notices
+from refinery import notices
+from refinery.executor import effects
 from tests.db.conftest import Place
 
 

@@ -11,7 +11,9 @@ from django.test import Client
 from agents.models import Mail
 from beads import inbox, ledger, plans
 from beads.models import Bead, Fact
-from refinery import changes, doors, lookout, queue
+from refinery import doors, queue
+from refinery.executor import head_poll
+from refinery.git import ranges
 from refinery.models import ReviewComment
 from tests.db.conftest import Place
 from tests.web.ground import Ground, page, person, post
@@ -75,7 +77,7 @@ def test_what_agents_and_git_say_is_tamed(ground: Ground, viewer: Client) -> Non
     queue.record_verdict(
         entry, head=entry.head_sha, decision="request_changes", by="agent", feedback=hostile, items=items
     )
-    first = changes.commits(entry)[0]
+    first = ranges.commits(entry)[0]
     for query in ("", f"?commit={first.sha}"):
         text = page(viewer, entry, query).split('id="history"')[0]
         assert "red &lt;i&gt;⟨U+202E⟩⟨U+200B⟩" in text
@@ -307,9 +309,9 @@ def test_a_push_while_it_waits_is_seen_and_asked_about(ground: Ground) -> None:
     entry = ground.submit()
     post(rita, entry, "approve")
     ground.settle()
-    assert lookout.look(ground.place.now) == 0
+    assert head_poll.look(ground.place.now) == 0
     head = ground.push("feature", {"a.py": "def f():\n    return 3\n"})
-    assert lookout.look(ground.place.now) == 1
+    assert head_poll.look(ground.place.now) == 1
     ground.settle()
     entry.refresh_from_db()
     assert entry.head_sha == head
@@ -321,7 +323,7 @@ def test_a_push_while_it_waits_is_seen_and_asked_about(ground: Ground) -> None:
     entry.refresh_from_db()
     assert entry.state == "active"
     ground.remote.rename(ground.remote.with_suffix(".away"))
-    assert lookout.look(ground.place.now) == 0  # unknown: nothing follows
+    assert head_poll.look(ground.place.now) == 0  # unknown: nothing follows
 
 
 def test_two_clicks_are_one_approval_and_it_lands_after_the_delay(ground: Ground) -> None:

@@ -23,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 
 from agents.dispatch import listen_parameters
-from agents.gitcmd import run_git
+from agents.runtime.gitcmd import run_git
 from beads.errors import GastownError, Refused
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Town

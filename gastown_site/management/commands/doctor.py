@@ -14,9 +14,9 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from agents import sandbox
-from agents.gitcmd import run_git
 from agents.models import Run
+from agents.runtime import sandbox
+from agents.runtime.gitcmd import run_git
 from beads import config as configs
 from beads.command import ExitWith, GastownCommand, Said, table
 from beads.models import Effect, Fact, Rig, Town

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from beads.command import GastownCommand, Said
-from refinery import housekeeping
+from refinery.executor import housekeeping
 
 
 class Command(GastownCommand):

@@ -17,7 +17,8 @@ from agents.dispatch import listen_parameters
 from beads import ops
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Town
-from refinery import effects, reconciler
+from refinery import reconciler
+from refinery.executor import effects
 from refinery.tasks import ensure_schedule
 
 log = structlog.get_logger(__name__)

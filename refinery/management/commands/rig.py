@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from agents.gitcmd import redact
+from agents.runtime.gitcmd import redact
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.models import Rig
 from refinery import controls, doors

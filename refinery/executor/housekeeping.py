@@ -16,17 +16,18 @@ import structlog
 from django.conf import settings
 from django.db.models import Q
 
-from agents import caches, dispatch, gitcmd
-from agents.gitcmd import GitFailed
+from agents import dispatch
 from agents.models import Run, RunState
+from agents.runtime import caches, gitcmd
+from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import inbox, outbox
 from beads.config import RetentionConfig
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Rig, Town
 from refinery import forecasts, invariants, metrics
-from refinery.effects import repo_of
-from refinery.git import Repo
+from refinery.git.mirror import repo_of
+from refinery.git.repo import Repo
 from refinery.models import Candidate
 
 log = structlog.get_logger(__name__)

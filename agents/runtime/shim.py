@@ -1,6 +1,6 @@
 """The process around one run's command: claims the run, keeps its lease, ends it in time, saves its work.
 
-Forked by `agents.forkserver`, without Django, in a session of its own: it outlives every server process. Promises:
+Forked by `forkserver`, without Django, in a session of its own: it outlives every server process. Promises:
 - it starts nothing before the server has accepted its claim;
 - it stops the whole process tree before a lease that it cannot renew runs out, and at once when it is fenced;
 - however the command ends, its commits are published, what is uncommitted is salvaged, and the end is reported.
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agents import gitcmd, processes
-from agents.crashpoints import crashpoint
-from agents.steps import FAILED_TAIL, STOP_GRACE, Orders, Steps
+from agents.runtime import gitcmd, processes
+from agents.runtime.crashpoints import crashpoint
+from agents.runtime.steps import FAILED_TAIL, STOP_GRACE, Orders, Steps
 
 FINISH_GRACE = 30.0
 REPORT_SECONDS = 600.0

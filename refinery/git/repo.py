@@ -1,6 +1,6 @@
 """Git as the refinery needs it: a bare mirror per rig, candidates built without a worktree, landing by lease.
 
-With `agents.gitcmd` the only modules that run git. Objects are read through GitPython; all that writes is fixed
+With `agents.runtime.gitcmd` the only modules that run git. Objects are read through GitPython; all that writes is fixed
 plumbing over resolved object ids. Answers are typed; *unknown* (the remote could not be asked) always raises.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import git as gitpython
 
-from agents import gitcmd
-from agents.crashpoints import crashpoint
-from agents.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
+from agents.runtime import gitcmd
+from agents.runtime.crashpoints import crashpoint
+from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
 from beads.errors import GastownError
-from refinery import diffs
+from refinery.git import diffs
 from refinery.relations import contained
 
 STACK_COMMITS = 20_000

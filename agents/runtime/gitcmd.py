@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from agents.crashpoints import crashpoint
+from agents.runtime.crashpoints import crashpoint
 from beads.errors import Disposition, GastownError, Invalid
 
 TIMEOUT = 60.0

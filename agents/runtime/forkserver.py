@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 if __name__ == "__main__":
-    sys.path[0:1] = [str(Path(__file__).resolve().parent.parent)]
+    sys.path[0:1] = [str(Path(__file__).resolve().parents[2])]
 
-from agents import processes
+from agents.runtime import processes
 
 SCRIPT = Path(__file__)
 MESSAGE = 64 << 10
@@ -173,7 +173,7 @@ class ForkServer:
 
 def serve(channel: socket.socket) -> None:
     """Fork a shim for each message, and tell of each that has ended, until the runner is gone."""
-    from agents import shim  # and all that it needs: what the forks share
+    from agents.runtime import shim  # and all that it needs: what the forks share
 
     gc.freeze()
     processes.name("gastown-shims")

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0:1] = [str(Path(__file__).resolve().parent.parent)]
+    sys.path[0:1] = [str(Path(__file__).resolve().parents[2])]
 
-from agents import processes
+from agents.runtime import processes
 
 
 def main() -> int:

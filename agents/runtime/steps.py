@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agents import junit as junit_reports
-from agents import processes, sandbox
-from agents.caches import Cache, Copy
-from agents.crashpoints import crashpoint
+from agents.runtime import junit as junit_reports
+from agents.runtime import processes, sandbox
+from agents.runtime.caches import Cache, Copy
+from agents.runtime.crashpoints import crashpoint
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10

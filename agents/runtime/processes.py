@@ -12,7 +12,7 @@ import signal
 import time
 from pathlib import Path
 
-from agents import sandbox
+from agents.runtime import sandbox
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -12,11 +12,11 @@ from collections import defaultdict
 import structlog
 from django.utils import timezone
 
-from agents.gitcmd import GitFailed
+from agents.runtime.gitcmd import GitFailed
 from beads import inbox
 from beads.models import Rig, Town
 from refinery import phases, snapshot
-from refinery.effects import repo_of
+from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
 from refinery.world import EntryView, World
 

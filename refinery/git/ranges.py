@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agents.gitcmd import GitFailed
+from agents.runtime.gitcmd import GitFailed
 from beads.errors import Invalid, NotFound
 from beads.models import Bead
-from refinery import diffs
-from refinery.effects import repo_of
-from refinery.git import Commit
+from refinery.git import diffs
+from refinery.git.mirror import repo_of
+from refinery.git.repo import Commit
 from refinery.models import Candidate, ReviewEntry
 
 COMMITS = 200

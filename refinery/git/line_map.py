@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 
-from refinery import diffs
-from refinery.changes import Span
-from refinery.git import Repo
+from refinery.git import diffs
+from refinery.git.ranges import Span
+from refinery.git.repo import Repo
 
 Spot = tuple[str, str, int]  # file as it is shown, side, line
 

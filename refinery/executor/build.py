@@ -1,0 +1,121 @@
+"""Building: the exact commit that gates test and landing pushes, for one entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from agents.models import Run
+from agents.roster import refinery_for
+from agents.runtime.gitcmd import GitFailed
+from beads import config as configs
+from beads import globs
+from beads.config import RefineryConfig
+from beads.models import Rig
+from refinery.briefs import lane_convoy
+from refinery.executor.result import Result
+from refinery.git import repo as git
+from refinery.git.mirror import repo_of
+from refinery.models import Candidate, ReviewEntry, Verdict
+
+log = structlog.get_logger(__name__)
+COMMITTER = ("Gastown Refinery", "refinery@gastown.invalid")
+
+
+def build(payload: Mapping[str, Any]) -> Result | None:
+    """Build the candidate of one entry on the target's present head."""
+    entry = ReviewEntry.objects.select_related("rig__town", "bead", "source").get(pk=payload["entry"])
+    if entry.state != "active" or entry.build_no != payload["build_no"]:
+        return None
+    rig = entry.rig
+    config = configs.effective(rig.town.config, rig.config).refinery
+    repo = repo_of(rig)
+    head = payload["head"]
+    on = payload.get("on")
+    base = Candidate.objects.get(pk=on).sha if on else repo.fetch_branch(rig.remote_url, entry.target)
+    method = str(config.merge_method)
+    if entry.kind == "landing" and method == "squash":
+        method = "merge"  # the beads were squashed one by one: landing keeps their commits
+    spec = git.CandidateSpec(
+        head=head,
+        base=base,
+        method=method,
+        title=_title(entry),
+        body=_body(entry),
+        trailers=_trailers(entry, head, reviewed=config.code_review),
+        committer=COMMITTER,
+        date=int(payload["date"]),
+    )
+    try:
+        built = repo.build_candidate(spec)
+    except GitFailed:
+        if repo.has(head):  # since the entry was opened, unless the mirror was made anew
+            raise
+        repo.fetch_sha(rig.remote_url, head, entry.branch)
+        built = repo.build_candidate(spec)
+    if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):
+        built = repo.build_candidate(replace(spec, landed=below))
+    seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""
+    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
+    match built:
+        case git.Built(sha=sha, tree=tree):
+            untouched = _untouched(repo, seal or base, sha, config)
+            if seal:
+                sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), COMMITTER, spec.date)
+            told |= {"result": "built", "sha": sha, "tree": tree, "seal": seal, "untouched": untouched}
+        case git.ConflictFound(files=files):
+            told |= {"result": "conflict", "files": list(files)}
+        case git.AlreadyMerged():
+            told |= {"result": "already_merged"}
+        case git.NothingToMerge():
+            told |= {"result": "empty"}
+    return "candidate.built", entry.pk, told
+
+
+def _batch_message(entry: ReviewEntry, base: str) -> str:
+    """What the commit says that seals a batch: the last car's entry is `entry`, the first stands on `base`."""
+    cars = ReviewEntry.objects.select_related("bead").filter(
+        state="active", rig=entry.rig, target=entry.target, batch=entry.batch
+    )
+    lines = [f"- {_title(car)} ({car.pk})" for car in cars.order_by("slot")]
+    return f"Merge a batch of {len(lines)} changes\n\nGated as one, on {base}:\n" + "\n".join(lines) + "\n"
+
+
+def _untouched(repo: git.Repo, base: str, sha: str, config: RefineryConfig) -> list[list[str]]:
+    """The gates' lists of paths that the change touches nothing of. What cannot be told is not said: the gate runs."""
+    asked = dict.fromkeys(gate.paths for gate in config.gates if gate.paths)
+    if not asked:
+        return []
+    try:
+        paths = repo.touched(base, sha)
+    except GitFailed as error:
+        log.warning("build.touched", candidate=sha, error=error.message)
+        return []
+    return [list(patterns) for patterns in asked if not globs.touches(patterns, paths)]
+
+
+def _heads_below(repo: git.Repo, rig: Rig, base: str, head: str) -> list[str]:
+    """Other entries' heads that this one contains: squashed, they conflict with their own commits where they landed."""
+    inside = Candidate.objects.filter(entry__rig=rig, head_sha__in=repo.own(base, head)).exclude(head_sha=head)
+    return sorted(set(inside.values_list("head_sha", flat=True)))[:20]
+
+
+def _title(entry: ReviewEntry) -> str:
+    return " ".join(entry.bead.title.split())
+
+
+def _body(entry: ReviewEntry) -> str:
+    run = Run.objects.filter(bead=entry.source, head_sha=entry.head_sha).exclude(summary="").last()
+    return run.summary.strip()[:4000] if entry.source and run else ""
+
+
+def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[str, str]]:
+    """`Reviewed-by` names who has approved this head, and the refinery whose approval landing still needs."""
+    names = list(Verdict.objects.filter(entry=entry, head_sha=head, decision="approve").values_list("by", flat=True))
+    if reviewed and not names:
+        names = [refinery_for(entry.rig, lane_convoy(entry)).name]
+    trailers = [("Bead", entry.source_id or entry.convoy_id or entry.pk), ("Merge-Request", entry.pk)]
+    return trailers + [("Reviewed-by", name) for name in dict.fromkeys(names)]
