@@ -10,7 +10,6 @@ import datetime as dt
 import difflib
 import functools
 import json
-import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -23,46 +22,33 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
     StringConstraints,
     model_validator,
 )
 
-from beads import globs
 from beads.errors import Invalid
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+)(ms|s|m|h|d)")
-
-
-def parse_duration(value: object) -> object:
-    """`"1h30m"` → timedelta. Raises ValueError for anything that is not a positive duration."""
-    if isinstance(value, dt.timedelta):
-        return value
-    if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise ValueError('expected a duration such as "30s", "10m" or "1h30m"')
-    seconds = sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-    if not 0 < seconds <= 366 * 86400:
-        raise ValueError("a duration must be more than 0 and at most a year")
-    return dt.timedelta(seconds=seconds)
-
-
-def format_duration(value: dt.timedelta) -> str:
-    """The inverse of `parse_duration`, in the largest units that fit."""
-    rest = round(value.total_seconds() * 1000)
-    parts = []
-    for unit, size in (("d", 86400000), ("h", 3600000), ("m", 60000), ("s", 1000), ("ms", 1)):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
-
-
-Duration = Annotated[dt.timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*\S[^\x00]*$")]
+from beads.values import (
+    NONE,
+    OPEN,
+    AbsolutePath,
+    Count,
+    Duration,
+    Line,
+    MailAddress,
+    Network,
+    OptionalSecret,
+    Pattern,
+    PersonName,
+    Place,
+    SecretName,
+    Section,
+    Size,
+    Value,
+    Variable,
+    enum_of,
+    report_pattern,
+)
 
 
 class MergeStrategy(StrEnum):
@@ -95,74 +81,34 @@ class GateWhen(StrEnum):
     BOTH = "both"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _enum(kind: type[StrEnum]) -> BeforeValidator:
-    def convert(value: object) -> object:
-        if isinstance(value, str) and value in list(kind):
-            return kind(value)
-        raise ValueError(f"expected one of {', '.join(kind)}")
-
-    return BeforeValidator(convert)
-
-
-def _variable(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
-        raise ValueError(f"{name[:60]!r} is no name of an environment variable")
-    if name.startswith("GASTOWN_") or name == "CI":
-        raise ValueError(f"{name} is set by Gastown and cannot be overridden")
-    return name
-
-
-def _pattern(text: str) -> str:
-    if wrong := globs.problem(text):
-        raise ValueError(f"the pattern {text[:60]!r} {wrong}")
-    return text
-
-
-def _report(text: str) -> str:
-    if text.startswith("!"):
-        raise ValueError("the pattern of reports cannot take paths out")
-    return _pattern(text) if text else text
-
-
-def _place(text: str) -> str:
-    parts = text.rstrip("/").split("/")
-    if any(part in ("", ".", "..") for part in parts) or any(ord(c) < 32 for c in text):
-        raise ValueError(f"{text[:60]!r} is no path in the worktree")
-    if parts[0] == ".git":
-        raise ValueError("git's own files cannot be kept")
-    return "/".join(parts)
-
-
-Place = Annotated[str, StringConstraints(max_length=500), AfterValidator(_place)]
-Pattern = Annotated[str, StringConstraints(max_length=500), AfterValidator(_pattern)]
-Variable = Annotated[str, AfterValidator(_variable)]
-Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
-
-
-class Gate(_Section):
+class Gate(Section):
     """One check of a candidate: `run` is given to `sh -c`, with `env` added to its environment.
 
     `paths`: it is needed only for changes that touch a matching path (see `beads.globs`); empty: for every change.
     `cache`: paths in the worktree that are kept after a pass and put back before the gate runs, as long as the files of
     `cache_key` are the same; without these, each pass replaces what is kept.
     `junit`: a pattern, from the worktree's root, of the JUnit reports that it writes.
+    `network`: what it reaches through the proxy. `nested`: it may make user namespaces of its own (owner only).
+    `memory`, `processes`, `disk`, `tmp`: in place of what [sandbox] says.
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
     run: Line
     timeout: Duration = dt.timedelta(minutes=10)
     retries: Annotated[int, Field(ge=0, le=10)] = 0
-    network: bool = False
-    when: Annotated[GateWhen, _enum(GateWhen)] = GateWhen.LANDING
+    network: Network = (NONE,)
+    nested: bool = False
+    memory: Size | None = None
+    processes: Count | None = None
+    disk: Size | None = None
+    tmp: Size | None = None
+    secrets: Annotated[tuple[SecretName, ...], Field(strict=False, max_length=20)] = ()
+    when: Annotated[GateWhen, enum_of(GateWhen)] = GateWhen.LANDING
     env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
     paths: Annotated[tuple[Pattern, ...], Field(strict=False, max_length=100)] = ()
     cache: Annotated[tuple[Place, ...], Field(strict=False, max_length=20)] = ()
     cache_key: Annotated[tuple[Place, ...], Field(strict=False, max_length=20)] = ()
-    junit: Annotated[str, StringConstraints(max_length=500), AfterValidator(_report)] = ""
+    junit: Annotated[str, StringConstraints(max_length=500), AfterValidator(report_pattern)] = ""
 
     @property
     def command(self) -> str:
@@ -174,13 +120,13 @@ def _gate(value: object) -> object:
     return {"name": value.strip()[:200] or value, "run": value} if isinstance(value, str) else value
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """[refinery.train]: how many entries of a lane are built and gated at once, each on the one before it."""
 
     window: Annotated[int, Field(ge=1, le=100)] = 4
 
 
-class BatchConfig(_Section):
+class BatchConfig(Section):
     """[refinery.batch]: how many entries share one run of the gates. `size`: always so many, else chosen from how often
     changes fail; `wait`: how long the first one waits for company."""
 
@@ -189,7 +135,7 @@ class BatchConfig(_Section):
     wait: Duration = dt.timedelta(seconds=30)
 
 
-class RefineryConfig(_Section):
+class RefineryConfig(Section):
     """[refinery]"""
 
     gates: Annotated[tuple[Annotated[Gate, BeforeValidator(_gate)], ...], Field(strict=False, max_length=50)] = ()
@@ -198,8 +144,8 @@ class RefineryConfig(_Section):
     require_clean_merge: bool = True
     code_review: bool = True
     max_convoy_concurrency: Annotated[int, Field(ge=1, le=1000)] = 3
-    merge_strategy: Annotated[MergeStrategy, _enum(MergeStrategy)] = MergeStrategy.DIRECT
-    merge_method: Annotated[MergeMethod, _enum(MergeMethod)] = MergeMethod.SQUASH
+    merge_strategy: Annotated[MergeStrategy, enum_of(MergeStrategy)] = MergeStrategy.DIRECT
+    merge_method: Annotated[MergeMethod, enum_of(MergeMethod)] = MergeMethod.SQUASH
     pop_limit: Annotated[int, Field(ge=1, le=1000)] = 10
     max_rework_cycles: Annotated[int, Field(ge=0, le=100)] = 3
     push_retries: Annotated[int, Field(ge=0, le=1000)] = 5
@@ -237,14 +183,14 @@ class RefineryConfig(_Section):
         return self
 
 
-class ConvoyConfig(_Section):
+class ConvoyConfig(Section):
     """[convoy]"""
 
-    merge_mode: Annotated[MergeMode, _enum(MergeMode)] = MergeMode.REVIEW_THEN_LAND
+    merge_mode: Annotated[MergeMode, enum_of(MergeMode)] = MergeMode.REVIEW_THEN_LAND
     staged: bool = False
 
 
-class DispatchConfig(_Section):
+class DispatchConfig(Section):
     """[dispatch]"""
 
     max_polecats: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -270,9 +216,21 @@ class DispatchConfig(_Section):
         return self.backoff[min(max(failures, 1), len(self.backoff)) - 1]
 
 
-class AgentCommand(_Section):
-    """The program that is an agent; see the contract's *Agent environment*."""
+class AgentCommand(Section):
+    """The program that is an agent; see the contract's *Agent environment*.
 
+    `secrets`: names of the town's secrets that its runs get as variables. `wall`, `memory`, `processes`, `disk`, `tmp`:
+    in place of what [sandbox] says.
+    """
+
+    network: Network = (OPEN,)
+    secrets: Annotated[tuple[SecretName, ...], Field(strict=False, max_length=20)] = ()
+    env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
+    memory: Size | None = None
+    processes: Count | None = None
+    disk: Size | None = None
+    tmp: Size | None = None
+    wall: Duration | None = None
     command: Annotated[tuple[Annotated[str, Field(pattern=r"^[^\x00]*$")], ...], Field(strict=False, min_length=1)]
 
     @model_validator(mode="after")
@@ -282,7 +240,7 @@ class AgentCommand(_Section):
         return self
 
 
-class AgentsConfig(_Section):
+class AgentsConfig(Section):
     """[agents.…]"""
 
     polecat: AgentCommand | None = None
@@ -290,7 +248,73 @@ class AgentsConfig(_Section):
     mayor: AgentCommand | None = None
 
 
-class PrConfig(_Section):
+class SandboxMode(StrEnum):
+    """Whether agents and gates run in a sandbox. `off` is a decision that is shown in red."""
+
+    REQUIRED = "required"
+    OFF = "off"
+
+
+class SandboxConfig(Section):
+    """[sandbox]: what every run of an agent or of gates sees beside its workspace, and how much it may use.
+
+    `read_only`: paths shown inside, for reading; `path`: directories put first in PATH, and shown. `disk`: what the
+    workspace and the home of a run may grow to; `wall`: how long an agent's run may take.
+    """
+
+    mode: Annotated[SandboxMode, enum_of(SandboxMode)] = SandboxMode.REQUIRED
+    read_only: Annotated[tuple[AbsolutePath, ...], Field(strict=False, max_length=50)] = ()
+    path: Annotated[tuple[AbsolutePath, ...], Field(strict=False, max_length=50)] = ()
+    memory: Size = 4 << 30
+    processes: Count = 512
+    disk: Size = 10 << 30
+    tmp: Size = 1 << 30
+    wall: Duration = dt.timedelta(hours=6)
+
+
+class Publish(StrEnum):
+    """When an agent's branch goes to the remote: only what people shall see there, or always."""
+
+    REVIEW = "review"
+    ALWAYS = "always"
+
+
+class GitConfig(Section):
+    """[git]: who commits, what agents' branches are called, what of the repository is checked out, with which keys.
+
+    `credential`, `signing_key`: names of the town's secrets, used by the server alone.
+    """
+
+    name: PersonName = "Gastown Refinery"
+    email: MailAddress = "refinery@gastown.invalid"
+    branch_prefix: Annotated[str, StringConstraints(max_length=50, pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*/)+$")] = "gt/"
+    publish: Annotated[Publish, enum_of(Publish)] = Publish.REVIEW
+    submodules: bool = False
+    lfs: bool = False
+    credential: OptionalSecret = ""
+    signing_key: OptionalSecret = ""
+
+
+class FiledBeads(StrEnum):
+    """What becomes of a bead that an agent files: it waits for a person, or is dispatched."""
+
+    STAGED = "staged"
+    DISPATCH = "dispatch"
+
+
+class LimitsConfig(Section):
+    """[limits]: what agents may file. `depth`: a bead filed by a run of a bead filed by a run … at most so deep;
+    `beads_per_day`: of the whole town, by all its agents."""
+
+    beads_per_run: Annotated[int, Field(ge=0, le=10_000)] = 5
+    escalations_per_run: Annotated[int, Field(ge=0, le=10_000)] = 5
+    mail_per_run: Annotated[int, Field(ge=0, le=10_000)] = 50
+    depth: Annotated[int, Field(ge=0, le=100)] = 2
+    beads_per_day: Annotated[int, Field(ge=0, le=100_000)] = 200
+    filed_beads: Annotated[FiledBeads, enum_of(FiledBeads)] = FiledBeads.STAGED
+
+
+class PrConfig(Section):
     """[pr]"""
 
     provider: Annotated[str, StringConstraints(pattern=r"^builtin$")] = "builtin"
@@ -299,7 +323,7 @@ class PrConfig(_Section):
     required_approvals: Annotated[int, Field(ge=1, le=100)] = 1
 
 
-class PatrolConfig(_Section):
+class PatrolConfig(Section):
     """[patrol]: how long an agent's run may show no activity (tool calls, output, a reported tool in progress)."""
 
     nudge: Duration = dt.timedelta(minutes=15)
@@ -313,7 +337,7 @@ class PatrolConfig(_Section):
         return self
 
 
-class RetentionConfig(_Section):
+class RetentionConfig(Section):
     """[retention]: how long what is finished is kept. Unlanded work is kept for ever."""
 
     branches: Duration = dt.timedelta(days=7)
@@ -323,13 +347,13 @@ class RetentionConfig(_Section):
     caches: Duration = dt.timedelta(days=14)
 
 
-class NotifyConfig(_Section):
+class NotifyConfig(Section):
     """[notify] of a town: where notices are posted, signed with `GASTOWN_WEBHOOK_SECRET`."""
 
     webhook: Annotated[str, StringConstraints(max_length=1000, pattern=r"^(https?://[^\s/@]+(/\S*)?)?$")] = ""
 
 
-class Config(_Section):
+class Config(Section):
     """A town's or rig's whole config."""
 
     refinery: RefineryConfig = RefineryConfig()
@@ -340,6 +364,9 @@ class Config(_Section):
     patrol: PatrolConfig = PatrolConfig()
     retention: RetentionConfig = RetentionConfig()
     notify: NotifyConfig = NotifyConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    git: GitConfig = GitConfig()
+    limits: LimitsConfig = LimitsConfig()
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:

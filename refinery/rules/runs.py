@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
-from beads.config import format_duration
+from beads.values import format_duration
 from refinery.rules.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
 from refinery.world import FENCE_MARGIN, RunView, World
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beads import config
+from beads import config, values
 from beads.errors import Invalid
 
 
@@ -88,7 +88,7 @@ def test_nothing_that_would_check_a_change_is_refused_unless_it_is_meant() -> No
 @given(st.integers(min_value=1, max_value=30 * 86400 * 1000))
 def test_durations_survive_a_round_trip(milliseconds: int) -> None:
     value = dt.timedelta(milliseconds=milliseconds)
-    assert config.parse_duration(config.format_duration(value)) == value
+    assert values.parse_duration(values.format_duration(value)) == value
 
 
 def test_overrides_that_are_legal_alone_but_not_together_are_a_problem_and_not_an_exception() -> None:
