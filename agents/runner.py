@@ -23,9 +23,9 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import dispatch, prompts
+from agents import dispatch, prompts, work
 from agents.models import Run, RunKind, RunState
-from agents.runtime import crashpoints, forkserver, gitcmd, processes, sandbox
+from agents.runtime import crashpoints, forkserver, gitcmd, harvest, processes, sandbox, workspace
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
 from beads import ops
@@ -124,15 +124,10 @@ class Runner:
                 how = "its shim ended; how is not known"
             processes.kill_marked(MARK, run_id)
             dispatch.start_failed(run_id, how)
-            report: dict[str, Any] = {"error": how}
-            worktree = self.home / "worktrees" / run_id
-            with contextlib.suppress(gitcmd.GitFailed, OSError):
-                if worktree.is_dir():
-                    report["head_sha"] = gitcmd.head_sha(worktree)
-                    gitcmd.pin(worktree, f"refs/gastown/runs/{run_id}", report["head_sha"])
-                    report["salvage_ref"] = gitcmd.salvage(worktree, run_id)
+            run = Run.objects.select_related("rig").get(pk=run_id)
+            report: dict[str, Any] = {"error": how, **self._harvest(run)}
             with contextlib.suppress(GastownError):  # it was not claimed, or it has ended
-                dispatch.record_exit(run_id, report, timezone.now())
+                dispatch.record_exit(run_id, work.settle(run, report) if "work" in report else report, timezone.now())
             log.warning("shim.died", run=run_id, how=how)
         except Exception:
             log.exception("shim.unburied", run=run_id)  # its lease ends it
@@ -142,32 +137,57 @@ class Runner:
     # -- one run --
 
     def start(self, run: Run, secret: str) -> None:
-        """Prepare the run's worktree and start its shim. Raises on any failure, with nothing left behind."""
+        """Prepare the run's workspace and start its shim. Raises on any failure, with nothing left behind."""
         run_dir = self.home / "runs" / run.pk
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         repo = self._repository(run)
-        slot = None
+        slot, space = None, None
         if run.kind == RunKind.GATES:
             start_sha = run.start_sha
-            worktree, slot = self._gates_worktree(run, repo)
+            tree, slot = self._gates_worktree(run, repo)
         else:
-            start_sha = self._start_commit(run, repo)
-            worktree = self.home / "worktrees" / run.pk
-            gitcmd.add_worktree(repo, worktree, start_sha, run.branch)
+            space = work.workspace_of(run)
+            start_sha = self._workspace(run, repo, space)
+            tree = space.tree
         try:
-            spec = self._spec(run, secret, run_dir, worktree, repo, start_sha)
+            spec = self._spec(run, secret, run_dir, tree, repo, start_sha)
+            if space is not None:
+                spec["workspace"] = str(space.root)
             dispatch.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
             crashpoint("run.prepared")
             self._spawn(run, spec, run_dir, slot)
             crashpoint("run.spawned")
         except BaseException:
-            if run.kind != RunKind.GATES:
-                gitcmd.remove_worktree(repo, worktree)
+            if space is not None:
+                workspace.released(space)
+                workspace.discard(space)
             raise
         finally:
             if slot is not None:
                 os.close(slot)  # the shim holds it from here on
+
+    def _workspace(self, run: Run, repo: Path, space: workspace.Workspace) -> str:
+        """Make the run's workspace; returns the commit that it starts from."""
+        start = self._start_commit(run, repo)
+        target = gitcmd.known_branch(repo, run.target) if run.start_sha else start
+        heads = {run.target: target or gitcmd.fetch(repo, run.rig.remote_url, run.target)}
+        default = run.rig.default_branch
+        if default not in heads and (known := gitcmd.known_branch(repo, default)):
+            heads[default] = known
+        name = run.agent.name if run.agent else "gastown"
+        told = [(run.brief.get("conflict") or {}).get("base_sha"), (run.brief.get("candidate") or {}).get("base")]
+        plan = workspace.Plan(
+            start,
+            run.target,
+            heads,
+            branch=run.branch,
+            agent=name,
+            mail=f"{name}@gastown.invalid",
+            also=tuple(sha for sha in told if sha and gitcmd.has_commit(repo, str(sha))),
+        )
+        workspace.make(space, plan)
+        return start
 
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""
@@ -272,7 +292,7 @@ class Runner:
             "run_dir": str(run_dir),
             "worktree": str(worktree),
             "repo": str(repo),
-            "remote_url": run.rig.remote_url,
+            "delivers": bool(run.branch),
             "branch": branch,
             "start_sha": start_sha,
             "steps": run.steps,
@@ -306,21 +326,55 @@ class Runner:
             ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
             if ended and self._shim(run_id) is None:
                 log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
-        root = self.home / "worktrees"
-        if not root.is_dir():
-            return
-        for path in root.iterdir():
-            run = Run.objects.filter(pk=path.name).first()
-            if (run is not None and run.state != RunState.ENDED) or self._shim(path.name) is not None:
-                continue
-            if run is None:
-                continue  # not ours to judge: doctor shows it
-            repo = self.home / "repos" / f"{run.rig_id}.git"
-            with contextlib.suppress(gitcmd.GitFailed, OSError):
-                gitcmd.pin(path, f"refs/gastown/runs/{run.pk}", gitcmd.head_sha(path))
-                gitcmd.salvage(path, run.pk)
-                gitcmd.remove_worktree(repo, path)
-            log.info("worktree.removed", run=run.pk)
+        for name in ("workspaces", "worktrees"):
+            root = self.home / name
+            for path in root.iterdir() if root.is_dir() else ():
+                run = Run.objects.select_related("rig").filter(pk=path.name).first()
+                if run is None or run.state != RunState.ENDED or self._shim(path.name) is not None:
+                    continue  # alive, or not ours to judge: doctor shows it
+                if name == "workspaces":
+                    self._clear(run)
+                else:
+                    self._clear_worktree(run, path)
+                log.info("workspace.removed", run=run.pk)
+        workspace.empty_trash(self.home)
+
+    def _harvest(self, run: Run) -> dict[str, Any]:
+        """Take in what a run without a shim has left; an empty report when there is no workspace of it."""
+        space = work.workspace_of(run)
+        if not run.branch or not run.start_sha or not space.tree.is_dir():
+            return {}
+        try:
+            return harvest.take_in(space, run.pk, run.start_sha, self._inside(space)).report()
+        except (gitcmd.GitFailed, OSError) as error:
+            log.warning("workspace.unsaved", run=run.pk, error=str(error))
+            return {"work": "unsaved", "work_text": str(error)[:1000], "branches": {}, "salvage_ref": ""}
+
+    def _inside(self, space: workspace.Workspace) -> harvest.Inside:
+        return harvest.outside(space)
+
+    def _clear(self, run: Run) -> None:
+        """Take in the work of an ended run whose shim is gone, then remove its workspace; else it is tried again."""
+        space = work.workspace_of(run)
+        if run.branch and run.work in ("", "unsaved"):
+            found = self._harvest(run)
+            if found.get("work") == "unsaved":
+                return
+            if found:
+                dispatch.note_saved(run.pk, work.settle(run, found))
+        if workspace.released(space):
+            workspace.discard(space)
+
+    def _clear_worktree(self, run: Run, path: Path) -> None:
+        """What a run of an older release has left: a worktree of the mirror, with its branch there. It becomes the tree
+        of a workspace, so that no git is run in it outside a sandbox."""
+        space = work.workspace_of(run)
+        with contextlib.suppress(gitcmd.GitFailed, OSError):
+            if run.branch and (head := gitcmd.resolve(space.mirror, f"refs/heads/{run.branch}")):
+                gitcmd.pin(space.mirror, f"{harvest.RUNS}/{run.pk}", head)
+            space.root.mkdir(parents=True, exist_ok=True)
+            path.rename(space.tree)
+            gitcmd.run_git(["worktree", "prune"], cwd=space.mirror, check=False)
 
     def _shim(self, run_id: str) -> int | None:
         """The process of a run's shim; None when it is not alive on this machine."""

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agents import dispatch, mail
+from agents import dispatch, mail, work
 from agents.models import Agent, Role, Run
+from agents.runtime import gitcmd
 from agents.tools import ALL, Args, Call, tool
 from beads import config as configs
 from beads import inbox, ledger, plans
@@ -146,8 +147,35 @@ def _result(call: Call, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 @tool("gt_done", frozenset({Role.POLECAT, Role.REFINERY}), DoneArgs)
 def done(call: Call, args: DoneArgs) -> dict[str, Any]:
-    """Your work is finished (polecat), or you approve this candidate (refinery). Then exit. Repeats are no-ops."""
-    return _result(call, "run.done", args.model_dump())
+    """Your work is finished (polecat), or you approve this candidate (refinery). Then exit. Repeats are no-ops.
+
+    `branch`: where your commits are, when it is not the branch that you were given. `{"result": "nothing_changed"}`
+    says that there is no commit of yours yet: what you have changed must be committed before you exit.
+    """
+    if args.pr_url:
+        raise Invalid(
+            "pr_url: no pull request can be verified here (pr.provider is builtin): leave it out", field="pr_url"
+        )
+    told: dict[str, Any] = {}
+    if call.run.kind == Role.POLECAT:
+        told = _seen(call.run, args.branch)
+    return _result(call, "run.done", args.model_dump()) | told
+
+
+def _seen(run: Run, named: str) -> dict[str, Any]:
+    """What the workspace shows of the work, for the agent: what counts is what arrives when the run has ended."""
+    seen = work.look(run)
+    if named:
+        gitcmd.check_branch(named)
+        if seen is not None and named not in seen.branches:
+            raise Invalid(f"branch: there is no branch {named} in your workspace", field="branch")
+    if seen is None:
+        return {}
+    head = seen.branches[named] if named else seen.head
+    others = [name for name, sha in seen.branches.items() if sha not in (run.start_sha, head)]
+    if head in ("", run.start_sha) and not (others and not named):
+        return {"result": "nothing_changed", "hint": "no commit of yours is there: commit what you changed, then exit"}
+    return {"result": "done"}
 
 
 class Item(Args):

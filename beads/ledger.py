@@ -236,7 +236,7 @@ def move(
 
     Illegal transitions raise Conflict. Writes the BeadEvent in the same transaction.
     """
-    if not may_move(expect, to):
+    if not may_move(expect, to, resolution):
         raise Conflict(f"{bead.pk} may not go from {expect} to {to}")
     now = now or timezone.now()
     change: dict[str, Any] = {"status": to, "reason": reason, "resolution": resolution, "updated_at": now}

@@ -22,6 +22,12 @@ ACTIONS: dict[str, Any] = {
         doors.retry_bead,
         when=lambda bead: bead.type == "issue" and bead.status == "failed",
     ),
+    "confirm_bead": door_action(
+        "confirm_bead",
+        "Confirm: nothing was needed",
+        doors.confirm_bead,
+        when=lambda bead: bead.status == "failed" and bead.resolution == "nothing_changed",
+    ),
     "retry_entry": door_action(
         "retry_entry",
         "Retry: clear the hold, or bring it back",

@@ -23,7 +23,7 @@ from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url, red
 from beads import config as configs
 from beads import inbox, ledger
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
-from beads.lifecycle import BeadStatus, BeadType, Purpose, is_final
+from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
 from refinery import comments, queue
 from refinery.git import ranges
@@ -138,6 +138,13 @@ def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
     inbox.record(bead.town, "bead.retry", bead.pk, {"reason": reason}, actor=who)
+
+
+def confirm_bead(bead: Bead, who: str, reason: str = "") -> None:
+    """A person's word that nothing needed to be changed: the bead is closed as that, and what waits for it goes on."""
+    if bead.status != BeadStatus.FAILED or bead.resolution != Resolution.NOTHING_CHANGED:
+        raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}: only what has changed nothing can be confirmed")
+    inbox.record(bead.town, "bead.confirm", bead.pk, {"reason": reason}, actor=who)
 
 
 def block_bead(bead: Bead, on: Bead, who: str, reason: str = "") -> None:
@@ -308,6 +315,8 @@ def _not_moved_outside(entry: ReviewEntry) -> None:
 
     A remote that cannot be asked changes nothing: the approval is of the pinned head, and landing asks again.
     """
+    if not entry.on_remote:
+        return
     with suppress(GitFailed):
         found = repo_of(entry.rig).ls_remote(entry.rig.remote_url, entry.branch, timeout=REMOTE_PATIENCE)
         if found is not None and found != entry.head_sha:

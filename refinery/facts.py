@@ -196,6 +196,7 @@ KINDS: dict[str, type[Payload]] = {
     "gates.again": Payload,
     "bead.cancel": Reason,
     "bead.retry": Reason,
+    "bead.confirm": Reason,
     "bead.block": Dependence,
     "bead.unblock": Dependence,
     "convoy.start": Reason,

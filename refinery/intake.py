@@ -15,7 +15,7 @@ from agents import dispatch
 from agents.models import Run, RunKind, RunOutcome, RunState
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
-from beads.lifecycle import BeadStatus, is_final
+from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from beads.prepared import Prepared
 from refinery import facts, forecasts, gates, queue
@@ -93,6 +93,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.note(_bead(fact), "cancel_requested", fact.actor, data["reason"])
         case "bead.retry":
             _retry_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.confirm":
+            _confirm_bead(_bead(fact), now, fact.actor, data["reason"])
         case "bead.block" | "bead.unblock":
             _depend(fact, data)
         case "convoy.start":
@@ -288,6 +290,16 @@ def _retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> N
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
     ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
     ledger.settle_escalations([bead.pk], actor, now, "retried")
+
+
+def _confirm_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:
+    """A person says that nothing was needed. Conflict when the bead has gone on meanwhile."""
+    if bead.resolution != Resolution.NOTHING_CHANGED or bead.status != BeadStatus.FAILED:
+        raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}")
+    why = f"nothing was needed: {reason}" if reason else "nothing was needed"
+    end = Resolution.NOTHING_CHANGED
+    ledger.move(bead, BeadStatus.FAILED, BeadStatus.CLOSED, actor=actor, reason=why, resolution=end, now=now)
+    ledger.settle_escalations([bead.pk], actor, now, "confirmed")
 
 
 def _depend(fact: Fact, data: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ INVARIANTS = (
         f"""select b.id from beads_bead b where b.town_id = %(town)s and b.type = 'issue' and b.status = 'in_progress'
             and b.updated_at < %(old)s and {{scope:b.id}} and not exists (select 1 from agents_run r
             where r.bead_id = b.id and ({_LIVE_RUN} or r.ended_at >= %(old)s
-            or (not r.published and r.publish_requested_at is not null)))""",
+            or (not r.on_remote and r.publish_requested_at is not null)))""",
     ),
     Invariant(
         9,

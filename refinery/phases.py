@@ -181,6 +181,8 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
     match candidate.result:
         case "already_merged":
             return Standing(Stage.NOTHING, f"{entry.head[:10]} is already contained in {entry.target}")
+        case "unchanged":
+            return Standing(Stage.NOTHING, "it changes nothing: no commit of its own is on the target")
         case "empty":
             return Standing(Stage.NOTHING, f"it changes nothing on {entry.target}")
         case "conflict":

@@ -237,7 +237,7 @@ def again(entry: ReviewEntry) -> str:
     words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
     if entry.state == "active":
         return f"mq retry {entry.pk}" if entry.held else ""
-    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "")
+    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "", source=entry.source_id or entry.pk)
 
 
 def history(bead: Bead) -> list[dict[str, Any]]:

@@ -68,7 +68,10 @@ class RunView:
     head_sha: str = ""
     branch: str = ""
     published: bool = False
+    on_remote: bool = False
     publish_requested: bool = False
+    work: str = ""
+    work_text: str = ""
     result: str = ""
     summary: str = ""
     reason: str = ""
@@ -136,7 +139,7 @@ class BeadView:
 
     @property
     def published_head(self) -> RunView | None:
-        """The latest run whose commits reached the remote: where the next attempt starts."""
+        """The latest run whose commits have arrived: where the next attempt starts."""
         return next((r for r in reversed(self.runs) if r.published and r.head_sha), None)
 
 
@@ -289,6 +292,7 @@ class EntryView:
     reject_requested: str = ""
     observed_head: str = ""
     candidate: CandidateView | None = None
+    on_remote: bool = True  # its branch is one of the remote's, not only of the mirror
     contested: tuple[str, ...] = ()  # the files of its latest conflict
     gates: tuple[GateView, ...] = ()
     verdicts: tuple[VerdictView, ...] = ()

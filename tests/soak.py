@@ -175,7 +175,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
         open_beads = [b["id"] for b in rows if b["status"] not in ("closed", "failed")]
         runs = desk.type("runs", "list", "--all")
         desk.leave()
-        worktrees = [p.name for p in (up.home / "worktrees").glob("*")] if (up.home / "worktrees").exists() else []
+        worktrees = [p.name for p in (up.home / "workspaces").glob("*")] if (up.home / "workspaces").exists() else []
         doctor = json.loads(up.run("doctor", "--json"))["data"]
         broken = [row for row in doctor if row["state"] == "fail"]
         until(lambda: not _marked(mark), 60, lambda: f"orphans: {_marked(mark)}")

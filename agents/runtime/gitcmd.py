@@ -1,4 +1,4 @@
-"""The one way a git process is started, and the git that runs need: worktrees, publishing, salvage.
+"""The one way a git process is started, and what of git the runner, the shim and the refinery share.
 
 Stdlib only: the shim imports it. The environment is built from scratch (no system or user config, no hooks, no
 prompts, no LFS downloads), every call has a time-out after which the whole process group is killed, and no option,
@@ -14,11 +14,11 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote
 
 from agents.runtime.crashpoints import crashpoint
@@ -144,21 +144,29 @@ class Started:
 
 @contextlib.contextmanager
 def started_git(
-    args: Sequence[str], *, cwd: Path | str, env: Mapping[str, str] | None = None, talks: bool = False
+    args: Sequence[str],
+    *,
+    cwd: Path | str,
+    env: Mapping[str, str] | None = None,
+    talks: bool = False,
+    stdin: IO[bytes] | None = None,
+    umask: int = -1,
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
-    `talks`: its result needs an input. Credentials in a URL are kept from its arguments, which everybody may read.
+    `talks`: its result needs an input; `stdin`: it reads from this file. Credentials in a URL are kept from its
+    arguments, which everybody may read. `umask`: for files that others than us are to see.
     """
     words, secrets = _without_credentials(args)
     process = subprocess.Popen(
         ["git", *words],
         cwd=cwd,
         env=environment({**secrets, **(env or {})}),
-        stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+        stdin=stdin or (subprocess.PIPE if talks else subprocess.DEVNULL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        umask=umask,
     )
     try:
         yield Started(args[0], process)
@@ -177,9 +185,10 @@ def run_git(
     input: bytes | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
+    umask: int = -1,
 ) -> GitResult:
     """Run `git ARGS` in `cwd`. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
-    with started_git(args, cwd=cwd, env=env, talks=input is not None) as started:
+    with started_git(args, cwd=cwd, env=env, talks=input is not None, umask=umask) as started:
         return started.result(input=input, timeout=timeout, check=check)
 
 
@@ -363,7 +372,10 @@ def is_ancestor(answer: GitResult) -> bool:
 
 
 def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -> str:
-    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown."""
+    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown.
+
+    With a branch come the tags of what it contains, under refs/tags: those that are known are left as they are.
+    """
     if SHA.fullmatch(ref):
         local = f"refs/gastown/fetched/{ref}"
         source = ref
@@ -371,7 +383,8 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
         local = f"refs/gastown/remote/{check_branch(ref)}"
         source = f"refs/heads/{ref}"
     spec = f"+{source}:{local}"
-    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
+    tags = ["--no-tags"] if source == ref else []
+    arguments = ["fetch", "--quiet", *tags, "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
@@ -380,15 +393,10 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
                 raise
-    return source if source == ref else _written(repo, local)
-
-
-def _written(repo: Path, ref: str) -> str:
-    """The commit of a ref that was just written: read from its file where it has one, else git is asked."""
-    with contextlib.suppress(OSError):
-        if SHA.fullmatch(found := (repo / ref).read_text().strip()):
-            return found
-    return run_git(["rev-parse", "--verify", f"{ref}^{{commit}}"], cwd=repo).text
+    found = source if source == ref else known_branch(repo, ref)
+    if found is None:
+        raise GitFailed(f"what was fetched of {ref} is gone", kind="missing_ref")
+    return found
 
 
 def pack(repo: Path) -> int:
@@ -411,25 +419,21 @@ def publish(path: Path, url: str, sha: str, branch: str, *, timeout: float = NET
     run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout)
 
 
+def resolve(repo: Path, name: str) -> str | None:
+    """The commit that a ref names, or None when there is none such."""
+    found = run_git(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], cwd=repo, check=False)
+    return found.text if found.returncode == 0 else None
+
+
+def known_branch(repo: Path, branch: str) -> str | None:
+    """Where a branch of the remote was when it was last fetched; None when it never was."""
+    ref = f"refs/gastown/remote/{check_branch(branch)}"
+    with contextlib.suppress(OSError):
+        if SHA.fullmatch(found := (repo / ref).read_text().strip()):
+            return found
+    return resolve(repo, ref)
+
+
 def pin(path: Path, ref: str, sha: str) -> None:
     """Keep a commit by a ref of ours, so that it is never collected."""
     run_git(["update-ref", ref, check_sha(sha)], cwd=path)
-
-
-def salvage(path: Path, run_id: str) -> str:
-    """Save uncommitted work (untracked too, ignored not) as a commit under refs/gastown/salvage; "" when clean.
-
-    Touches neither the worktree's index nor its HEAD.
-    """
-    if not run_git(["status", "--porcelain", "-z"], cwd=path).stdout:
-        return ""
-    with tempfile.TemporaryDirectory() as scratch:
-        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        run_git(["read-tree", "HEAD"], cwd=path, env=env)
-        run_git(["add", "--all", "--ignore-errors", "."], cwd=path, env=env, check=False, timeout=300)
-        tree = run_git(["write-tree"], cwd=path, env=env).text
-        parent = head_sha(path)
-        made = run_git(["commit-tree", tree, "-p", parent, "-m", f"Salvage of {run_id}"], cwd=path, env=env).text
-    ref = f"refs/gastown/salvage/{run_id}"
-    pin(path, ref, made)
-    return ref

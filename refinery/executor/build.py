@@ -16,6 +16,7 @@ from beads import globs
 from beads.config import RefineryConfig
 from beads.models import Rig
 from refinery.briefs import lane_convoy
+from refinery.executor.proof import is_on_target
 from refinery.executor.result import Result
 from refinery.git import repo as git
 from refinery.git.mirror import repo_of
@@ -68,6 +69,8 @@ def build(payload: Mapping[str, Any]) -> Result | None:
             told |= {"result": "built", "sha": sha, "tree": tree, "seal": seal, "untouched": untouched}
         case git.ConflictFound(files=files):
             told |= {"result": "conflict", "files": list(files)}
+        case git.AlreadyMerged() | git.NothingToMerge() if not is_on_target(repo, entry, built):
+            told |= {"result": "unchanged"}
         case git.AlreadyMerged():
             told |= {"result": "already_merged"}
         case git.NothingToMerge():

@@ -414,6 +414,11 @@ class Repo:
                 found.append(Commit(sha, tuple(parents.split()), author, mail, int(at or 0), message.strip()))
         return found
 
+    def committers(self, base: str, head: str) -> set[str]:
+        """The mail addresses of who committed `base..head`."""
+        words = ["log", f"--max-count={STACK_COMMITS}", "--format=%ce", f"{check_sha(base)}..{check_sha(head)}", "--"]
+        return set(self._git(*words).splitlines())
+
     def known_branch(self, branch: str) -> str | None:
         """Where the branch was when it was last fetched; None when it never was."""
         ref = f"refs/gastown/remote/{check_branch(branch)}^{{commit}}"

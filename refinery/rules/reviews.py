@@ -166,6 +166,8 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.NOTHING if entry.kind == "landing":
             text = "landing changes nothing: no commit of its beads is missing on the target"
             return "landing-empty", text, (CloseEntry(entry.id, "failed", "nothing_to_land", text),)
+        case Stage.NOTHING if candidate.result == "unchanged":
+            return "nothing-changed", why, (CloseEntry(entry.id, "failed", "nothing_changed", why),)
         case Stage.NOTHING:
             sha = entry.head if candidate.result == "already_merged" else candidate.base
             return "already-merged", why, (_merged(entry, sha, why, "already_merged"),)
@@ -351,7 +353,11 @@ def _resolve(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
         return (
             "resolved",
             "the refinery resolved the conflict",
-            (NewHead(entry.id, entry.head, run.head_sha, run.branch, "conflict resolved by the refinery"),),
+            (
+                NewHead(
+                    entry.id, entry.head, run.head_sha, run.branch, "conflict resolved by the refinery", run.on_remote
+                ),
+            ),
         )
     wait = _refinery_busy(world, entry)
     if wait:

@@ -34,7 +34,7 @@ def test_a_killed_shim_ends_its_run_at_once_its_daemons_die_and_its_draft_is_kep
     repo = Path(stage.runner.home) / "repos" / f"{stage.rig.pk}.git"
     assert stage.git("show", f"{run.salvage_ref}:draft.txt", cwd=repo) == "half"
     stage.runner._clean()
-    assert not (Path(stage.runner.home) / "worktrees" / run.pk).exists()
+    assert not (Path(stage.runner.home) / "workspaces" / run.pk).exists()
 
 
 def test_work_that_was_reported_before_its_shim_was_killed_lands_without_another_attempt(stage: Stage) -> None:

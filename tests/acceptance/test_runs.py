@@ -37,8 +37,8 @@ def play(stage: Stage, script: str, **dispatch_config: Any) -> Bead:
 
 def running(stage: Stage) -> Run:
     """The run, once its command has written `ready` into its worktree."""
-    ready = Path(stage.runner.home) / "worktrees"
-    stage.until(lambda: list(ready.glob("*/ready")))
+    ready = Path(stage.runner.home) / "workspaces"
+    stage.until(lambda: list(ready.glob("*/tree/ready")))
     return Run.objects.get(state="running")
 
 
@@ -89,7 +89,7 @@ def test_an_agent_that_ignores_sigterm_is_stopped_and_its_work_is_saved(stage: S
     assert stage.file("done.txt", run.branch) == "committed"
     repo = Path(stage.runner.home) / "repos" / f"{stage.rig.pk}.git"
     assert stage.git("show", f"{run.salvage_ref}:draft.txt", cwd=repo) == "not committed"
-    assert not (Path(stage.runner.home) / "worktrees" / run.pk).exists()
+    assert not (Path(stage.runner.home) / "workspaces" / run.pk).exists()
 
 
 def test_r1_a_fenced_run_is_stopped_by_its_shim_and_its_word_no_longer_counts(stage: Stage) -> None:

@@ -93,13 +93,13 @@ def _invariants() -> Iterator[Check]:
         yield "ok", "invariants", f"{len(invariants.INVARIANTS)} hold"
 
 
-def _worktrees() -> Iterator[Check]:
-    root = Path(settings.GASTOWN_HOME) / "worktrees"
+def _workspaces() -> Iterator[Check]:
+    root = Path(settings.GASTOWN_HOME) / "workspaces"
     names = [p.name for p in root.iterdir()] if root.is_dir() else []
     live = set(Run.objects.filter(pk__in=names).exclude(state="ended").values_list("pk", flat=True))
     orphans = [n for n in names if n not in live]
     if orphans:
-        yield "warn", "worktrees", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"
+        yield "warn", "workspaces", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"
 
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -116,4 +116,4 @@ def _front() -> Iterator[Check]:
         yield "warn", "people", "nobody can log in: manage.py person create NAME --superuser"
 
 
-CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _worktrees, _front]
+CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _workspaces, _front]

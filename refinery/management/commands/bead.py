@@ -1,4 +1,4 @@
-"""`bead show|list|cancel|retry|block|unblock`"""
+"""`bead show|list|cancel|retry|confirm|block|unblock`"""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ class Command(GastownCommand):
         cancel.add_argument("id")
         cancel.add_argument("--reason", default="")
         self.sub(verbs, "retry", self.retry, "bring a failed bead back").add_argument("id")
+        confirm = self.sub(verbs, "confirm", self.confirm, "say that a bead whose agent changed nothing needed nothing")
+        confirm.add_argument("id")
+        confirm.add_argument("--reason", default="")
         for name, run, text in (
             ("block", self.block, "let it, and its change in the queue, wait until another bead is closed"),
             ("unblock", self.unblock, "let it no longer wait for another bead"),
@@ -83,6 +86,11 @@ class Command(GastownCommand):
         """Retry."""
         doors.retry_bead(bead_of(id), actor())
         return Said({"id": id}, f"{id} is being retried")
+
+    def confirm(self, id: str, reason: str, **_: Any) -> Any:
+        """Nothing was needed."""
+        doors.confirm_bead(bead_of(id), actor(), reason)
+        return Said({"id": id}, f"{id} is being closed: nothing was needed")
 
     def block(self, id: str, on: str, reason: str, **_: Any) -> Any:
         """Make it wait."""
