@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path[0:1] = [str(Path(__file__).resolve().parents[2])]
+
 from agents.runtime import gitcmd, policy
 from agents.runtime.gitcmd import GitFailed, check_sha, run_git
 

@@ -93,8 +93,9 @@ class GitResult:
         return self.stdout.decode("utf-8", "replace").strip()
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The scrubbed environment. `GASTOWN_GIT_CONFIG` may name a config file, for credential helpers."""
+def environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The scrubbed environment. `GASTOWN_GIT_CONFIG` may name a config file, for credential helpers. `config`: more
+    git config, over ours."""
     env = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": os.environ.get("HOME", "/"),
@@ -116,8 +117,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     for name in ("SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
         if name in os.environ:
             env[name] = os.environ[name]
-    env["GIT_CONFIG_COUNT"] = str(len(_CONFIG))
-    for number, (key, value) in enumerate(_CONFIG.items()):
+    settings = {**_CONFIG, **(config or {})}
+    env["GIT_CONFIG_COUNT"] = str(len(settings))
+    for number, (key, value) in enumerate(settings.items()):
         env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
     env.update(extra or {})
     return env

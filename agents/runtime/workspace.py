@@ -194,9 +194,10 @@ def _git_directory(path: Path, objects: Path, head: str, config: str, refs: Iter
 
 
 def _make_origin(space: Workspace, plan: Plan, tags: list[tuple[str, str, str]]) -> None:
-    """What the run sees as its remote: the target, the default branch, its own branch, the tags; nothing of others."""
+    """What the run sees as its remote: the target, the default branch, the tags, where it starts; nothing of others."""
     heads = [(f"refs/heads/{check_branch(name)}", sha, "") for name, sha in plan.heads.items()]
-    _git_directory(space.origin, space.objects, f"ref: refs/heads/{plan.target}", _BARE, [*heads, *tags])
+    start = ("refs/gastown/start", plan.start, "")
+    _git_directory(space.origin, space.objects, f"ref: refs/heads/{plan.target}", _BARE, [*heads, *tags, start])
 
 
 def _quoted(value: str) -> str:

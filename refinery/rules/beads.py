@@ -106,16 +106,22 @@ def _after_run(world: World, bead: BeadView) -> Told:
             if bead.attempts_used >= limit:
                 return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
             why = f"attempt {bead.attempts_used} failed: {run.reason}"
-            return "attempt-failed", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+            show = run.work == "new" and not run.on_remote and not run.publish_requested
+            shown = (PublishRun(run.id),) if show and _always(world, bead) else ()
+            return "attempt-failed", why, (*shown, MoveBead(bead.id, bead.status, BeadStatus.OPEN, why))
         case _:
             why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
             return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
 
 
+def _always(world: World, bead: BeadView) -> bool:
+    """True when all that agents commit goes to the remote."""
+    return world.rigs[bead.rig].config.git.publish == Publish.ALWAYS
+
+
 def _shown(world: World, bead: BeadView) -> bool:
     """True when people are to see the bead's branch on the remote."""
-    config = world.rigs[bead.rig].config
-    return config.git.publish == Publish.ALWAYS or config.refinery.merge_strategy == MergeStrategy.PR
+    return _always(world, bead) or world.rigs[bead.rig].config.refinery.merge_strategy == MergeStrategy.PR
 
 
 def _nothing_changed(bead: BeadView, run: RunView) -> Told:

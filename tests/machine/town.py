@@ -267,14 +267,19 @@ class Machine(RuleBasedStateMachine):
             with self.refusable():
                 door(choose(convoys, pick), WHO)
 
-    @rule(pick=picks, what=st.sampled_from(["cancel", "retry"]))
+    @rule(pick=picks, what=st.sampled_from(["cancel", "retry", "confirm"]))
     def steer_bead(self, pick: int, what: str) -> None:
-        """A person cancels or retries a bead."""
+        """A person cancels or retries a bead, or says that it needed nothing."""
         beads = list(Bead.objects.filter(type="issue").order_by("created_at"))
         if beads:
             bead = choose(beads, pick)
             with self.refusable():
-                doors.cancel_bead(bead, "", WHO) if what == "cancel" else doors.retry_bead(bead, WHO)
+                if what == "cancel":
+                    doors.cancel_bead(bead, "", WHO)
+                elif what == "confirm":
+                    doors.confirm_bead(bead, WHO)
+                else:
+                    doors.retry_bead(bead, WHO)
 
     @rule(
         pick=picks,
@@ -387,6 +392,8 @@ class Machine(RuleBasedStateMachine):
             good = {name: value.removeprefix("bad") for name, value in files.items()}
             sha = self.remote.make({**good, **self.change(pick)}, [self.heads[run.pk]], salt=run.pk)
         self.heads[run.pk] = sha
+        if run.agent is not None:
+            self.remote.makers[sha] = f"{run.agent.name}@gastown.invalid"
 
     @precondition(lambda self: self.tokens)
     @rule(pick=picks, work=st.booleans(), what=st.sampled_from(["done", "done", "changes", "mail", "escalate", "beat"]))
@@ -442,14 +449,25 @@ class Machine(RuleBasedStateMachine):
             report["steps"] = [{"name": s["name"], "outcome_raw": raw, "output": ""} for s in run.steps]
             report["exit_code"] = status
         else:
-            branch = run.branch or f"gt/refinery/{run.bead_id}/{run.pk}"
-            if published:
-                self.remote.push(branch, head)
-            report |= {"head_sha": head, "published": published}
+            report |= self.work_of(run, head, published)
         token = self.tokens.pop(run.pk)
         assert dispatch.live_run(token) or dispatch.fenced_run(token)
         with contextlib.suppress(Superseded):
             dispatch.record_exit(run.pk, report, self.now())
+
+    def work_of(self, run: Run, head: str, arrives: bool) -> dict[str, Any]:
+        """What its shim tells of the work; where the runs' branches are on the remote, as one of an older release."""
+        if not run.branch:
+            return {"head_sha": head, "published": True}
+        if run.attempt % 3 == 0:
+            if arrives:
+                self.remote.push(run.branch, head)
+            return {"head_sha": head, "published": arrives, "on_remote": arrives}
+        if not arrives:
+            return {"work": "unsaved", "error": "the disk is full"}
+        known = self.remote.branches.get(run.target, "")
+        fresh = not known or not self.remote.is_ancestor(head, known)
+        return {"head_sha": head, "published": True, "work": "new" if fresh else "nothing"}
 
     @precondition(lambda self: self.tokens)
     @rule(pick=picks)
