@@ -50,6 +50,13 @@ class Escalated(Payload):
     severity: Literal["low", "medium", "high", "critical"] = "medium"
 
 
+class LimitTold(Payload):
+    """limit.reached: a run was refused more than `[limits]` allows"""
+
+    limit: Annotated[str, Field(max_length=60)]
+    message: Line
+
+
 class Built(Payload):
     """candidate.built"""
 
@@ -179,6 +186,7 @@ KINDS: dict[str, type[Payload]] = {
     "lane.thaw": Reason,
     "fact.release": Reason,
     "effect.again": Reason,
+    "limit.reached": LimitTold,
     "escalation.raised": Escalated,
     "escalation.ack": Reason,
     "escalation.close": Reason,
@@ -196,6 +204,7 @@ KINDS: dict[str, type[Payload]] = {
     "gates.again": Payload,
     "bead.cancel": Reason,
     "bead.retry": Reason,
+    "bead.release": Reason,
     "bead.block": Dependence,
     "bead.unblock": Dependence,
     "convoy.start": Reason,

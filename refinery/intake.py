@@ -55,6 +55,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             _fence_run(_run(fact), now, fact.actor, data["reason"])
         case "escalation.raised":
             _escalated(fact, data)
+        case "limit.reached":
+            _limit_reached(fact, data)
         case "escalation.ack":
             ledger.acknowledge(_escalation(fact), fact.actor, now, data["reason"])
         case "escalation.close":
@@ -93,6 +95,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.note(_bead(fact), "cancel_requested", fact.actor, data["reason"])
         case "bead.retry":
             _retry_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.release":
+            ledger.release(_bead(fact), now, actor=fact.actor, reason=data["reason"])
         case "bead.block" | "bead.unblock":
             _depend(fact, data)
         case "convoy.start":
@@ -228,6 +232,16 @@ def _escalated(fact: Fact, data: dict[str, Any]) -> None:
         about=run.bead if run else None,
         actor=fact.actor,
     )
+
+
+def _limit_reached(fact: Fact, data: dict[str, Any]) -> None:
+    """An agent wanted more than it may: said once for each run and limit."""
+    run = _run(fact)
+    who = run.agent.name if run.agent else run.kind
+    body = f"{who} in run {run.pk}: {data['message']}.\n\nLook at what it does; to allow more, set {data['limit']}."
+    title = f"A run reached {data['limit']}: {run.bead.title}"
+    key = f"limit:{run.pk}:{data['limit']}"
+    ledger.escalate(fact.town, key, title, body=body, severity="low", about=run.bead, actor="gastown")
 
 
 def _verdict(fact: Fact, data: dict[str, Any]) -> None:
