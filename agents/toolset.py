@@ -332,8 +332,16 @@ def bead_create(call: Call, args: BeadCreateArgs) -> dict[str, Any]:
         actor=_sender(call),
         filed=filed,
     )
-    inbox.wake(call.run.town)
+    _tell_filed(call, made, filed)
     return {"id": made.pk, "staged": filed.waits, "why": filing.WAITS if filed.waits else filing.GOES}
+
+
+def _tell_filed(call: Call, made: Bead, filed: ledger.Filed) -> None:
+    """Wake the town; what waits for a person is a fact, so that people hear of it."""
+    if filed.waits:
+        inbox.record(call.run.town, "bead.filed", made.pk, {"run": filed.run}, actor=_sender(call))
+    else:
+        inbox.wake(call.run.town)
 
 
 @tool("gt_sling", MAYOR, BeadCreateArgs)
@@ -381,6 +389,7 @@ def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
     filed = filing.file(call, [rig, *(item["rig"] for item in plan)], len(plan))
     mode = args.merge_mode or config.merge_mode
     made = ledger.create_convoy(rig, args.title, mode, plan, actor=_sender(call), filed=filed)
+    _tell_filed(call, made.bead, filed)
     staged = filed.waits or (config.staged if args.staged is None else args.staged)
     if not staged:
         convoy_start(call, ConvoyArgs(convoy=made.pk))

@@ -57,6 +57,12 @@ class LimitTold(Payload):
     message: Line
 
 
+class WasFiled(Payload):
+    """bead.filed: an agent's run has filed the subject, and a person is to release or start it"""
+
+    run: Annotated[str, Field(max_length=32)]
+
+
 class Built(Payload):
     """candidate.built"""
 
@@ -204,6 +210,7 @@ KINDS: dict[str, type[Payload]] = {
     "gates.again": Payload,
     "bead.cancel": Reason,
     "bead.retry": Reason,
+    "bead.filed": WasFiled,
     "bead.release": Reason,
     "bead.block": Dependence,
     "bead.unblock": Dependence,

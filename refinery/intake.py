@@ -18,7 +18,7 @@ from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from beads.prepared import Prepared
-from refinery import facts, forecasts, gates, queue
+from refinery import facts, forecasts, gates, notices, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
@@ -95,6 +95,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.note(_bead(fact), "cancel_requested", fact.actor, data["reason"])
         case "bead.retry":
             _retry_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.filed":
+            _filed(fact, data, now)
         case "bead.release":
             ledger.release(_bead(fact), now, actor=fact.actor, reason=data["reason"])
         case "bead.block" | "bead.unblock":
@@ -232,6 +234,13 @@ def _escalated(fact: Fact, data: dict[str, Any]) -> None:
         about=run.bead if run else None,
         actor=fact.actor,
     )
+
+
+def _filed(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
+    """People who asked to hear what needs them hear once of what a run files."""
+    bead = _bead(fact)
+    body = f"{fact.actor} filed it in run {data['run']}. No agent works on what it files until you say so."
+    notices.tell(fact.town, "needs_you", bead, f"Filed by an agent: {bead.title}", body, f"filed:{data['run']}", now)
 
 
 def _limit_reached(fact: Fact, data: dict[str, Any]) -> None:

@@ -227,9 +227,9 @@ def run_view(r: Run) -> RunView:
 
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
-    for bead, on, *rest, filed_by, released_at in rows.BLOCKERS(town.pk):
+    for bead, on, status, title, purpose, resolution, closed_at, rig, filed_by, released_at in rows.BLOCKERS(town.pk):
         waits = ", waits for a person to release it" if filed_by and released_at is None else ""
-        found[bead].append(Blocker(on, *rest, waits))
+        found[bead].append(Blocker(on, status, title, purpose, resolution, closed_at, rig, waits))
     return found
 
 
