@@ -211,6 +211,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
         log = up.git("log", "--format=%(trailers:key=Bead,valueonly,separator=%x2C)", f"{begin}..{up.branch}").split()
         merged = [b["id"] for b in rows if b["resolution"] in ("merged", "already_merged")]
         files = set(up.git("ls-tree", "-r", "--name-only", up.branch).splitlines())
+        gitlinks = [x for x in up.git("ls-tree", "-r", up.branch).splitlines() if x.startswith("160000")]
         form = "--format=%x1e%H %(trailers:key=Bead,valueonly,separator=%x2C)"
         foreign = strangers(up.git("log", "--name-only", form, f"{begin}..{up.branch}"))
         ends = [(odd_of(b["title"]), outcome(b, files, asked)) for b in rows]
@@ -236,6 +237,6 @@ def test_soak_of_processes(tmp_path: Path) -> None:
         f"leftover worktrees {len(worktrees)}, broken invariants {len(broken)}"
     )
     print(f"soak: odd agents: {dict(sorted(Counter(f'{way} {told}' for way, told in ends if way).items()))}")
-    assert (wrong, foreign) == ([], [])
+    assert (wrong, foreign, gitlinks) == ([], [], [])
     assert (lost, doubled, open_beads, worktrees, broken) == ([], [], [], [], [])
     assert len(merged) > 0
