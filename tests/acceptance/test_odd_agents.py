@@ -55,7 +55,7 @@ def test_g_odd_agents_work_lands_or_fails_with_a_reason_and_harms_nobody(stage: 
     play(stage)
     beads = {way: stage.sling(way, "") for way in sorted(odd.RIGHT)}
     with contextlib.suppress(AssertionError):  # what has not ended is named below
-        stage.until(lambda: all(at_an_end(stage, bead) for bead in beads.values()), 180)
+        stage.until(lambda: all(at_an_end(stage, bead) for bead in beads.values()), 90)
     listed = stage.git("ls-tree", "-r", "main", cwd=stage.remote).splitlines()
     files = {line.partition("\t")[2]: line.split()[0] for line in listed}
     ends = {way: end(stage, bead, files) for way, bead in beads.items()}
