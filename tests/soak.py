@@ -1,7 +1,8 @@
 """`make soak`: the model-based test and the load test of real processes, each for `SOAK_MINUTES` (default 20).
 
 Prints steps, faults injected and violations. Ends with a non-zero exit at the first violation, with the steps that led
-to it. `SOAK_SEED` repeats a run; `SOAK_LENGTH` is how many steps a town of the model lives.
+to it. `SOAK_SEED` repeats a run; `SOAK_LENGTH` is how many steps a town of the model lives; `SOAK_WAYS=stash,big`
+narrows what the odd agents do (see `tests/acceptance/agents/odd.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.web.installation import Installation, installation, until
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "20"))
 LENGTH = int(os.environ.get("SOAK_LENGTH", "100"))  # steps of one town, before it must come to rest
+WAYS = [w for w in os.environ.get("SOAK_WAYS", "").split(",") if w] or sorted(odd.RIGHT)  # odd agents
 SEED = int(os.environ.get("SOAK_SEED", str(time.time_ns() % 2**32)))
 
 
@@ -183,7 +185,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                 open_ = [c for c in desk.type("convoy", "list") if c["phase"] not in ("landed", "failed", "closed")]
                 if len(open_) < 3:
                     plan = tmp_path / "plan.toml"
-                    ways = [f" ({chance.choice(sorted(odd.RIGHT))})" if chance.random() < 0.2 else "" for _ in range(4)]
+                    ways = [f" ({chance.choice(WAYS)})" if chance.random() < 0.2 else "" for _ in range(4)]
                     items = (f'[[beads]]\nkey = "{n}"\ntitle = "Part {n}{way}"\n' for n, way in enumerate(ways))
                     plan.write_text("".join(items))
                     more = chance.choice([[], ["--merge-mode", "review-and-merge"]])
@@ -191,7 +193,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                     made = desk.type("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
                     convoys.append(made["id"])
                 for _ in range(max(0, 20 - len(live(desk.beads())))):
-                    way = f" ({chance.choice(sorted(odd.RIGHT))})" if chance.random() < 0.4 else ""
+                    way = f" ({chance.choice(WAYS)})" if chance.random() < 0.4 else ""
                     beads.append(desk.type("sling", "proj", "--title", f"Bead {len(beads)}{way}")["id"])
             pid = chance.choice(_parts(up.process.pid) or [0])
             if pid and chance.random() < 0.25:
