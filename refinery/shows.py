@@ -304,6 +304,7 @@ def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
         "resolution": convoy.bead.resolution,
         "merge_mode": convoy.merge_mode,
         "staged": convoy.started_at is None,
+        "filed_by": convoy.bead.filed_by,
         "closed": sum(1 for b in beads if b.status == "closed"),
         "total": len(beads),
         "landed_sha": convoy.landed_sha,

@@ -103,6 +103,8 @@ def test_p6_a_filed_bead_waits_for_a_person_everywhere_and_is_done_once_released
     assert (row["staged"], row["phase"], row["reason"]) == (True, "awaiting_human", said)
     shown = gastown("bead", "show", bead.pk)
     assert (shown["staged"], shown["filed_by"], shown["depth"]) == (True, polecat.run.pk, 1)
+    assert f"/admin/beads/bead/{bead.pk}/change/" in operator.get("/admin/").content.decode()
+    assert bead.title in operator.get("/admin/beads/bead/?now=unreleased").content.decode()
     for path in ("/towns/main/", f"/beads/{bead.pk}/"):
         page = operator.get(path).content.decode()
         assert "waits for a person to release it" in page
