@@ -131,6 +131,15 @@ def cancel_bead(bead: Bead, reason: str, who: str) -> None:
     inbox.record(bead.town, "bead.cancel", bead.pk, {"reason": reason}, actor=who)
 
 
+def release_bead(bead: Bead, who: str, reason: str = "") -> None:
+    """Let what an agent has filed be given to an agent."""
+    if bead.type != BeadType.ISSUE or not bead.unreleased or is_final(bead.status):
+        raise Conflict(f"{bead.pk} is a {bead.status} {bead.type} that waits for no release")
+    if bead.convoy is not None and bead.convoy.started_at is None:
+        raise Conflict(f"{bead.pk} waits for its convoy: start {bead.convoy_id}")
+    inbox.record(bead.town, "bead.release", bead.pk, {"reason": reason}, actor=who)
+
+
 def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     """Bring a failed bead back."""
     if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:

@@ -50,6 +50,19 @@ class Escalated(Payload):
     severity: Literal["low", "medium", "high", "critical"] = "medium"
 
 
+class LimitTold(Payload):
+    """limit.reached: a run was refused more than `[limits]` allows"""
+
+    limit: Annotated[str, Field(max_length=60)]
+    message: Line
+
+
+class WasFiled(Payload):
+    """bead.filed: an agent's run has filed the subject, and a person is to release or start it"""
+
+    run: Annotated[str, Field(max_length=32)]
+
+
 class Built(Payload):
     """candidate.built"""
 
@@ -179,6 +192,7 @@ KINDS: dict[str, type[Payload]] = {
     "lane.thaw": Reason,
     "fact.release": Reason,
     "effect.again": Reason,
+    "limit.reached": LimitTold,
     "escalation.raised": Escalated,
     "escalation.ack": Reason,
     "escalation.close": Reason,
@@ -197,6 +211,8 @@ KINDS: dict[str, type[Payload]] = {
     "bead.cancel": Reason,
     "bead.retry": Reason,
     "bead.confirm": Reason,
+    "bead.filed": WasFiled,
+    "bead.release": Reason,
     "bead.block": Dependence,
     "bead.unblock": Dependence,
     "convoy.start": Reason,

@@ -18,7 +18,7 @@ from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from beads.prepared import Prepared
-from refinery import facts, forecasts, gates, queue
+from refinery import facts, forecasts, gates, notices, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
@@ -55,6 +55,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             _fence_run(_run(fact), now, fact.actor, data["reason"])
         case "escalation.raised":
             _escalated(fact, data)
+        case "limit.reached":
+            _limit_reached(fact, data)
         case "escalation.ack":
             ledger.acknowledge(_escalation(fact), fact.actor, now, data["reason"])
         case "escalation.close":
@@ -95,6 +97,10 @@ def take(fact: Fact, now: dt.datetime) -> None:
             _retry_bead(_bead(fact), now, fact.actor, data["reason"])
         case "bead.confirm":
             _confirm_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.filed":
+            _filed(fact, data, now)
+        case "bead.release":
+            ledger.release(_bead(fact), now, actor=fact.actor, reason=data["reason"])
         case "bead.block" | "bead.unblock":
             _depend(fact, data)
         case "convoy.start":
@@ -230,6 +236,23 @@ def _escalated(fact: Fact, data: dict[str, Any]) -> None:
         about=run.bead if run else None,
         actor=fact.actor,
     )
+
+
+def _filed(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
+    """People who asked to hear what needs them hear once of what a run files."""
+    bead = _bead(fact)
+    body = f"{fact.actor} filed it in run {data['run']}. No agent works on what it files until you say so."
+    notices.tell(fact.town, "needs_you", bead, f"Filed by an agent: {bead.title}", body, f"filed:{data['run']}", now)
+
+
+def _limit_reached(fact: Fact, data: dict[str, Any]) -> None:
+    """An agent wanted more than it may: said once for each run and limit."""
+    run = _run(fact)
+    who = run.agent.name if run.agent else run.kind
+    body = f"{who} in run {run.pk}: {data['message']}.\n\nLook at what it does; to allow more, set {data['limit']}."
+    title = f"A run reached {data['limit']}: {run.bead.title}"
+    key = f"limit:{run.pk}:{data['limit']}"
+    ledger.escalate(fact.town, key, title, body=body, severity="low", about=run.bead, actor="gastown")
 
 
 def _verdict(fact: Fact, data: dict[str, Any]) -> None:

@@ -191,6 +191,13 @@ INVARIANTS = (
             join refinery_candidate c on c.id = l.candidate_id
             where c.head_sha <> e.head_sha and {{scope:e.bead_id}}""",
     ),
+    Invariant(
+        18,
+        "No agent works on what waits for a person's release",
+        "runs stop; then bead release or bead cancel",
+        f"""select b.id from beads_bead b where b.town_id = %(town)s and b.filed_by <> '' and b.released_at is null
+            and {{scope:b.id}} and exists (select 1 from agents_run r where r.bead_id = b.id and {_LIVE_RUN})""",
+    ),
 )
 
 

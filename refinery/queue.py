@@ -75,8 +75,8 @@ def submit(
             title,
             type=BeadType.MERGE_REQUEST,
             priority=priority,
-            convoy=None,
             actor=author,
+            depth=max(source.depth if source else 0, convoy.bead.depth if convoy else 0),
         )
         for entry in older:
             _abandon_intents(entry, bead.created_at)

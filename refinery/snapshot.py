@@ -230,8 +230,9 @@ def run_view(r: Run) -> RunView:
 
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
-    for bead, on, *rest in rows.BLOCKERS(town.pk):
-        found[bead].append(Blocker(on, *rest))
+    for bead, on, status, title, purpose, resolution, closed_at, rig, filed_by, released_at in rows.BLOCKERS(town.pk):
+        waits = ", waits for a person to release it" if filed_by and released_at is None else ""
+        found[bead].append(Blocker(on, status, title, purpose, resolution, closed_at, rig, waits))
     return found
 
 
@@ -247,6 +248,9 @@ def _bead(b: Any, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunVi
         convoy=b.convoy_id,
         parent=b.parent_id,
         cancel_requested=b.cancel_requested_at is not None,
+        unreleased=f"filed by {b.created_by or 'an agent'} in run {b.filed_by}: waits for a person to release it"
+        if b.filed_by and b.released_at is None
+        else "",
         blockers=tuple(blockers.get(b.pk, ())),
         runs=tuple(runs.get(b.pk, ())),
     )

@@ -98,6 +98,7 @@ class Blocker:
     resolution: str = ""
     closed_at: dt.datetime | None = None
     rig: int | None = None
+    unreleased: str = ""  # words to be added to its status
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class BeadView:
     convoy: str | None = None
     parent: str | None = None
     cancel_requested: bool = False
+    unreleased: str = ""  # who filed it, while it waits for a person's release
     blockers: tuple[Blocker, ...] = ()
     runs: tuple[RunView, ...] = ()
 

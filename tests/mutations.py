@@ -31,6 +31,34 @@ class Mutation:
 RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
     Mutation(
+        "what an agent has filed is given to an agent without a person's word",
+        "refinery/phases.py",
+        "if bead.unreleased and (convoy is None or convoy.started_at is not None):",
+        "if False:",
+        "tests/web/test_filing.py",
+    ),
+    Mutation(
+        "a run files without end",
+        "agents/filing.py",
+        "if made + more > most:",
+        "if False:",
+        "tests/web/test_filing.py",
+    ),
+    Mutation(
+        "agents in parallel pass the town's day",
+        "agents/filing.py",
+        "    _lock(run.town)\n",
+        "",
+        "tests/db/test_filing.py",
+    ),
+    Mutation(
+        "a release that comes twice is noted twice, in the second name",
+        "beads/ledger.py",
+        "waits = Bead.objects.filter(pk=bead.pk, released_at=None)",
+        "waits = Bead.objects.filter(pk=bead.pk)",
+        "tests/web/test_filing.py",
+    ),
+    Mutation(
         "what does not stand on the target is pushed over it",
         "refinery/git/repo.py",
         "if not gitcmd.is_ancestor(asked.result(check=False)):",

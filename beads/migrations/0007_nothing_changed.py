@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('beads', '0005_notices'),
+        ('beads', '0006_filed_by_agents'),
     ]
 
     operations = [
