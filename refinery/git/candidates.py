@@ -6,10 +6,14 @@ raises GitFailed of kind `unfit` or `unrelated`: trying again, or another day, w
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, groupby
 from pathlib import Path
+
+import git as gitpython
 
 from agents.runtime import gitcmd, policy
 from agents.runtime.gitcmd import GitFailed, check_sha, run_git, started_git
@@ -123,7 +127,7 @@ class Candidates:
         """A merge commit of `tip`, whose tree is `tree`, over `base`: the first parents show only what was gated."""
         spec = CandidateSpec(tip, base, "merge", "", committer, date)
         sha = self._commit(tree, [check_sha(base), check_sha(tip)], message, spec, None)
-        gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
+        self._pin(sha)
         return sha
 
     def title(self, base: str, head: str) -> str:
@@ -143,8 +147,25 @@ class Candidates:
         """Keep the candidate by a ref, unless it brings what git would lose. Raises GitFailed with the reason."""
         if reasons := policy.refusals(self.path, base_tree, built.tree, touched):
             raise GitFailed("; ".join(reasons)[:1500], kind="unfit")
-        gitcmd.pin(self.path, f"refs/gastown/candidates/{built.sha}", built.sha)
+        self._pin(built.sha)
         return built
+
+    def _pin(self, sha: str) -> None:
+        """Keep a candidate by a ref of ours. A ref with a name that can have one value only needs no lock: it is
+        written as git writes it, without a process."""
+        place = self.path / "refs" / "gastown" / "candidates" / sha
+        for attempt in range(3):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                handle, fresh = tempfile.mkstemp(dir=self.path, prefix="ref.")
+                with open(handle, "w") as file:
+                    file.write(f"{sha}\n")
+                os.replace(fresh, place)
+                return
+            except FileNotFoundError:  # git has just removed the empty folder
+                os.unlink(fresh)
+                if attempt == 2:
+                    raise
 
     # -- conflicts foreseen --
 
@@ -281,15 +302,8 @@ class Candidates:
         """The commits with their authors, also those that git itself cannot read: taken from the raw commit."""
         if not (odd := [c for c in commits if c.author is None]):
             return list(commits)
-        asked = "".join(f"{c.sha}\n" for c in odd).encode()
-        raw = run_git(["cat-file", "--batch"], cwd=self.path, input=asked).stdout
-        found: dict[str, Author] = {}
-        at = 0
-        for commit in odd:
-            end = raw.index(b"\n", at)
-            size = int(raw[at:end].split(b" ")[2])
-            found[commit.sha] = messages.read_author(raw[end + 1 : end + 1 + size], commit.committed)
-            at = end + 1 + size + 1
+        store = gitpython.Repo(self.path, odbt=gitpython.GitDB).odb  # reads by itself, and no config
+        found = {c.sha: messages.read_author(store.stream(bytes.fromhex(c.sha)).read(), c.committed) for c in odd}
         return [replace(c, author=found.get(c.sha, c.author)) for c in commits]
 
     def _stand_in(self, tree: str, parents: Sequence[str], message: str = "stand-in\n") -> str:

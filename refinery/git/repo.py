@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import git as gitpython
-
 from agents.runtime import gitcmd
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
@@ -227,11 +225,6 @@ class Repo(Candidates):
         return len(doomed)
 
     # -- reading, for pages --
-
-    def subject(self, sha: str) -> str:
-        """The first line of a commit's message."""
-        summary = gitpython.Repo(self.path).commit(check_sha(sha)).summary
-        return summary if isinstance(summary, str) else bytes(summary).decode("utf-8", "replace")
 
     def commits(self, base: str, head: str, limit: int = 200) -> list[Commit]:
         """The commits of `base..head`, newest first, at most `limit`."""
