@@ -77,6 +77,9 @@ class NothingToMerge:
     head: str
 
 
+Answer = Built | ConflictFound | AlreadyMerged | NothingToMerge
+
+
 class Candidates:
     """The half of a `Repo` that builds. `path`: a bare repository that only the server writes."""
 
@@ -88,7 +91,7 @@ class Candidates:
 
     # -- one entry's --
 
-    def build_candidate(self, spec: CandidateSpec) -> Built | ConflictFound | AlreadyMerged | NothingToMerge:
+    def build_candidate(self, spec: CandidateSpec) -> Answer:
         """Build the exact commit that gates test and landing pushes: four git processes, five in a new target.
 
         Raises GitFailed when a commit is unknown, and when this change must not be built.
@@ -131,10 +134,7 @@ class Candidates:
         return sha
 
     def title(self, base: str, head: str) -> str:
-        """What the commits of `base..head` call themselves: the first real subject. Empty when there is no commit.
-
-        Raises GitFailed (`unrelated`) when the two have no commit in common.
-        """
+        """What the commits of `base..head` call themselves: the first real subject. Empty when there is no commit."""
         commits = messages.parse_log(run_git(_log(check_sha(base), check_sha(head)), cwd=self.path).stdout)
         return messages.title_of("", commits)[: messages.MAX_TITLE] if commits else ""
 
@@ -302,8 +302,10 @@ class Candidates:
         """The commits with their authors, also those that git itself cannot read: taken from the raw commit."""
         if not (odd := [c for c in commits if c.author is None]):
             return list(commits)
-        store = gitpython.Repo(self.path, odbt=gitpython.GitDB).odb  # reads by itself, and no config
-        found = {c.sha: messages.read_author(store.stream(bytes.fromhex(c.sha)).read(), c.committed) for c in odd}
+        with gitpython.Repo(self.path) as store:
+            store.git.update_environment(**gitcmd.environment())
+            raw = {c.sha: store.odb.stream(bytes.fromhex(c.sha)).read() for c in odd}
+        found = {c.sha: messages.read_author(raw[c.sha], c.committed) for c in odd}
         return [replace(c, author=found.get(c.sha, c.author)) for c in commits]
 
     def _stand_in(self, tree: str, parents: Sequence[str], message: str = "stand-in\n") -> str:

@@ -16,11 +16,20 @@ from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
 from beads.errors import GastownError
 from refinery.git import diffs
-from refinery.git.candidates import AlreadyMerged, Built, Candidates, CandidateSpec, ConflictFound, NothingToMerge
+from refinery.git.candidates import (
+    AlreadyMerged,
+    Answer,
+    Built,
+    Candidates,
+    CandidateSpec,
+    ConflictFound,
+    NothingToMerge,
+)
 from refinery.relations import contained
 
 __all__ = [
     "AlreadyMerged",
+    "Answer",
     "Built",
     "CandidateSpec",
     "Commit",
@@ -246,6 +255,11 @@ class Repo(Candidates):
     def has(self, sha: str) -> bool:
         """True when the commit is here."""
         return gitcmd.has_commit(self.path, sha)
+
+    def type_of(self, sha: str) -> str:
+        """commit, tag, tree or blob; empty when the object is not here."""
+        found = run_git(["cat-file", "-t", check_sha(sha)], cwd=self.path, check=False)
+        return found.text if found.returncode == 0 else ""
 
     def changes(self, base: str, sha: str) -> list[diffs.Change]:
         """What a diff of two commits or trees touches, with the lines it counts."""
