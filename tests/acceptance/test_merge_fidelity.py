@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def ground(tmp_path: Path) -> Ground:
     return Ground(tmp_path)
 
 
-def write(ground: Ground, files: dict[str, str | None]) -> None:
+def write(ground: Ground, files: Mapping[str, str | None]) -> None:
     """Files into the clone; None removes one."""
     for name, text in files.items():
         path = ground.work / name
@@ -37,7 +38,7 @@ def write(ground: Ground, files: dict[str, str | None]) -> None:
             path.write_text(text)
 
 
-def commit(ground: Ground, branch: str, start: str, files: dict[str, str | None], *words: str) -> str:
+def commit(ground: Ground, branch: str, start: str, files: Mapping[str, str | None], *words: str) -> str:
     """Commit on `branch`, made anew from `start` unless that is empty, and have it in the mirror."""
     if start:
         ground.run("checkout", "-q", "-f", "-B", branch, start)

@@ -46,7 +46,7 @@ def test_g5_g11_what_is_unfit_fails_at_once_with_its_reason_and_the_lane_goes_on
     assert failed.reason_text.startswith("island has no commit in common with main")
     failed = stage.await_phase(link, "failed")
     assert "frontend: a repository inside the repository" in failed.reason_text
-    assert not Escalation.objects.filter(dedupe_key__startswith="effect:").exists()
+    assert not Escalation.objects.filter(key__startswith="effect:").exists()
     assert sorted(stage.git("ls-tree", "--name-only", "main", cwd=stage.remote).split()) == [
         "README.md", "signs.txt", "y.txt",
     ]  # fmt: skip
