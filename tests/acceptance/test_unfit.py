@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from typing import Any
 
@@ -38,6 +39,7 @@ def test_g5_g11_what_is_unfit_fails_at_once_with_its_reason_and_the_lane_goes_on
     stage.git("init", "-q", "-b", "main", "frontend")
     stage.git("commit", "-q", "--allow-empty", "-m", "inside", cwd=stage.clone / "frontend")
     stage.commit("link", {"x.txt": "x\n"}, start=None)
+    shutil.rmtree(stage.clone / "frontend")
     stage.commit("innocent", {"y.txt": "y\n"})
     island, link, innocent = (stage.submit(name) for name in ("island", "link", "innocent"))
     stage.await_phase(innocent, "merged")
