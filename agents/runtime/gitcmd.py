@@ -60,20 +60,21 @@ _KINDS = (
     ),
     ("auth", re.compile(r"authentication failed|could not read username|permission denied|access denied|403", re.I)),
     ("unrelated", re.compile(r"refusing to merge unrelated histories", re.I)),
-    (
-        "bad_object",
-        re.compile(
-            r"not something we can merge|could not parse|not a (?:valid|commit) object|is not a commit|bad object"
-            r"|unable to (?:read|parse)|missing (?:blob|tree|commit|object)|not a tree object|does not point to a",
-            re.I,
-        ),
-    ),
     ("missing_ref", re.compile(r"couldn't find remote ref|not our ref|unadvertised object|bad revision", re.I)),
     (
         "unreachable",
         re.compile(
             r"could not resolve host|connection (refused|timed out|reset)|unable to access|does not appear to be a git"
             r"|could not read from remote|repository .* not found|unable to connect|early eof|hung up",
+            re.I,
+        ),
+    ),
+    (  # the last, for it is what git says of its own disk when nothing else is known
+        "bad_object",
+        re.compile(
+            r"not something we can merge|not a (?:valid|commit) object|is not a commit|bad object|not a tree object"
+            r"|(?:unable to read|unable to parse|could not parse) (?:tree|commit|object|[0-9a-f]{40})"
+            r"|missing (?:blob|tree|commit|object)|does not point to a",
             re.I,
         ),
     ),

@@ -20,6 +20,7 @@ _WHEN = re.compile(r"(0|[1-9][0-9]{0,18}) ([+-][0-9]{4})")
 _CRUD = re.compile(r"^[\x00-\x20.,:;<>\"\\']+|[\x00-\x20.,:;<>\"\\']+$")
 _AUTOSQUASH = re.compile(r"(fixup|squash|amend)! ?(?:(?:fixup|squash|amend)! ?)*")
 _WIP = re.compile(r"[\[(]?\bwip\b[\])]?\s*[:!-]?\s*", re.I)
+_UNDONE = re.compile(r"[\[(]wip[\])]|wip\s*(?:[:!-]|$)", re.I)
 _SPACE = " \t\n\r"  # git's isspace
 _SCISSORS = "\n# ------------------------ >8 ------------------------\n"
 _GENERATED = ("Signed-off-by: ", "(cherry picked from commit ")
@@ -130,16 +131,20 @@ def paragraphs(message: str) -> tuple[str, str]:
     return " ".join(" ".join(lines[:end]).split()), "\n".join(lines[end:]).strip("\n").rstrip(_SPACE)
 
 
-def is_real(title: str) -> bool:
-    """False for what says that it is no title yet: `fixup! …`, `squash! …`, `amend! …`, `wip`."""
-    return bool(title.strip()) and not _AUTOSQUASH.match(title.strip()) and not _WIP.match(title.strip())
+def is_real(title: str, *, asked: bool = False) -> bool:
+    """False for what says that it is no title yet: `fixup! …`, `squash! …`, `amend! …`, `wip`.
+
+    `asked`: somebody has chosen it, who may well mean *WIP limits for the board*.
+    """
+    title = title.strip()
+    return bool(title) and not _AUTOSQUASH.match(title) and not (_UNDONE if asked else _WIP).match(title)
 
 
 def title_of(asked: str, commits: Sequence[Written]) -> str:
     """The title of a change: what was asked for if that is one, else the first real subject of its commits (the oldest
     first), else what is left of the first one without `fixup!` and the like."""
     named = [asked, *(c.subject for c in commits if len(c.parents) < 2), *(c.subject for c in commits)]
-    real = next((title for title in named if is_real(title)), "")
+    real = asked if is_real(asked, asked=True) else next((title for title in named if is_real(title)), "")
     if not real:
         bare = (_WIP.sub("", _AUTOSQUASH.sub("", title.strip(), count=1), count=1) for title in named)
         real = next((title for title in bare if title.strip()), asked)

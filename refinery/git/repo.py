@@ -139,7 +139,7 @@ class Repo(Candidates):
             gitcmd.fetch(self.path, url, check_sha(sha))
             return
         except GitFailed as error:
-            if error.kind not in ("missing_ref", "other"):
+            if error.kind not in ("missing_ref", "bad_object", "other"):
                 raise
         gitcmd.fetch(self.path, url, check_branch(branch))
         if not gitcmd.has_commit(self.path, sha):

@@ -67,6 +67,8 @@ def test_g17_a_trailer_joins_the_block_that_is_there() -> None:
         ("", ["squash! fixup! Add x"], "Add x"),
         ("", ["[WIP] add a door"], "add a door"),
         ("wip", ["wip"], "wip"),
+        ("WIP limits for the board", ["Add x"], "WIP limits for the board"),
+        ("WIP: the board", ["Add x"], "Add x"),
         ("Wipe the disk", ["Add x"], "Wipe the disk"),
         ("", ["amend! Add\nx\n\nbody"], "Add x"),
     ],
