@@ -249,10 +249,14 @@ def submit(
         head = repo.ls_remote(rig.remote_url, branch)
         if head is None:
             raise Invalid(f"rig {rig.slug} has no branch {branch} on its remote", field="branch")
-        if repo.ls_remote(rig.remote_url, target) is None:
+        onto = repo.ls_remote(rig.remote_url, target)
+        if onto is None:
             raise Invalid(f"rig {rig.slug} has no branch {target} on its remote", field="target")
         repo.fetch_sha(rig.remote_url, head, branch)
-        title = title or (bead.title if bead else repo.subject(head)) or f"Merge {branch}"
+        title = title or (bead.title if bead else "")
+        if not title:
+            repo.fetch_sha(rig.remote_url, onto, target)
+            title = repo.title(onto, head) or f"Merge {branch}"
     except GitFailed as error:
         message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
         raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error

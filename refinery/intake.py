@@ -119,6 +119,7 @@ def take(fact: Fact, now: dt.datetime) -> None:
                 f"Outside work keeps failing: {data['kind']}",
                 body=data["error"],
                 severity="high",
+                about=Bead.objects.filter(pk=str(data["payload"].get("entry", "")), town=fact.town).first(),
                 actor="gastown",
             )
         case _:

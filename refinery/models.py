@@ -89,8 +89,11 @@ class ReviewEntry(models.Model):
 
 
 class Candidate(models.Model):
-    """What one build of an entry gave. `result`: built, conflict, already_merged, empty, unchanged (there is nothing of
-    its own in it), error."""
+    """What one build of an entry gave.
+
+    `result`: built, conflict, already_merged, empty, unchanged (there is nothing of its own in it), refused (the change
+    is unfit, `error` says why) or error (it could not be built).
+    """
 
     entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="candidates")
     build_no = models.PositiveIntegerField()
@@ -121,7 +124,9 @@ class Candidate(models.Model):
             models.UniqueConstraint(fields=["entry", "build_no"], name="one_candidate_per_build"),
             models.CheckConstraint(
                 name="candidate_result_legal",
-                condition=Q(result__in=["built", "conflict", "already_merged", "empty", "unchanged", "error"]),
+                condition=Q(
+                    result__in=["built", "conflict", "already_merged", "empty", "unchanged", "refused", "error"]
+                ),
             ),
             models.CheckConstraint(
                 name="candidate_built_has_shas",

@@ -50,6 +50,7 @@ class Stage(StrEnum):
     UNSETTLED = "unsettled"
     NOTHING = "nothing"
     CONFLICT = "conflict"
+    UNFIT = "unfit"
     BUILD_ERROR = "build_error"
     NEEDS_GATES = "needs_gates"
     GATING = "gating"
@@ -187,6 +188,8 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
             return Standing(Stage.NOTHING, f"it changes nothing on {entry.target}")
         case "conflict":
             return Standing(Stage.CONFLICT, f"conflicts with {entry.target} in {', '.join(candidate.files[:5])}")
+        case "refused":
+            return Standing(Stage.UNFIT, candidate.error or "it is unfit to be built")
         case "error":
             return Standing(Stage.BUILD_ERROR, candidate.error or "the candidate could not be built")
         case _:

@@ -19,6 +19,7 @@ class Exit(StrEnum):
     GATES_FAILED = "gates_failed"
     CHANGES_REQUESTED = "changes_requested"
     CONFLICT = "conflict"
+    UNFIT = "unfit"
     REWORK_FAILED = "rework_failed"
     BLOCKER_FAILED = "blocker_failed"
     STACKED_ON_FAILED = "stacked_on_failed"
@@ -49,6 +50,7 @@ RE_ENTRY: dict[Exit, str] = {
     Exit.GATES_FAILED: _RETRY,
     Exit.CHANGES_REQUESTED: _SUBMIT,
     Exit.CONFLICT: _RETRY,
+    Exit.UNFIT: _SUBMIT,
     Exit.REWORK_FAILED: _RETRY,
     Exit.BLOCKER_FAILED: _RETRY,
     Exit.STACKED_ON_FAILED: _RETRY,

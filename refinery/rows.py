@@ -111,6 +111,7 @@ RESULTS = Prepared(  # of a tree are all who have the same one
     lambda entries, trees, rigs: (
         GateResult.objects.select_related("candidate")
         .defer("output")
+        .annotate(of_rig=F("entry__rig_id"))
         .filter(Q(entry_id__any=entries) | Q(tree_sha__any=trees, entry__rig__any=rigs))
         .order_by("id")
     )

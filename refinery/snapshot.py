@@ -263,19 +263,22 @@ def _entries(
     effects: dict[str, EffectView],
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
-    candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids)}
+    retried = {e.pk: e.gates_again_at for e in entries}
+    candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids) if not _forgotten(c, retried[c.entry_id])}
     contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == "conflict"}
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
     fails: Counter[tuple[str, ...]] = Counter()
-    trees: dict[str, list[str]] = defaultdict(list)
+    trees: dict[tuple[int, str], list[str]] = defaultdict(list)
     for e in entries:
         current = candidates.get((e.pk, e.build_no))
         if current is not None and current.tree_sha:
-            trees[current.tree_sha].append(e.pk)
+            trees[e.rig_id, current.tree_sha].append(e.pk)
     since = {e.pk: e.gates_again_at for e in entries}
-    # results are of a tree: whoever has the same one has the same results
-    for result in rows.RESULTS(ids, list(trees), list({e.rig_id for e in entries})):
-        for entry_id in {*trees.get(result.tree_sha, ()), result.entry_id} & since.keys():
+    # results are of a tree in a rig: whoever has the same one there has the same results, for another rig's gates see
+    # another repository, and its remote another history
+    for result in rows.RESULTS(ids, list({tree for _, tree in trees}), list({e.rig_id for e in entries})):
+        same = trees.get((cast(Any, result).of_rig, result.tree_sha), ())
+        for entry_id in {*same, result.entry_id} & since.keys():
             again = since[entry_id]
             if again is None or result.created_at >= again:
                 which = result.tree_sha, result.gate, result.command
@@ -314,6 +317,11 @@ def _entries(
             waivers.get((e.pk, e.head_sha)),
             contested.get(e.pk, ()),
         )
+
+
+def _forgotten(candidate: Candidate, retried: dt.datetime | None) -> bool:
+    """True for a build that failed before a person's retry: it is made again."""
+    return retried is not None and candidate.result in ("refused", "error") and candidate.created_at < retried
 
 
 def _build_of(candidates: dict[tuple[str, int], Candidate], landing: Landing) -> int:

@@ -93,11 +93,8 @@ def check(mirror: Path, base: str, offer: Offer, env: Mapping[str, str]) -> int:
         raise _Refused(f"commit {sha[:12]} did not arrive whole: {gitcmd.failure('rev-list', complete).message}")
     own = int(run_git(["rev-list", "--count", sha, "--not", "--all"], cwd=mirror, env=env).text)
     if not offer.lenient:
-        if lost := policy.lost_gitlinks(mirror, base, sha, env):
-            raise _Refused(
-                f"{lost[0]} is a repository inside the repository, which .gitmodules does not name: its files would be "
-                "lost. Remove its .git directory, or make it a submodule"
-            )
+        if problems := policy.refusals(mirror, base, sha, env=env):
+            raise _Refused("; ".join(problems))
         if run_git(["merge-base", base, sha], cwd=mirror, env=env, check=False).returncode:
             raise _Refused(f"commit {sha[:12]} has no history in common with {base[:12]}: the repository was made anew")
     return own

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ MAX_BRANCH = 200
 
 _CONFIG = {
     "core.hooksPath": "/dev/null",
+    "core.attributesFile": "/dev/null",
     "core.fsmonitor": "false",
     "safe.directory": "*",
     "gc.auto": "0",
@@ -45,6 +47,11 @@ _CONFIG = {
     "commit.gpgSign": "false",
     "core.quotePath": "false",
 }
+_MIRROR_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+_NOT_OURS = (  # what git would read in a repository besides its config, and a mirror has no use for
+    "config.worktree", "commondir", "shallow", "info/attributes", "info/grafts",
+    "objects/info/alternates", "objects/info/http-alternates",
+)  # fmt: skip
 _KINDS = (
     ("disk_full", re.compile(r"no space left on device|disk quota exceeded", re.I)),
     ("stale_lease", re.compile(r"stale info|\(fetch first\)|non-fast-forward|failed to lock|cannot lock ref", re.I)),
@@ -53,6 +60,7 @@ _KINDS = (
         re.compile(r"pre-receive hook declined|hook declined|protected branch|remote rejected|deny|denied by", re.I),
     ),
     ("auth", re.compile(r"authentication failed|could not read username|permission denied|access denied|403", re.I)),
+    ("unrelated", re.compile(r"refusing to merge unrelated histories", re.I)),
     ("missing_ref", re.compile(r"couldn't find remote ref|not our ref|unadvertised object|bad revision", re.I)),
     (
         "unreachable",
@@ -62,19 +70,31 @@ _KINDS = (
             re.I,
         ),
     ),
+    (  # the last, for it is what git says of its own disk when nothing else is known
+        "bad_object",
+        re.compile(
+            r"not something we can merge|not a (?:valid|commit) object|is not a commit|bad object|not a tree object"
+            r"|(?:unable to read|unable to parse|could not parse) (?:tree|commit|object|[0-9a-f]{40})"
+            r"|missing (?:blob|tree|commit|object)|does not point to a",
+            re.I,
+        ),
+    ),
 )
+_ANSWERS = ("missing_ref", "rejected", "stale_lease", "bad_object", "unrelated", "unfit")
 
 
 class GitFailed(GastownError):
     """A git command failed.
 
-    `kind` says how: unreachable, auth, timeout, stale_lease, rejected, missing_ref, disk_full or other.
+    `kind` says how: unreachable, auth, timeout, stale_lease, rejected, missing_ref, disk_full, bad_object (objects
+    that git needs are missing or are none), unrelated (histories without a common commit), unfit (a change that must
+    not be built, by the message's reason), local (git failed on this machine, and it is not known why) or other.
     """
 
     code = "git"
 
     def __init__(self, message: str, *, kind: str = "other") -> None:
-        told = kind in ("missing_ref", "rejected", "stale_lease")  # an answer; anything else may be the weather
+        told = kind in _ANSWERS  # an answer; anything else may be the weather
         super().__init__(message, disposition=Disposition.PERMANENT if told else Disposition.RETRY)
         self.kind = kind
 
@@ -108,6 +128,9 @@ def environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str
         "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": "/dev/null/none",
+        "GIT_ATTR_NOSYSTEM": "1",
         "GIT_AUTHOR_NAME": "Gastown",
         "GIT_AUTHOR_EMAIL": "gastown@gastown.invalid",
         "GIT_COMMITTER_NAME": "Gastown",
@@ -290,9 +313,11 @@ def check_sha(sha: str) -> str:
 def ensure_bare(path: Path) -> None:
     """Make the bare repository at `path` when it is missing; several processes at once make one.
 
-    It appears whole, by a rename: nobody meets one that is half-made, and a death in the midst leaves none.
+    It appears whole, by a rename: nobody meets one that is half-made, and a death in the midst leaves none. One that
+    is there is made ours again: see `own_config`.
     """
     if path.exists():
+        own_config(path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("ab") as lock:
@@ -302,7 +327,36 @@ def ensure_bare(path: Path) -> None:
             shutil.rmtree(fresh, ignore_errors=True)
             run_git(["init", "--quiet", "--bare", "--template=", str(fresh)], cwd=path.parent)
             crashpoint("repo.made")
+            own_config(fresh)
             fresh.rename(path)
+
+
+def own_config(repo: Path) -> bool:
+    """Make the config of a bare repository exactly ours, and take away all else by which git would be told something.
+
+    Whoever could write here (runs of an older version could) must not decide where a fetch or a push goes, nor what is
+    run with it. Costs a few looks at the disk when all is well; returns whether something was mended.
+    """
+    mended = False
+    config = repo / "config"
+    if config.is_symlink() or not config.is_file() or config.read_bytes() != _MIRROR_CONFIG:
+        handle, fresh = tempfile.mkstemp(prefix="config.", dir=repo)
+        with open(handle, "wb") as file:
+            file.write(_MIRROR_CONFIG)
+            file.flush()
+            os.fsync(file.fileno())
+        if config.is_dir() and not config.is_symlink():
+            shutil.rmtree(config)
+        os.replace(fresh, config)
+        mended = True
+    for name in _NOT_OURS:
+        place = repo / name
+        if place.is_symlink() or place.exists():
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
+            mended = True
+    if mended:
+        shutil.rmtree(repo / "gastown", ignore_errors=True)  # what is kept of attributes was not safe either
+    return mended
 
 
 @contextlib.contextmanager

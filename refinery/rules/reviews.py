@@ -171,6 +171,8 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.NOTHING:
             sha = entry.head if candidate.result == "already_merged" else candidate.base
             return "already-merged", why, (_merged(entry, sha, why, "already_merged"),)
+        case Stage.UNFIT:
+            return "unfit", why, (CloseEntry(entry.id, "failed", "unfit", why),)
         case Stage.BUILD_ERROR:
             return "build-error", why, (Hold(entry.id, "build_error", why),)
         case Stage.CONFLICT:

@@ -128,9 +128,9 @@ class Remote:
         if sha not in self.commits:
             raise GitFailed(f"the remote no longer has commit {sha[:12]}", kind="missing_ref")
 
-    def subject(self, sha: str) -> str:
-        """A commit's first line."""
-        return f"Change {sha[:8]}"
+    def title(self, base: str, head: str) -> str:
+        """The first line of a change."""
+        return f"Change {head[:8]}"
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """True when `new` contains `old`."""

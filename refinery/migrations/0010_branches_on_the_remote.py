@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('refinery', '0008_foresight'),
+        ('refinery', '0009_candidates_refused'),
     ]
 
     operations = [
@@ -21,6 +21,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='candidate',
-            constraint=models.CheckConstraint(condition=models.Q(('result__in', ['built', 'conflict', 'already_merged', 'empty', 'unchanged', 'error'])), name='candidate_result_legal'),
+            constraint=models.CheckConstraint(condition=models.Q(('result__in', ['built', 'conflict', 'already_merged', 'empty', 'unchanged', 'refused', 'error'])), name='candidate_result_legal'),
         ),
     ]
