@@ -11,6 +11,17 @@ class SiteConfig(AppConfig):
 
     name = "gastown_site"
 
+    def ready(self) -> None:
+        """The first password is forgotten when it has served."""
+        from django.contrib.auth import get_user_model
+        from django.contrib.auth.signals import user_logged_in
+        from django.db.models.signals import post_save
+
+        from gastown_site import entrance
+
+        user_logged_in.connect(entrance.on_login, dispatch_uid="first password")
+        post_save.connect(entrance.on_saved, sender=get_user_model(), dispatch_uid="first password")
+
 
 class ConsoleConfig(SimpleAdminConfig):
     """The admin, on `gastown_site.console.ConsoleSite`. The URLconf discovers it: a command does without."""

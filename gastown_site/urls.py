@@ -17,6 +17,7 @@ urlpatterns = [
     path("metrics", health.metrics, name="metrics"),
     path("api/", include("agents.urls")),
     path("accounts/login/", entrance.Login.as_view(), name="login"),
+    path("accounts/first/<str:uidb64>/<str:token>/", entrance.FirstPassword.as_view(), name="first-password"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("", include("refinery.urls")),

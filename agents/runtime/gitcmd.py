@@ -123,6 +123,10 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
+# What these write is seen by others: a tree, or a remote on this machine. The rest is ours alone (umask 077).
+SEEN_BY_OTHERS = frozenset({"push", "worktree", "checkout", "switch", "reset", "checkout-index", "read-tree"})
+
+
 @dataclass(frozen=True)
 class Started:
     """A git process at work."""
@@ -159,6 +163,7 @@ def started_git(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        umask=0o022 if args[0] in SEEN_BY_OTHERS else -1,
     )
     try:
         yield Started(args[0], process)
