@@ -90,7 +90,7 @@ def first_account() -> list[str]:
     file = password_file()
     if not users.exists():
         password = secrets.token_urlsafe(12)
-        made: Any = users.create_superuser(FIRST, "", password)  # type: ignore[attr-defined]
+        made: Any = users.create_superuser(FIRST, "", password)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as handle:
             handle.write(password + "\n")

@@ -49,7 +49,7 @@ def client_address(request: HttpRequest) -> str:
     return str(address)
 
 
-class Backend(AxesStandaloneBackend):  # type: ignore[misc]
+class Backend(AxesStandaloneBackend):
     """Stands before the real one, and says no to who is locked out. Without a request nobody is at the door."""
 
     def authenticate(self, request: HttpRequest | None, **credentials: Any) -> None:
@@ -58,7 +58,7 @@ class Backend(AxesStandaloneBackend):  # type: ignore[misc]
             super().authenticate(request, **credentials)
 
 
-class Handler(AxesDatabaseHandler):  # type: ignore[misc]
+class Handler(AxesDatabaseHandler):
     """axes' counts, with a limit of its own for an address; a login clears only its own name's."""
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
@@ -90,7 +90,7 @@ def _ends(attempts: Iterable[AccessAttempt], limit: int) -> dt.datetime | None:
 
 
 def _time(attempt: AccessAttempt) -> dt.datetime:
-    return attempt.attempt_time  # type: ignore[no-any-return]
+    return attempt.attempt_time
 
 
 def _latest(ends: Iterable[dt.datetime | None]) -> dt.datetime | None:

@@ -105,7 +105,7 @@ class Command(GastownCommand):
             roles.setdefault(one.user_id, []).append(f"{one.role} of {one.town.slug}")
         users = list(get_user_model().objects.order_by("username"))
         locked = lockout.locked(user.get_username() for user in users)
-        rows = [
+        rows: Any = [
             {
                 "name": user.get_username(),
                 "roles": "superuser" if user.is_superuser else ", ".join(roles.get(user.pk, [])),
