@@ -30,6 +30,18 @@ def become(name: str) -> list[str]:
     return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
 
 
+def interpreter(name: str) -> tuple[str, dict[str, str]]:
+    """A Python that this user may start, with our packages: ours, or the system's of the same version."""
+    system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    for program in (sys.executable, system):
+        found = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p.endswith("site-packages"))}
+        more = {} if program == sys.executable else found
+        command = [*become(name), "env", program, "-c", "import psycopg, django"]  # env: setpriv itself may do more
+        if not subprocess.run(command, env={**os.environ, **more}, capture_output=True, check=False).returncode:
+            return program, more
+    pytest.skip(f"{name} may start no Python that has our packages")
+
+
 class House:
     """A home of an older installation (0755, folders too), whose owner runs commands in it."""
 
@@ -41,12 +53,13 @@ class House:
             made.chmod(0o755)
             os.chown(made, pwd.getpwnam(owner).pw_uid, -1)
         self.as_owner = [] if owner == "root" else become(owner)
+        self.python, self.more = interpreter(owner)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`manage.py WORDS` of the owner, whose own umask is the usual one."""
-        env = {**environment(self.home), "HOME": str(self.home.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**environment(self.home), **self.more, "HOME": str(self.home.parent), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(
-            [*self.as_owner, sys.executable, str(ROOT / "manage.py"), *words],
+            [*self.as_owner, self.python, str(ROOT / "manage.py"), *words],
             env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, umask=0o022,
         )  # fmt: skip
 
