@@ -115,15 +115,10 @@ def forget_first_password(user: Any) -> None:
         log.warning("first_password.kept", file=str(password_file()), error=str(error))
 
 
-def on_login(sender: Any, user: Any, **_: Any) -> None:
-    """Signal: somebody has logged in."""
-    forget_first_password(user)
-
-
-def on_saved(sender: Any, instance: Any, created: bool, update_fields: Any = None, **_: Any) -> None:
-    """Signal: an account was written; when that could be its password, the file is right no more."""
-    if created or instance.get_username() != FIRST or (update_fields and "password" not in update_fields):
+def check_first_password(user: Any) -> None:
+    """An account was written, perhaps with another password: then the file is right no more."""
+    if user.get_username() != FIRST:
         return
     with contextlib.suppress(OSError):
-        if not instance.check_password(password_file().read_text().strip()):
-            forget_first_password(instance)
+        if not user.check_password(password_file().read_text().strip()):
+            forget_first_password(user)

@@ -3,19 +3,22 @@ nothing of it, and what is meant to be seen (trees, a remote on this machine) is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_installation import postmasters, reachable, until
+from tests.acceptance.test_installation import postmasters, until
 from tests.ports import free_port
 from tests.seed import environment
 
@@ -40,6 +43,17 @@ def interpreter(name: str) -> tuple[str, dict[str, str]]:
         if not subprocess.run(command, env={**os.environ, **more}, capture_output=True, check=False).returncode:
             return program, more
     pytest.skip(f"{name} may start no Python that has our packages")
+
+
+@contextlib.contextmanager
+def passable() -> Iterator[Path]:
+    """A place that every user may pass through. pytest's own are closed again whenever another pytest starts."""
+    place = Path(tempfile.mkdtemp(prefix="gastown-place-"))
+    place.chmod(0o755)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 class House:
@@ -85,10 +99,11 @@ class House:
 
 
 @pytest.fixture(params=["root", "nobody"])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
-    made = House(reachable(tmp_path), request.param)
-    yield made
-    assert not postmasters(made.home)
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    with passable() as place:
+        made = House(place, request.param)
+        yield made
+        assert not postmasters(made.home)
 
 
 def mode(path: Path) -> int:

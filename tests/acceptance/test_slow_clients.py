@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_installation import manage, reachable, until
+from tests.acceptance.test_installation import manage, until
+from tests.acceptance.test_private import passable
 from tests.ports import free_port
 from tests.seed import environment, seed
 
@@ -42,6 +43,7 @@ class Web:
 
     def __init__(self, home: Path) -> None:
         self.home, self.port = home, free_port()
+        self.opened: list[socket.socket] = []
         made = manage(home, "shell", "--verbosity", "0", "-c", PEOPLE)
         assert made.returncode == 0, made.stderr
         self.cookie = f"gastown_session={made.stdout.split()[-1]}"
@@ -60,8 +62,14 @@ class Web:
     def connect(self, first: bytes = b"") -> socket.socket:
         """A connection that has sent so much."""
         made = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        self.opened.append(made)
         made.sendall(first)
         return made
+
+    def hang_up(self) -> None:
+        """Close all that was opened."""
+        while self.opened:
+            self.opened.pop().close()
 
     def ask(self, method: str, path: str, body: bytes = b"", *headers: str) -> tuple[int, bytes]:
         """One whole request; status and body."""
@@ -83,14 +91,22 @@ def answer(made: socket.socket) -> tuple[int, bytes]:
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    home = reachable(tmp_path_factory.mktemp("web")) / "a home"
-    home.mkdir()
-    seed(home)
-    made = Web(home)
-    yield made
-    made.process.send_signal(signal.SIGTERM)
-    assert made.process.wait(30) == 0 or made.process.returncode == -signal.SIGTERM, made.log.read_text()
+def served() -> Iterator[Web]:
+    with passable() as place:
+        home = place / "a home"
+        home.mkdir()
+        seed(home)
+        made = Web(home)
+        yield made
+        made.process.send_signal(signal.SIGTERM)
+        assert made.process.wait(30) in (0, -signal.SIGTERM), made.log.read_text()
+
+
+@pytest.fixture
+def web(served: Web) -> Iterator[Web]:
+    """The one web process of these tests, without the connections of the test before."""
+    yield served
+    served.hang_up()
 
 
 POST = (
@@ -246,7 +262,6 @@ def test_s16_too_many_connections_are_turned_away_and_those_that_are_there_go_on
         statuses = answer(made[-1])[0]
         assert statuses == 503
     finally:
-        for one in made:
-            one.close()
+        web.hang_up()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     until(lambda: web.ask("GET", "/healthz")[0] == 200)
