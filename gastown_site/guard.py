@@ -209,7 +209,7 @@ def bounded(app: App) -> App:
         limit = body_limit(scope["path"], scope["headers"])
         told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if int(told) > limit:  # h11 lets only digits through
-            await _too_large(send, limit)
+            await _too_large(receive, send, limit)
             return
         seen, started = 0, False
 
@@ -230,14 +230,22 @@ def bounded(app: App) -> App:
             await app(scope, counted, noted)
         except TooLarge:
             if not started:
-                await _too_large(send, limit)
+                await _too_large(receive, send, limit)
 
     return guarded
 
 
-async def _too_large(send: Send, limit: int) -> None:
+async def _too_large(receive: Receive, send: Send, limit: int) -> None:
+    """Answer at once; then let what is under way run out for a while, or its sender would never read the answer."""
     error = {"code": "too_large", "message": f"the body is larger than {limit} bytes", "details": {}}
     body = json.dumps({"ok": False, "error": error}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    gone = 0
+    while gone <= DISCARDED:
+        message = await receive()
+        gone += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            break
+    await send({"type": "http.response.body", "body": b""})

@@ -175,8 +175,10 @@ def test_s16_a_body_at_a_fair_rate_may_take_longer_than_the_grace(web: Web) -> N
 def test_s16_a_large_body_is_refused_before_it_is_read(web: Web) -> None:
     head = POST.replace(b"500", b"999999999999")
     with web.connect(head + b"\r\n" + b"{" * 1000) as made:
-        data = made.recv(65536)
-        assert b" 413 " in data and b"too_large" in data
+        data = b""
+        while b"too_large" not in data:
+            data += made.recv(65536)
+        assert b" 413 " in data
     status, said = web.ask("POST", "/api/tools/gt_prime", b"x" * (5 << 20))
     assert (status, json.loads(said)["error"]["code"]) == (413, "too_large")
     pieces = b"".join(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n" for _ in range(5)) + b"0\r\n\r\n"
