@@ -19,6 +19,7 @@ urlpatterns = [
     path("api/", include("agents.urls")),
     path("git/<str:run_id>/<path:path>", git_door.door_view, name="git-door"),
     path("accounts/login/", entrance.Login.as_view(), name="login"),
+    path("accounts/first/<str:uidb64>/<str:token>/", entrance.FirstPassword.as_view(), name="first-password"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("", include("refinery.urls")),

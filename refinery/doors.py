@@ -25,7 +25,7 @@ from beads import inbox, ledger
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
-from refinery import comments, queue
+from refinery import comments, emergencies, queue
 from refinery.git import ranges
 from refinery.git.mirror import repo_of
 from refinery.git.repo import Repo
@@ -421,19 +421,32 @@ def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -
 def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = False, head: str | None = None) -> bool:
     """The emergency lane: to the front of the train, gated and reviewed as ever. False when that was said before.
 
-    `skip_gates`: this head lands without its gates, in the name of `who`, which its landing says for ever. Whoever
-    opens this door for a person has asked whether they may.
+    `skip_gates`: exactly this head lands without its gates, in the name of `who`, which its landing says for ever.
+    Whoever opens this door for a person has asked whether they may. It is carried out here, under the town's lock, so
+    that what is answered is what happens; the fact is its history and the wake-up. Raises Conflict when the entry has
+    left the queue, its head has moved, or it waits for something that no waiver lifts.
     """
     _active(entry)
     _same_head(entry, head)
     reason = ledger.check_text("reason", reason, 2000, required=True)
-    if entry.landings.filter(state="pushing").exists():
-        raise Conflict(f"{entry.pk} is being pushed right now")
-    waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
-    if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):
-        return False
-    told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha}
-    return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
+    if skip_gates:
+        _not_moved_outside(entry)
+    with transaction.atomic():
+        ledger.lock_town(entry.rig.town)
+        seen = entry.head_sha
+        entry = ReviewEntry.objects.select_related("bead", "source", "rig__town").get(pk=entry.pk)
+        _active(entry)
+        _same_head(entry, seen)
+        if entry.landings.filter(state="pushing").exists():
+            raise Conflict(f"{entry.pk} is being pushed right now")
+        waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
+        if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):
+            return False
+        if skip_gates:
+            emergencies.check_head(entry)
+        emergencies.carry_out(entry, who, reason, timezone.now(), head=entry.head_sha, skip_gates=skip_gates)
+        told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha, "carried_out": True}
+        return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
 
 
 def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:

@@ -154,10 +154,11 @@ class Promoted(Reason):
 
 
 class LandNow(Reason):
-    """entry.land_now; `skip_gates`: of exactly this head"""
+    """entry.land_now; `skip_gates`: of exactly this head; `carried_out`: at the door already"""
 
     head: Sha
     skip_gates: bool = False
+    carried_out: bool = False
 
 
 class Dependence(Reason):

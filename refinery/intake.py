@@ -18,7 +18,7 @@ from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from beads.prepared import Prepared
-from refinery import facts, forecasts, gates, notices, queue
+from refinery import emergencies, facts, forecasts, gates, notices, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
@@ -87,7 +87,9 @@ def take(fact: Fact, now: dt.datetime) -> None:
             told = {"priority": data["priority"]}
             ledger.note(_entry(fact).bead, "promoted", fact.actor, data["reason"], **told)
         case "entry.land_now":
-            _land_now(_entry(fact), data, fact.actor, now)
+            if not data["carried_out"]:  # recorded before it was carried out at the door
+                told = {"head": data["head"], "skip_gates": data["skip_gates"]}
+                emergencies.carry_out(_entry(fact), fact.actor, data["reason"], now, **told)
         case "gates.again":
             queue.gates_again(_entry(fact), now)
         case "bead.cancel":
@@ -267,18 +269,6 @@ def _verdict(fact: Fact, data: dict[str, Any]) -> None:
         feedback=data["feedback"],
         items=data["items"],
     )
-
-
-def _land_now(entry: ReviewEntry, data: dict[str, Any], actor: str, now: dt.datetime) -> None:
-    """An emergency: to the front, and without gates where the person says so of the head they saw."""
-    if entry.state != "active":
-        raise Conflict(f"{entry.pk} is {entry.state} already")
-    queue.land_now(entry, now)
-    told = {"head": data["head"], "skip_gates": data["skip_gates"]}
-    if data["skip_gates"]:
-        queue.waive_gates(entry, data["head"], actor, data["reason"])
-    ledger.settle_escalations([entry.pk], actor, now, "sent to the front")
-    ledger.note(entry.bead, "land_now", actor, data["reason"], **told)
 
 
 def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:

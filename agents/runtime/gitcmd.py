@@ -30,6 +30,8 @@ NETWORK_TIMEOUT = 600.0
 PACK_TIMEOUT = 1200.0
 ASKPASS = Path(__file__).with_name("askpass")
 LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
+# what they write is for others than us: another user's remote, trees that gates and agents see
+SEEN_BY_OTHERS = frozenset({"push", "checkout", "checkout-index", "read-tree", "reset", "worktree"})
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MAX_BRANCH = 200
 
@@ -148,6 +150,9 @@ def environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str
     return env
 
 
+# What these write is seen by others: a tree, or a remote on this machine. The rest is ours alone (umask 077).
+
+
 @dataclass(frozen=True)
 class Started:
     """A git process at work."""
@@ -175,12 +180,11 @@ def started_git(
     env: Mapping[str, str] | None = None,
     talks: bool = False,
     stdin: IO[bytes] | None = None,
-    umask: int = -1,
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
     `talks`: its result needs an input; `stdin`: it reads from this file. Credentials in a URL are kept from its
-    arguments, which everybody may read. `umask`: for files that others than us are to see.
+    arguments, which everybody may read.
     """
     words, secrets = _without_credentials(args)
     process = subprocess.Popen(
@@ -191,7 +195,7 @@ def started_git(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        umask=umask,
+        umask=0o022 if args[0] in SEEN_BY_OTHERS else -1,
     )
     try:
         yield Started(args[0], process)
@@ -210,10 +214,9 @@ def run_git(
     input: bytes | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
-    umask: int = -1,
 ) -> GitResult:
     """Run `git ARGS` in `cwd`. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
-    with started_git(args, cwd=cwd, env=env, talks=input is not None, umask=umask) as started:
+    with started_git(args, cwd=cwd, env=env, talks=input is not None) as started:
         return started.result(input=input, timeout=timeout, check=check)
 
 

@@ -208,6 +208,7 @@ class Steps:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o022,  # a command's files are as anywhere else; ours (077) are not
                 preexec_fn=processes.die_with_shim_within_limits if self.gates else processes.die_with_shim,
             )
         except OSError as error:

@@ -225,7 +225,7 @@ def _make_tree(space: Workspace, plan: Plan, tags: list[tuple[str, str, str]]) -
         ref.write_text(f"{plan.start}\n")
     (git / "refs" / "remotes" / "origin").mkdir(parents=True)
     (git / "refs" / "remotes" / "origin" / "HEAD").write_text(f"ref: refs/remotes/origin/{plan.target}\n")
-    run_git(["reset", "--quiet", "--hard"], cwd=space.tree, timeout=CHECKOUT_SECONDS, umask=0o022)
+    run_git(["reset", "--quiet", "--hard"], cwd=space.tree, timeout=CHECKOUT_SECONDS)
     (git / "ORIG_HEAD").unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from agents.runtime.gitcmd import run_git
 from beads import config as configs
 from beads.command import ExitWith, GastownCommand, Said, table
 from beads.models import Effect, Fact, Rig, Town
+from gastown_site import entrance
 from gastown_site.health import readiness
 from refinery import invariants
 
@@ -114,6 +116,13 @@ def _front() -> Iterator[Check]:
         yield "warn", "sessions", f"{settings.GASTOWN_URL} is not https: passwords travel in the clear"
     if not get_user_model()._default_manager.filter(is_active=True).exists():
         yield "warn", "people", "nobody can log in: manage.py person create NAME --superuser"
+    if os.environ.get("GASTOWN_METRICS_TOKEN"):
+        yield "ok", "metrics", "a scraper sends GASTOWN_METRICS_TOKEN as a bearer token"
+    else:
+        file = Path(settings.GASTOWN_HOME) / "keys" / "metrics_token"
+        yield "ok", "metrics", f"a scraper sends the bearer token in {file}"
+    if entrance.password_file().exists():
+        yield "warn", "first password", f"{entrance.password_file()} is there until admin has logged in once"
 
 
 CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _workspaces, _front]
