@@ -23,7 +23,7 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import dispatch, prompts
+from agents import access, dispatch, prompts
 from agents.models import Run, RunKind, RunState
 from agents.runtime import crashpoints, forkserver, gitcmd, processes, sandbox
 from agents.runtime.crashpoints import crashpoint
@@ -105,7 +105,7 @@ class Runner:
             self.start(run, secret)
         except Exception as error:
             log.warning("run.start_failed", run=run.pk, error=str(error))
-            message = str(error) if isinstance(error, gitcmd.GitFailed) else f"{type(error).__name__}: {error}"
+            message = str(error) if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OperationalError):
                 dispatch.start_failed(run.pk, message)
         finally:
@@ -179,12 +179,13 @@ class Runner:
         """The commit to start from: the one that was decided, or the target's present head."""
         url = run.rig.remote_url
         if not run.start_sha:
-            return gitcmd.fetch(repo, url, run.target)
+            return gitcmd.fetch(repo, url, run.target, env=access.access_of(run.rig))
         if not gitcmd.has_commit(repo, run.start_sha):
+            env = access.access_of(run.rig)
             try:
-                gitcmd.fetch(repo, url, run.start_sha)
+                gitcmd.fetch(repo, url, run.start_sha, env=env)
             except gitcmd.GitFailed:
-                gitcmd.fetch(repo, url, str(run.brief.get("fetch_branch") or run.target))
+                gitcmd.fetch(repo, url, str(run.brief.get("fetch_branch") or run.target), env=env)
         return run.start_sha
 
     def _gates_worktree(self, run: Run, repo: Path) -> tuple[Path, int]:

@@ -31,6 +31,7 @@ ASKPASS = Path(__file__).with_name("askpass")
 LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MAX_BRANCH = 200
+RIG = "GASTOWN_GIT_RIG"  # whose host keys were pinned, for the sentence that says how to renew them
 
 _CONFIG = {
     "core.hooksPath": "/dev/null",
@@ -52,6 +53,7 @@ _KINDS = (
         "rejected",
         re.compile(r"pre-receive hook declined|hook declined|protected branch|remote rejected|deny|denied by", re.I),
     ),
+    ("host_key", re.compile(r"host key verification failed|remote host identification has changed", re.I)),
     ("auth", re.compile(r"authentication failed|could not read username|permission denied|access denied|403", re.I)),
     ("missing_ref", re.compile(r"couldn't find remote ref|not our ref|unadvertised object|bad revision", re.I)),
     (
@@ -68,7 +70,8 @@ _KINDS = (
 class GitFailed(GastownError):
     """A git command failed.
 
-    `kind` says how: unreachable, auth, timeout, stale_lease, rejected, missing_ref, disk_full or other.
+    `kind` says how: unreachable, auth, host_key, timeout, stale_lease, rejected, missing_ref, disk_full or
+    other.
     """
 
     code = "git"
@@ -123,12 +126,21 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
+def more_config(config: Mapping[str, str]) -> dict[str, str]:
+    """Variables that add to the config that every git process here gets."""
+    told = {"GIT_CONFIG_COUNT": str(len(_CONFIG) + len(config))}
+    for number, (key, value) in enumerate(config.items(), len(_CONFIG)):
+        told[f"GIT_CONFIG_KEY_{number}"], told[f"GIT_CONFIG_VALUE_{number}"] = key, value
+    return told
+
+
 @dataclass(frozen=True)
 class Started:
-    """A git process at work."""
+    """A git process at work; `rig`: whose remote it talks to with a credential of the rig's own."""
 
     name: str
     process: subprocess.Popen[bytes]
+    rig: str = "RIG"
 
     def result(self, *, input: bytes | None = None, timeout: float = TIMEOUT, check: bool = True) -> GitResult:
         """Wait for its end. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
@@ -138,7 +150,7 @@ class Started:
             raise GitFailed(f"git {self.name} took longer than {timeout:.0f} s", kind="timeout") from None
         result = GitResult(self.process.returncode, out, err.decode("utf-8", "replace"))
         if check and result.returncode:
-            raise failure(self.name, result)
+            raise failure(self.name, result, self.rig)
         return result
 
 
@@ -161,7 +173,7 @@ def started_git(
         start_new_session=True,
     )
     try:
-        yield Started(args[0], process)
+        yield Started(args[0], process, (env or {}).get(RIG, "RIG"))
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -183,12 +195,19 @@ def run_git(
         return started.result(input=input, timeout=timeout, check=check)
 
 
-def failure(what: str, result: GitResult) -> GitFailed:
-    """The typed error for a failed git process: one line, credentials removed."""
+def failure(what: str, result: GitResult, rig: str = "RIG") -> GitFailed:
+    """The typed error for a failed git process: one line, credentials removed. `rig`: see `Started`."""
     lines = [line for line in redact(result.stderr).strip().splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
     kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
     said = telling[0][:1000] if telling else f"exit {result.returncode}"
+    if kind == "host_key":
+        said = (
+            "the remote does not show the host key that is pinned: if its owner has changed it, "
+            f"`gastown rig host-key {rig} --renew` trusts the new one"
+        )
+    elif re.search(r"returned error: 30\d", said):
+        said += " (it redirects elsewhere: give the remote's own address)"
     return GitFailed(f"git {what}: {said}", kind=kind)
 
 
@@ -362,8 +381,13 @@ def is_ancestor(answer: GitResult) -> bool:
     return answer.returncode == 0
 
 
-def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -> str:
-    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown."""
+def fetch(
+    repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT, env: Mapping[str, str] | None = None
+) -> str:
+    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown.
+
+    `env`: what opens the remote (see `agents.access`).
+    """
     if SHA.fullmatch(ref):
         local = f"refs/gastown/fetched/{ref}"
         source = ref
@@ -375,7 +399,7 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
-                run_git([*arguments, url, spec], cwd=repo, timeout=timeout)
+                run_git([*arguments, url, spec], cwd=repo, timeout=timeout, env=env)
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
@@ -405,10 +429,18 @@ def pack(repo: Path) -> int:
     return loose
 
 
-def publish(path: Path, url: str, sha: str, branch: str, *, timeout: float = NETWORK_TIMEOUT) -> None:
-    """Push `sha` as `branch`: idempotent, never forced. Raises GitFailed."""
+def publish(
+    path: Path,
+    url: str,
+    sha: str,
+    branch: str,
+    *,
+    timeout: float = NETWORK_TIMEOUT,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Push `sha` as `branch`: idempotent, never forced. `env`: what opens the remote. Raises GitFailed."""
     spec = f"{check_sha(sha)}:refs/heads/{check_branch(branch)}"
-    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout)
+    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout, env=env)
 
 
 def pin(path: Path, ref: str, sha: str) -> None:

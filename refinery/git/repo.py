@@ -19,9 +19,11 @@ from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
 from beads.errors import GastownError
 from refinery.git import diffs
+from refinery.git.access import Access
 from refinery.relations import contained
 
 STACK_COMMITS = 20_000
+Author = tuple[str, str, str] | None
 AUTHOR = "--format=%an%x00%ae%x00%at%x00%P"
 
 
@@ -118,16 +120,17 @@ class Commit:
 
 
 class Repo:
-    """A bare repository that mirrors what the refinery needs of a rig's remote."""
+    """A bare repository that mirrors what the refinery needs of a rig's remote, which `access` opens."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, access: Access = Access()) -> None:  # noqa: B008 - frozen
         self.path = path
+        self.access = access
 
     @classmethod
-    def open_or_create(cls, path: Path) -> Repo:
+    def open_or_create(cls, path: Path, access: Access = Access()) -> Repo:  # noqa: B008 - frozen
         """Open the repository at `path`, making it when missing."""
         gitcmd.ensure_bare(path)
-        return cls(path)
+        return cls(path, access)
 
     def _git(self, *args: str, input: bytes | None = None, timeout: float = gitcmd.TIMEOUT) -> str:
         return run_git(args, cwd=self.path, input=input, timeout=timeout).text
@@ -143,7 +146,8 @@ class Repo:
     ) -> dict[str, str | None]:
         """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
         refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
-        result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=timeout)
+        asked = ["ls-remote", "--end-of-options", url, *refs]
+        result = run_git(asked, cwd=self.path, timeout=timeout, env=self.access.env())
         rows = [line.partition("\t") for line in result.text.splitlines()]
         found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
         return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
@@ -159,7 +163,7 @@ class Repo:
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
         arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
-        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, env=self.access.env())
         for line in result.text.splitlines():
             if line.startswith("ref: refs/heads/"):
                 return line.removeprefix("ref: refs/heads/").partition("\t")[0]
@@ -171,19 +175,19 @@ class Repo:
         found = self.ls_remote(url, branch) if known else None
         if found is not None and gitcmd.has_commit(self.path, found):
             return found
-        return gitcmd.fetch(self.path, url, branch)
+        return gitcmd.fetch(self.path, url, branch, env=self.access.env())
 
     def fetch_sha(self, url: str, sha: str, branch: str) -> None:
         """Have the commit `sha`: from here, by its id, or through the branch it was on. Raises GitFailed."""
         if gitcmd.has_commit(self.path, sha):
             return
         try:
-            gitcmd.fetch(self.path, url, check_sha(sha))
+            gitcmd.fetch(self.path, url, check_sha(sha), env=self.access.env())
             return
         except GitFailed as error:
             if error.kind not in ("missing_ref", "other"):
                 raise
-        gitcmd.fetch(self.path, url, check_branch(branch))
+        gitcmd.fetch(self.path, url, check_branch(branch), env=self.access.env())
         if not gitcmd.has_commit(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
 
@@ -267,14 +271,16 @@ class Repo:
         if merged == base_tree:
             return NothingToMerge(base, head)
         parents = [base, head] if spec.method == "merge" else [base]
-        sha = self._commit(merged, parents, _message(spec), spec, None if spec.method == "merge" else author)
+        sha = self._commit(
+            merged, parents, _message(spec), spec, None if spec.method == "merge" else author, signed=True
+        )
         gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
         return Built(sha, merged, base, head)
 
     def seal(self, base: str, tip: str, tree: str, message: str, committer: tuple[str, str], date: int) -> str:
         """A merge commit of `tip`, whose tree is `tree`, over `base`: the first parents show only what was gated."""
         spec = CandidateSpec(tip, base, "merge", "", committer, date)
-        sha = self._commit(tree, [check_sha(base), check_sha(tip)], message, spec, None)
+        sha = self._commit(tree, [check_sha(base), check_sha(tip)], message, spec, None, signed=True)
         gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
         return sha
 
@@ -313,7 +319,7 @@ class Repo:
                 continue
             text = self._git("show", "-s", "--format=%B", commit)
             author = _first_author(self._git("show", "-s", AUTHOR, commit))
-            tip = self._commit(merged, [tip], _with_trailers(text, spec.trailers), spec, author)
+            tip = self._commit(merged, [tip], _with_trailers(text, spec.trailers), spec, author, signed=True)
             tip_tree = merged
         if tip_tree == base_tree:
             return NothingToMerge(base, head)
@@ -326,7 +332,7 @@ class Repo:
         return self._git(*words).split()
 
     def _commit(
-        self, tree: str, parents: Sequence[str], message: str, spec: CandidateSpec, author: tuple[str, str, str] | None
+        self, tree: str, parents: Sequence[str], message: str, spec: CandidateSpec, author: Author, signed: bool = False
     ) -> str:
         name, mail, when = author or (*spec.committer, str(spec.date))
         env = {
@@ -337,8 +343,14 @@ class Repo:
             "GIT_COMMITTER_EMAIL": spec.committer[1],
             "GIT_COMMITTER_DATE": f"@{spec.date} +0000",
         }
-        arguments = ["commit-tree", tree, *(word for parent in parents for word in ("-p", parent))]
-        return run_git(arguments, cwd=self.path, env=env, input=message.encode()).text
+        key = self.access.signature() if signed else {}
+        arguments = [
+            "commit-tree",
+            tree,
+            *(["-S"] if key else []),
+            *(word for parent in parents for word in ("-p", parent)),
+        ]
+        return run_git(arguments, cwd=self.path, env=env | key, input=message.encode()).text
 
     # -- landing --
 
@@ -351,7 +363,7 @@ class Repo:
         ref = f"refs/heads/{check_branch(target)}"
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
-        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
+        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False, env=self.access.env())
         crashpoint("land.pushed")
         if result.returncode == 0:
             return Landed(candidate)
@@ -369,7 +381,7 @@ class Repo:
         found = self.ls_remote(url, branch)
         if found is None:
             try:
-                gitcmd.publish(self.path, url, sha, branch)
+                gitcmd.publish(self.path, url, sha, branch, env=self.access.env())
             except GitFailed:
                 found = self.ls_remote(url, branch)
                 if found is None:
@@ -384,7 +396,7 @@ class Repo:
             return found is None
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
-        run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, env=self.access.env())
         return True
 
     def drop_refs(self, refs: Iterable[str]) -> int:
@@ -476,7 +488,7 @@ def _authors(base: str, head: str, known: Sequence[str] = ()) -> list[str]:
     return [*words, *(f"^{sha}" for sha in known), "--"]
 
 
-def _first_author(told: str) -> tuple[str, str, str] | None:
+def _first_author(told: str) -> Author:
     """The author of a change: that of its first own commit that is no merge. None when there is no commit."""
     rows = [line.split("\0") for line in told.split("\n") if line]
     if not rows:
