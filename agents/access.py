@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from agents.runtime import gitcmd
 from beads import config as configs
 from beads import keyring, secrets
-from beads.errors import Invalid
+from beads.errors import GastownError, Invalid
 from beads.models import Rig, Town
 
 HTTP = re.compile(r"(https?)://(?:([^/:@\s]*)(?::[^/@\s]*)?@)?([^/@\s]+)(?:/.*)?")
@@ -32,27 +32,41 @@ KNOWN_HOSTS = "known_hosts"
 def access_of(rig: Rig) -> dict[str, str]:
     """The variables that git needs for the rig's remote; empty without a credential of its own.
 
-    Raises NotFound when the secret is not set, Invalid when it does not fit the remote, Refused when the key of all
-    secrets cannot be had.
+    Raises GitFailed, to be tried again, for all that `variables` raises: the remote cannot be asked until somebody sees
+    to it, and one rig's secret stops nothing but that rig.
     """
     name = configs.usable(rig.town.config, rig.config)[0].git.credential
-    return variables(rig.town, name, rig.remote_url, folder_of(rig), rig.slug)
+    with _as_git():
+        return variables(rig.town, name, rig.remote_url, folder_of(rig), rig.slug)
 
 
 def signing_key(rig: Rig) -> Path | None:
     """The file of the ssh key that signs the rig's commits; None when they are not signed.
 
-    Raises as `access_of`, and Invalid for a kind of key whose signatures of the same text differ: a candidate that is
-    built twice must be the same commit.
+    Raises GitFailed as `access_of` does, also for a kind of key whose signatures of the same text differ: a candidate
+    that is built twice must be the same commit.
     """
     name = configs.usable(rig.town.config, rig.config)[0].git.signing_key
     if not name:
         return None
-    value = secrets.values(rig.town, [name])[name]
-    if not _is_key(value):
-        raise Invalid(f"git.signing_key: the secret {name} is no private ssh key", field="git.signing_key")
-    _check_signer(name, _normal(value))
-    return _file(folder_of(rig), name, value)
+    with _as_git():
+        value = secrets.values(rig.town, [name])[name]
+        if not _is_key(value):
+            raise Invalid(f"git.signing_key: the secret {name} is no private ssh key", field="git.signing_key")
+        _check_signer(name, _normal(value))
+        return _file(folder_of(rig), name, value)
+
+
+@contextlib.contextmanager
+def _as_git() -> Iterator[None]:
+    try:
+        yield
+    except gitcmd.GitFailed:
+        raise
+    except GastownError as error:
+        raise gitcmd.GitFailed(error.message, kind="credential") from error
+    except OSError as error:
+        raise gitcmd.GitFailed(f"the rig's keys cannot be written: {error}", kind="credential") from error
 
 
 def folder_of(rig: Rig) -> Path:
@@ -61,7 +75,11 @@ def folder_of(rig: Rig) -> Path:
 
 
 def variables(town: Town | None, name: str, url: str, folder: Path, slug: str) -> dict[str, str]:
-    """As `access_of`, for a remote that is perhaps no rig yet. `name`: of the town's secret; empty: no variables."""
+    """As `access_of`, for a remote that is perhaps no rig yet. `name`: of the town's secret; empty: no variables.
+
+    Raises NotFound when the secret is not set, Invalid when it does not fit the remote, Refused when the key of all
+    secrets cannot be had.
+    """
     http, ssh = HTTP.fullmatch(url), SSH.fullmatch(url) is not None
     if not name or not (ssh or http):  # a local path needs none
         return {}

@@ -70,8 +70,8 @@ _KINDS = (
 class GitFailed(GastownError):
     """A git command failed.
 
-    `kind` says how: unreachable, auth, host_key, timeout, stale_lease, rejected, missing_ref, disk_full or
-    other.
+    `kind` says how: unreachable, auth, credential (the rig's own cannot be had), host_key, timeout, stale_lease,
+    rejected, missing_ref, disk_full or other.
     """
 
     code = "git"

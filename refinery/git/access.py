@@ -20,10 +20,10 @@ class Access:
     env: Callable[[], Mapping[str, str]] = dict
     signing_key: Callable[[], Path | None] = lambda: None
 
-    def signature(self) -> dict[str, str]:
-        """The variables with which `git commit-tree -S` signs; none when it is not to."""
+    def signature(self) -> tuple[list[str], dict[str, str]]:
+        """The arguments and variables with which `git commit-tree` signs; none when it is not to."""
         key = self.signing_key()
-        return more_config({"gpg.format": "ssh", "user.signingKey": str(key)}) if key else {}
+        return (["-S"], more_config({"gpg.format": "ssh", "user.signingKey": str(key)})) if key else ([], {})
 
 
 def access_of(rig: Rig) -> Access:

@@ -271,16 +271,14 @@ class Repo:
         if merged == base_tree:
             return NothingToMerge(base, head)
         parents = [base, head] if spec.method == "merge" else [base]
-        sha = self._commit(
-            merged, parents, _message(spec), spec, None if spec.method == "merge" else author, signed=True
-        )
+        sha = self._commit(merged, parents, _message(spec), spec, None if spec.method == "merge" else author, True)
         gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
         return Built(sha, merged, base, head)
 
     def seal(self, base: str, tip: str, tree: str, message: str, committer: tuple[str, str], date: int) -> str:
         """A merge commit of `tip`, whose tree is `tree`, over `base`: the first parents show only what was gated."""
         spec = CandidateSpec(tip, base, "merge", "", committer, date)
-        sha = self._commit(tree, [check_sha(base), check_sha(tip)], message, spec, None, signed=True)
+        sha = self._commit(tree, [check_sha(base), check_sha(tip)], message, spec, None, True)
         gitcmd.pin(self.path, f"refs/gastown/candidates/{sha}", sha)
         return sha
 
@@ -319,7 +317,7 @@ class Repo:
                 continue
             text = self._git("show", "-s", "--format=%B", commit)
             author = _first_author(self._git("show", "-s", AUTHOR, commit))
-            tip = self._commit(merged, [tip], _with_trailers(text, spec.trailers), spec, author, signed=True)
+            tip = self._commit(merged, [tip], _with_trailers(text, spec.trailers), spec, author, True)
             tip_tree = merged
         if tip_tree == base_tree:
             return NothingToMerge(base, head)
@@ -343,13 +341,8 @@ class Repo:
             "GIT_COMMITTER_EMAIL": spec.committer[1],
             "GIT_COMMITTER_DATE": f"@{spec.date} +0000",
         }
-        key = self.access.signature() if signed else {}
-        arguments = [
-            "commit-tree",
-            tree,
-            *(["-S"] if key else []),
-            *(word for parent in parents for word in ("-p", parent)),
-        ]
+        sign, key = self.access.signature() if signed else ([], {})
+        arguments = ["commit-tree", *sign, tree, *(word for parent in parents for word in ("-p", parent))]
         return run_git(arguments, cwd=self.path, env=env | key, input=message.encode()).text
 
     # -- landing --
