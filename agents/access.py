@@ -127,6 +127,7 @@ def _ssh(folder: Path, key: Path) -> dict[str, str]:
         "UpdateHostKeys": "no",
         "ForwardAgent": "no",
         "ConnectTimeout": "30",
+        "LogLevel": "ERROR",
     }
     words = ["ssh", "-F", "/dev/null", "-o", f"IdentityFile={_quoted(key)}"]
     words += [word for option, value in options.items() for word in ("-o", f"{option}={value}")]

@@ -199,6 +199,8 @@ def failure(what: str, result: GitResult, rig: str = "RIG") -> GitFailed:
     """The typed error for a failed git process: one line, credentials removed. `rig`: see `Started`."""
     lines = [line for line in redact(result.stderr).strip().splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
+    if telling and telling[0].startswith("fatal: Could not read from remote"):  # why not, ssh has said before
+        telling = [line for line in lines if not line.startswith("Warning:")] or telling
     kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
     said = telling[0][:1000] if telling else f"exit {result.returncode}"
     if kind == "host_key":
