@@ -84,7 +84,7 @@ def variables(town: Town | None, name: str, url: str, folder: Path, slug: str) -
     if not name or not (ssh or http):  # a local path needs none
         return {}
     if town is None:
-        raise Invalid(f"git.credential: there is no town yet to have the secret {name}", field="git.credential")
+        raise Invalid(f"git.credential: set it first: gastown secret set {name}", field="git.credential")
     value = secrets.values(town, [name])[name]
     if _is_key(value) != ssh:
         kind, other = ("an ssh key", "http") if http else ("no ssh key", "ssh")
