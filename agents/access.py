@@ -153,7 +153,7 @@ def _file(folder: Path, name: str, value: str) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file, text = folder / f"{name}.key", _normal(value)
     try:
-        if file.read_text() == text and stat.S_IMODE(file.stat().st_mode) == 0o600:
+        if file.read_text(encoding="utf-8") == text and stat.S_IMODE(file.stat().st_mode) == 0o600:
             return file
     except (OSError, UnicodeDecodeError):
         pass  # it is written anew

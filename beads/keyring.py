@@ -25,9 +25,12 @@ _FORM = "v1:"
 def folder() -> Path:
     """`GASTOWN_HOME/keys`, which only we can look into; made when missing."""
     path = Path(settings.GASTOWN_HOME) / "keys"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if stat.S_IMODE(path.stat().st_mode) != 0o700:
-        path.chmod(0o700)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        raise Refused(f"{path}, where keys are kept, cannot be made ours alone: {error.strerror}") from None
     return path
 
 
@@ -84,11 +87,11 @@ def unseal(sealed: str, place: str) -> str:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    data = base64.b64decode(sealed.removeprefix(_FORM))
     for key in _keys():
         try:
+            data = base64.b64decode(sealed.removeprefix(_FORM), validate=True)
             return AESGCM(key).decrypt(data[:_NONCE], data[_NONCE:], place.encode()).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             continue
     remedy = "restore the key file that it was set with, or set it anew with `gastown secret set`"
     raise Refused(f"no key in {key_file()} opens the secret {place}: {remedy}")

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -28,7 +29,7 @@ from refinery import controls, doors
 from refinery.git import repo as git
 from refinery.git.access import Access
 from refinery.git.mirror import repo_of
-from tests.acceptance.conftest import Stage
+from tests.acceptance.conftest import AGENTS, Stage
 from tests.acceptance.test_runs import alive
 from tests.ports import free_port
 
@@ -302,6 +303,21 @@ def test_a_branch_lands_through_a_deploy_key_that_only_the_server_has(
             assert not path.is_file() or sshd.deploy.splitlines()[2] not in path.read_text(errors="replace")
     secrets.remove(stage.town, "DEPLOY", "test")
     assert not file.exists()
+
+
+@needs_sshd
+def test_a_polecat_works_on_a_remote_that_only_the_server_can_reach(
+    stage: Stage, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key came with the line ends of another system, and without the last one."""
+    monkeypatch.setenv("GIT_SSH_COMMAND", "/bin/false")
+    sshd.deploy = sshd.deploy.strip().replace("\n", "\r\n")
+    with_key(stage, sshd, publish="always")
+    agents = {"polecat": {"command": [sys.executable, str(AGENTS / "polecat.py")]}}
+    ledger.set_config(stage.town, {**stage.town.config, "agents": configs.validate({"agents": agents})["agents"]})
+    bead = stage.sling("Add a file", "echo new > new.txt; git add -A; git commit -qm new")
+    assert stage.await_bead(bead, "closed", "failed").status == "closed"
+    assert stage.file("new.txt") == "new"
 
 
 @needs_sshd
