@@ -8,7 +8,9 @@ own: by the first connection (`rig add` makes one), and from then on another key
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import re
 import shlex
 import stat
@@ -102,13 +104,21 @@ def _http(name: str, value: str, remote: re.Match[str]) -> dict[str, str]:
             f"git.credential: the secret {name} is not one line, user:token or a token", field="git.credential"
         )
     user, colon, token = value.partition(":")
-    # a redirect is an error: what it leads to is another place, and the credential is for this one
-    config = {"http.followRedirects": "false", "credential.helper": ""}
+    if not colon:
+        user, token = unquote(remote[2] or "") or TOKEN_USER, value
+    place = f"{remote[1]}://{remote[3]}"
+    config = {
+        # a redirect is an error: what it leads to is another place, and the credential is for this one
+        "http.followRedirects": "false",
+        "credential.helper": "",
+        # git-lfs knows this one, and does not understand askpass: it would ask without end with a wrong token
+        f"http.{place}/.extraHeader": f"Authorization: Basic {base64.b64encode(f'{user}:{token}'.encode()).decode()}",
+    }
     return {
         "GIT_ASKPASS": str(gitcmd.ASKPASS),
-        "GASTOWN_GIT_HOST": f"{remote[1]}://{remote[3]}",
-        "GASTOWN_GIT_USER": user if colon else unquote(remote[2] or "") or TOKEN_USER,
-        "GASTOWN_GIT_PASSWORD": token if colon else value,
+        "GASTOWN_GIT_HOST": place,
+        "GASTOWN_GIT_USER": user,
+        "GASTOWN_GIT_PASSWORD": token,
         **gitcmd.more_config(config),
     }
 
@@ -186,9 +196,6 @@ def _check_signer(name: str, text: str) -> None:
 
 def host_keys(rig: Rig) -> list[str]:
     """The pinned host keys, each as `HOST KIND SHA256:fingerprint`."""
-    import base64
-    import hashlib
-
     try:
         lines = (folder_of(rig) / KNOWN_HOSTS).read_text().splitlines()
     except FileNotFoundError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -20,6 +22,7 @@ import pytest
 
 from agents import access
 from agents.models import Run
+from agents.runtime import gitcmd
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import ledger, secrets
@@ -36,6 +39,7 @@ from tests.ports import free_port
 USER, PASSWORD = "ann@example.org", "s3cr%t/pass word"
 QUOTED = "ann%40example.org:s3cr%25t%2Fpass%20word"
 SEEN: list[int] = []
+TOLD: list[str | None] = []  # what credentials each request brought
 
 
 class Guarded(SimpleHTTPRequestHandler):
@@ -43,6 +47,7 @@ class Guarded(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """A file, or a question for the password."""
+        TOLD.append(self.headers.get("Authorization"))
         SEEN.extend([*alive(PASSWORD), *alive(QUOTED.partition(":")[2])])
         wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         if self.headers.get("Authorization") == f"Basic {wanted}":
@@ -135,16 +140,14 @@ def repo_of_url(rig: Rig, opened: dict[str, str]) -> git.Repo:
 def test_a_credential_goes_to_no_other_host_and_no_redirect_is_followed(
     served: tuple[str, str], town: Town, tmp_path: Path
 ) -> None:
-    told: list[str | None] = []
-
     class Elsewhere(Guarded):
         def do_GET(self) -> None:
-            told.append(self.headers.get("Authorization"))
             self.send_response(302)
             self.send_header("Location", f"http://{served[0].partition('/')[0]}{self.path}")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
+    TOLD.clear()
     secrets.set_secret(town, "DEPLOY", f"{USER}:{PASSWORD}", "test")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Elsewhere, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -152,6 +155,7 @@ def test_a_credential_goes_to_no_other_host_and_no_redirect_is_followed(
         url = f"http://127.0.0.1:{server.server_port}/r.git"
         with pytest.raises(Refused, match="it redirects elsewhere"):
             rig_at(town, url)
+        assert TOLD == []
         opened = access.variables(town, "DEPLOY", url, tmp_path / "keys", "proj")
         repo = git.Repo.open_or_create(tmp_path / "mirror.git", Access(lambda: opened))
         with pytest.raises(GitFailed) as failed:  # another port is another place
@@ -160,7 +164,53 @@ def test_a_credential_goes_to_no_other_host_and_no_redirect_is_followed(
     finally:
         server.shutdown()
         server.server_close()
-    assert told == [None]
+    assert TOLD == [None]
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
+def test_large_files_come_with_the_same_credential_and_a_wrong_one_is_tried_once(town: Town, tmp_path: Path) -> None:
+    content = b"large\n"
+    name = hashlib.sha256(content).hexdigest()
+    asked: list[str] = []
+
+    class Lfs(Guarded):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            asked.append(self.path)
+            body = b""
+            if self.headers.get("Authorization") == f"Basic {wanted}":
+                href = f"http://127.0.0.1:{self.server.server_port}/{name}"  # type: ignore[attr-defined]
+                one = {"oid": name, "size": len(content), "actions": {"download": {"href": href}}}
+                body = json.dumps({"transfer": "basic", "objects": [one]}).encode()
+            self.send_response(200 if body else 401)
+            self.send_header("Content-Type", "application/vnd.git-lfs+json")
+            self.send_header("LFS-Authenticate", 'Basic realm="lfs"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    (tmp_path / name).write_bytes(content)
+    work = tmp_path / "work"
+    subprocess.run(["git", "init", "-q", str(work)], check=True)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{name}\nsize {len(content)}\n"
+    (work / "big.bin").write_text(pointer)
+    gitcmd.run_git(["add", "big.bin"], cwd=work)
+    gitcmd.run_git(["commit", "-q", "-m", "a pointer"], cwd=work)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Lfs, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/r.git"
+    try:
+        for secret, fine in ((f"{USER}:wrong-one", False), (f"{USER}:{PASSWORD}", True)):
+            secrets.set_secret(town, "DEPLOY", secret, "test")
+            env = access.variables(town, "DEPLOY", url, tmp_path / "keys", "proj")
+            done = gitcmd.run_git(["lfs", "fetch", url, "HEAD"], cwd=work, env=env, check=False, timeout=60)
+            assert (done.returncode == 0) is fine, done.stderr
+            assert len(asked) < 5
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (work / ".git/lfs/objects" / name[:2] / name[2:4] / name).read_bytes() == content
 
 
 def test_the_accounts_own_netrc_and_helper_do_not_speak_for_the_rig(
