@@ -23,7 +23,7 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import dispatch, prompts, work
+from agents import access, dispatch, prompts, work
 from agents.models import Run, RunKind, RunState
 from agents.runtime import crashpoints, forkserver, gitcmd, harvest, processes, sandbox, workspace
 from agents.runtime.crashpoints import crashpoint
@@ -105,7 +105,7 @@ class Runner:
             self.start(run, secret)
         except Exception as error:
             log.warning("run.start_failed", run=run.pk, error=str(error))
-            message = str(error) if isinstance(error, gitcmd.GitFailed) else f"{type(error).__name__}: {error}"
+            message = str(error) if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OperationalError):
                 dispatch.start_failed(run.pk, message)
         finally:
@@ -171,7 +171,7 @@ class Runner:
         """Make the run's workspace; returns the commit that it starts from."""
         start = self._start_commit(run, repo)
         target = gitcmd.known_branch(repo, run.target) if run.start_sha else start
-        heads = {run.target: target or gitcmd.fetch(repo, run.rig.remote_url, run.target)}
+        heads = {run.target: target or self._fetch(run, repo, run.target)}
         default = run.rig.default_branch
         if default not in heads and (known := gitcmd.known_branch(repo, default)):
             heads[default] = known
@@ -197,15 +197,18 @@ class Runner:
 
     def _start_commit(self, run: Run, repo: Path) -> str:
         """The commit to start from: the one that was decided, or the target's present head."""
-        url = run.rig.remote_url
         if not run.start_sha:
-            return gitcmd.fetch(repo, url, run.target)
+            return self._fetch(run, repo, run.target)
         if not gitcmd.has_commit(repo, run.start_sha):
             try:
-                gitcmd.fetch(repo, url, run.start_sha)
+                self._fetch(run, repo, run.start_sha)
             except gitcmd.GitFailed:
-                gitcmd.fetch(repo, url, str(run.brief.get("fetch_branch") or run.target))
+                self._fetch(run, repo, str(run.brief.get("fetch_branch") or run.target))
         return run.start_sha
+
+    def _fetch(self, run: Run, repo: Path, ref: str) -> str:
+        """Fetch a branch or a commit with the rig's own credential; returns the commit."""
+        return gitcmd.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
 
     def _gates_worktree(self, run: Run, repo: Path) -> tuple[Path, int]:
         """A kept worktree that nobody uses: its lock is handed to the shim and dies with it."""

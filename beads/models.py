@@ -354,3 +354,21 @@ class ConfigVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.rig or self.town} config {self.number}"
+
+
+class Secret(models.Model):
+    """A secret of a town, sealed with a key that is in no database: see `beads.secrets`. Its value is never shown."""
+
+    town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="secrets")
+    name = models.CharField(max_length=100)
+    ciphertext = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [models.UniqueConstraint(fields=["town", "name"], name="secret_name_once")]
+
+    def __str__(self) -> str:
+        return self.name

@@ -2,7 +2,8 @@
 
 `DATABASE_URL` (unset: embedded PostgreSQL), `GASTOWN_HOME`, `GASTOWN_URL`, `GASTOWN_SECRET_KEY`, `GASTOWN_DEBUG`,
 `GASTOWN_ALLOWED_HOSTS`, `GASTOWN_METRICS_TOKEN` (unset: one of its own in `GASTOWN_HOME/keys/metrics_token`),
-`GASTOWN_LOG` (console or json), `GASTOWN_SESSION_DAYS` (14), `GASTOWN_HSTS_SECONDS` (30 days, with https only).
+`GASTOWN_LOG` (console or json), `GASTOWN_SESSION_DAYS` (14), `GASTOWN_HSTS_SECONDS` (30 days, with https only),
+`GASTOWN_OWNER_CONFIG`, `GASTOWN_WEBHOOK_SECRET`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ GASTOWN_HOME = str(home.path())
 GASTOWN_URL = env.str("GASTOWN_URL", default="http://127.0.0.1:8000").rstrip("/")
 GASTOWN_METRICS_TOKEN = env.str("GASTOWN_METRICS_TOKEN", default="") or home.metrics_token()
 SECRET_KEY = env.str("GASTOWN_SECRET_KEY", default="") or home.secret_key()
-GASTOWN_WEBHOOK_SECRET = env.str("GASTOWN_WEBHOOK_SECRET", default="") or SECRET_KEY
+GASTOWN_WEBHOOK_SECRET = env.str("GASTOWN_WEBHOOK_SECRET", default="")  # set: signs instead of each town's own
+GASTOWN_OWNER_CONFIG = env.str("GASTOWN_OWNER_CONFIG", default="")
 _mail = env.email_url("EMAIL_URL", default="consolemail://")  # e.g. smtp+tls://user:password@host:587
 EMAIL_BACKEND, EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_BACKEND"], _mail["EMAIL_HOST"], _mail["EMAIL_PORT"]
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"], _mail["EMAIL_HOST_PASSWORD"]

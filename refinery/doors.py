@@ -11,24 +11,22 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from agents import access
 from agents.models import LIVE_RUN, Run, RunState
-from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url, redact
+from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url
 from beads import config as configs
-from beads import inbox, ledger
+from beads import inbox, ledger, owner
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
 from refinery import comments, emergencies, queue
 from refinery.git import ranges
-from refinery.git.mirror import repo_of
-from refinery.git.repo import Repo
+from refinery.git.mirror import look, repo_of
 from refinery.models import ReviewComment, ReviewEntry
 from refinery.phases import is_own
 
@@ -65,8 +63,20 @@ def unpark(rig: Rig, who: str, reason: str = "") -> None:
         inbox.record(rig.town, "rig.unpark", rig.slug, {"reason": reason}, actor=who)
 
 
-def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, overrides: Mapping[str, Any]) -> Rig:
-    """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done."""
+def add_rig(
+    town_slug: str | None,
+    slug: str,
+    url: str,
+    branch: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    by_owner: bool = False,
+) -> Rig:
+    """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done.
+
+    With an ssh key of its own (`git.credential`) the host key that the remote shows is pinned. `by_owner`: see
+    `controls.check_config`.
+    """
     ledger.check_slug("rig", slug)
     check_remote_url(url)
     if branch is not None:
@@ -74,38 +84,20 @@ def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, over
     town = Town.objects.filter(slug=town_slug or "main").first()
     if town is None and town_slug not in (None, "main"):
         raise NotFound(f"no town {town_slug}", details={"field": "town"})
-    found = configs.usable(town.config if town else {}, overrides)[1]
+    config, found = configs.usable(town.config if town else {}, overrides)
     if found:
         raise Invalid(found[0], field="config")
     if Rig.objects.filter(slug=slug).exists():
         raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
-    branch = _look(url, branch)
-    with transaction.atomic():
-        town = town or ledger.create_town("main")
-        return ledger.create_rig(town, slug, url, branch, overrides)
-
-
-def _look(url: str, branch: str | None) -> str:
-    """The default branch, after having seen it on the remote."""
-    scratch = Repo.open_or_create(Path(settings.GASTOWN_HOME) / "repos" / "look.git")
-    try:
-        if branch is None:
-            named = scratch.default_branch(url)
-            for name in [named] if named else ["main", "master"]:
-                if scratch.ls_remote(url, name):
-                    return check_branch(name, "default_branch")
-            raise Invalid(
-                f"remote {redact(url)} names no default branch: give --default-branch", field="default_branch"
-            )
-        if scratch.ls_remote(url, branch) is None:
-            raise Invalid(f"remote {redact(url)} has no branch {branch}", field="default_branch")
-    except GitFailed as error:
-        raise Refused(
-            f"remote_url {redact(url)} cannot be read: {error.message}",
-            code=error.kind,
-            details={"field": "remote_url"},
-        ) from error
-    return branch
+    owner.check(configs.usable(town.config if town else {}, {})[0], config, by_owner=by_owner)
+    with access.scratch() as folder:
+        opened = access.variables(town, config.git.credential, url, folder, slug)
+        branch = look(url, branch, opened)
+        with transaction.atomic():
+            town = town or ledger.create_town("main")
+            rig = ledger.create_rig(town, slug, url, branch, overrides)
+            access.adopt(folder, rig)
+    return rig
 
 
 # -- beads and convoys ----------------------------------------------------------------------------------------------

@@ -39,7 +39,15 @@ def take(fact: Fact, now: dt.datetime) -> None:
     match fact.kind:
         case "run.exited":
             _run_exited(fact)
-        case "run.start_failed" | "config.set" | "fact.release" | "effect.again":
+        case (
+            "run.start_failed"
+            | "config.set"
+            | "secret.set"
+            | "secret.remove"
+            | "rig.host_key"
+            | "fact.release"
+            | "effect.again"
+        ):
             pass  # done at the door; the fact is the wake-up and the history
         case "town.pause" | "town.resume" | "rig.park" | "rig.unpark" | "lane.freeze" | "lane.thaw":
             pass  # likewise

@@ -34,6 +34,7 @@ LOOSE = 6700  # so many objects in files of their own are too many (source: git'
 SEEN_BY_OTHERS = frozenset({"push", "checkout", "checkout-index", "read-tree", "reset", "worktree"})
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MAX_BRANCH = 200
+RIG = "GASTOWN_GIT_RIG"  # whose host keys were pinned, for the sentence that says how to renew them
 
 _CONFIG = {
     "core.hooksPath": "/dev/null",
@@ -61,6 +62,7 @@ _KINDS = (
         "rejected",
         re.compile(r"pre-receive hook declined|hook declined|protected branch|remote rejected|deny|denied by", re.I),
     ),
+    ("host_key", re.compile(r"host key verification failed|remote host identification has changed", re.I)),
     ("auth", re.compile(r"authentication failed|could not read username|permission denied|access denied|403", re.I)),
     ("unrelated", re.compile(r"refusing to merge unrelated histories", re.I)),
     ("missing_ref", re.compile(r"couldn't find remote ref|not our ref|unadvertised object|bad revision", re.I)),
@@ -88,9 +90,10 @@ _ANSWERS = ("missing_ref", "rejected", "stale_lease", "bad_object", "unrelated",
 class GitFailed(GastownError):
     """A git command failed.
 
-    `kind` says how: unreachable, auth, timeout, stale_lease, rejected, missing_ref, disk_full, bad_object (objects
-    that git needs are missing or are none), unrelated (histories without a common commit), unfit (a change that must
-    not be built, by the message's reason), local (git failed on this machine, and it is not known why) or other.
+    `kind` says how: unreachable, auth, credential (the rig's own cannot be had), host_key, timeout, stale_lease,
+    rejected, missing_ref, disk_full, bad_object (objects that git needs are missing or are none), unrelated (histories
+    without a common commit), unfit (a change that must not be built, by the message's reason), local (git failed on
+    this machine, and it is not known why) or other.
     """
 
     code = "git"
@@ -150,15 +153,21 @@ def environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str
     return env
 
 
-# What these write is seen by others: a tree, or a remote on this machine. The rest is ours alone (umask 077).
+def more_config(config: Mapping[str, str]) -> dict[str, str]:
+    """Variables that add to the config that every git process here gets."""
+    told = {"GIT_CONFIG_COUNT": str(len(_CONFIG) + len(config))}
+    for number, (key, value) in enumerate(config.items(), len(_CONFIG)):
+        told[f"GIT_CONFIG_KEY_{number}"], told[f"GIT_CONFIG_VALUE_{number}"] = key, value
+    return told
 
 
 @dataclass(frozen=True)
 class Started:
-    """A git process at work."""
+    """A git process at work; `rig`: whose remote it talks to with a credential of the rig's own."""
 
     name: str
     process: subprocess.Popen[bytes]
+    rig: str = "RIG"
 
     def result(self, *, input: bytes | None = None, timeout: float = TIMEOUT, check: bool = True) -> GitResult:
         """Wait for its end. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
@@ -168,7 +177,7 @@ class Started:
             raise GitFailed(f"git {self.name} took longer than {timeout:.0f} s", kind="timeout") from None
         result = GitResult(self.process.returncode, out, err.decode("utf-8", "replace"))
         if check and result.returncode:
-            raise failure(self.name, result)
+            raise failure(self.name, result, self.rig)
         return result
 
 
@@ -198,7 +207,7 @@ def started_git(
         umask=0o022 if args[0] in SEEN_BY_OTHERS else -1,
     )
     try:
-        yield Started(args[0], process)
+        yield Started(args[0], process, (env or {}).get(RIG, "RIG"))
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -220,12 +229,39 @@ def run_git(
         return started.result(input=input, timeout=timeout, check=check)
 
 
-def failure(what: str, result: GitResult) -> GitFailed:
-    """The typed error for a failed git process: one line, credentials removed."""
+def ssh_signature(key: Path, payload: bytes) -> str:
+    """What ssh signs `payload` with, for git (source: gitformat-signature(5)). `key`: a private key's file. Raises
+    GitFailed."""
+    words = ["ssh-keygen", "-Y", "sign", "-n", "git", "-f", str(key)]
+    try:
+        done = subprocess.run(
+            words, input=payload, capture_output=True, env=environment(), timeout=TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GitFailed(f"the commit cannot be signed: {error}", kind="credential") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise GitFailed(
+            f"the commit cannot be signed: {said[-1][:200] if said else 'ssh-keygen failed'}", kind="credential"
+        )
+    return done.stdout.decode("ascii", "replace")
+
+
+def failure(what: str, result: GitResult, rig: str = "RIG") -> GitFailed:
+    """The typed error for a failed git process: one line, credentials removed. `rig`: see `Started`."""
     lines = [line for line in redact(result.stderr).strip().splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
+    if telling and telling[0].startswith("fatal: Could not read from remote"):  # why not, ssh has said before
+        telling = [line for line in lines if not line.startswith("Warning:")] or telling
     kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
     said = telling[0][:1000] if telling else f"exit {result.returncode}"
+    if kind == "host_key":
+        said = (
+            "the remote does not show the host key that is pinned: if its owner has changed it, "
+            f"`gastown rig host-key {rig} --renew` trusts the new one"
+        )
+    elif re.search(r"returned error: 30\d", said):
+        said += " (it redirects elsewhere: give the remote's own address)"
     return GitFailed(f"git {what}: {said}", kind=kind)
 
 
@@ -430,10 +466,13 @@ def is_ancestor(answer: GitResult) -> bool:
     return answer.returncode == 0
 
 
-def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -> str:
+def fetch(
+    repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT, env: Mapping[str, str] | None = None
+) -> str:
     """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown.
 
     With a branch come the tags of what it contains, under refs/tags: those that are known are left as they are.
+    `env`: what opens the remote (see `agents.access`).
     """
     if SHA.fullmatch(ref):
         local = f"refs/gastown/fetched/{ref}"
@@ -447,7 +486,7 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
-                run_git([*arguments, url, spec], cwd=repo, timeout=timeout)
+                run_git([*arguments, url, spec], cwd=repo, timeout=timeout, env=env)
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
@@ -472,10 +511,18 @@ def pack(repo: Path) -> int:
     return loose
 
 
-def publish(path: Path, url: str, sha: str, branch: str, *, timeout: float = NETWORK_TIMEOUT) -> None:
-    """Push `sha` as `branch`: idempotent, never forced. Raises GitFailed."""
+def publish(
+    path: Path,
+    url: str,
+    sha: str,
+    branch: str,
+    *,
+    timeout: float = NETWORK_TIMEOUT,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Push `sha` as `branch`: idempotent, never forced. `env`: what opens the remote. Raises GitFailed."""
     spec = f"{check_sha(sha)}:refs/heads/{check_branch(branch)}"
-    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout)
+    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout, env=env)
 
 
 def resolve(repo: Path, name: str) -> str | None:

@@ -18,6 +18,7 @@ import git as gitpython
 from agents.runtime import gitcmd, policy
 from agents.runtime.gitcmd import GitFailed, check_sha, run_git, started_git
 from refinery.git import attributes, messages
+from refinery.git.access import Access
 from refinery.git.messages import Author, Written
 
 NOBODY = ("Gastown", "gastown@example.invalid")  # who commits stand-ins: the same ids for ever
@@ -83,8 +84,8 @@ Answer = Built | ConflictFound | AlreadyMerged | NothingToMerge
 class Candidates:
     """The half of a `Repo` that builds. `path`: a bare repository that only the server writes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, access: Access = Access()) -> None:  # noqa: B008 - frozen
+        self.path, self.access = path, access
 
     def _git(self, *args: str, input: bytes | None = None, timeout: float = gitcmd.TIMEOUT) -> str:
         return run_git(args, cwd=self.path, input=input, timeout=timeout).text
@@ -309,15 +310,24 @@ class Candidates:
         return [replace(c, author=found.get(c.sha, c.author)) for c in commits]
 
     def _stand_in(self, tree: str, parents: Sequence[str], message: str = "stand-in\n") -> str:
-        return self._commit(tree, parents, message, CandidateSpec("", "", "", "", NOBODY, 0), None)
+        return self._commit(tree, parents, message, CandidateSpec("", "", "", "", NOBODY, 0), None, signed=False)
 
     def _commit(
-        self, tree: str, parents: Sequence[str], message: str, spec: CandidateSpec, author: Author | None
+        self,
+        tree: str,
+        parents: Sequence[str],
+        message: str,
+        spec: CandidateSpec,
+        author: Author | None,
+        *,
+        signed: bool = True,
     ) -> str:
         """Write a commit. Not by `git commit-tree`: it takes off parts of names ("Jr.") and refuses others (".")."""
         name, mail = (messages.clean_name(word) for word in spec.committer)
         committer = f"{name or NOBODY[0]} <{mail}> {spec.date} +0000"
         raw = messages.commit_object(tree, parents, author.line if author else committer, committer, message)
+        if signed and (key := self.access.signing_key()):
+            raw = messages.signed(raw, gitcmd.ssh_signature(key, raw))
         return self._git("hash-object", "-t", "commit", "-w", "--stdin", input=raw)
 
 

@@ -121,6 +121,13 @@ def commit_object(tree: str, parents: Sequence[str], author: str, committer: str
     return ("\n".join(lines) + "\n\n" + message.replace("\0", "")).encode("utf-8", "replace")
 
 
+def signed(commit: bytes, signature: str) -> bytes:
+    """A commit with its signature, as git stores it: a header whose lines after the first begin with a space."""
+    head, _, message = commit.partition(b"\n\n")
+    lines = signature.strip().split("\n")
+    return head + b"\ngpgsig " + "\n ".join(lines).encode("ascii") + b"\n\n" + message
+
+
 # -- titles --
 
 

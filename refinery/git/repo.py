@@ -16,6 +16,7 @@ from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
 from beads.errors import GastownError
 from refinery.git import diffs
+from refinery.git.access import Access
 from refinery.git.candidates import (
     AlreadyMerged,
     Answer,
@@ -82,13 +83,13 @@ class Commit:
 
 
 class Repo(Candidates):
-    """A bare repository that mirrors what the refinery needs of a rig's remote."""
+    """A bare repository that mirrors what the refinery needs of a rig's remote, which `access` opens."""
 
     @classmethod
-    def open_or_create(cls, path: Path) -> Repo:
+    def open_or_create(cls, path: Path, access: Access = Access()) -> Repo:  # noqa: B008 - frozen
         """Open the repository at `path`, making it when missing; its config is exactly ours from then on."""
         gitcmd.ensure_bare(path)
-        return cls(path)
+        return cls(path, access)
 
     # -- the remote --
 
@@ -101,7 +102,8 @@ class Repo(Candidates):
     ) -> dict[str, str | None]:
         """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
         refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
-        result = run_git(["ls-remote", "--end-of-options", url, *refs], cwd=self.path, timeout=timeout)
+        asked = ["ls-remote", "--end-of-options", url, *refs]
+        result = run_git(asked, cwd=self.path, timeout=timeout, env=self.access.env())
         rows = [line.partition("\t") for line in result.text.splitlines()]
         found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
         return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
@@ -117,7 +119,7 @@ class Repo(Candidates):
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
         arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
-        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, env=self.access.env())
         for line in result.text.splitlines():
             if line.startswith("ref: refs/heads/"):
                 return line.removeprefix("ref: refs/heads/").partition("\t")[0]
@@ -129,19 +131,19 @@ class Repo(Candidates):
         found = self.ls_remote(url, branch) if known else None
         if found is not None and gitcmd.has_commit(self.path, found):
             return found
-        return gitcmd.fetch(self.path, url, branch)
+        return gitcmd.fetch(self.path, url, branch, env=self.access.env())
 
     def fetch_sha(self, url: str, sha: str, branch: str) -> None:
         """Have the commit `sha`: from here, by its id, or through the branch it was on. Raises GitFailed."""
         if gitcmd.has_commit(self.path, sha):
             return
         try:
-            gitcmd.fetch(self.path, url, check_sha(sha))
+            gitcmd.fetch(self.path, url, check_sha(sha), env=self.access.env())
             return
         except GitFailed as error:
             if error.kind not in ("missing_ref", "bad_object", "other"):
                 raise
-        gitcmd.fetch(self.path, url, check_branch(branch))
+        gitcmd.fetch(self.path, url, check_branch(branch), env=self.access.env())
         if not gitcmd.has_commit(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
 
@@ -188,7 +190,7 @@ class Repo(Candidates):
         ref = f"refs/heads/{check_branch(target)}"
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
-        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False)
+        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False, env=self.access.env())
         crashpoint("land.pushed")
         if result.returncode == 0:
             return Landed(candidate)
@@ -206,7 +208,7 @@ class Repo(Candidates):
         found = self.ls_remote(url, branch)
         if found is None:
             try:
-                gitcmd.publish(self.path, url, sha, branch)
+                gitcmd.publish(self.path, url, sha, branch, env=self.access.env())
             except GitFailed:
                 found = self.ls_remote(url, branch)
                 if found is None:
@@ -221,7 +223,7 @@ class Repo(Candidates):
             return found is None
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
-        run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT)
+        run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, env=self.access.env())
         return True
 
     def drop_refs(self, refs: Iterable[str]) -> int:

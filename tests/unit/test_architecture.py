@@ -23,6 +23,7 @@ WRITERS = {
     "Fact": "beads/inbox.py",
     "Effect": "beads/outbox.py",
     "Heartbeat": "beads/ops.py",
+    "Secret": "beads/secrets.py",
     "Membership": "beads/people.py",
     "Agent": "agents/roster.py",
     "Run": "agents/dispatch.py",

@@ -19,7 +19,9 @@ from agents.models import Run
 from agents.runtime import sandbox
 from agents.runtime.gitcmd import run_git
 from beads import config as configs
+from beads import owner, secrets
 from beads.command import ExitWith, GastownCommand, Said, table
+from beads.errors import GastownError
 from beads.models import Effect, Fact, Rig, Town
 from gastown_site import entrance
 from gastown_site.health import readiness
@@ -85,6 +87,19 @@ def _queues() -> Iterator[Check]:
             yield "fail", f"rig {rig.slug}", problem
 
 
+def _secrets() -> Iterator[Check]:
+    """Whether the owner's file and the secrets can be read, and what configs name that is not set."""
+    try:
+        owner.allowed()
+        for town in Town.objects.order_by("slug"):
+            secrets.values(town, secrets.names(town))
+    except GastownError as error:
+        yield "fail", "secrets", error.message
+    for rig in Rig.objects.select_related("town").order_by("slug"):
+        for note in secrets.notes(rig):
+            yield "warn", f"rig {rig.slug}", note
+
+
 def _invariants() -> Iterator[Check]:
     """What constraints cannot say."""
     broken = [(town, b) for town in Town.objects.all() for b in invariants.check(town, timezone.now())]
@@ -125,4 +140,6 @@ def _front() -> Iterator[Check]:
         yield "warn", "first password", f"{entrance.password_file()} is there until admin has logged in once"
 
 
-CHECKS: list[Callable[[], Iterator[Check]]] = [_database, _tools, _parts, _queues, _invariants, _workspaces, _front]
+CHECKS: list[Callable[[], Iterator[Check]]] = [
+    _database, _tools, _parts, _queues, _secrets, _invariants, _workspaces, _front
+]  # fmt: skip
