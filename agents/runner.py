@@ -25,7 +25,7 @@ from django.utils import timezone
 
 from agents import dispatch, prompts
 from agents.models import Run, RunKind, RunState
-from agents.runtime import crashpoints, forkserver, gitcmd, processes, sandbox
+from agents.runtime import crashpoints, forkserver, gitcmd, processes, sandbox, trees
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
 from beads import ops
@@ -198,23 +198,18 @@ class Runner:
             except BlockingIOError:
                 os.close(lock)
                 continue
-            path = pool / str(number)
             try:
-                if not (path.exists() and self._switched(path, run.start_sha)):
-                    gitcmd.add_worktree(repo, path, self._start_commit(run, repo))
+                tree = trees.prepare(trees.Slot(pool / str(number)), self._view(run, repo))
             except BaseException:
                 os.close(lock)
                 raise
-            return path, lock
+            return tree, lock
         raise RuntimeError("a thousand gate worktrees are in use")
 
-    def _switched(self, path: Path, sha: str) -> bool:
-        """True when a kept worktree is at `sha` now; it may be broken, or the commit may be elsewhere."""
-        try:
-            gitcmd.reset_worktree(path, sha)
-        except gitcmd.GitFailed:
-            return False
-        return True
+    def _view(self, run: Run, repo: Path) -> trees.View:
+        """What gates see of the repository's history; the commit is fetched when the mirror has not got it."""
+        base = str((run.brief.get("candidate") or {}).get("base", ""))
+        return trees.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
 
     def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
         agent = run.agent.name if run.agent else ""

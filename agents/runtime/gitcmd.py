@@ -144,11 +144,12 @@ class Started:
 
 @contextlib.contextmanager
 def started_git(
-    args: Sequence[str], *, cwd: Path | str, env: Mapping[str, str] | None = None, talks: bool = False
+    args: Sequence[str], *, cwd: Path | str, env: Mapping[str, str] | None = None, talks: bool = False, umask: int = -1
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
-    `talks`: its result needs an input. Credentials in a URL are kept from its arguments, which everybody may read.
+    `talks`: its result needs an input. `umask`: for what it makes; -1: as ours. Credentials
+    in a URL are kept from its arguments, which everybody may read.
     """
     words, secrets = _without_credentials(args)
     process = subprocess.Popen(
@@ -159,6 +160,7 @@ def started_git(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        umask=umask,
     )
     try:
         yield Started(args[0], process)
@@ -371,7 +373,7 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
         local = f"refs/gastown/remote/{check_branch(ref)}"
         source = f"refs/heads/{ref}"
     spec = f"+{source}:{local}"
-    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
+    arguments = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
