@@ -25,7 +25,7 @@ from django.utils import timezone
 
 from agents import dispatch, prompts
 from agents.models import Run, RunKind, RunState
-from agents.runtime import crashpoints, forkserver, gitcmd, processes, sandbox, trees
+from agents.runtime import crashpoints, forkserver, gitcmd, gitdirs, processes, sandbox, trees
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
 from beads import ops
@@ -206,10 +206,10 @@ class Runner:
             return tree, lock
         raise RuntimeError("a thousand gate worktrees are in use")
 
-    def _view(self, run: Run, repo: Path) -> trees.View:
+    def _view(self, run: Run, repo: Path) -> gitdirs.View:
         """What gates see of the repository's history; the commit is fetched when the mirror has not got it."""
         base = str((run.brief.get("candidate") or {}).get("base", ""))
-        return trees.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
+        return gitdirs.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
 
     def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
         agent = run.agent.name if run.agent else ""

@@ -22,26 +22,24 @@ import contextlib
 import functools
 import json
 import os
-import shutil
 import stat
-import subprocess
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, failure, redact, repo_lock, run_git, started_git
+from agents.runtime.gitcmd import GitFailed, check_sha, failure, repo_lock, run_git, started_git
+from agents.runtime.gitdirs import View, config_text, git_directory
+from agents.runtime.trash import discard, empty
 
 TIMEOUT = 900.0
 UMASK = 0o022
 _MODES = (0o100644, 0o100755)
-_OPEN, _READABLE = 0o755, 0o644
+_OPEN = 0o755
 _MOST_REPAIRS = 20_000
-_PINNED = {
+PINNED = {
     "core.bare": "false",
     "core.fileMode": "true",
     "core.symlinks": "true",
@@ -71,19 +69,6 @@ _PINNED = {
 }
 # an operator's config (GASTOWN_GIT_CONFIG) is for talking to remotes: its filters and line ends are not the candidate's
 ENVIRONMENT = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_ATTR_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
-_DISPOSABLE = {
-    # the index is a copy made by another user's eyes: owner, inode and ctime are no reason to look at a file again
-    "core.checkStat": "minimal",
-    "core.trustctime": "false",
-    "core.fileMode": "true",
-    "core.bare": "false",
-    "core.logAllRefUpdates": "true",
-    "gc.auto": "0",
-    "maintenance.auto": "false",
-    "advice.detachedHead": "false",
-    "user.name": "Gastown gate",
-    "user.email": "gate@gastown.invalid",
-}
 
 
 @dataclass(frozen=True)
@@ -106,18 +91,6 @@ class Slot:
     def trash(self) -> Path:
         """Where things wait for their removal: in the pool, so that getting there is a rename."""
         return self.path.parent / "trash"
-
-
-@dataclass(frozen=True)
-class View:
-    """What of a repository's history is shown in a git directory that borrows the mirror's objects."""
-
-    mirror: Path
-    sha: str
-    base: str = ""
-    target: str = ""
-    remote_url: str = ""
-    config: Mapping[str, str] = field(default_factory=dict)
 
 
 Fill = Callable[[Slot], None]
@@ -246,15 +219,19 @@ class _Look:
 
 
 def _compare(slot: Slot, view: View, candidate: _Listing, stamp: int, began: int) -> _Look:
-    """Look at everything in the tree, and let git compare index and files with the candidate."""
-    asked = ["diff-index", "--ignore-submodules=all", "--no-ext-diff", "--quiet", view.sha, "--"]
+    """Look at everything in the tree, and let git compare its index with the candidate.
+
+    Each file is one that git wrote just now, or one that nobody has touched since the tree was handed out, when it was
+    as the index said: that the files are as the index says needs no second look by git.
+    """
+    asked = ["diff-index", "--cached", "--ignore-submodules=all", "--no-ext-diff", "--quiet", view.sha, "--"]
     with started_git(asked, cwd=slot.tree, env=_where(slot.git, slot.tree)) as comparing:
         look = _look(slot.tree, set(candidate.gitlinks), stamp, began)
         answer = comparing.result(timeout=TIMEOUT, check=False)
     if answer.returncode not in (0, 1):
         raise failure("diff-index", answer)
     if answer.returncode:
-        look.severe = "files differ"
+        look.severe = "the index differs"
     elif not look.faults and look.count != candidate.count:
         look.severe = f"{look.count} files in place of {candidate.count}"
     return look
@@ -270,23 +247,25 @@ def _look(tree: Path, gitlinks: set[str], stamp: int, began: int) -> _Look:
         with os.scandir(os.path.join(tree, at)) as entries:
             for entry in entries:
                 empty = False
-                path = os.path.join(at, entry.name)
                 told = entry.stat(follow_symlinks=False)
+                mode = told.st_mode
+                if (
+                    (mode in _MODES or stat.S_ISLNK(mode))
+                    and told.st_nlink == 1
+                    and not stamp < told.st_ctime_ns <= began
+                    and entry.name != ".git"
+                ):
+                    look.count += 1  # of 50,000 entries 50,000 come here: what is above is all that is done for them
+                    continue
+                path = os.path.join(at, entry.name)
                 if entry.name == ".git":
                     look.faults.append(("repository", path))
-                elif stat.S_ISDIR(told.st_mode):
+                elif stat.S_ISDIR(mode):
                     directories.append(path)
-                    if told.st_mode & 0o5777 != 0o755:
+                    if mode & 0o5777 != _OPEN:
                         look.faults.append(("directory", path))
-                elif (
-                    (told.st_mode not in _MODES and not stat.S_ISLNK(told.st_mode))
-                    or told.st_nlink != 1
-                    or stamp < told.st_ctime_ns <= began
-                ):
-                    look.faults.append(("file", path))
-                    look.count += 1
                 else:
-                    look.count += 1
+                    look.faults.append(("file", path))
         if at in gitlinks:
             if not empty:
                 look.faults.append(("repository", at))
@@ -401,71 +380,15 @@ def _run(git: Path, tree: Path, *arguments: str) -> bytes:
         return at_work.result(timeout=TIMEOUT).stdout
 
 
-def _config(values: Mapping[str, str]) -> str:
-    """The text of a config file."""
-    lines = ["[core]\n\trepositoryformatversion = 0\n"]
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        head, _, below = section.partition(".")
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        title = f'{head} "{below}"' if below else head
-        lines.append(f'[{title}]\n\t{name} = "{quoted}"\n')
-    return "".join(lines)
-
-
 def _write_git(git: Path, mirror: Path) -> None:
     """The server's git directory for a tree, with exactly our config; its index stays. The lock of the slot is held."""
     (git / "objects" / "info").mkdir(parents=True, exist_ok=True, mode=0o700)
     (git / "refs").mkdir(exist_ok=True)
     (git / "objects" / "info" / "alternates").write_text(f"{mirror / 'objects'}\n")
-    (git / "config").write_text(_config(_PINNED))
+    (git / "config").write_text(config_text(PINNED))
     (git / "HEAD").write_text("ref: refs/heads/none\n")  # what was checked out last, the mirror may have forgotten
     for leftover in git.glob("*.lock"):  # of a server that died
         leftover.unlink()
-
-
-def git_directory(path: Path, view: View, *, index: Path | None = None) -> None:
-    """A git directory at `path` that borrows the mirror's objects: HEAD at `view.sha`, the base, the target, the tags.
-
-    With it work status, diff, log, describe, add, commit and stash. `index`: what its index is a copy of. It appears
-    whole, by a rename.
-    """
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    for name in ("objects/info", "objects/pack", "refs/heads", "refs/remotes/origin", "info"):
-        (fresh / name).mkdir(parents=True)
-    (fresh / "objects/info/alternates").write_text(f"{view.mirror / 'objects'}\n")
-    config = dict(_DISPOSABLE)
-    if view.remote_url:
-        config["remote.origin.url"] = redact(view.remote_url)
-        config["remote.origin.fetch"] = "+refs/heads/*:refs/remotes/origin/*"
-    (fresh / "config").write_text(_config(config | dict(view.config)))
-    (fresh / "HEAD").write_text(f"{check_sha(view.sha)}\n")
-    asked = ["for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"]
-    if view.target:
-        asked.append(f"refs/gastown/remote/{check_branch(view.target)}")
-    refs: dict[bytes, bytes] = {}
-    for line in run_git(asked, cwd=view.mirror).stdout.splitlines():
-        sha, _, name = line.partition(b" ")
-        refs[name] = sha
-    base = check_sha(view.base).encode() if view.base else b""
-    if view.target:
-        seen = refs.pop(f"refs/gastown/remote/{view.target}".encode(), base)
-        if seen:
-            refs[f"refs/remotes/origin/{view.target}".encode()] = seen
-            (fresh / "refs/remotes/origin/HEAD").write_text(f"ref: refs/remotes/origin/{view.target}\n")
-    if base:
-        refs[b"refs/gastown/base"] = base
-    packed = b"".join(sha + b" " + name + b"\n" for name, sha in sorted(refs.items()))
-    (fresh / "packed-refs").write_bytes(b"# pack-refs with: sorted \n" + packed)
-    if index is not None:
-        # never dated later than it is: git looks into each file that is as young as its index
-        shutil.copyfile(index, fresh / "index")
-    for directory, _, files in os.walk(fresh):
-        os.chmod(directory, _OPEN)
-        for name in files:
-            os.chmod(os.path.join(directory, name), _READABLE)
-    fresh.rename(path)
 
 
 # -- what is remembered, and what is removed ------------------------------------------------------------------------
@@ -493,32 +416,3 @@ def _start_anew(slot: Slot) -> None:
             discard(path, slot.trash)
     slot.tree.mkdir()
     slot.tree.chmod(0o755)
-
-
-def discard(path: Path, trash: Path) -> None:
-    """Move something away, whatever it is; `empty` removes it later. Links are not followed."""
-    trash.mkdir(parents=True, exist_ok=True, mode=0o700)
-    told = path.lstat()
-    if stat.S_ISDIR(told.st_mode) and told.st_mode & 0o700 != 0o700:
-        path.chmod(0o700)  # a directory that cannot be written cannot be moved
-    path.rename(trash / uuid.uuid4().hex)
-
-
-def empty(trash: Path) -> None:
-    """Remove what is in the trash, beside everything else: making many files just after removing many is slow."""
-    if trash.is_dir() and any(trash.iterdir()):
-        threading.Thread(target=_remove_all, args=(trash,), name="trash", daemon=True).start()
-
-
-def _remove_all(trash: Path) -> None:
-    # `rm` and not `shutil.rmtree`: a chain of thousands of directories is no problem for it
-    for path in _waiting(trash):
-        for command in (["rm", "-rf", "--", path], ["chmod", "-R", "u+rwX", "--", path], ["rm", "-rf", "--", path]):
-            if not os.path.lexists(path):
-                break
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-
-
-def _waiting(trash: Path) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        yield from (str(path) for path in trash.iterdir())
