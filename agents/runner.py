@@ -25,9 +25,10 @@ from django.utils import timezone
 
 from agents import dispatch, prompts
 from agents.models import Run, RunKind, RunState
-from agents.runtime import crashpoints, forkserver, gitcmd, gitdirs, processes, sandbox, trees
+from agents.runtime import crashpoints, forkserver, gitcmd, gitdirs, modules, processes, sandbox, trees
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
+from beads import config as configs
 from beads import ops
 from beads.errors import GastownError
 
@@ -199,17 +200,20 @@ class Runner:
                 os.close(lock)
                 continue
             try:
-                tree = trees.prepare(trees.Slot(pool / str(number)), self._view(run, repo))
+                tree = trees.prepare(trees.Slot(pool / str(number)), *self._view(run, repo))
             except BaseException:
                 os.close(lock)
                 raise
             return tree, lock
         raise RuntimeError("a thousand gate worktrees are in use")
 
-    def _view(self, run: Run, repo: Path) -> gitdirs.View:
-        """What gates see of the repository's history; the commit is fetched when the mirror has not got it."""
+    def _view(self, run: Run, repo: Path) -> tuple[gitdirs.View, trees.Fill | None]:
+        """What gates see of the repository: the commit is fetched when the mirror has not got it."""
         base = str((run.brief.get("candidate") or {}).get("base", ""))
-        return gitdirs.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
+        view = gitdirs.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
+        git = configs.usable(run.rig.town.config, run.rig.config)[0].git
+        home = self.home / "repos" / "modules"
+        return view, modules.filler(view, home, submodules=git.submodules, lfs=git.lfs)
 
     def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
         agent = run.agent.name if run.agent else ""

@@ -49,7 +49,8 @@ def config_text(values: Mapping[str, str]) -> str:
         section, _, name = key.rpartition(".")
         head, _, below = section.partition(".")
         quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        title = f'{head} "{below}"' if below else head
+        escaped = below.replace("\\", "\\\\").replace('"', '\\"')
+        title = f'{head} "{escaped}"' if below else head
         lines.append(f'[{title}]\n\t{name} = "{quoted}"\n')
     return "".join(lines)
 

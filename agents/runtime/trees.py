@@ -25,7 +25,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -93,24 +93,23 @@ class Slot:
         return self.path.parent / "trash"
 
 
-Fill = Callable[[Slot], None]
+Fill = Callable[[Slot], Mapping[str, str]]
 
 
 def prepare(slot: Slot, view: View, fill: Fill | None = None) -> Path:
     """Make the slot's tree exactly the tree of `view.sha`, with its disposable git directory; returns the tree.
 
-    `fill` puts in what is no part of the commit itself: submodules, and the content that pointers stand for. Raises
-    GitFailed, after a last try with a tree that is new. The caller holds the slot's lock, and nothing of the run that
-    had it before is alive.
+    `fill` puts in what is no part of the commit itself: submodules, and the content that pointers stand for; it returns
+    what the config of the disposable git directory says of them. Raises GitFailed, after a last try with a tree that is
+    new. The caller holds the slot's lock, and nothing of the run that had it before is alive.
     """
     _settle(slot, view.mirror)
     try:
         if not (_kept(slot, view) or (os.geteuid() and _opened(slot.tree) and _kept(slot, view))):
             _start_anew(slot)
             _switch(slot, view, fresh=True)
-        if fill is not None:
-            fill(slot)
-        return _hand_out(slot, view)
+        more = fill(slot) if fill is not None else {}
+        return _hand_out(slot, replace(view, config={**view.config, **more}))
     finally:
         empty(slot.trash)
 
@@ -389,6 +388,17 @@ def _write_git(git: Path, mirror: Path) -> None:
     (git / "HEAD").write_text("ref: refs/heads/none\n")  # what was checked out last, the mirror may have forgotten
     for leftover in git.glob("*.lock"):  # of a server that died
         leftover.unlink()
+
+
+def populate(tree: Path, git: Path, view: View) -> None:
+    """Check `view.sha` out into the empty directory `tree`, with a git directory of its own; `git` is ours, for now.
+
+    Raises GitFailed.
+    """
+    _write_git(git, view.mirror)
+    _run(git, tree, "checkout", "--quiet", "--force", "--detach", check_sha(view.sha))
+    _run(git, tree, "diff-index", "--ignore-submodules=all", "--no-ext-diff", "--quiet", view.sha, "--")
+    git_directory(tree / ".git", view, index=git / "index")
 
 
 # -- what is remembered, and what is removed ------------------------------------------------------------------------
