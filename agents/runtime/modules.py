@@ -37,7 +37,7 @@ from beads.errors import Invalid
 DEPTH = 5
 _MOST_BYTES = 1 << 20  # of a .gitmodules file
 _HOSTED = re.compile(
-    r"(?P<scheme>https?|ssh|git)://(?:(?P<user>[^@/\s]*)@)?(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?"
+    r"(?P<scheme>https?|ssh|git)://(?:(?P<user>[\w.~%+:-]*)@)?(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>\d{1,5}))?"
     r"(?P<path>/[\w.~/+%@:-]*)"
 )
 _SCP = re.compile(r"(?P<user>[\w.+-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[\w.~/+%@-]+)")
