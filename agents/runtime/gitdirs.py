@@ -81,8 +81,8 @@ def git_directory(path: Path, view: View, *, index: Path | None = None) -> None:
         refs[ref] = value
     base = check_sha(view.base).encode() if view.base else b""
     if view.target:
-        seen = refs.pop(f"refs/gastown/remote/{view.target}".encode(), base)
-        if seen:
+        seen = refs.pop(f"refs/gastown/remote/{view.target}".encode(), b"")
+        if seen := base or seen:  # the base is newer: what we have landed ourselves was not fetched since
             refs[f"refs/remotes/origin/{view.target}".encode()] = seen
             (fresh / "refs/remotes/origin/HEAD").write_text(f"ref: refs/remotes/origin/{view.target}\n")
     if base:

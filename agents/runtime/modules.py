@@ -22,6 +22,7 @@ from agents.runtime import trees
 from agents.runtime.gitcmd import (
     NETWORK_TIMEOUT,
     GitFailed,
+    check_branch,
     check_remote_url,
     check_sha,
     ensure_bare,
@@ -32,6 +33,7 @@ from agents.runtime.gitcmd import (
     run_git,
 )
 from agents.runtime.gitdirs import View
+from agents.runtime.trash import discard
 from beads.errors import Invalid
 
 DEPTH = 5
@@ -107,10 +109,27 @@ def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch 
             values |= large.CONFIG
         if submodules:
             source = Source(view.mirror, view.remote_url, home, fetch)
-            values |= config(checkout(slot.tree, source, view.sha, base=_landed(view), scratch=slot.path / "modules"))
+            values |= config(_for_gates(slot, source, view))
         return values
 
     return act if submodules or lfs else None
+
+
+def _for_gates(slot: trees.Slot, source: Source, view: View) -> list[Module]:
+    """Check them out; where a URL is not known from the target as it was last seen, look at the target again."""
+    scratch = slot.path / "modules"
+    landed = _landed(view)
+    try:
+        return checkout(slot.tree, source, view.sha, base=landed, scratch=scratch)
+    except Invalid:
+        ref = f"+refs/heads/{check_branch(view.target)}:refs/gastown/remote/{view.target}"
+        source.fetch(view.mirror, view.remote_url, [ref])
+        if _landed(view) == landed:
+            raise
+    for path in _gitlinks(view.mirror, view.sha):
+        discard(slot.tree / path, slot.trash)
+        (slot.tree / path).mkdir()
+    return checkout(slot.tree, source, view.sha, base=_landed(view), scratch=scratch)
 
 
 def _landed(view: View) -> str:
