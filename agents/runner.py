@@ -271,6 +271,7 @@ class Runner:
             "run_dir": str(run_dir),
             "worktree": str(worktree),
             "repo": str(repo),
+            "borrowed": trees.borrowed(worktree) if run.kind == RunKind.GATES else [],
             "remote_url": run.rig.remote_url,
             "branch": branch,
             "start_sha": start_sha,

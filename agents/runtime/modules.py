@@ -102,15 +102,14 @@ def checkout(tree: Path, source: Source, sha: str, *, base: str = "", scratch: P
 def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch = fetch) -> trees.Fill | None:
     """What `trees.prepare` is to put into a tree of gates; `home`: GASTOWN_HOME/repos/modules. None: nothing."""
 
-    def act(slot: trees.Slot) -> dict[str, str]:
-        values: dict[str, str] = {}
+    def act(slot: trees.Slot) -> trees.Filled:
+        made: list[Module] = []
         if lfs:
             large.fill(slot.tree, slot.git / "index", slot.git, view)
-            values |= large.CONFIG
         if submodules:
-            source = Source(view.mirror, view.remote_url, home, fetch)
-            values |= config(_for_gates(slot, source, view))
-        return values
+            made = _for_gates(slot, Source(view.mirror, view.remote_url, home, fetch), view)
+        values = config(made) | (large.CONFIG if lfs else {})
+        return trees.Filled(values, [module.mirror for module in made])
 
     return act if submodules or lfs else None
 

@@ -24,7 +24,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -93,23 +93,30 @@ class Slot:
         return self.path.parent / "trash"
 
 
-Fill = Callable[[Slot], Mapping[str, str]]
+@dataclass(frozen=True)
+class Filled:
+    """What was put in: `config` of it for the disposable git directory, and the repositories that it borrows from."""
+
+    config: Mapping[str, str] = field(default_factory=dict)
+    borrowed: Sequence[Path] = ()
+
+
+Fill = Callable[[Slot], Filled]
 
 
 def prepare(slot: Slot, view: View, fill: Fill | None = None) -> Path:
     """Make the slot's tree exactly the tree of `view.sha`, with its disposable git directory; returns the tree.
 
-    `fill` puts in what is no part of the commit itself: submodules, and the content that pointers stand for; it returns
-    what the config of the disposable git directory says of them. Raises GitFailed, after a last try with a tree that is
-    new. The caller holds the slot's lock, and nothing of the run that had it before is alive.
+    `fill` puts in what is no part of the commit itself: submodules, and the content that pointers stand for. Raises
+    GitFailed, after a last try with a tree that is new. The caller holds the slot's lock, and nothing of the run that
+    had it before is alive.
     """
     _settle(slot, view.mirror)
     try:
         if not (_kept(slot, view) or (os.geteuid() and _opened(slot.tree) and _kept(slot, view))):
             _start_anew(slot)
             _switch(slot, view, fresh=True)
-        more = fill(slot) if fill is not None else {}
-        return _hand_out(slot, replace(view, config={**view.config, **more}))
+        return _hand_out(slot, view, fill(slot) if fill is not None else Filled())
     finally:
         empty(slot.trash)
 
@@ -305,11 +312,18 @@ def _repair(slot: Slot, look: _Look) -> None:
                     where = where.parent
 
 
-def _hand_out(slot: Slot, view: View) -> Path:
+def _hand_out(slot: Slot, view: View, filled: Filled) -> Path:
     """Give the tree its git directory, and remember the moment: whatever a gate does bears a later ctime."""
-    git_directory(slot.tree / ".git", view, index=slot.git / "index")
-    _note(slot, {**_state(slot), "sha": view.sha, "stamp": _tick(slot.path / "clock")})
+    told = replace(view, config={**view.config, **filled.config})
+    git_directory(slot.tree / ".git", told, index=slot.git / "index")
+    borrowed = sorted({str(path) for path in filled.borrowed})
+    _note(slot, {**_state(slot), "borrowed": borrowed, "stamp": _tick(slot.path / "clock")})
     return slot.tree
+
+
+def borrowed(tree: Path) -> list[str]:
+    """The repositories beside the mirror that git needs to see, for reading, in a tree that `prepare` has made."""
+    return [str(path) for path in _state(Slot(tree.parent)).get("borrowed", [])]
 
 
 def _tick(clock: Path) -> int:

@@ -1,4 +1,4 @@
-"""What real gates see through the queue: exactly the candidate, tags, submodules; and what an agent or a gate leaves."""
+"""What real gates see through the queue: exactly the candidate, tags, submodules; whatever agents and gates leave."""
 
 from __future__ import annotations
 

@@ -39,23 +39,25 @@ class Ground:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def commit(self, name: str, files: dict[str, str]) -> str:
+    def commit(self, name: str, files: dict[str, str], branch: str = "main") -> str:
         at = self.root / name
         for path, text in files.items():
             (at / path).parent.mkdir(parents=True, exist_ok=True)
             (at / path).write_text(text)
         self.git("add", "-A", cwd=at)
         self.git("commit", "-q", "-m", "A change", cwd=at)
-        self.git("push", "-q", "origin", "HEAD:main", cwd=at)
+        self.git("push", "-q", "origin", f"HEAD:{branch}", cwd=at)
         return self.git("rev-parse", "HEAD", cwd=at)
 
     def land(self, sha: str) -> None:
         """It is the target's head on the remote, as the mirror has last seen it."""
         gitcmd.fetch(self.mirror, str(self.root / "main.git"), "main")
+        gitcmd.fetch(self.mirror, str(self.root / "main.git"), sha)
         self.git("update-ref", "refs/gastown/remote/main", sha, cwd=self.mirror)
 
     def prepare(self, sha: str, *, submodules: bool = True, large: bool = False, landed: str = "") -> Path:
         self.land(landed or self.base)
+        gitcmd.fetch(self.mirror, str(self.root / "main.git"), sha)
         view = View(self.mirror, sha, self.base, "main", str(self.root / "main.git"))
         fill = modules.filler(view, self.root / "repos" / "modules", submodules=submodules, lfs=large)
         return trees.prepare(self.slot, view, fill)
@@ -128,7 +130,7 @@ def evil(ground: Ground, url: str, sha: str) -> str:
         file.write(f'[submodule "x"]\n\tpath = x\n\turl = {url}\n')
     (at / "x").mkdir(exist_ok=True)
     ground.git("update-index", "--add", "--cacheinfo", f"160000,{sha},x", cwd=at)
-    return ground.commit("main", {"x.txt": "x\n"})
+    return ground.commit("main", {"x.txt": f"{url}\n"}, branch="evil")
 
 
 def test_a_path_that_only_the_candidate_names_is_not_followed(ground: Ground) -> None:
@@ -138,7 +140,8 @@ def test_a_path_that_only_the_candidate_names_is_not_followed(ground: Ground) ->
         with pytest.raises(Invalid, match=r"submodule x: .* neither on the host .* nor named by \.gitmodules"):
             ground.prepare(sha)
         assert not (ground.slot.tree / "x" / "secret.txt").exists()
-    assert (ground.prepare(sha, landed=sha) / "x" / "secret.txt").exists(), "a person has landed it"
+    ground.git("push", "-q", "origin", "HEAD:main", cwd=ground.root / "main")
+    assert (ground.prepare(sha) / "x" / "secret.txt").exists(), "a person has landed it meanwhile"
 
 
 HTTPS = "https://bot:key@git.example.org/team/main.git"

@@ -181,7 +181,8 @@ GATES: dict[str, str] = {
     "a deep chain": "python3 -c \"import os\nfor _ in range(40): os.mkdir('d' * 200); os.chdir('d' * 200)\"",
     "a very deep chain": "python3 -c \"import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\"",
     "case variants": "mv case.txt CASE.TXT; mkdir SRC; touch SRC/a.py Readme.md",
-    "extended attributes": "python3 -c \"import os\nfor p in ('config.json', 'src', '.'): os.setxattr(p, 'user.x', b'1')\"",
+    "extended attributes": "python3 -c \"import os\nfor p in ('config.json', "
+    "'src', '.'): os.setxattr(p, 'user.x', b'1')\"",
     "everything at once": SAME_SIZE
     + "; rm -rf .git src; ln -s / src; ln -s /etc .git; chmod 000 config.json; mkdir -p e/e",
 }
