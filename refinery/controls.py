@@ -10,6 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from agents.runtime import lfs
 from beads import config as configs
 from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Invalid
@@ -23,6 +24,8 @@ def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
     before; a rig's whenever it is.
     """
     overrides = configs.validate(configs.parse_toml(text, "config"))
+    if overrides.get("git", {}).get("lfs"):
+        lfs.check_installed()
     if isinstance(owner, Rig):
         found = configs.usable(owner.town.config, overrides)[1]
         if found:

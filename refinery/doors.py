@@ -19,6 +19,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents.models import LIVE_RUN, Run, RunState
+from agents.runtime import lfs
 from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url, redact
 from beads import config as configs
 from beads import inbox, ledger
@@ -74,9 +75,11 @@ def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, over
     town = Town.objects.filter(slug=town_slug or "main").first()
     if town is None and town_slug not in (None, "main"):
         raise NotFound(f"no town {town_slug}", details={"field": "town"})
-    found = configs.usable(town.config if town else {}, overrides)[1]
+    config, found = configs.usable(town.config if town else {}, overrides)
     if found:
         raise Invalid(found[0], field="config")
+    if config.git.lfs:
+        lfs.check_installed()
     if Rig.objects.filter(slug=slug).exists():
         raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
     branch = _look(url, branch)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from agents.runtime import lfs as large
 from agents.runtime import trees
@@ -76,7 +77,7 @@ def fetch(repo: Path, url: str, refspecs: Sequence[str]) -> None:
         run_git([*arguments, "--end-of-options", url, *refspecs], cwd=repo, timeout=NETWORK_TIMEOUT)
 
 
-def found(mirror: Path, sha: str) -> dict[str, list[dict[str, str]] | list[str]]:
+def found(mirror: Path, sha: str) -> dict[str, Any]:
     """What a commit points to: its `submodules` (path and URL, credentials removed) and its `lfs` patterns."""
     named = _named(mirror, sha)
     submodules = [

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from agents.models import Run
 from agents.runtime import lfs
 from beads import config as configs
 from beads import ledger
+from refinery import shows
 from refinery.models import GateResult
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_gates import walls  # noqa: F401 - a fixture
@@ -93,6 +96,49 @@ def test_g19_gates_read_submodules_when_the_rig_says_so(stage: Stage, walls: str
     stage.commit("feature", {"f.txt": "f\n"})
     stage.await_phase(stage.submit("feature"), "merged")
     assert list(GateResult.objects.order_by("id").values_list("output", flat=True)) == ["lib\n", ""]
+
+
+def test_g19_rig_add_says_what_the_repository_has_and_which_setting_checks_it_out(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_library(stage)
+    stage.commit("main", {".gitattributes": "*.bin filter=lfs -text\n"}, start=None)
+    stage.open(agents=False)
+    call_command("rig", "add", "second", str(stage.remote), "--json")
+    told = json.loads(capsys.readouterr().out)["data"]
+    assert told["submodules"] == [{"path": "lib", "url": str(stage.root / "library.git")}]
+    assert told["lfs"] == ["*.bin"]
+    assert [("git.submodules = true" in note, "git.lfs = true" in note) for note in told["notes"]] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
+    (tmp_path / "rig.toml").write_text("[git]\nsubmodules = true\n")
+    call_command("rig", "add", "third", str(stage.remote), "--config", str(tmp_path / "rig.toml"))
+    assert "1 submodule (lib): checked out" in capsys.readouterr().out
+
+
+def test_git_lfs_that_is_missing_is_named_before_anything_needs_it(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.open(agents=False)
+    monkeypatch.setattr(lfs, "installed", lambda: False)
+    (tmp_path / "rig.toml").write_text("[git]\nlfs = true\n")
+    for words in (["add", "second", str(stage.remote)], ["config", "proj"]):
+        with pytest.raises(SystemExit):
+            call_command("rig", *words, "--config", str(tmp_path / "rig.toml"), "--json")
+        assert "git-lfs is not installed" in capsys.readouterr().out
+
+
+def test_a_submodule_that_an_agent_points_elsewhere_is_told_to_a_person(stage: Stage) -> None:
+    library = a_library(stage)
+    stage.open(agents=False, gates=["true"])
+    settings_of_git(stage, submodules=True)
+    stage.git("clone", "-q", "--bare", str(library), str(stage.root / "private.git"))
+    stage.git("config", "-f", ".gitmodules", "submodule.lib.url", "../private.git")
+    stage.git("add", "-A")
+    stage.commit("feature", {"f.txt": "f\n"}, start=None)
+    entry = stage.submit("feature")
+    stage.until(lambda: "neither on the host" in shows.Board(stage.town).entry(entry).reason)
+    assert not stage.git("ls-tree", "main", "f.txt", cwd=stage.remote)
 
 
 @pytest.mark.skipif(not lfs.installed(), reason="git-lfs is not installed")

@@ -10,6 +10,7 @@ from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.models import Rig
 from refinery import controls, doors
 from refinery.files import read_config, read_text
+from refinery.git import contents
 
 
 class Command(GastownCommand):
@@ -38,8 +39,10 @@ class Command(GastownCommand):
     ) -> Any:
         """Add a repository."""
         rig = doors.add_rig(town, slug, remote_url, default_branch, read_config(config))
+        has, notes = contents.look(rig)
         data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch}
-        return Said(data, f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}")
+        lines = [f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}", *notes]
+        return Said(data | has | {"notes": notes}, "\n".join(lines))
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
