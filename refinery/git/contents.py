@@ -1,4 +1,4 @@
-"""What a rig's repository has that a plain check-out leaves out: submodules and git-lfs files; told when it is added."""
+"""What a rig's repository has that a plain check-out leaves out: submodules, git-lfs files. Told when it is added."""
 
 from __future__ import annotations
 
