@@ -25,9 +25,21 @@ from django.utils import timezone
 
 from agents import access, dispatch, prompts, work
 from agents.models import Run, RunKind, RunState
-from agents.runtime import crashpoints, forkserver, gitcmd, harvest, processes, sandbox, workspace
+from agents.runtime import (
+    crashpoints,
+    forkserver,
+    gitcmd,
+    gitdirs,
+    harvest,
+    modules,
+    processes,
+    sandbox,
+    trees,
+    workspace,
+)
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
+from beads import config as configs
 from beads import ops
 from beads.errors import GastownError
 
@@ -221,23 +233,21 @@ class Runner:
             except BlockingIOError:
                 os.close(lock)
                 continue
-            path = pool / str(number)
             try:
-                if not (path.exists() and self._switched(path, run.start_sha)):
-                    gitcmd.add_worktree(repo, path, self._start_commit(run, repo))
+                tree = trees.prepare(trees.Slot(pool / str(number)), *self._view(run, repo))
             except BaseException:
                 os.close(lock)
                 raise
-            return path, lock
+            return tree, lock
         raise RuntimeError("a thousand gate worktrees are in use")
 
-    def _switched(self, path: Path, sha: str) -> bool:
-        """True when a kept worktree is at `sha` now; it may be broken, or the commit may be elsewhere."""
-        try:
-            gitcmd.reset_worktree(path, sha)
-        except gitcmd.GitFailed:
-            return False
-        return True
+    def _view(self, run: Run, repo: Path) -> tuple[gitdirs.View, trees.Fill | None]:
+        """What gates see of the repository: the commit is fetched when the mirror has not got it."""
+        base = str((run.brief.get("candidate") or {}).get("base", ""))
+        view = gitdirs.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
+        git = configs.usable(run.rig.town.config, run.rig.config)[0].git
+        home = self.home / "repos" / "modules"
+        return view, modules.filler(view, home, submodules=git.submodules, lfs=git.lfs)
 
     def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
         agent = run.agent.name if run.agent else ""
@@ -296,6 +306,7 @@ class Runner:
             "worktree": str(worktree),
             "repo": str(repo),
             "delivers": bool(run.branch),
+            "borrowed": trees.borrowed(worktree) if run.kind == RunKind.GATES else [],
             "branch": branch,
             "start_sha": start_sha,
             "steps": run.steps,

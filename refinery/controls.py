@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents import access
+from agents.runtime import lfs
 from beads import config as configs
 from beads import inbox, ledger, outbox
 from beads import owner as reserved
@@ -27,6 +28,8 @@ def check_config(owner: Town | Rig, text: str, *, by_owner: bool = False) -> dic
     raised for what only the owner may set.
     """
     overrides = configs.validate(configs.parse_toml(text, "config"))
+    if overrides.get("git", {}).get("lfs"):
+        lfs.check_installed()
     if isinstance(owner, Rig):
         config, found = configs.usable(owner.town.config, overrides)
         if found:

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from agents import access
 from agents.models import LIVE_RUN, Run, RunState
+from agents.runtime import lfs
 from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url
 from beads import config as configs
 from beads import inbox, ledger, owner
@@ -87,6 +88,8 @@ def add_rig(
     config, found = configs.usable(town.config if town else {}, overrides)
     if found:
         raise Invalid(found[0], field="config")
+    if config.git.lfs:
+        lfs.check_installed()
     if Rig.objects.filter(slug=slug).exists():
         raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
     owner.check(configs.usable(town.config if town else {}, {})[0], config, by_owner=by_owner)

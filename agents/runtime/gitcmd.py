@@ -189,11 +189,12 @@ def started_git(
     env: Mapping[str, str] | None = None,
     talks: bool = False,
     stdin: IO[bytes] | None = None,
+    umask: int = -1,
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
-    `talks`: its result needs an input; `stdin`: it reads from this file. Credentials in a URL are kept from its
-    arguments, which everybody may read.
+    `talks`: its result needs an input; `stdin`: it reads from this file. `umask`: for what it makes; -1: as ours, but
+    for what others are to see. Credentials in a URL are kept from its arguments, which everybody may read.
     """
     words, secrets = _without_credentials(args)
     process = subprocess.Popen(
@@ -204,7 +205,7 @@ def started_git(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        umask=0o022 if args[0] in SEEN_BY_OTHERS else -1,
+        umask=0o022 if umask < 0 and args[0] in SEEN_BY_OTHERS else umask,
     )
     try:
         yield Started(args[0], process, (env or {}).get(RIG, "RIG"))

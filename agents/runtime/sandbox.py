@@ -41,9 +41,17 @@ def available() -> str:
 
 
 def wrap(
-    argv: Sequence[str], *, worktree: Path, repo: Path, hidden: Sequence[Path], network: bool, kind: str
+    argv: Sequence[str],
+    *,
+    worktree: Path,
+    repo: Path,
+    hidden: Sequence[Path],
+    network: bool,
+    kind: str,
+    borrowed: Sequence[Path] = (),
 ) -> list[str]:
-    """The command line that runs `argv` in a sandbox of `kind`. `hidden` are directories that it must not see."""
+    """The command line that runs `argv` in a sandbox of `kind`. `hidden` are directories that it must not see;
+    `borrowed`: repositories of submodules, whose objects git reads."""
     if kind != BUBBLEWRAP:
         return list(argv)
     command = ["bwrap", *_BASE, *([] if network else ["--unshare-net"])]
@@ -51,6 +59,8 @@ def wrap(
     for path in hidden:
         if path.is_dir():
             command += ["--tmpfs", str(path)]
+    for path in borrowed:
+        command += ["--ro-bind", str(path), str(path)]
     command += ["--ro-bind", str(repo), str(repo), "--bind", str(worktree), str(worktree)]
     return [*command, "--chdir", str(worktree), "--", *argv]
 

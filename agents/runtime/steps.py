@@ -195,6 +195,7 @@ class Steps:
             hidden=[Path(p) for p in self.spec["hidden"]],
             network=bool(step.get("network")),
             kind=self.spec["sandbox"] if self.gates else sandbox.UNSANDBOXED,
+            borrowed=[Path(p) for p in self.spec.get("borrowed", [])],
         )
         if self.at_once:
             command = [sys.executable, "-I", "-S", str(KEEPER), *command]

@@ -12,6 +12,7 @@ from beads.command import GastownCommand, Said, actor, noted, rig_of, table, tow
 from beads.models import Rig
 from refinery import controls, doors
 from refinery.files import read_config, read_text
+from refinery.git import contents
 
 
 class Command(GastownCommand):
@@ -44,10 +45,11 @@ class Command(GastownCommand):
         """Add a repository."""
         rig = doors.add_rig(town, slug, remote_url, default_branch, read_config(config), by_owner=True)
         pinned = access.host_keys(rig)
+        has, notes = contents.look(rig)
         data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch, "host_keys": pinned}
         said = [f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}"]
         said += [f"the remote's host key from now on: {key}" for key in pinned]
-        return noted(data, "\n".join(said), secrets.notes(rig))
+        return noted(data | has, "\n".join(said), [*secrets.notes(rig), *notes])
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
