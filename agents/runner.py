@@ -23,9 +23,9 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import dispatch, prompts
+from agents import boxes, dispatch, prompts
 from agents.models import Run, RunKind, RunState
-from agents.runtime import crashpoints, forkserver, gitcmd, processes, sandbox
+from agents.runtime import crashpoints, forkserver, gitcmd, limits, processes
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
 from beads import ops
@@ -34,7 +34,6 @@ from beads.errors import GastownError
 log = structlog.get_logger(__name__)
 CLEAN_SECONDS = 15.0
 MARK = "GASTOWN_RUN"  # every process of a run carries it, whatever became of its parents
-_SECRET_DIRS = (".ssh", ".gnupg", ".aws", ".kube", ".docker", ".config/gh", ".config/gcloud")
 
 
 class Runner:
@@ -105,7 +104,8 @@ class Runner:
             self.start(run, secret)
         except Exception as error:
             log.warning("run.start_failed", run=run.pk, error=str(error))
-            message = str(error) if isinstance(error, gitcmd.GitFailed) else f"{type(error).__name__}: {error}"
+            plain = isinstance(error, gitcmd.GitFailed | GastownError)
+            message = str(error) if plain else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OperationalError):
                 dispatch.start_failed(run.pk, message)
         finally:
@@ -262,7 +262,17 @@ class Runner:
                 "GASTOWN_BRANCH": branch,
                 "GASTOWN_PROMPT_FILE": str(prompt),
             }
-        user_home = Path(os.environ.get("HOME", "/"))
+        gates = run.kind == RunKind.GATES
+        home = None if gates else run_dir / "home"
+        if home is not None:
+            home.mkdir(exist_ok=True)
+        box = boxes.box_for(
+            run,
+            workspace=worktree,
+            home=home,
+            read_only=[repo] if gates else [run_dir / "prompt.md"],
+            writable=[] if gates else [repo],  # until a workspace has a repository of its own
+        )
         return {
             "run": run.pk,
             "kind": str(run.kind),
@@ -280,8 +290,8 @@ class Runner:
             "caches": str(self.home / "caches" / str(run.rig_id)),
             "parallel": bool(run.brief.get("parallel")),
             "env": env,
-            "sandbox": sandbox.available() if run.kind == RunKind.GATES else sandbox.UNSANDBOXED,
-            "hidden": [str(self.home), *(str(user_home / d) for d in _SECRET_DIRS)],
+            "sandbox": box["kind"],
+            "box": box,
         }
 
     def _spawn(self, run: Run, spec: dict[str, Any], run_dir: Path, slot: int | None) -> None:
@@ -302,6 +312,7 @@ class Runner:
 
     def _clean(self) -> None:
         """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
+        limits.clean()
         for run_id in processes.marked(MARK):
             ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
             if ended and self._shim(run_id) is None:

@@ -132,6 +132,11 @@ class Group:
 
         return join
 
+    def add(self, pid: int) -> None:
+        """Take a process in, and with it all that it will start."""
+        for path in set(self._at.values()):
+            (path / "cgroup.procs").write_text(str(pid))
+
     def hit(self) -> str:
         """`memory` or `processes` when the kernel has said no to the group; else an empty string."""
         source = self._at["memory"] / ("memory.events" if self._v2 else "memory.oom_control")

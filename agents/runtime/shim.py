@@ -119,8 +119,8 @@ class Shim:
         report = self._save()
         crashpoint("shim.published")
         report |= {"exit_code": last[0], "signal": last[1], "steps": steps}
-        if self.orders.stop:
-            report["error"] = report.get("error") or self.orders.stop
+        if reason := self.orders.stop or self.steps.limit:
+            report["error"] = report.get("error") or reason
         self.done.set()
         self._report(report)
         crashpoint("shim.reported")
