@@ -280,7 +280,7 @@ class Watch:
             which = self._tmp()
         if not which and any(before - _free(root) > self.limits.disk // 2 for root, before in self._free.items()):
             used = sum(_sizes(self._roots))  # the file system has lost so much meanwhile: it may have been this one
-            which = "disk" if used > self.limits.disk else ""
+            which = "disk" if used >= self.limits.disk else ""
         return self.limits.reached(which) if which else ""
 
     def _kernel(self) -> str:
@@ -324,7 +324,7 @@ class Watch:
                 done = False
                 break
         self._spent += time.monotonic() - began
-        if self._walked > self.limits.disk:
+        if self._walked >= self.limits.disk:
             return "disk"
         if done:
             self._walk = None

@@ -230,6 +230,8 @@ class Steps:
             processes.kill_descendants(signal.SIGKILL)
         waiter.join(5)
         pump.join(5)
+        if process.stdout is not None and not pump.is_alive():
+            process.stdout.close()
         self.orders.listeners.remove(news)
         code, number = sandbox.inner_status(box.kind, process.returncode)
         if self.gates and code is not None and 128 < code <= 192:
