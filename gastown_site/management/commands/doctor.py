@@ -34,7 +34,11 @@ class Command(GastownCommand):
     def run(self, **_: Any) -> Any:
         """All checks; exit 1 when one fails."""
         rows = [{"check": w, "state": s, "say": say} for check in CHECKS for s, w, say in check()]
-        said = Said(rows, table(rows, ["state", "check", "say"]))
+        text = table(rows, ["state", "check", "say"])
+        for row in rows:
+            if row["state"] == "fail" or row["check"] == "sandbox off":
+                text = text.replace(row["say"], self.style.ERROR(row["say"]))
+        said = Said(rows, text)
         return ExitWith(said, 1) if any(r["state"] == "fail" for r in rows) else said
 
 
