@@ -23,6 +23,8 @@ code_review = false
 merge_strategy = "pr"
 [agents.polecat]
 command = {json.dumps(POLECAT)}
+[sandbox]
+read_only = {json.dumps([sys.base_prefix, sys.prefix, str(Path(POLECAT[1]).parent)])}
 """
 STUCK = '[refinery]\ngates = ["no-such-program"]\nauto_merge = false\ncode_review = false\n'
 WORK = "echo 'answer = 41' > answer.py\n---rework---\necho 'answer = 42' > answer.py"
