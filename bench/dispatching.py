@@ -52,12 +52,8 @@ def _measure(remote: Path, home: Path) -> None:
     end = time.monotonic() + 120
     while len(rows) < BEADS and time.monotonic() < end:
         time.sleep(0.2)
-        told = [
-            line.split()[1:]
-            for log in home.glob("runs/*/log")
-            for line in log.read_text().splitlines()
-            if line.startswith("times ")
-        ]
+        logs = "\n".join(log.read_text() for log in home.glob("runs/*/log"))
+        told = [line.split()[1:] for line in logs.splitlines() if line.startswith("times ")]
         rows = sorted([float(x) for x in words] for words in told)
     gaps = sorted((b[0] - a[1]) * 1000 for a, b in itertools.pairwise(rows))
     print(f"{len(rows)} runs of town {town.slug}, one polecat: gt_done answered → next command started")
