@@ -182,6 +182,7 @@ def _without_credentials(value: str) -> str:
     """The same without `user:password@` in any URL of it."""
 
     def bare(found: re.Match[str]) -> str:
+        """One URL."""
         try:
             parts = urlsplit(found[0])
         except ValueError:

@@ -145,8 +145,8 @@ def test_a_runs_log_grows_on_the_page_as_it_is_printed(up: Installation, browser
     script = (
         f"printf '\\033[31mred <b>hot</b>\\033[0m\\n'; until test -e '{release}'; do sleep 0.1; done; echo released"
     )
-    seen = f'[sandbox]\nread_only = ["{release.parent}"]\n'
-    config.write_text(f'{seen}[refinery]\ngates = ["true"]\n[agents.polecat]\ncommand = ["sh", "-c", {script!r}]\n'.replace(
+    seen = f'[sandbox]\nread_only = ["{release.parent}"]\n[refinery]\n'
+    config.write_text(f'{seen}gates = ["true"]\n[agents.polecat]\ncommand = ["sh", "-c", {script!r}]\n'.replace(
         repr(script), '"""' + script.replace("\\", "\\\\") + '"""'))  # fmt: skip
     up.gastown("rig", "add", "slow", str(up.remote), "--default-branch", up.branch, "--config", str(config))
     bead = up.run("sling", "slow", "--title", "Print slowly").strip()
