@@ -200,11 +200,12 @@ _Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
 class HowItEnded(_Body):
-    """How one step's process ended."""
+    """How one step's process ended. `limit`: which one it had reached, in words."""
 
     exit_code: _Number | None = None
     signal: _Number | None = None
     timed_out: bool = False
+    limit: Annotated[str, Field(max_length=200)] = ""
 
 
 class Report(_Body):

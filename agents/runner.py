@@ -23,7 +23,7 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import access, dispatch, prompts, work
+from agents import access, boxes, dispatch, prompts, work
 from agents.models import Run, RunKind, RunState
 from agents.runtime import (
     crashpoints,
@@ -31,22 +31,24 @@ from agents.runtime import (
     gitcmd,
     gitdirs,
     harvest,
+    limits,
     modules,
     processes,
     sandbox,
+    trash,
     trees,
     workspace,
 )
+from agents.runtime.box import Box
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
 from beads import config as configs
-from beads import ops
+from beads import ops, owner, secrets
 from beads.errors import GastownError
 
 log = structlog.get_logger(__name__)
 CLEAN_SECONDS = 15.0
 MARK = "GASTOWN_RUN"  # every process of a run carries it, whatever became of its parents
-_SECRET_DIRS = (".ssh", ".gnupg", ".aws", ".kube", ".docker", ".config/gh", ".config/gcloud")
 
 
 class Runner:
@@ -281,8 +283,7 @@ class Runner:
             mail = f"{agent}@gastown.invalid"
             branch = run.branch or f"gt/{agent}/{run.bead_id}/{run.pk}"
             env |= {
-                "HOME": os.environ.get("HOME", "/"),
-                "USER": os.environ.get("USER", ""),
+                "HOME": str(work.workspace_of(run).home),
                 "GIT_AUTHOR_NAME": agent,
                 "GIT_AUTHOR_EMAIL": mail,
                 "GIT_COMMITTER_NAME": agent,
@@ -295,7 +296,18 @@ class Runner:
                 "GASTOWN_BRANCH": branch,
                 "GASTOWN_PROMPT_FILE": str(prompt),
             }
-        user_home = Path(os.environ.get("HOME", "/"))
+        steps, secret_values = self._with_secrets(run, env)
+        gates = run.kind == RunKind.GATES
+        space = work.workspace_of(run)
+        seen = trees.borrowed(worktree) if gates else [space.origin, run_dir / "prompt.md"]
+        box = boxes.box_for(
+            run,
+            workspace=worktree,
+            home=None if gates else space.home,
+            read_only=[repo / "objects", *(Path(path) for path in seen)],
+            secrets=secret_values,
+            allow=owner.private_networks(),
+        )
         return {
             "run": run.pk,
             "kind": str(run.kind),
@@ -306,17 +318,31 @@ class Runner:
             "worktree": str(worktree),
             "repo": str(repo),
             "delivers": bool(run.branch),
-            "borrowed": trees.borrowed(worktree) if run.kind == RunKind.GATES else [],
             "branch": branch,
             "start_sha": start_sha,
-            "steps": run.steps,
+            "steps": steps,
             "change": str((run.brief.get("candidate") or {}).get("change", "")),
             "caches": str(self.home / "caches" / str(run.rig_id)),
             "parallel": bool(run.brief.get("parallel")),
             "env": env,
-            "sandbox": sandbox.available() if run.kind == RunKind.GATES else sandbox.UNSANDBOXED,
-            "hidden": [str(self.home), *(str(user_home / d) for d in _SECRET_DIRS)],
+            "sandbox": box["kind"],
+            "box": box,
         }
+
+    def _with_secrets(self, run: Run, env: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """The run's steps, with the secrets that gates name as their variables; an agent's, and its role's own
+        variables, go into `env`. Returns the secrets' values, too. Raises Invalid for one that is not set."""
+        agent = boxes.agent_of(configs.effective(run.rig.town.config, run.rig.config), run)
+        values: dict[str, str] = {}
+        if agent is not None:
+            values = secrets.for_run(run.rig.town, agent.secrets)
+            env |= {**agent.env, **values}
+        steps = []
+        for step in run.steps:
+            own = secrets.for_run(run.rig.town, step.get("secrets") or ())
+            values |= own
+            steps.append({**step, "env": {**(step.get("env") or {}), **own}} if own else step)
+        return steps, values
 
     def _spawn(self, run: Run, spec: dict[str, Any], run_dir: Path, slot: int | None) -> None:
         """Write the spec (0600) and start the shim."""
@@ -336,6 +362,7 @@ class Runner:
 
     def _clean(self) -> None:
         """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
+        limits.clean()
         for run_id in processes.marked(MARK):
             ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
             if ended and self._shim(run_id) is None:
@@ -351,7 +378,7 @@ class Runner:
                 else:
                     self._clear_worktree(run, path)
                 log.info("workspace.removed", run=run.pk)
-        workspace.empty_trash(self.home)
+        trash.empty(self.home / "trash")
 
     def _harvest(self, run: Run) -> dict[str, Any]:
         """Take in what a run without a shim has left; an empty report when there is no workspace of it."""
@@ -359,13 +386,16 @@ class Runner:
         if not run.branch or not run.start_sha or not space.tree.is_dir():
             return {}
         try:
-            return harvest.take_in(space, run.pk, run.start_sha, self._inside(space)).report()
-        except (gitcmd.GitFailed, OSError) as error:
+            return harvest.take_in(space, run.pk, run.start_sha, self._inside(run, space)).report()
+        except (GastownError, OSError) as error:
             log.warning("workspace.unsaved", run=run.pk, error=str(error))
             return {"work": "unsaved", "work_text": str(error)[:1000], "branches": {}, "salvage_ref": ""}
 
-    def _inside(self, space: workspace.Workspace) -> harvest.Inside:
-        return harvest.outside(space)
+    def _inside(self, run: Run, space: workspace.Workspace) -> harvest.Inside:
+        """Where git runs on what an ended run has left: a box as its shim would have made. Raises NoSandbox."""
+        config = configs.usable(run.rig.town.config, run.rig.config)[0]
+        found = sandbox.Status(sandbox.UNSANDBOXED) if boxes.is_off(config) else sandbox.required()
+        return harvest.inside(space, Box(found.kind, found.bwrap))
 
     def _clear(self, run: Run) -> None:
         """Take in the work of an ended run whose shim is gone, then remove its workspace; else it is tried again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import statistics
 import sys
@@ -19,33 +18,31 @@ started = time.time()
 request = urllib.request.Request(os.environ["GASTOWN_URL"] + "/api/tools/gt_done", data=b"{}", headers={
     "Authorization": "Bearer " + os.environ["GASTOWN_TOKEN"], "Content-Type": "application/json"})
 urllib.request.urlopen(request).read()
-open(LOG, "a").write(f"{started} {time.time()}\\n")
+print("times", started, time.time())
 """
 
 
 def main() -> None:
     """Print median and p95."""
     with installation() as home:
-        log = home / "times"
-        script = home / "agent.py"
-        script.write_text(f"LOG = {str(log)!r}\n{SCRIPT}")
         remote = home / "remote.git"
         run_git(["init", "--quiet", "--bare", "-b", "main", str(remote)], cwd=home)
         tree = run_git(["hash-object", "-t", "tree", "-w", "--stdin"], cwd=remote, input=b"").text
         sha = run_git(["commit-tree", tree, "-m", "start"], cwd=remote).text
         run_git(["update-ref", "refs/heads/main", sha], cwd=remote)
         with running(home):
-            _measure(remote, script, log)
+            _measure(remote, home)
 
 
-def _measure(remote: Path, script: Path, log: Path) -> None:
+def _measure(remote: Path, home: Path) -> None:
     from beads import config, ledger
     from refinery import doors
 
     settings = {
         "refinery": {"code_review": False, "gates": ["true"]},
         "dispatch": {"max_polecats": 1},
-        "agents": {"polecat": {"command": [sys.executable, "-S", str(script)]}},
+        "agents": {"polecat": {"command": [sys.executable, "-S", "-c", SCRIPT]}},
+        "sandbox": {"read_only": [sys.base_prefix, sys.prefix]},
     }
     town = ledger.create_town("bench", config.validate(settings))
     rig = doors.add_rig("bench", "bench", str(remote), None, {})
@@ -55,8 +52,9 @@ def _measure(remote: Path, script: Path, log: Path) -> None:
     end = time.monotonic() + 120
     while len(rows) < BEADS and time.monotonic() < end:
         time.sleep(0.2)
-        with contextlib.suppress(FileNotFoundError):
-            rows = [[float(x) for x in line.split()] for line in log.read_text().splitlines()]
+        logs = "\n".join(log.read_text() for log in home.glob("runs/*/log"))
+        told = [line.split()[1:] for line in logs.splitlines() if line.startswith("times ")]
+        rows = sorted([float(x) for x in words] for words in told)
     gaps = sorted((b[0] - a[1]) * 1000 for a, b in itertools.pairwise(rows))
     print(f"{len(rows)} runs of town {town.slug}, one polecat: gt_done answered → next command started")
     p95 = gaps[int(len(gaps) * 0.95)]

@@ -1,7 +1,7 @@
 """The only writer of gate results, and the rule that tells *fail* from *error*.
 
-Exit 0 passes. 126, 127, a signal, a time-out or a step that never ran to its end is an *error* of the gate or its
-host: never merged past, never blamed on the author. Anything else is a *fail*.
+Exit 0 passes. 126, 127, a signal, a time-out, a limit that was reached or a step that never ran to its end is an
+*error* of the gate or its host: never merged past, never blamed on the author. Anything else is a *fail*.
 """
 
 from __future__ import annotations
@@ -32,8 +32,14 @@ def steps_for(gates: tuple[Gate, ...], untouched: Sequence[Sequence[str]] = ()) 
             "run": gate.run,
             "timeout": gate.timeout.total_seconds(),
             "retries": gate.retries,
-            "network": gate.network,
+            "network": list(gate.network),
+            "nested": gate.nested,
+            "memory": gate.memory,
+            "processes": gate.processes,
+            "disk": gate.disk,
+            "tmp": gate.tmp,
             "env": gate.env,
+            "secrets": list(gate.secrets),
             "command": gate.command,
             "junit": gate.junit,
             "cache": gate.cache,
@@ -74,7 +80,8 @@ def _judge(result: GateResult, earlier: Sequence[GateResult]) -> None:
 
 
 def _outcome(raw: Mapping[str, Any]) -> str:
-    return classify(raw.get("exit_code"), raw.get("signal"), bool(raw.get("timed_out")))
+    ended = bool(raw.get("timed_out") or raw.get("limit"))
+    return classify(raw.get("exit_code"), raw.get("signal"), ended)
 
 
 def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], commands: Mapping[str, str]) -> GateResult:
@@ -138,6 +145,8 @@ _CODES = {127: " (command not found)", 126: " (command cannot be executed)"}
 
 
 def _how(raw: Mapping[str, Any]) -> str:
+    if raw.get("limit"):
+        return str(raw["limit"])
     if raw.get("timed_out"):
         return "timed out"
     if raw.get("signal"):
@@ -148,7 +157,9 @@ def _how(raw: Mapping[str, Any]) -> str:
 
 def say(result: GateResult) -> str:
     """One line for a person: how the gate ended, at which attempt, of how many tests, and where it first failed."""
-    how = _how({"timed_out": result.timed_out, "signal": result.signal, "exit_code": result.exit_code})
+    limit = result.attempts[-1].get("limit") if result.attempts else ""
+    raw = {"timed_out": result.timed_out, "signal": result.signal, "exit_code": result.exit_code, "limit": limit}
+    how = _how(raw)
     if len(result.attempts) > 1:
         before = ", ".join(_how(one) for one in result.attempts[:-1])
         how += f" at attempt {len(result.attempts)}, after {before}"

@@ -77,6 +77,8 @@ escalate = "10s"
 stop = "15s"
 [agents.polecat]
 command = {command}
+[sandbox]
+read_only = {shown}
 """
 
 
@@ -171,7 +173,8 @@ def test_soak_of_processes(tmp_path: Path) -> None:
     with installation(tmp_path) as up:
         config = tmp_path / "town.toml"
         command = json.dumps([sys.executable, str(Path(__file__).parent / "acceptance/agents/chaos.py"), mark])
-        config.write_text(CONFIG.replace("{command}", command))
+        shown = json.dumps([sys.base_prefix, sys.prefix, str(Path(__file__).parent / "acceptance" / "agents")])
+        config.write_text(CONFIG.replace("{command}", command).replace("{shown}", shown))
         up.gastown("town", "create", "main", "--config", str(config))
         up.gastown("rig", "add", "proj", str(up.remote), "--default-branch", up.branch)
         begin = up.git("rev-parse", up.branch)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agents.runtime import door, gitcmd
+from agents.runtime import door, gitcmd, processes, sandbox
+from agents.runtime.box import Box
 from agents.runtime.gitcmd import GitFailed, run_git
 from agents.runtime.workspace import Workspace, packed_refs, peek
 
@@ -257,6 +259,42 @@ def _save_files(space: Workspace, run: str, inside: Inside) -> str:
             left -= len(data)
         process.kill()
     return f"file:salvage/{path.name}"
+
+
+def inside(space: Workspace, box: Box) -> Inside:
+    """The run's own box, without its network, its tools, its home and its secrets; what is seen is the tree, the rescue
+    and the mirror's objects. Where there is no sandbox: the plain process."""
+    if not box.boxed:
+        return outside(space)
+    seen = replace(
+        box,
+        network=("none",),
+        tools="",
+        home="",
+        nested=False,
+        env={},
+        path=(),
+        read_only=(str(space.objects),),
+        writable=(str(space.tree), str(space.rescue)),
+    )
+
+    def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        given = {
+            k: v for k, v in gitcmd.environment().items() if k.startswith(("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMM"))
+        }
+        started = sandbox.start(
+            seen, argv, {**given, **env}, str(space.tree), before=processes.die_with_shim, talks=True
+        )
+
+        def let_go() -> None:
+            """When it has ended, in whatever way."""
+            started.process.wait()
+            started.close()
+
+        threading.Thread(target=let_go, daemon=True).start()
+        return started.process
+
+    return start
 
 
 def outside(space: Workspace) -> Inside:

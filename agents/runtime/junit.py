@@ -12,7 +12,7 @@ import binascii
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,13 @@ def marks(worktree: Path, pattern: str) -> dict[str, Mark]:
     return {path: _mark(os.fstat(file)) for path, file in _found(worktree, pattern)}
 
 
-def collect(worktree: Path, pattern: str, before: Mapping[str, Mark]) -> tuple[list[dict[str, str]], str]:
-    """The reports written since `before`: `[{path, data}]`, and a note on what was left out."""
+def collect(
+    worktree: Path, pattern: str, before: Mapping[str, Mark], clean: Callable[[bytes], bytes] = bytes
+) -> tuple[list[dict[str, str]], str]:
+    """The reports written since `before`: `[{path, data}]`, and a note on what was left out.
+
+    `clean` takes secrets out.
+    """
     reports: list[dict[str, str]] = []
     note, room, left = "", MAX_SENT, MAX_READ
     for path, file in _found(worktree, pattern):
@@ -55,7 +60,7 @@ def collect(worktree: Path, pattern: str, before: Mapping[str, Mark]) -> tuple[l
             note = f"{path}: more than {MAX_FILES} reports, or larger than {MAX_FILE >> 20} MiB: not read"
             continue
         with open(file, "rb", closefd=False) as handle:
-            data = base64.b64encode(zlib.compress(handle.read(MAX_FILE))).decode()
+            data = base64.b64encode(zlib.compress(clean(handle.read(MAX_FILE)))).decode()
         if len(data) > room:
             note = f"{path}: the reports are too large to be sent: not read"
             continue

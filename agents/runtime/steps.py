@@ -1,5 +1,7 @@
 """A run's steps as processes: one after the other, or all at once; each is ended in time, with all that it started.
 
+Each has a box of its own (`sandbox`), and is ended when it goes beyond a limit: then its result says which.
+
 Standard library only: the shim imports it. One after the other, the first step that does not pass is the last one.
 At once, each step has a keeper below which everything it starts stays, daemons too: so the time-out of one kills its
 processes and nobody else's, and one that fails stops no other. A stop ends them all, at once when the run is fenced.
@@ -8,6 +10,7 @@ processes and nobody else's, and one that fails stops no other. A stop ends them
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +26,8 @@ from agents.runtime import junit as junit_reports
 from agents.runtime import processes, sandbox
 from agents.runtime.caches import Cache, Copy
 from agents.runtime.crashpoints import crashpoint
+from agents.runtime.limits import Watch
+from agents.runtime.redact import Redactor
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10
@@ -73,6 +78,10 @@ class Steps:
         self.gates = spec["kind"] == "gates"
         self.at_once = bool(spec.get("parallel")) and len(spec["steps"]) > 1
         self.last_output = time.time()
+        self.box = sandbox.Box.of(spec["box"])
+        self.limit = ""  # which limit a step has reached last, in words
+        for note in self.box.notes:
+            log.say(note)
         self.caches = {
             step["name"]: Cache(Path(spec["caches"]), self.worktree, step, spec["change"], log.say)
             for step in spec["steps"]
@@ -180,112 +189,146 @@ class Steps:
             raw = result["outcome_raw"]
             tries.append({"outcome_raw": raw, "duration_ms": result["duration_ms"]})
             if junit:
-                tries[-1]["reports"], tries[-1]["note"] = junit_reports.collect(self.worktree, junit, before)
-            if raw["exit_code"] in (None, 0, 126, 127) or raw["timed_out"] or self.orders.stopped():
+                clean = Redactor(self.box.secrets).clean
+                tries[-1]["reports"], tries[-1]["note"] = junit_reports.collect(self.worktree, junit, before, clean)
+            if raw["exit_code"] in (None, 0, 126, 127) or raw["timed_out"] or raw["limit"] or self.orders.stopped():
                 break
         return result | {"attempts": len(tries), "tries": tries if self.gates else []}
 
     def _attempt(self, step: dict[str, Any]) -> Result:
         if self.gates:
             self.log.say(f"gate {step['name']}: {step.get('run', '')}")
-        command = sandbox.wrap(
-            step.get("argv") or ["sh", "-c", step["run"]],
-            worktree=self.worktree,
-            repo=Path(self.spec["repo"]),
-            hidden=[Path(p) for p in self.spec["hidden"]],
-            network=bool(step.get("network")),
-            kind=self.spec["sandbox"] if self.gates else sandbox.UNSANDBOXED,
-            borrowed=[Path(p) for p in self.spec.get("borrowed", [])],
-        )
-        if self.at_once:
-            command = [sys.executable, "-I", "-S", str(KEEPER), *command]
+        box = self.box.for_step(step)
+        argv = step.get("argv") or ["sh", "-c", step["run"]]
+        env = self.spec["env"] | (step.get("env") or {}) | self.extra()
+        if box.boxed and "PATH" not in (step.get("env") or {}):
+            env["PATH"] = box.search_path(env.get("PATH", ""))
+        redactor = Redactor([*box.secrets, *self.extra().values()])
+        if why := box.unseen(argv, env, str(self.worktree)):
+            self.log.say(why)
+            return _not_run(step, 127, why)
         began = time.monotonic()
         try:
-            process = subprocess.Popen(
-                command,
-                cwd=self.worktree,
-                env=self.spec["env"] | (step.get("env") or {}) | self.extra(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=0o022,  # a command's files are as anywhere else; ours (077) are not
-                preexec_fn=processes.die_with_shim_within_limits if self.gates else processes.die_with_shim,
-            )
+            started = self._start(box, argv, env)
         except OSError as error:
-            self.log.say(f"cannot start {command[0]}: {error}")
+            self.log.say(f"cannot start {argv[0]}: {error}")
             return _not_run(step, 127 if isinstance(error, FileNotFoundError) else 126, str(error))
         crashpoint("shim.running")
-        root = process.pid if self.at_once else os.getpid()
+        process, apart = started.process, self.at_once or box.boxed
+        root = process.pid if apart else os.getpid()
         tail: deque[bytes] = deque()
         news = threading.Event()
-        pump = threading.Thread(target=self._pump, args=(process, tail, step["name"]), daemon=True)
+        pump = threading.Thread(target=self._pump, args=(process, tail, step["name"], redactor), daemon=True)
         waiter = threading.Thread(target=_await, args=(process, news), daemon=True)
         self.orders.listeners.append(news)
         pump.start()
         waiter.start()
-        timed_out = self._watch(process, root, began, step, news)
-        if not self.at_once:  # a keeper has seen to that; and its number may be another process's by now
+        roots = [Path(path) for path in dict.fromkeys([str(self.worktree), box.home]) if path]
+        watch = Watch(started.limits, lambda: processes.descendants(root), roots, started.tmps, started.group)
+        timed_out, limit = self._watch(process, root, apart, began, step, watch, news)
+        if not apart:  # elsewhere that has been seen to; and its number may be another process's by now
             processes.kill_descendants(signal.SIGKILL)
         waiter.join(5)
         pump.join(5)
+        if process.stdout is not None and not pump.is_alive():
+            process.stdout.close()
         self.orders.listeners.remove(news)
-        code, number = sandbox.inner_status(self.spec["sandbox"], process.returncode)
+        code, number = sandbox.inner_status(box.kind, process.returncode)
         if self.gates and code is not None and 128 < code <= 192:
             number, code = code - 128, None  # `sh` reports a killed command as 128 + signal
+        stopped = self.orders.stopped() or timed_out
+        if not limit and not stopped:
+            limit = watch.last((code, number) != (0, None), number)
+        if not limit and not stopped and started.did_not_start():
+            code = 126  # the box could not be made, or the program is not there: its author is not to blame
+        started.close()
+        if limit:
+            self.limit = limit
+            self.log.say(f"{self._whose(step)}{limit}")
         keep = TAIL if (code, number) == (0, None) or not self.gates else FAILED_TAIL
         output = b"".join(tail)[-keep:].decode("utf-8", "replace")
+        if code in (126, 127) and (why := _outside(box, env, output, str(self.worktree))):
+            self.log.say(why)
+            output = f"{output.rstrip()}\n{why}\n"
         return {
             "name": step["name"],
-            "outcome_raw": {"exit_code": code, "signal": number, "timed_out": timed_out},
+            "outcome_raw": {"exit_code": code, "signal": number, "timed_out": timed_out, "limit": limit},
             "duration_ms": int((time.monotonic() - began) * 1000),
             "output": output.replace(f"{self.worktree}/", ""),  # paths as the author knows them
         }
 
+    def _start(self, box: sandbox.Box, argv: list[str], env: dict[str, str]) -> sandbox.Started:
+        """Start a step's command. Without a sandbox, one of several has a keeper."""
+        keeper = [sys.executable, "-I", "-S", str(KEEPER)] if self.at_once and not box.boxed else []
+        mark = {name: env[name] for name in ("GASTOWN_RUN",) if name in env}
+        before = processes.die_with_shim
+        where = str(self.worktree)
+        return sandbox.start(box, argv, env, where, before=before, mark=mark, say=self.log.say, keeper=keeper)
+
+    def _whose(self, step: dict[str, Any]) -> str:
+        return f"gate {step['name']}: " if self.gates else ""
+
     def _watch(
-        self, process: subprocess.Popen[bytes], root: int, began: float, step: dict[str, Any], news: threading.Event
-    ) -> bool:
-        """Wait for the end, a stop, a time-out or the end of the finish grace; True for a time-out."""
+        self,
+        process: subprocess.Popen[bytes],
+        root: int,
+        apart: bool,
+        began: float,
+        step: dict[str, Any],
+        watch: Watch,
+        news: threading.Event,
+    ) -> tuple[bool, str]:
+        """Wait for the end, a stop, a time-out, a limit or the end of the finish grace: (timed out, which limit)."""
         timeout: float | None = step.get("timeout")
         while process.poll() is None:
             now = time.monotonic()
             finish = self.orders.finish_at
-            ends = [e for e in (began + timeout if timeout else None, finish) if e is not None]
+            ends = [began + timeout if timeout else None, finish, watch.next, watch.deadline]
             if timeout and now >= began + timeout:
-                which = f"gate {step['name']}: " if self.at_once else ""
+                which = self._whose(step) if self.at_once else ""
                 self.log.say(f"{which}timed out after {timeout:.0f} s")
-                self._kill(process, root)
-                return True
+                self._kill(process, root, apart)
+                return True, ""
             if self.orders.stopped() or (finish is not None and now >= finish):
-                self._kill(process, root)
-                return False
-            news.wait(max(min(ends) - now, 0.01) if ends else None)
+                self._kill(process, root, apart)
+                return False, ""
+            if (now >= watch.next or (watch.deadline and now >= watch.deadline)) and (limit := watch.look()):
+                self._kill(process, root, apart)
+                return False, limit
+            news.wait(max(min(end for end in ends if end is not None) - now, 0.01))
             news.clear()
-        return False
+        return False, ""
 
-    def _kill(self, process: subprocess.Popen[bytes], root: int) -> None:
-        """SIGTERM to the tree, SIGKILL after a grace; at once when fenced. A keeper ends when all below it has."""
+    def _kill(self, process: subprocess.Popen[bytes], root: int, apart: bool) -> None:
+        """SIGTERM to the tree, SIGKILL after a grace; at once when fenced. `apart`: `process` itself is the last of it.
+
+        bubblewrap ends when all in its namespace has, and all of that ends with it; so does a keeper.
+        """
         if not self.orders.fenced:
             processes.kill_descendants(signal.SIGTERM, root)
             end = time.monotonic() + STOP_GRACE
             while process.poll() is None and time.monotonic() < end and not self.orders.fenced:
                 time.sleep(0.05)
-        if process.poll() is None or not self.at_once:
+        if process.poll() is None or not apart:
             processes.kill_descendants(signal.SIGKILL, root)
-        if self.at_once:
+        if apart:
             process.kill()
         process.wait()
 
-    def _pump(self, process: subprocess.Popen[bytes], tail: deque[bytes], name: str) -> None:
-        """Output → log and tail. Where several write at once, each line says whose it is."""
+    def _pump(self, process: subprocess.Popen[bytes], tail: deque[bytes], name: str, redactor: Redactor) -> None:
+        """Output → log and tail, without secrets. Where several write at once, each line says whose it is."""
         assert process.stdout is not None
         mark = f"{name} | ".encode() if self.at_once else b""
         kept, rest = 0, b""
-        while data := os.read(process.stdout.fileno(), 65536):
-            self.last_output = time.time()
+        more = True
+        while more:
+            data = os.read(process.stdout.fileno(), 65536)
+            more = bool(data)
+            self.last_output = time.time() if more else self.last_output
+            data = redactor.feed(data) if more else redactor.flush()
             tail.append(data)
             kept += len(data)
-            while kept - len(tail[0]) > FAILED_TAIL:
+            while tail and kept - len(tail[0]) > FAILED_TAIL:
                 kept -= len(tail.popleft())
             if mark:
                 *lines, rest = (rest + data).split(b"\n")
@@ -307,6 +350,15 @@ def _ended(result: Result) -> Ended:
     return raw["exit_code"], raw["signal"]
 
 
+_MISSING = re.compile(r"(?:^|[\s:'\"`])([\w./+-]+)['\"`]?: (?:command )?(?:not found|No such file or directory)")
+
+
+def _outside(box: sandbox.Box, env: dict[str, str], output: str, cwd: str) -> str:
+    """Why a command that was not found is not there, where it is only outside the box; else an empty string."""
+    found = _MISSING.findall("\n".join(output.splitlines()[-3:]))
+    return next((why for name in reversed(found) if (why := box.unseen([name], env, cwd))), "")
+
+
 def _not_run(step: dict[str, Any], code: int | None, why: str) -> Result:
-    raw = {"exit_code": code, "signal": None, "timed_out": False}
+    raw = {"exit_code": code, "signal": None, "timed_out": False, "limit": ""}
     return {"name": step["name"], "outcome_raw": raw, "duration_ms": 0, "output": why, "attempts": 1}

@@ -14,22 +14,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, trash
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git
 
 PINS = "refs/gastown/workspaces"
 CHECKOUT_SECONDS = 600.0
 PEEK_BYTES = 1 << 20
 PEEK_REFS = 2000
-TRASH_SECONDS = 30.0
 _BARE = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tlogAllRefUpdates = false\n[gc]\n\tauto = 0\n"
 
 
@@ -116,46 +113,9 @@ def release(space: Workspace) -> None:
 
 
 def discard(space: Workspace) -> None:
-    """Put the workspace where `empty_trash` finds it. Never waits for the removal of its files: making many files right
-    after removing many is ten times slower on ext4."""
-    trash = space.root.parent.parent / "trash"
-    with contextlib.suppress(FileNotFoundError):
-        trash.mkdir(mode=0o700, exist_ok=True)
-        space.root.rename(trash / f"{space.root.name}.{secrets.token_hex(4)}")
-
-
-def empty_trash(home: Path, older: float = TRASH_SECONDS) -> int:
-    """Remove what was discarded more than `older` seconds ago; returns how much that was. Links are not followed."""
-    count = 0
-    with contextlib.suppress(FileNotFoundError):
-        for path in (home / "trash").iterdir():
-            with contextlib.suppress(OSError):
-                if time.time() - path.lstat().st_ctime >= older:
-                    remove(path)
-                    count += 1
-    return count
-
-
-def remove(path: Path) -> None:
-    """Remove a tree whatever modes its directories have, and whatever it holds; links are not followed."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-
-    def unlock(function: object, name: str, _error: object) -> None:
-        """A directory that we may not read or write: ours all the same."""
-        parent = os.path.dirname(name)
-        for one in (parent, name):
-            with contextlib.suppress(OSError):
-                if not os.path.islink(one) and os.path.isdir(one):
-                    os.chmod(one, 0o700)
-        with contextlib.suppress(OSError):
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                os.unlink(name)
-
-    shutil.rmtree(path, onerror=unlock)
+    """Put the workspace into the home's trash, which the runner empties."""
+    if space.root.exists():
+        trash.discard(space.root, space.root.parent.parent / "trash")
 
 
 # -- making -------------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 
 from beads.values import format_duration
 from refinery.rules.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
 from refinery.world import FENCE_MARGIN, RunView, World
+
+_LIMIT = re.compile(r"\w+ limit of \w+ reached")  # agents.runtime.limits says it so
 
 
 def decide(world: World) -> Iterator[Decision]:
@@ -94,7 +97,8 @@ def conclude(run: RunView) -> tuple[str, str]:
     if run.stop_requested:
         return ("failed" if run.stop_counts else "stopped"), run.stop_reason or "stopped"
     if run.exit_error:
-        return "lost", run.exit_error
+        # a limit that it has reached is the run's own doing and uses up an attempt; anything else is the host's fault
+        return ("failed" if _LIMIT.fullmatch(run.exit_error) else "lost"), run.exit_error
     return "failed", f"ended without gt_done ({how})"
 
 

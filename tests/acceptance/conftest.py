@@ -30,6 +30,7 @@ from refinery.executor import effects
 from refinery.models import ReviewEntry
 
 AGENTS = Path(__file__).parent / "agents"
+TOOLS = [sys.base_prefix, sys.prefix, str(AGENTS)]  # what test agents need inside the sandbox
 WHO = "test:alice"
 
 
@@ -40,7 +41,9 @@ class Stage:
         self.root = root
         self.remote = root / "remote.git"
         self.clone = root / "clone"
-        self.release = root / "release"
+        self.signals = root / "signals"  # seen in every box
+        self.signals.mkdir()
+        self.release = self.signals / "release"
         self.git("init", "-q", "--bare", "-b", "main", str(self.remote), cwd=root)
         self.git("init", "-q", "-b", "main", str(self.clone), cwd=root)
         self.commit("main", {"README.md": "# Project\n", "signs.txt": "one\ntwo\nthree\n"}, start=None)
@@ -92,6 +95,7 @@ class Stage:
         config: dict[str, Any] = {
             "refinery": {"code_review": False, "gates": ["true"], **refinery},
             "dispatch": {"max_polecats": 8, "backoff": ["1ms"], "heartbeat": "1s", "lease": "20s"},
+            "sandbox": {"read_only": [*TOOLS, str(self.signals), str(self.root / "agent.py")]},
         }
         if git:
             config["git"] = git

@@ -69,6 +69,10 @@ class Living:
         self.port = 0
         self._connection: psycopg.Connection[Any] | None = None
         agent = [sys.executable, str(AGENT), *([str(waits_for)] if waits_for else [])]
+        shown = [sys.base_prefix, sys.prefix, str(AGENT.parent)]
+        if waits_for is not None:
+            waits_for.parent.mkdir(exist_ok=True)
+            shown.append(str(waits_for.parent))
         self.rigs: list[str] = []
         self._told = {
             "config": {
@@ -78,6 +82,7 @@ class Living:
                     **dispatch,
                 },
                 "agents": {"polecat": {"command": agent}, "refinery": {"command": [sys.executable, str(AGENT)]}},
+                "sandbox": {"read_only": shown},
             },
         }  # fmt: skip
 

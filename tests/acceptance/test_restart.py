@@ -17,15 +17,15 @@ Make = Callable[..., Living]
 
 @pytest.fixture
 def living(tmp_path: Path) -> Iterator[Make]:
-    """Makes an installation whose polecats are at work and wait for `tmp_path / "release"`."""
+    """Makes an installation whose polecats are at work and wait for `tmp_path / "signals" / "release"`."""
     made: list[Living] = []
 
     def make(**dispatch: Any) -> Living:
-        town = Living(tmp_path, tmp_path / "release", **dispatch)
+        town = Living(tmp_path, tmp_path / "signals" / "release", **dispatch)
         made.append(town)
         town.more(rigs=1, beads=BEADS, convoys=0)
         town.start()
-        until(lambda: len(list((town.home / "ready").glob("*"))) == BEADS)
+        until(lambda: len(list(town.home.glob("work*/**/draft.txt"))) == BEADS)
         return town
 
     yield make
@@ -50,7 +50,7 @@ def test_r26_live_runs_go_on_through_a_restart_of_everything_and_no_attempt_is_u
     moment = town.rows("select now()")[0][0]
     until(lambda: _beaten(town, moment) == BEADS)
     assert (town.rows(live), set(town.shims())) == (runs, shims)
-    (tmp_path / "release").touch()
+    (tmp_path / "signals" / "release").touch()
     town.await_quiet(90)
     town.check_landed()
     ended = town.rows("select id, attempt, outcome, start_error from agents_run where kind = 'polecat' order by id")
@@ -62,7 +62,7 @@ def test_after_a_reboot_runs_are_fenced_and_retried_without_using_up_attempts(li
     before = [run for (run,) in town.rows("select id from agents_run where state = 'running' order by id")]
     town.pull_the_plug()
     town.start()
-    (tmp_path / "release").touch()
+    (tmp_path / "signals" / "release").touch()
     town.await_quiet(120)
     town.check_landed()
     told = town.rows("select id, attempt, outcome from agents_run where kind = 'polecat' order by attempt, id")

@@ -6,12 +6,13 @@ Here without a server: the workspace is made, something happens in it as an agen
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from agents.runtime import gitcmd, harvest, workspace
+from agents.runtime import gitcmd, harvest, trash, workspace
 from agents.runtime.harvest import Harvest
 from agents.runtime.workspace import Plan, Workspace
 
@@ -125,7 +126,7 @@ def test_g1_a_branch_that_is_only_moved_along_has_no_work_of_its_own(scene: Scen
 @pytest.mark.parametrize("again", [False, True])
 def test_g5_g12_without_its_git_directory_the_files_are_saved_and_nothing_is_let_in(scene: Scene, again: bool) -> None:
     (scene.tree / "precious.txt").write_text("precious\n")
-    workspace.remove(scene.tree / ".git")
+    shutil.rmtree(scene.tree / ".git")
     if again:
         scene.git("init", "-q", "-b", "main", cwd=scene.tree)
         scene.commit(scene.tree, {"more.txt": "more\n"})
@@ -240,7 +241,7 @@ def test_a_discarded_workspace_goes_whatever_became_of_it(scene: Scene) -> None:
     os.mkfifo(scene.tree / "pipe")
     workspace.discard(scene.space)
     assert not scene.space.root.exists()
-    assert workspace.empty_trash(scene.home, older=0) == 1
+    trash._remove_all(scene.home / "trash")
     assert not list((scene.home / "trash").iterdir())
     assert (outside / "kept").exists()
 

@@ -139,12 +139,14 @@ def test_an_update_keeps_focus_scroll_and_open_details(up: Installation, browser
 
 
 def test_a_runs_log_grows_on_the_page_as_it_is_printed(up: Installation, browser: Browser) -> None:
-    release = up.home.parent / "release"
+    release = up.home.parent / "signals" / "release"
+    release.parent.mkdir()
     config = up.home.parent / "slow.toml"
     script = (
         f"printf '\\033[31mred <b>hot</b>\\033[0m\\n'; until test -e '{release}'; do sleep 0.1; done; echo released"
     )
-    config.write_text(f'[refinery]\ngates = ["true"]\n[agents.polecat]\ncommand = ["sh", "-c", {script!r}]\n'.replace(
+    seen = f'[sandbox]\nread_only = ["{release.parent}"]\n[refinery]\n'
+    config.write_text(f'{seen}gates = ["true"]\n[agents.polecat]\ncommand = ["sh", "-c", {script!r}]\n'.replace(
         repr(script), '"""' + script.replace("\\", "\\\\") + '"""'))  # fmt: skip
     up.gastown("rig", "add", "slow", str(up.remote), "--default-branch", up.branch, "--config", str(config))
     bead = up.run("sling", "slow", "--title", "Print slowly").strip()

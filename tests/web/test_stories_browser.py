@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ code_review = false
 merge_strategy = "pr"
 [agents.polecat]
 command = {json.dumps(POLECAT)}
+[sandbox]
+read_only = {json.dumps([sys.base_prefix, sys.prefix, os.path.dirname(POLECAT[1])])}
 """
 STUCK = '[refinery]\ngates = ["no-such-program"]\nauto_merge = false\ncode_review = false\n'
 WORK = "echo 'answer = 41' > answer.py\n---rework---\necho 'answer = 42' > answer.py"

@@ -108,6 +108,9 @@ class Command(BaseCommand):
     def _set_up(self, name: str, stage: Path, branch: str) -> Town:
         """The commands that a user would type."""
         (stage / "town.toml").write_text(story.config())
+        self.console.print(
+            "its agents and gates are scripts of ours: they run without a sandbox, here only", style="red"
+        )
         self._type("town", "create", name, "--config", str(stage / "town.toml"))
         remote = str(stage / "remote.git")
         self._type("rig", "add", name, remote, "--town", name, "--default-branch", branch)

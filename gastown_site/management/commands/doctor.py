@@ -15,6 +15,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
+from agents import boxes
 from agents.models import Run
 from agents.runtime import sandbox
 from agents.runtime.gitcmd import run_git
@@ -23,7 +24,7 @@ from beads import owner, secrets
 from beads.command import ExitWith, GastownCommand, Said, table
 from beads.errors import GastownError
 from beads.models import Effect, Fact, Rig, Town
-from gastown_site import entrance
+from gastown_site import entrance, escape
 from gastown_site.health import readiness
 from refinery import invariants
 
@@ -36,7 +37,11 @@ class Command(GastownCommand):
     def run(self, **_: Any) -> Any:
         """All checks; exit 1 when one fails."""
         rows = [{"check": w, "state": s, "say": say} for check in CHECKS for s, w, say in check()]
-        said = Said(rows, table(rows, ["state", "check", "say"]))
+        text = table(rows, ["state", "check", "say"])
+        for row in rows:
+            if row["state"] == "fail" or row["check"] == "sandbox off":
+                text = text.replace(row["say"], self.style.ERROR(row["say"]))
+        said = Said(rows, text)
         return ExitWith(said, 1) if any(r["state"] == "fail" for r in rows) else said
 
 
@@ -55,13 +60,38 @@ def _tools() -> Iterator[Check]:
     version = run_git(["--version"], cwd="/").text.split()[2]
     new = tuple(int(p) for p in version.split(".")[:2]) >= (2, 38)
     yield ("ok" if new else "fail"), "git", version if new else f"{version}: Gastown needs 2.38 or newer"
-    kind = sandbox.available()
-    if kind == sandbox.BUBBLEWRAP:
-        yield "ok", "sandbox", kind
-    else:
-        yield "warn", "sandbox", "gates run unsandboxed: install bubblewrap"
     free = shutil.disk_usage(settings.GASTOWN_HOME).free
     yield ("ok" if free > 2**30 else "warn"), "disk", f"{free // 2**20} MiB free under GASTOWN_HOME"
+
+
+def _sandbox() -> Iterator[Check]:
+    """Whether one can be started, whether it holds (it is really tried), and who does without."""
+    found = sandbox.status(fresh=True)
+    if found.kind != sandbox.BUBBLEWRAP:
+        yield "fail", "sandbox", f"none can be started: {found.reason}. {found.remedy}"
+    else:
+        try:
+            tried = escape.attempts()
+        except OSError as error:
+            yield "fail", "sandbox", f"{found.bwrap} ({found.version}) starts, but the probe does not: {error}"
+        else:
+            worked = [what for what, how in tried.items() if how]
+            said = f"bubblewrap {found.version}, {found.bwrap}"
+            held = f"{said}: {len(tried)} ways out were tried, none is open"
+            broken = f"{said} does not hold: from inside one can {', '.join(worked)}"
+            yield ("fail", "sandbox", broken) if worked else ("ok", "sandbox", held)
+    off = [f"town {town.slug}" for town in Town.objects.all() if _is_off(town.config, {})]
+    off += [f"rig {rig.slug}" for rig in Rig.objects.select_related("town") if _is_off(rig.town.config, rig.config)]
+    if off:
+        yield (
+            "warn",
+            "sandbox off",
+            f"agents and gates run WITHOUT a sandbox, with the server's rights: {', '.join(off)}",
+        )
+
+
+def _is_off(town: dict[str, Any], rig: dict[str, Any]) -> bool:
+    return boxes.mode(configs.usable(town, rig)[0]) is configs.SandboxMode.OFF
 
 
 def _parts() -> Iterator[Check]:
@@ -141,5 +171,5 @@ def _front() -> Iterator[Check]:
 
 
 CHECKS: list[Callable[[], Iterator[Check]]] = [
-    _database, _tools, _parts, _queues, _secrets, _invariants, _workspaces, _front
+    _database, _tools, _sandbox, _parts, _queues, _secrets, _invariants, _workspaces, _front
 ]  # fmt: skip

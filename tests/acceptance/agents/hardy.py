@@ -37,8 +37,6 @@ def call(tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 Path("draft.txt").write_text("not committed yet\n")
-Path("../../ready").mkdir(exist_ok=True)
-Path("../../ready", os.environ["GASTOWN_RUN"]).touch()
 while len(sys.argv) > 1 and not Path(sys.argv[1]).exists():
     time.sleep(0.05)
 Path("draft.txt").unlink()
