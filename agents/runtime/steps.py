@@ -200,9 +200,8 @@ class Steps:
             self.log.say(f"gate {step['name']}: {step.get('run', '')}")
         box = self.box.for_step(step)
         argv = step.get("argv") or ["sh", "-c", step["run"]]
-        env = self.spec["env"] | (step.get("env") or {}) | self.extra()
-        if box.boxed and "PATH" not in (step.get("env") or {}):
-            env["PATH"] = box.search_path(env.get("PATH", ""))
+        own = (step.get("env") or {}) | self.extra()
+        env = box.environment(self.spec["env"], own) if box.boxed else self.spec["env"] | own
         redactor = Redactor([*box.secrets, *self.extra().values()])
         if why := box.unseen(argv, env, str(self.worktree)):
             self.log.say(why)
