@@ -75,11 +75,13 @@ def box_for(
         found = sandbox.required()
     env, named, notes = passed_on(os.environ)
     shown, path = _named(config)
+    missing = [given for given in config.sandbox.read_only if not os.path.exists(os.path.expanduser(given))]
+    notes += [f"sandbox.read_only: {given} does not exist, so it is not shown" for given in missing]
     box = {
         "kind": found.kind,
         "bwrap": found.bwrap,
-        "read_only": list(dict.fromkeys([*map(str, read_only), *shown, *named])),
-        "writable": list(dict.fromkeys([str(workspace), *map(str, writable)])),
+        "read_only": _and_real([*map(str, read_only), *shown, *named]),
+        "writable": _and_real([str(workspace), *map(str, writable)]),
         "home": str(home) if home is not None else "",
         "path": path,
         "env": env,
@@ -98,6 +100,11 @@ def box_for(
         if why:
             raise Invalid(why, field=f"agents.{run.kind}.command")
     return box
+
+
+def _and_real(paths: Sequence[str]) -> list[str]:
+    """These paths, and what they are without links: git writes down the latter."""
+    return list(dict.fromkeys(one for path in paths for one in (path, os.path.realpath(path))))
 
 
 def agent_of(config: Config, run: Run) -> AgentCommand | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,18 +94,9 @@ def attempts() -> Mapping[str, bool]:
         "database": _database(),
         "server": ["127.0.0.1", url.port or 8000],
     }
-    started = sandbox.start(box, [python, "-I", "-S", "-c", _PROBE, json.dumps(told)], {}, "/")
+    _, text = sandbox.ask(box, [python, "-I", "-S", "-c", _PROBE, json.dumps(told)], SECONDS)
     try:
-        output, _ = started.process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        started.process.kill()
-        started.process.wait()
-        raise OSError(f"the probe did not end within {SECONDS:.0f} s") from None
-    finally:
-        started.close()
-    text = output.decode("utf-8", "replace").strip()
-    try:
-        worked: Mapping[str, bool] = json.loads(text.splitlines()[-1])
+        worked: Mapping[str, bool] = json.loads(text.strip().splitlines()[-1])
     except (ValueError, IndexError):
         raise OSError(f"the probe said nothing that can be read: {text[-300:]!r}") from None
     return worked

@@ -114,14 +114,12 @@ class Box:
         words = [*self.path, *(w for w in given.split(":") if w.startswith("/") and self.sees(w)), *PATH.split(":")]
         return ":".join(dict.fromkeys(words))
 
-    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        """A command's variables inside."""
-        given = {**self.env, **env}
+    def environment(self, env: Mapping[str, str], own: Mapping[str, str] | None = None) -> dict[str, str]:
+        """A command's variables inside: what goes for all of the run, and over that the step's own."""
+        given = {"LANG": "C.UTF-8", "TERM": "dumb", **self.env, **env}
+        given["PATH"] = self.search_path(given.get("PATH", ""))
         given |= {"HOME": HOME, "USER": USER, "LOGNAME": USER, "SHELL": "/bin/sh"}
-        given.setdefault("PATH", self.search_path(""))
-        given.setdefault("LANG", "C.UTF-8")
-        given.setdefault("TERM", "dumb")
-        return given | network.variables(self.proxied, self.tools)
+        return given | network.variables(self.proxied, self.tools) | dict(own or {})
 
     def unseen(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
         """Why the command cannot be started inside, though it can outside; an empty string when it can."""

@@ -21,6 +21,10 @@ from typing import BinaryIO
 
 from agents.runtime.doors import CONNECT_SECONDS, HEAD, IDLE_SECONDS, Door, Head, Refusal, Say, pass_on
 
+# reserved for documents, so nobody's private network; some installations have a gateway to the outside there
+_FOR_DOCUMENTS = [
+    ipaddress.ip_network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
+]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -68,7 +72,8 @@ def not_public(address: Address) -> str:
     for what in ("loopback", "unspecified", "multicast", "link_local"):
         if getattr(address, f"is_{what}"):
             return f"{'an' if what[0] == 'u' else 'a'} {what.replace('_', '-')} address"
-    return "" if address.is_global else "a private address"
+    public = address.is_global or any(address in net for net in _FOR_DOCUMENTS if net.version == address.version)
+    return "" if public else "a private address"
 
 
 def of_this_machine(address: Address) -> bool:

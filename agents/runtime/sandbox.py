@@ -109,9 +109,9 @@ def start(
 ) -> Started:
     """Start a command; its output, both streams, is in `process.stdout`. Raises OSError when it cannot be.
 
-    `talks`: it has an input, and its errors are apart from its output.
-    `before` is called in the child. `mark`: the few variables that bubblewrap itself carries; they are seen inside, in
-    /proc/1/environ. `keeper`: a command to put before it where there is no sandbox.
+    `env`: all of its variables (inside: `Box.environment`). `talks`: it has an input, and its errors are apart from its
+    output. `before` is called in the child. `mark`: the few variables that bubblewrap itself carries; they are seen
+    inside, in /proc/1/environ. `keeper`: a command to put before it where there is no sandbox.
     """
     limits = Limits.of(box.limits)
     group = Group.make(limits)
@@ -128,8 +128,7 @@ def start(
     ours: list[int] = []
     if box.boxed:
         files = {place: _memory(text.encode()) for place, text in FILES.items()}
-        inside = box.environment(env)
-        options = _memory(b"".join(os.fsencode(word) + b"\0" for word in box.options(cwd, inside, files)))
+        options = _memory(b"".join(os.fsencode(word) + b"\0" for word in box.options(cwd, env, files)))
         status, told = os.pipe()
         gate, go = os.pipe()
         handles, ours = [*files.values(), options, told, gate], [status, go]
@@ -165,6 +164,20 @@ def start(
         started.status = ours[0]
         _open_doors(started, box, ours[1], say)
     return started
+
+
+def ask(box: Box, argv: Sequence[str], seconds: float = _START_SECONDS) -> tuple[int, str]:
+    """Run a short command in a box: its exit code and output. Raises OSError when it cannot be, or takes too long."""
+    started = start(box, argv, box.environment({}), "/")
+    try:
+        output, _ = started.process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        started.process.kill()
+        started.process.communicate()
+        raise OSError(f"it did not end within {seconds:.0f} s") from None
+    finally:
+        started.close()
+    return started.process.returncode, output.decode("utf-8", "replace")
 
 
 def _open_doors(started: Started, box: Box, go: int, say: Callable[[str], None]) -> None:
@@ -287,21 +300,11 @@ def _tried(program: str) -> str:
     """Why this one does not work; empty when it does."""
     box = Box(BUBBLEWRAP, program, tools="http://127.0.0.1:8000")
     try:
-        started = start(box, ["/bin/sh", "-c", "exit 7"], {}, "/")
+        code, said = ask(box, ["/bin/sh", "-c", "exit 7"])
     except OSError as error:
         return str(error)
-    try:
-        output, _ = started.process.communicate(timeout=_START_SECONDS)
-    except subprocess.TimeoutExpired:
-        started.process.kill()
-        started.process.wait()
-        return f"it did not end within {_START_SECONDS:.0f} s"
-    finally:
-        started.close()
-    if started.process.returncode == 7:
-        return ""
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return (lines[-1] if lines else f"it ended with {started.process.returncode}")[:300]
+    lines = said.strip().splitlines()
+    return "" if code == 7 else (lines[-1] if lines else f"it ended with {code}")[:300]
 
 
 def _version(program: str) -> str:

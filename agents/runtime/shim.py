@@ -122,7 +122,7 @@ class Shim:
         report = self._save()
         crashpoint("shim.published")
         report |= {"exit_code": last[0], "signal": last[1], "steps": steps}
-        if reason := self.orders.stop or self.steps.limit:
+        if reason := self.orders.stop or self.steps.reason:
             report["error"] = report.get("error") or reason
         self.done.set()
         self._report(report)

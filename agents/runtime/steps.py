@@ -79,7 +79,7 @@ class Steps:
         self.at_once = bool(spec.get("parallel")) and len(spec["steps"]) > 1
         self.last_output = time.time()
         self.box = sandbox.Box.of(spec["box"])
-        self.limit = ""  # which limit a step has reached last, in words
+        self.reason = ""  # why a step has ended that is not its command's own end: a limit, or no box
         for note in self.box.notes:
             log.say(note)
         self.caches = {
@@ -200,9 +200,8 @@ class Steps:
             self.log.say(f"gate {step['name']}: {step.get('run', '')}")
         box = self.box.for_step(step)
         argv = step.get("argv") or ["sh", "-c", step["run"]]
-        env = self.spec["env"] | (step.get("env") or {}) | self.extra()
-        if box.boxed and "PATH" not in (step.get("env") or {}):
-            env["PATH"] = box.search_path(env.get("PATH", ""))
+        own = (step.get("env") or {}) | self.extra()
+        env = box.environment(self.spec["env"], own) if box.boxed else self.spec["env"] | own
         redactor = Redactor([*box.secrets, *self.extra().values()])
         if why := box.unseen(argv, env, str(self.worktree)):
             self.log.say(why)
@@ -211,7 +210,8 @@ class Steps:
         try:
             started = self._start(box, argv, env)
         except OSError as error:
-            self.log.say(f"cannot start {argv[0]}: {error}")
+            self.reason = f"cannot start {argv[0]}: {error}"
+            self.log.say(self.reason)
             return _not_run(step, 127 if isinstance(error, FileNotFoundError) else 126, str(error))
         crashpoint("shim.running")
         process, apart = started.process, self.at_once or box.boxed
@@ -240,10 +240,12 @@ class Steps:
         if not limit and not stopped:
             limit = watch.last((code, number) != (0, None), number)
         if not limit and not stopped and started.did_not_start():
-            code = 126  # the box could not be made, or the program is not there: its author is not to blame
+            said = b"".join(tail)[-TAIL:].decode("utf-8", "replace").strip()
+            code = 127 if "execvp" in said else 126  # the program is not there, or no box: its author is not to blame
+            self.reason = "" if code == 127 else f"the sandbox could not be made: {said[-300:]}"
         started.close()
         if limit:
-            self.limit = limit
+            self.reason = limit
             self.log.say(f"{self._whose(step)}{limit}")
         keep = TAIL if (code, number) == (0, None) or not self.gates else FAILED_TAIL
         output = b"".join(tail)[-keep:].decode("utf-8", "replace")
