@@ -8,6 +8,7 @@ ref or URL from outside reaches git unchecked.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -212,6 +213,12 @@ def failure(what: str, result: GitResult) -> GitFailed:
     kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
     said = telling[0][:1000] if telling else f"exit {result.returncode}"
     return GitFailed(f"git {what}: {said}", kind=kind)
+
+
+def disk_failure(what: str, error: OSError) -> GitFailed:
+    """The typed error for what could not be written beside git: a full disk is waited for, else a person looks."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return GitFailed(f"{what}: {error.strerror or error}", kind="disk_full" if full else "local")
 
 
 def refusal(stderr: str) -> str:

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from agents.runtime.gitcmd import GitFailed, Started, run_git, started_git
+from agents.runtime.gitcmd import GitFailed, Started, disk_failure, run_git, started_git
 from agents.runtime.policy import EMPTY_TREE, SYMLINK
 
 Files = tuple[tuple[str, str], ...]  # (path of a .gitattributes, its blob), sorted
@@ -141,11 +141,14 @@ def _stored(path: Path) -> tuple[str, Files] | None:
 
 def _write(path: Path, folder: Path, files: Files) -> None:
     """The work tree: made beside and renamed, so that nobody meets half of it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(folder.parent)
     asked = "".join(f"{blob}\n" for _, blob in files).encode()
     raw = run_git(["cat-file", "--batch"], cwd=path, input=asked).stdout
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(folder.parent)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+    except OSError as error:
+        raise disk_failure("the target's attributes", error) from error
     try:
         at = 0
         for name, blob in files:
@@ -159,6 +162,8 @@ def _write(path: Path, folder: Path, files: Files) -> None:
             place.write_bytes(raw[end + 1 : at - 1])
         with contextlib.suppress(OSError):  # another process was faster
             fresh.rename(folder)
+    except OSError as error:
+        raise disk_failure("the target's attributes", error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
