@@ -90,7 +90,7 @@ def environment(path: Path, files: Files) -> tuple[Path, dict[str, str]]:
     folder = path / "gastown" / "attributes" / hashlib.sha256(told).hexdigest()[:32]
     try:
         os.utime(folder)  # it was used: see `_tidy`
-    except FileNotFoundError:
+    except OSError:  # mostly: it is not there
         _write(path, folder, files)
     return folder, {"GIT_DIR": os.path.abspath(path), "GIT_WORK_TREE": str(folder)}
 
