@@ -8,6 +8,7 @@ ref or URL from outside reaches git unchecked.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -264,6 +265,12 @@ def failure(what: str, result: GitResult, rig: str = "RIG") -> GitFailed:
     elif re.search(r"returned error: 30\d", said):
         said += " (it redirects elsewhere: give the remote's own address)"
     return GitFailed(f"git {what}: {said}", kind=kind)
+
+
+def disk_failure(what: str, error: OSError) -> GitFailed:
+    """The typed error for what could not be written beside git: a full disk is waited for, else a person looks."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return GitFailed(f"{what}: {error.strerror or error}", kind="disk_full" if full else "local")
 
 
 def refusal(stderr: str) -> str:

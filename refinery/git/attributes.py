@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from agents.runtime.gitcmd import GitFailed, Started, run_git, started_git
+from agents.runtime.gitcmd import GitFailed, Started, disk_failure, run_git, started_git
 from agents.runtime.policy import EMPTY_TREE, SYMLINK
 
 Files = tuple[tuple[str, str], ...]  # (path of a .gitattributes, its blob), sorted
@@ -90,7 +90,7 @@ def environment(path: Path, files: Files) -> tuple[Path, dict[str, str]]:
     folder = path / "gastown" / "attributes" / hashlib.sha256(told).hexdigest()[:32]
     try:
         os.utime(folder)  # it was used: see `_tidy`
-    except FileNotFoundError:
+    except OSError:  # mostly: it is not there
         _write(path, folder, files)
     return folder, {"GIT_DIR": os.path.abspath(path), "GIT_WORK_TREE": str(folder)}
 
@@ -141,11 +141,14 @@ def _stored(path: Path) -> tuple[str, Files] | None:
 
 def _write(path: Path, folder: Path, files: Files) -> None:
     """The work tree: made beside and renamed, so that nobody meets half of it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(folder.parent)
     asked = "".join(f"{blob}\n" for _, blob in files).encode()
     raw = run_git(["cat-file", "--batch"], cwd=path, input=asked).stdout
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(folder.parent)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+    except OSError as error:
+        raise disk_failure("the target's attributes", error) from error
     try:
         at = 0
         for name, blob in files:
@@ -159,6 +162,8 @@ def _write(path: Path, folder: Path, files: Files) -> None:
             place.write_bytes(raw[end + 1 : at - 1])
         with contextlib.suppress(OSError):  # another process was faster
             fresh.rename(folder)
+    except OSError as error:
+        raise disk_failure("the target's attributes", error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

@@ -156,17 +156,20 @@ class Candidates:
         written as git writes it, without a process."""
         place = self.path / "refs" / "gastown" / "candidates" / sha
         for attempt in range(3):
-            place.parent.mkdir(parents=True, exist_ok=True)
+            fresh = ""
             try:
+                place.parent.mkdir(parents=True, exist_ok=True)
                 handle, fresh = tempfile.mkstemp(dir=self.path, prefix="ref.")
                 with open(handle, "w") as file:
                     file.write(f"{sha}\n")
                 os.replace(fresh, place)
                 return
-            except FileNotFoundError:  # git has just removed the empty folder
-                os.unlink(fresh)
-                if attempt == 2:
-                    raise
+            except OSError as error:
+                if fresh:
+                    os.unlink(fresh)
+                if attempt < 2 and isinstance(error, FileNotFoundError):  # git has just removed the empty folder
+                    continue
+                raise gitcmd.disk_failure("the candidate's ref", error) from error
 
     # -- conflicts foreseen --
 

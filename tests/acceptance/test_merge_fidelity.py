@@ -430,6 +430,23 @@ def test_a_config_that_is_a_link_or_a_folder_is_made_ours(tmp_path: Path) -> Non
     assert (path / "config").read_bytes() == gitcmd._MIRROR_CONFIG
 
 
+def test_a_ref_that_cannot_be_written_is_an_answer_of_git(ground: Ground) -> None:
+    head = commit(ground, "feature", "main", {"c.txt": "c\n"})
+    place = ground.repo.path / "refs" / "gastown" / "candidates"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("in the way")
+    with pytest.raises(GitFailed) as failed:
+        ground.repo.build_candidate(spec(ground.base, head))
+    assert failed.value.kind == "local"
+    assert not list(ground.repo.path.glob("ref.*"))
+    place.unlink()
+    built = ground.repo.build_candidate(spec(ground.base, head))
+    assert isinstance(built, git.Built)
+    assert ground.run("for-each-ref", "--format=%(refname)", "refs/gastown/candidates", cwd=ground.repo.path) == (
+        f"refs/gastown/candidates/{built.sha}"
+    )
+
+
 # -- what cannot be built ------------------------------------------------------------------------------------------
 
 

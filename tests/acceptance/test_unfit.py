@@ -6,11 +6,15 @@ import shutil
 import subprocess
 from typing import Any
 
+from django.utils import timezone
+
 from agents.models import Run
 from beads import config as configs
 from beads import ledger
-from beads.models import Bead, Escalation
+from beads.models import Bead, Effect, Escalation
 from refinery import doors
+from refinery.executor import effects
+from refinery.git.mirror import repo_of
 from refinery.models import GateResult, ReviewEntry
 from tests.acceptance.conftest import WHO, Stage
 
@@ -117,3 +121,22 @@ def test_g3_the_same_change_in_another_rig_is_gated_and_lands_there(stage: Stage
     assert Run.objects.filter(kind="gates", bead=second.pk).count() == 1
     assert ReviewEntry.objects.get(pk=waits.pk).state == "active"
     assert not Bead.objects.filter(status="failed").exists()
+
+
+def test_g4_what_fails_here_again_and_again_is_held_with_its_reason_and_told_of_its_entry(stage: Stage) -> None:
+    stage.open(agents=False)
+    stage.commit("main", {".gitattributes": "*.log merge=union\n"})
+    stage.commit("feature", {"f.txt": "f\n"})
+    entry = stage.submit("feature")
+    in_the_way = repo_of(stage.rig).path / "gastown"
+    in_the_way.write_text("in the way")
+    builds = Effect.objects.filter(kind="build", state="pending")
+    stage.until(lambda: builds.filter(attempts=1, error__contains="attributes").exists())
+    builds.update(attempts=effects.STRUGGLING - 1, next_try_at=timezone.now())
+    held = stage.await_phase(entry, "awaiting_human")
+    assert held.held == "build_error"
+    assert held.held_text.startswith("the target's attributes: ")
+    assert Escalation.objects.get(closed_at=None).about_id == entry.pk
+    in_the_way.unlink()
+    doors.retry_entry(held, WHO)
+    stage.await_phase(entry, "merged")
