@@ -377,7 +377,9 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
-                run_git([*arguments, url, spec], cwd=repo, timeout=timeout)
+                # at last without the remote's tags: one that stands in another's way must not keep a branch from us
+                more = ["--no-tags"] if attempt == 3 else []
+                run_git([arguments[0], *more, *arguments[1:], url, spec], cwd=repo, timeout=timeout)
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
