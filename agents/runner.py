@@ -156,16 +156,17 @@ class Runner:
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         repo = self._repository(run)
-        slot, space = None, None
+        slot, space, beside = None, None, list[Path]()
         if run.kind == RunKind.GATES:
             start_sha = run.start_sha
             tree, slot = self._gates_worktree(run, repo)
+            beside = [Path(path) for path in trees.borrowed(tree)]
         else:
             space = work.workspace_of(run)
-            start_sha = self._workspace(run, repo, space)
+            start_sha, beside = self._workspace(run, repo, space)
             tree = space.tree
         try:
-            spec = self._spec(run, secret, run_dir, tree, repo, start_sha)
+            spec = self._spec(run, secret, run_dir, tree, [repo, *beside], start_sha)
             if space is not None:
                 spec["workspace"] = str(space.root)
             dispatch.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
@@ -181,8 +182,9 @@ class Runner:
             if slot is not None:
                 os.close(slot)  # the shim holds it from here on
 
-    def _workspace(self, run: Run, repo: Path, space: workspace.Workspace) -> str:
-        """Make the run's workspace; returns the commit that it starts from."""
+    def _workspace(self, run: Run, repo: Path, space: workspace.Workspace) -> tuple[str, list[Path]]:
+        """Make the run's workspace; returns the commit that it starts from, and the repositories beside the mirror
+        whose objects it borrows."""
         start = self._start_commit(run, repo)
         target = gitcmd.known_branch(repo, run.target) if run.start_sha else start
         heads = {run.target: target or self._fetch(run, repo, run.target)}
@@ -201,7 +203,16 @@ class Runner:
             also=tuple(sha for sha in told if sha and gitcmd.has_commit(repo, str(sha))),
         )
         workspace.make(space, plan)
-        return start
+        git = configs.usable(run.rig.town.config, run.rig.config)[0].git
+        view = gitdirs.View(repo, start, heads[run.target], run.target, run.rig.remote_url)
+        modules_home = self.home / "repos" / "modules"
+        try:
+            wanted = {"submodules": git.submodules, "lfs": git.lfs}
+            return start, modules.into_workspace(space.tree, view, modules_home, **wanted)
+        except BaseException:
+            workspace.released(space)
+            workspace.discard(space)
+            raise
 
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""
@@ -251,7 +262,10 @@ class Runner:
         home = self.home / "repos" / "modules"
         return view, modules.filler(view, home, submodules=git.submodules, lfs=git.lfs)
 
-    def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
+    def _spec(
+        self, run: Run, secret: str, run_dir: Path, worktree: Path, repos: list[Path], start_sha: str
+    ) -> dict[str, Any]:
+        """What the shim is told. `repos`: the mirror, and whatever else the workspace borrows objects from."""
         agent = run.agent.name if run.agent else ""
         env = {
             "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
@@ -299,12 +313,12 @@ class Runner:
         steps, secret_values = self._with_secrets(run, env)
         gates = run.kind == RunKind.GATES
         space = work.workspace_of(run)
-        seen = trees.borrowed(worktree) if gates else [space.origin, run_dir / "prompt.md"]
+        seen = [] if gates else [space.origin, run_dir / "prompt.md"]
         box = boxes.box_for(
             run,
             workspace=worktree,
             home=None if gates else space.home,
-            read_only=[repo / "objects", *(Path(path) for path in seen)],
+            read_only=[*(repo / "objects" for repo in repos), *seen],
             secrets=secret_values,
             allow=owner.private_networks(),
         )
@@ -316,7 +330,7 @@ class Runner:
             "start_seconds": run.start_seconds,
             "run_dir": str(run_dir),
             "worktree": str(worktree),
-            "repo": str(repo),
+            "repo": str(repos[0]),
             "delivers": bool(run.branch),
             "branch": branch,
             "start_sha": start_sha,

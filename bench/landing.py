@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from agents.runtime import gitcmd
+from agents.runtime import gitdirs, trees
 from agents.runtime.gitcmd import run_git
 from bench.candidates import generate, timed
 from refinery.git import repo as git
@@ -35,7 +35,7 @@ class Contest:
         self.kept, self.fresh = root / "kept", root / "fresh"
         for place in (self.kept, self.fresh):
             run_git(["clone", "--quiet", self.url, str(place)], cwd=root, timeout=600)
-        self.tree = root / "gates"
+        self.slot = trees.Slot(root / "gates" / "0")
         self.latest = ""
         self.repo.fetch_branch(self.url, "main")
         for branch, head in self.heads.items():  # as the clones have them
@@ -71,12 +71,12 @@ class Contest:
         run_git(["push", "--quiet", "origin", "HEAD:refs/heads/main"], cwd=place, timeout=600)
 
     def first(self) -> None:
-        """A worktree for the gates of the latest candidate."""
-        gitcmd.add_worktree(self.repo.path, self.tree, self.latest)
+        """A tree for the gates of the latest candidate."""
+        trees.prepare(self.slot, gitdirs.View(self.repo.path, self.latest, target="main"))
 
     def switch(self) -> None:
-        """The gates' worktree to the latest candidate."""
-        gitcmd.reset_worktree(self.tree, self.latest)
+        """The gates' tree to the latest candidate."""
+        self.first()
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from django.db.models.functions import Trunc
 from django.urls import reverse
 from django.utils import timezone
 
+from agents import boxes
 from agents.models import LIVE_RUN, Agent, Mail, Run
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
 from refinery import ansi, drawing, estimates, flakiness, needs, shows
@@ -124,6 +125,7 @@ def town(town: Town) -> dict[str, Any]:
     return {
         "town": town,
         "rigs": list(board.world.rigs.values()),
+        "unboxed": [rig.slug for rig in board.world.rigs.values() if boxes.is_off(rig.config)],
         "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
         "needs": waiting,
         "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),

@@ -354,7 +354,7 @@ def check_sha(sha: str) -> str:
     return sha
 
 
-# -- worktrees, for the runner and the shim -----------------------------------------------------------------------
+# -- the mirror -----------------------------------------------------------------------
 
 
 def ensure_bare(path: Path) -> None:
@@ -418,38 +418,6 @@ def repo_lock(repo: Path, *, exclusive: bool) -> Iterator[None]:
         yield
 
 
-def add_worktree(repo: Path, path: Path, sha: str, branch: str = "") -> None:
-    """A worktree of `repo` at `sha` (on local `branch` when given, else detached); leftovers are replaced."""
-    if path.exists():
-        remove_worktree(repo, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    where = ["-B", check_branch(branch)] if branch else ["--detach"]
-    with repo_lock(repo, exclusive=True):
-        arguments = ["worktree", "add", "--quiet", "--force", "--no-checkout", *where, str(path), check_sha(sha)]
-        run_git(arguments, cwd=repo)
-    run_git(["reset", "--quiet", "--hard", sha], cwd=path, timeout=600)
-
-
-def reset_worktree(path: Path, sha: str) -> None:
-    """Switch a kept worktree to `sha` and clean it: costs what the changed files cost."""
-    run_git(["checkout", "--quiet", "--force", "--detach", check_sha(sha)], cwd=path, timeout=600)
-    run_git(["clean", "-ffdxq"], cwd=path, timeout=600)
-
-
-def remove_worktree(repo: Path, path: Path) -> None:
-    """Remove a worktree, whatever state it is in."""
-    with repo_lock(repo, exclusive=True):
-        run_git(["worktree", "remove", "--force", "--force", str(path)], cwd=repo, check=False)
-        if path.exists():
-            shutil.rmtree(path, ignore_errors=True)
-        run_git(["worktree", "prune"], cwd=repo, check=False)
-
-
-def head_sha(path: Path) -> str:
-    """The commit that a worktree has checked out."""
-    return run_git(["rev-parse", "--verify", "HEAD^{commit}"], cwd=path).text
-
-
 def has_commit(repo: Path, sha: str) -> bool:
     """True when the bare `repo` holds the commit `sha` and all that it needs: what a fetch that was cut off has left of
     one does not count. Seen at once where a ref of ours, made when it was complete, bears its name."""
@@ -494,7 +462,9 @@ def fetch(
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
-                run_git([*arguments, url, spec], cwd=repo, timeout=timeout, env=env)
+                # at last without the remote's tags: one that stands in another's way must not keep a branch from us
+                more = ["--no-tags"] if attempt == 3 else []
+                run_git([arguments[0], *more, *arguments[1:], url, spec], cwd=repo, timeout=timeout, env=env)
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref

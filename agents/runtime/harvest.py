@@ -279,12 +279,11 @@ def inside(space: Workspace, box: Box) -> Inside:
     )
 
     def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        given = {
-            k: v for k, v in gitcmd.environment().items() if k.startswith(("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMM"))
-        }
-        started = sandbox.start(
-            seen, argv, {**given, **env}, str(space.tree), before=processes.die_with_shim, talks=True
-        )
+        ours = ("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMMITTER")
+        given = {name: value for name, value in gitcmd.environment().items() if name.startswith(ours)}
+        variables = seen.environment({**given, **env})
+        before = processes.die_with_shim
+        started = sandbox.start(seen, argv, variables, str(space.tree), before=before, talks=True)
 
         def let_go() -> None:
             """When it has ended, in whatever way."""

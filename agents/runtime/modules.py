@@ -33,7 +33,7 @@ from agents.runtime.gitcmd import (
     repo_lock,
     run_git,
 )
-from agents.runtime.gitdirs import View
+from agents.runtime.gitdirs import View, config_text
 from agents.runtime.trash import discard
 from beads.errors import Invalid
 
@@ -114,6 +114,21 @@ def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch 
         return trees.Filled(values, [module.mirror for module in made])
 
     return act if submodules or lfs else None
+
+
+def into_workspace(tree: Path, view: View, home: Path, *, submodules: bool, lfs: bool) -> list[Path]:
+    """The same for an agent's workspace that was just made, with its git directory inside; returns the repositories
+    beside the mirror whose objects it borrows. Raises GitFailed, and Invalid for a URL that is not followed."""
+    git = tree / ".git"
+    made: list[Module] = []
+    if lfs:
+        large.fill(tree, git / "index", git, view)
+    if submodules:
+        source = Source(view.mirror, view.remote_url, home, fetch)
+        made = checkout(tree, source, view.sha, base=_landed(view), scratch=tree.parent / "modules")
+    with (git / "config").open("a") as file:
+        file.write(config_text(config(made) | (large.CONFIG if lfs else {})))
+    return [module.mirror for module in made]
 
 
 def _for_gates(slot: trees.Slot, source: Source, view: View) -> list[Module]:

@@ -267,3 +267,21 @@ def test_what_is_not_on_the_base_any_more_is_not_taken_for_landed(ground: Ground
     spec = replace(ground.spec(high, "squash", reverted), landed=[low])
     ground.repo.fetch_sha(ground.url, low, "main")
     assert isinstance(ground.repo.build_candidate(spec), git.ConflictFound)
+
+
+def test_tags_of_the_remote_are_followed_and_one_in_anothers_way_stops_no_fetch(tmp_path: Path) -> None:
+    """`v1` was deleted on the remote, where there is a `v1/final` now: no place for both in one repository."""
+    remote, mirror = tmp_path / "remote.git", tmp_path / "mirror.git"
+    gitcmd.ensure_bare(remote)
+    gitcmd.ensure_bare(mirror)
+    tree = gitcmd.run_git(["hash-object", "-t", "tree", "-w", "/dev/null"], cwd=remote).text
+    first = gitcmd.run_git(["commit-tree", tree, "-m", "first"], cwd=remote).text
+    gitcmd.pin(remote, "refs/heads/main", first)
+    gitcmd.pin(remote, "refs/tags/v1", first)
+    assert gitcmd.fetch(mirror, str(remote), "main") == first
+    assert gitcmd.run_git(["describe", "--tags", first], cwd=mirror).text == "v1"
+    gitcmd.run_git(["update-ref", "-d", "refs/tags/v1"], cwd=remote)
+    second = gitcmd.run_git(["commit-tree", tree, "-p", first, "-m", "second"], cwd=remote).text
+    gitcmd.pin(remote, "refs/heads/main", second)
+    gitcmd.pin(remote, "refs/tags/v1/final", second)
+    assert gitcmd.fetch(mirror, str(remote), "main") == second
