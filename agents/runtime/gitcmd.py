@@ -447,7 +447,7 @@ def fetch(
 ) -> str:
     """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown.
 
-    With a branch come the tags of what it contains, under refs/tags: those that are known are left as they are.
+    With it come the tags of what is here, under refs/tags: those that are known are left as they are.
     `env`: what opens the remote (see `agents.access`).
     """
     if SHA.fullmatch(ref):
@@ -457,8 +457,7 @@ def fetch(
         local = f"refs/gastown/remote/{check_branch(ref)}"
         source = f"refs/heads/{ref}"
     spec = f"+{source}:{local}"
-    tags = ["--no-tags"] if source == ref else []
-    arguments = ["fetch", "--quiet", *tags, "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
+    arguments = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
