@@ -527,15 +527,17 @@ def test_a_box_that_cannot_be_made_is_an_error_and_no_fail(alone: Scene) -> None
 
 
 @pytest.fixture
-def no_bubblewrap(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A machine without one."""
-    monkeypatch.setattr(sandbox, "candidates", lambda: iter(()))
+def no_bubblewrap() -> Iterator[None]:
+    """A machine without one. Asked for before `stage`, so that it lasts until nobody looks for one any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "candidates", lambda: iter(()))
+        sandbox.forget()
+        yield
     sandbox.forget()
-    request.addfinalizer(sandbox.forget)
 
 
 def test_where_no_sandbox_can_be_started_no_run_starts_and_the_reason_says_what_to_do(
-    stage: Stage, no_bubblewrap: None
+    no_bubblewrap: None, stage: Stage
 ) -> None:
     play(stage, "from tool import call\ncall('gt_done')\n")
     stage.until(lambda: Run.objects.filter(outcome="start_failed").exists())
@@ -547,7 +549,7 @@ def test_where_no_sandbox_can_be_started_no_run_starts_and_the_reason_says_what_
 
 
 def test_mode_off_goes_on_without_and_says_so(
-    stage: Stage, no_bubblewrap: None, monkeypatch: pytest.MonkeyPatch
+    no_bubblewrap: None, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GASTOWN_SANDBOX", "off")
     script = "open('f.txt', 'w').write('f')\nsubprocess.run('git add -A && git commit -qm f', shell=True)\n"
