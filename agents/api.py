@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import IO, Annotated, Any, cast
+from typing import IO, Annotated, Any, Literal, cast
 
 import structlog
 from django.core.cache import cache
@@ -23,13 +23,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from structlog.contextvars import bound_contextvars
 
-from agents import dispatch, mail, tools
+from agents import dispatch, mail, tools, work
 from agents.auth import RunPrincipal, RunTokenAuthentication, bearer
 from agents.models import Run
 from agents.runtime import junit
 from agents.runtime.crashpoints import crashpoint
 from beads import inbox
-from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Superseded, Unavailable
+from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Unavailable
 
 log = structlog.get_logger(__name__)
 MAX_BODY = 1024 * 1024
@@ -185,6 +185,7 @@ class ClaimBody(_Body):
     """What the shim says of itself."""
 
     pid: int | None = None
+    secrets: Annotated[int, Field(ge=1, le=2)] = 1
     host: Annotated[str, Field(max_length=300)] | None = None
 
 
@@ -234,14 +235,20 @@ class StepResult(_Body):
     tries: Annotated[list[Try], Field(max_length=11)] = []
 
 
+_Sha = Annotated[str, Field(max_length=64, pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")]
+
+
 class ExitBody(_Body):
-    """How the command ended."""
+    """How the command ended, and what it left: `work` as in `agents.work`, `branches` beside its head."""
 
     exit_code: _Number | None = None
     signal: _Number | None = None
-    head_sha: Annotated[str, Field(max_length=64, pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")] | None = None
+    head_sha: _Sha | None = None
     salvage_ref: Annotated[str, Field(max_length=200)] | None = None
     published: bool = False
+    work: Literal["new", "nothing", "uncommitted", "refused", "unsaved"] | None = None
+    work_text: Annotated[str, Field(max_length=4000)] = ""
+    branches: Annotated[dict[Annotated[str, Field(max_length=250)], _Sha], Field(max_length=50)] = {}
     error: Annotated[str, Field(max_length=4000)] | None = None
     steps: Annotated[list[StepResult], Field(max_length=50)] = []
 
@@ -254,7 +261,8 @@ SHIM_DOORS: dict[str, tuple[str, type[BaseModel]]] = {
 
 
 class ShimDoor(Door):
-    """Base of the shim's doors: the bearer secret is checked by hand, for a claim's is not yet a token."""
+    """Base of the shim's doors. They open with the shim's own secret, which the run's command never has; a claim with
+    the one that its runner was given."""
 
     authentication_classes = []
     permission_classes = []
@@ -272,15 +280,15 @@ class ShimDoor(Door):
         return "Bearer"
 
     def own(self, request: Request, run_id: str) -> Run:
-        """The live run whose token this is, which must be the one of the path."""
-        token = self.secret(request)
-        run = dispatch.live_run(token)
+        """The run whose shim's secret this is, which must be the one of the path."""
+        secret = self.secret(request)
+        run = dispatch.shim_run(secret)
         if run is None:
-            if dispatch.fenced_run(token) is not None:
-                raise Superseded(f"run {run_id} has ended")
+            if dispatch.live_run(secret) or dispatch.fenced_run(secret):
+                raise Forbidden("a run's token opens no door of its shim")
             raise exceptions.AuthenticationFailed("unknown token")
         if run.pk != run_id:
-            raise Forbidden("this token belongs to another run")
+            raise Forbidden("this secret belongs to another run")
         return run
 
 
@@ -290,12 +298,13 @@ class ClaimView(ShimDoor):
     def post(self, request: Request, run_id: str) -> Response:
         """Claim the run, once, before its deadline."""
         secret = self.secret(request)
-        tools.parse(ClaimBody, request.data)
-        claimed = dispatch.claim(run_id, secret, timezone.now())
+        body: ClaimBody = tools.parse(ClaimBody, request.data)
+        claimed = dispatch.claim(run_id, secret, timezone.now(), own_secret=body.secrets > 1)
         crashpoint("door.claimed")
         run = Run.objects.get(pk=run_id)
         data = {
             "token": claimed.token,
+            "secret": claimed.secret,
             "lease_until": claimed.lease_until.isoformat(),
             "lease_seconds": run.lease_seconds,
             "heartbeat_seconds": run.heartbeat_seconds,
@@ -328,16 +337,11 @@ class ExitView(ShimDoor):
 
     def post(self, request: Request, run_id: str) -> Response:
         """Note how it ended. Also a fenced run's saved work is noted, and answered with 409."""
-        token = self.secret(request)
-        run = dispatch.live_run(token) or dispatch.fenced_run(token)
-        if run is None:
-            run = self.own(request, run_id)
-        if run.pk != run_id:
-            raise Forbidden("this token belongs to another run")
+        run = self.own(request, run_id)
         body: ExitBody = tools.parse(ExitBody, request.data)
         told = body.model_dump()
         junit.read_steps(told["steps"])
-        dispatch.record_exit(run.pk, told, timezone.now())
+        dispatch.record_exit(run.pk, work.settle(run, told), timezone.now())
         crashpoint("door.exited")
         return Response({"ok": True, "data": {}})
 

@@ -45,6 +45,11 @@ def mode(config: Config) -> SandboxMode:
     return SandboxMode(told) if told else config.sandbox.mode
 
 
+def is_off(config: Config) -> bool:
+    """True when commands run without a sandbox here."""
+    return mode(config) is SandboxMode.OFF
+
+
 def box_for(
     run: Run,
     *,
@@ -63,8 +68,8 @@ def box_for(
     `allow`: the owner's exceptions for addresses that are not public (networks, hosts, `host:port`).
     """
     config = configs.effective(run.rig.town.config, run.rig.config)
-    agent = _agent(config, run)
-    if mode(config) is SandboxMode.OFF:
+    agent = agent_of(config, run)
+    if is_off(config):
         found = sandbox.Status(sandbox.UNSANDBOXED)
     else:
         found = sandbox.required()
@@ -102,7 +107,7 @@ def _and_real(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(one for path in paths for one in (path, os.path.realpath(path))))
 
 
-def _agent(config: Config, run: Run) -> AgentCommand | None:
+def agent_of(config: Config, run: Run) -> AgentCommand | None:
     """The agent's part of the config; None for gates. A run that was queued keeps the command of its step."""
     if run.kind == RunKind.GATES:
         return None

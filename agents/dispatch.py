@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from agents.models import LIVE_RUN, Agent, Run, RunKind, RunOutcome, RunState
 from beads import inbox
@@ -62,16 +62,17 @@ def queue_run(
     brief: Mapping[str, Any],
     start_sha: str = "",
     lease: Mapping[str, int] | None = None,
+    prefix: str = "gt/",
 ) -> Run:
     """Create a queued run. Raises LostRace when the bead or the agent has a live run already.
 
-    The branch of a run that commits is its own: `gt/<agent>/<bead>/<attempt>`. `lease`: seconds under the keys
+    The branch of a run that commits is its own: `<prefix><agent>/<bead>/<attempt>`. `lease`: seconds under the keys
     `start_seconds`, `lease_seconds`, `heartbeat_seconds`.
     """
     assert bead.rig is not None
     attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
     commits = kind == RunKind.POLECAT or purpose == "resolve"
-    branch = f"gt/{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""
+    branch = f"{prefix}{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""
     try:
         with transaction.atomic():
             run = Run.objects.create(
@@ -187,15 +188,21 @@ def start_failed(run_id: str, error: str) -> None:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a successful claim gives: the token (shown once) and the lease."""
+    """What a successful claim gives, each shown once: the command's token and the shim's secret; and the lease."""
 
     token: str
+    secret: str
     lease_until: dt.datetime
 
 
-def claim(run_id: str, secret: str, now: dt.datetime) -> Claimed:
-    """The shim's claim, once and before the deadline; else `run_superseded` and the shim must do nothing."""
+def claim(run_id: str, secret: str, now: dt.datetime, *, own_secret: bool = True) -> Claimed:
+    """The shim's claim, once and before the deadline; else `run_superseded` and the shim must do nothing.
+
+    `own_secret`: it knows that its doors have a secret apart from the command's token. A shim that was started by an
+    older release does not: its run's token opens them, until it has ended.
+    """
     token = secrets.token_urlsafe(32)
+    shim = secrets.token_urlsafe(32) if own_secret else token
     with transaction.atomic():
         run = _locked(run_id)
         if run is None:
@@ -213,11 +220,22 @@ def claim(run_id: str, secret: str, now: dt.datetime) -> Claimed:
             raise Superseded(f"run {run_id} can no longer be claimed")
         run.state = RunState.RUNNING
         run.token_hash = digest(token)
+        run.shim_hash = digest(shim) if own_secret else None
         run.claimed_at = run.heartbeat_at = run.activity_at = now
         run.lease_until = now + dt.timedelta(seconds=run.lease_seconds)
-        run.save(update_fields=["state", "token_hash", "claimed_at", "heartbeat_at", "activity_at", "lease_until"])
+        run.save(
+            update_fields=[
+                "state",
+                "token_hash",
+                "shim_hash",
+                "claimed_at",
+                "heartbeat_at",
+                "activity_at",
+                "lease_until",
+            ]
+        )
         inbox.changed(run.town.slug)  # nothing is to be decided
-    return Claimed(token, run.lease_until)
+    return Claimed(token, shim, run.lease_until)
 
 
 def live_run(token: str) -> Run | None:
@@ -232,6 +250,14 @@ def live_run(token: str) -> Run | None:
 def fenced_run(token: str) -> Run | None:
     """The ended run that `token` once spoke for, so that it can be told so."""
     return Run.objects.filter(fenced_hash=digest(token), state=RunState.ENDED).first()
+
+
+def shim_run(secret: str) -> Run | None:
+    """The run, in whatever state, whose shim this secret is of; None when it is nobody's."""
+    found = Run.objects.select_related("town", "rig", "bead", "agent")
+    return found.filter(shim_hash=digest(secret)).first() or (
+        found.filter(shim_hash=None).filter(Q(token_hash=digest(secret)) | Q(fenced_hash=digest(secret))).first()
+    )
 
 
 def hold(run_id: str) -> Run:
@@ -298,6 +324,9 @@ def record_exit(run_id: str, report: Mapping[str, Any], now: dt.datetime) -> Non
         run.exit_error = str(report.get("error") or "")[:2000]
         run.head_sha = str(report.get("head_sha") or "")[:64]
         run.published = bool(report.get("published"))
+        run.on_remote = bool(report.get("on_remote"))
+        run.work = str(report.get("work") or "")[:12]
+        run.work_text = str(report.get("work_text") or "")[:2000]
         run.salvage_ref = str(report.get("salvage_ref") or "")[:200]
         run.step_results = list(report.get("steps") or [])[:50]
         run.save()
@@ -317,12 +346,19 @@ def set_result(run_id: str, result: str, summary: str, at: dt.datetime) -> bool:
 
 def request_publish(run_id: str, now: dt.datetime) -> None:
     """Note that a publish effect was asked for."""
-    Run.objects.filter(pk=run_id, published=False).update(publish_requested_at=now)
+    Run.objects.filter(pk=run_id, on_remote=False).update(publish_requested_at=now)
 
 
 def set_published(run_id: str) -> None:
-    """Observation from a publish effect."""
-    Run.objects.filter(pk=run_id).update(published=True)
+    """Observation from a publish effect: its branch is on the remote."""
+    Run.objects.filter(pk=run_id).update(published=True, on_remote=True)
+
+
+def note_saved(run_id: str, found: Mapping[str, Any]) -> None:
+    """Observation: the work of a run that has ended could be taken in after all."""
+    fields = {"head_sha": found["head_sha"], "published": bool(found["head_sha"]), "salvage_ref": found["salvage_ref"]}
+    late = Run.objects.filter(pk=run_id, state=RunState.ENDED)
+    late.filter(Q(work="unsaved") | Q(work="", exited_at=None)).update(work=found["work"], **fields)
 
 
 def forget_log(run: Run) -> None:
@@ -332,7 +368,7 @@ def forget_log(run: Run) -> None:
 
 def forget_branch(run: Run) -> None:
     """Its branch is gone from the remote, or is somebody else's by now."""
-    Run.objects.filter(pk=run.pk).update(published=False)
+    Run.objects.filter(pk=run.pk).update(on_remote=False)
 
 
 def _locked(run_id: str) -> Run | None:

@@ -126,6 +126,9 @@ class Run(models.Model):
     runner = models.CharField(max_length=100, blank=True)
     claim_hash = models.CharField(max_length=64, blank=True)
     token_hash = models.CharField(max_length=64, null=True, blank=True, unique=True)
+    shim_hash = models.CharField(
+        max_length=64, null=True, blank=True, unique=True, help_text="the shim's own secret: heartbeat, exit, door"
+    )
     fenced_hash = models.CharField(max_length=64, null=True, blank=True, db_index=True)  # noqa: DJ001 - null is "never had one"
     start_deadline = models.DateTimeField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -152,7 +155,10 @@ class Run(models.Model):
     exit_signal = models.IntegerField(null=True, blank=True)
     exit_error = models.TextField(blank=True)
     head_sha = models.CharField(max_length=64, blank=True)
-    published = models.BooleanField(default=False)
+    published = models.BooleanField(default=False, help_text="its head has arrived in the mirror")
+    on_remote = models.BooleanField(default=False, help_text="its branch was pushed to the remote")
+    work = models.CharField(max_length=12, blank=True, help_text="what it made; see agents.work")
+    work_text = models.TextField(blank=True)
     publish_requested_at = models.DateTimeField(null=True, blank=True)
     salvage_ref = models.CharField(max_length=200, blank=True)
     sandbox = models.CharField(max_length=20, blank=True, help_text="bubblewrap, or unsandboxed")

@@ -23,6 +23,7 @@ Rules
 - Do not push: what you committed is published for you when you exit.
 - Run the gates before you finish. When the work is done and committed, call `gt_done` with a summary, then exit.
 - When you cannot go on, call `gt_escalate` and exit; your commits are kept.
+- What else there is to do is no work of yours: file it with `gt_bead_create`. It usually waits for a person.
 """
 
 _REFINERY = """You are {agent}, a refinery: you review one merge request, {bead}, before it lands on {target}.

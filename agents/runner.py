@@ -23,12 +23,27 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import boxes, dispatch, prompts
+from agents import access, boxes, dispatch, prompts, work
 from agents.models import Run, RunKind, RunState
-from agents.runtime import crashpoints, forkserver, gitcmd, limits, processes
+from agents.runtime import (
+    crashpoints,
+    forkserver,
+    gitcmd,
+    gitdirs,
+    harvest,
+    limits,
+    modules,
+    processes,
+    sandbox,
+    trash,
+    trees,
+    workspace,
+)
+from agents.runtime.box import Box
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
-from beads import ops
+from beads import config as configs
+from beads import ops, owner, secrets
 from beads.errors import GastownError
 
 log = structlog.get_logger(__name__)
@@ -104,8 +119,7 @@ class Runner:
             self.start(run, secret)
         except Exception as error:
             log.warning("run.start_failed", run=run.pk, error=str(error))
-            plain = isinstance(error, gitcmd.GitFailed | GastownError)
-            message = str(error) if plain else f"{type(error).__name__}: {error}"
+            message = str(error) if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OperationalError):
                 dispatch.start_failed(run.pk, message)
         finally:
@@ -124,15 +138,10 @@ class Runner:
                 how = "its shim ended; how is not known"
             processes.kill_marked(MARK, run_id)
             dispatch.start_failed(run_id, how)
-            report: dict[str, Any] = {"error": how}
-            worktree = self.home / "worktrees" / run_id
-            with contextlib.suppress(gitcmd.GitFailed, OSError):
-                if worktree.is_dir():
-                    report["head_sha"] = gitcmd.head_sha(worktree)
-                    gitcmd.pin(worktree, f"refs/gastown/runs/{run_id}", report["head_sha"])
-                    report["salvage_ref"] = gitcmd.salvage(worktree, run_id)
+            run = Run.objects.select_related("rig").get(pk=run_id)
+            report: dict[str, Any] = {"error": how, **self._harvest(run)}
             with contextlib.suppress(GastownError):  # it was not claimed, or it has ended
-                dispatch.record_exit(run_id, report, timezone.now())
+                dispatch.record_exit(run_id, work.settle(run, report) if "work" in report else report, timezone.now())
             log.warning("shim.died", run=run_id, how=how)
         except Exception:
             log.exception("shim.unburied", run=run_id)  # its lease ends it
@@ -142,32 +151,57 @@ class Runner:
     # -- one run --
 
     def start(self, run: Run, secret: str) -> None:
-        """Prepare the run's worktree and start its shim. Raises on any failure, with nothing left behind."""
+        """Prepare the run's workspace and start its shim. Raises on any failure, with nothing left behind."""
         run_dir = self.home / "runs" / run.pk
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         repo = self._repository(run)
-        slot = None
+        slot, space = None, None
         if run.kind == RunKind.GATES:
             start_sha = run.start_sha
-            worktree, slot = self._gates_worktree(run, repo)
+            tree, slot = self._gates_worktree(run, repo)
         else:
-            start_sha = self._start_commit(run, repo)
-            worktree = self.home / "worktrees" / run.pk
-            gitcmd.add_worktree(repo, worktree, start_sha, run.branch)
+            space = work.workspace_of(run)
+            start_sha = self._workspace(run, repo, space)
+            tree = space.tree
         try:
-            spec = self._spec(run, secret, run_dir, worktree, repo, start_sha)
+            spec = self._spec(run, secret, run_dir, tree, repo, start_sha)
+            if space is not None:
+                spec["workspace"] = str(space.root)
             dispatch.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
             crashpoint("run.prepared")
             self._spawn(run, spec, run_dir, slot)
             crashpoint("run.spawned")
         except BaseException:
-            if run.kind != RunKind.GATES:
-                gitcmd.remove_worktree(repo, worktree)
+            if space is not None:
+                workspace.released(space)
+                workspace.discard(space)
             raise
         finally:
             if slot is not None:
                 os.close(slot)  # the shim holds it from here on
+
+    def _workspace(self, run: Run, repo: Path, space: workspace.Workspace) -> str:
+        """Make the run's workspace; returns the commit that it starts from."""
+        start = self._start_commit(run, repo)
+        target = gitcmd.known_branch(repo, run.target) if run.start_sha else start
+        heads = {run.target: target or self._fetch(run, repo, run.target)}
+        default = run.rig.default_branch
+        if default not in heads and (known := gitcmd.known_branch(repo, default)):
+            heads[default] = known
+        name = run.agent.name if run.agent else "gastown"
+        told = [(run.brief.get("conflict") or {}).get("base_sha"), (run.brief.get("candidate") or {}).get("base")]
+        plan = workspace.Plan(
+            start,
+            run.target,
+            heads,
+            branch=run.branch,
+            agent=name,
+            mail=f"{name}@gastown.invalid",
+            also=tuple(sha for sha in told if sha and gitcmd.has_commit(repo, str(sha))),
+        )
+        workspace.make(space, plan)
+        return start
 
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""
@@ -177,15 +211,18 @@ class Runner:
 
     def _start_commit(self, run: Run, repo: Path) -> str:
         """The commit to start from: the one that was decided, or the target's present head."""
-        url = run.rig.remote_url
         if not run.start_sha:
-            return gitcmd.fetch(repo, url, run.target)
+            return self._fetch(run, repo, run.target)
         if not gitcmd.has_commit(repo, run.start_sha):
             try:
-                gitcmd.fetch(repo, url, run.start_sha)
+                self._fetch(run, repo, run.start_sha)
             except gitcmd.GitFailed:
-                gitcmd.fetch(repo, url, str(run.brief.get("fetch_branch") or run.target))
+                self._fetch(run, repo, str(run.brief.get("fetch_branch") or run.target))
         return run.start_sha
+
+    def _fetch(self, run: Run, repo: Path, ref: str) -> str:
+        """Fetch a branch or a commit with the rig's own credential; returns the commit."""
+        return gitcmd.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
 
     def _gates_worktree(self, run: Run, repo: Path) -> tuple[Path, int]:
         """A kept worktree that nobody uses: its lock is handed to the shim and dies with it."""
@@ -198,23 +235,21 @@ class Runner:
             except BlockingIOError:
                 os.close(lock)
                 continue
-            path = pool / str(number)
             try:
-                if not (path.exists() and self._switched(path, run.start_sha)):
-                    gitcmd.add_worktree(repo, path, self._start_commit(run, repo))
+                tree = trees.prepare(trees.Slot(pool / str(number)), *self._view(run, repo))
             except BaseException:
                 os.close(lock)
                 raise
-            return path, lock
+            return tree, lock
         raise RuntimeError("a thousand gate worktrees are in use")
 
-    def _switched(self, path: Path, sha: str) -> bool:
-        """True when a kept worktree is at `sha` now; it may be broken, or the commit may be elsewhere."""
-        try:
-            gitcmd.reset_worktree(path, sha)
-        except gitcmd.GitFailed:
-            return False
-        return True
+    def _view(self, run: Run, repo: Path) -> tuple[gitdirs.View, trees.Fill | None]:
+        """What gates see of the repository: the commit is fetched when the mirror has not got it."""
+        base = str((run.brief.get("candidate") or {}).get("base", ""))
+        view = gitdirs.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
+        git = configs.usable(run.rig.town.config, run.rig.config)[0].git
+        home = self.home / "repos" / "modules"
+        return view, modules.filler(view, home, submodules=git.submodules, lfs=git.lfs)
 
     def _spec(self, run: Run, secret: str, run_dir: Path, worktree: Path, repo: Path, start_sha: str) -> dict[str, Any]:
         agent = run.agent.name if run.agent else ""
@@ -248,8 +283,7 @@ class Runner:
             mail = f"{agent}@gastown.invalid"
             branch = run.branch or f"gt/{agent}/{run.bead_id}/{run.pk}"
             env |= {
-                "HOME": os.environ.get("HOME", "/"),
-                "USER": os.environ.get("USER", ""),
+                "HOME": str(work.workspace_of(run).home),
                 "GIT_AUTHOR_NAME": agent,
                 "GIT_AUTHOR_EMAIL": mail,
                 "GIT_COMMITTER_NAME": agent,
@@ -262,16 +296,17 @@ class Runner:
                 "GASTOWN_BRANCH": branch,
                 "GASTOWN_PROMPT_FILE": str(prompt),
             }
+        steps, secret_values = self._with_secrets(run, env)
         gates = run.kind == RunKind.GATES
-        home = None if gates else run_dir / "home"
-        if home is not None:
-            home.mkdir(exist_ok=True)
+        space = work.workspace_of(run)
+        seen = trees.borrowed(worktree) if gates else [space.origin, run_dir / "prompt.md"]
         box = boxes.box_for(
             run,
             workspace=worktree,
-            home=home,
-            read_only=[repo] if gates else [run_dir / "prompt.md"],
-            writable=[] if gates else [repo],  # until a workspace has a repository of its own
+            home=None if gates else space.home,
+            read_only=[repo / "objects", *(Path(path) for path in seen)],
+            secrets=secret_values,
+            allow=owner.private_networks(),
         )
         return {
             "run": run.pk,
@@ -282,10 +317,10 @@ class Runner:
             "run_dir": str(run_dir),
             "worktree": str(worktree),
             "repo": str(repo),
-            "remote_url": run.rig.remote_url,
+            "delivers": bool(run.branch),
             "branch": branch,
             "start_sha": start_sha,
-            "steps": run.steps,
+            "steps": steps,
             "change": str((run.brief.get("candidate") or {}).get("change", "")),
             "caches": str(self.home / "caches" / str(run.rig_id)),
             "parallel": bool(run.brief.get("parallel")),
@@ -293,6 +328,21 @@ class Runner:
             "sandbox": box["kind"],
             "box": box,
         }
+
+    def _with_secrets(self, run: Run, env: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """The run's steps, with the secrets that gates name as their variables; an agent's, and its role's own
+        variables, go into `env`. Returns the secrets' values, too. Raises Invalid for one that is not set."""
+        agent = boxes.agent_of(configs.effective(run.rig.town.config, run.rig.config), run)
+        values: dict[str, str] = {}
+        if agent is not None:
+            values = secrets.for_run(run.rig.town, agent.secrets)
+            env |= {**agent.env, **values}
+        steps = []
+        for step in run.steps:
+            own = secrets.for_run(run.rig.town, step.get("secrets") or ())
+            values |= own
+            steps.append({**step, "env": {**(step.get("env") or {}), **own}} if own else step)
+        return steps, values
 
     def _spawn(self, run: Run, spec: dict[str, Any], run_dir: Path, slot: int | None) -> None:
         """Write the spec (0600) and start the shim."""
@@ -317,21 +367,58 @@ class Runner:
             ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
             if ended and self._shim(run_id) is None:
                 log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
-        root = self.home / "worktrees"
-        if not root.is_dir():
-            return
-        for path in root.iterdir():
-            run = Run.objects.filter(pk=path.name).first()
-            if (run is not None and run.state != RunState.ENDED) or self._shim(path.name) is not None:
-                continue
-            if run is None:
-                continue  # not ours to judge: doctor shows it
-            repo = self.home / "repos" / f"{run.rig_id}.git"
-            with contextlib.suppress(gitcmd.GitFailed, OSError):
-                gitcmd.pin(path, f"refs/gastown/runs/{run.pk}", gitcmd.head_sha(path))
-                gitcmd.salvage(path, run.pk)
-                gitcmd.remove_worktree(repo, path)
-            log.info("worktree.removed", run=run.pk)
+        for name in ("workspaces", "worktrees"):
+            root = self.home / name
+            for path in root.iterdir() if root.is_dir() else ():
+                run = Run.objects.select_related("rig").filter(pk=path.name).first()
+                if run is None or run.state != RunState.ENDED or self._shim(path.name) is not None:
+                    continue  # alive, or not ours to judge: doctor shows it
+                if name == "workspaces":
+                    self._clear(run)
+                else:
+                    self._clear_worktree(run, path)
+                log.info("workspace.removed", run=run.pk)
+        trash.empty(self.home / "trash")
+
+    def _harvest(self, run: Run) -> dict[str, Any]:
+        """Take in what a run without a shim has left; an empty report when there is no workspace of it."""
+        space = work.workspace_of(run)
+        if not run.branch or not run.start_sha or not space.tree.is_dir():
+            return {}
+        try:
+            return harvest.take_in(space, run.pk, run.start_sha, self._inside(run, space)).report()
+        except (GastownError, OSError) as error:
+            log.warning("workspace.unsaved", run=run.pk, error=str(error))
+            return {"work": "unsaved", "work_text": str(error)[:1000], "branches": {}, "salvage_ref": ""}
+
+    def _inside(self, run: Run, space: workspace.Workspace) -> harvest.Inside:
+        """Where git runs on what an ended run has left: a box as its shim would have made. Raises NoSandbox."""
+        config = configs.usable(run.rig.town.config, run.rig.config)[0]
+        found = sandbox.Status(sandbox.UNSANDBOXED) if boxes.is_off(config) else sandbox.required()
+        return harvest.inside(space, Box(found.kind, found.bwrap))
+
+    def _clear(self, run: Run) -> None:
+        """Take in the work of an ended run whose shim is gone, then remove its workspace; else it is tried again."""
+        space = work.workspace_of(run)
+        if run.branch and run.work in ("", "unsaved"):
+            found = self._harvest(run)
+            if found.get("work") == "unsaved":
+                return
+            if found:
+                dispatch.note_saved(run.pk, work.settle(run, found))
+        if workspace.released(space):
+            workspace.discard(space)
+
+    def _clear_worktree(self, run: Run, path: Path) -> None:
+        """What a run of an older release has left: a worktree of the mirror, with its branch there. It becomes the tree
+        of a workspace, so that no git is run in it outside a sandbox."""
+        space = work.workspace_of(run)
+        with contextlib.suppress(gitcmd.GitFailed, OSError):
+            if run.branch and (head := gitcmd.resolve(space.mirror, f"refs/heads/{run.branch}")):
+                gitcmd.pin(space.mirror, f"{harvest.RUNS}/{run.pk}", head)
+            space.root.mkdir(parents=True, exist_ok=True)
+            path.rename(space.tree)
+            gitcmd.run_git(["worktree", "prune"], cwd=space.mirror, check=False)
 
     def _shim(self, run_id: str) -> int | None:
         """The process of a run's shim; None when it is not alive on this machine."""

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agents import dispatch, mail
 from agents.models import Role, Run, ToolCall
+from beads import inbox
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
 
 ALL = frozenset({Role.POLECAT, Role.REFINERY, Role.MAYOR})
@@ -88,8 +89,18 @@ def describe() -> list[dict[str, Any]]:
 def call(name: str, run: Run, body: object, now: dt.datetime, key: str | None = None) -> tuple[int, dict[str, Any]]:
     """Run one tool for a live run; returns HTTP status and data. Raises GastownError.
 
-    With an idempotency key the first answer is kept and given again; the key with another body is a conflict.
+    With an idempotency key the first answer is kept and given again; the key with another body is a conflict. What is
+    refused for a limit changes nothing, but a person hears of it, once for each run and limit.
     """
+    try:
+        return _call(name, run, body, now, key)
+    except LimitReached as error:
+        told = {"limit": error.limit, "message": error.message}
+        inbox.record(run.town, "limit.reached", run.pk, told, actor="gastown", dedupe_key=f"{run.pk}:{error.limit}")
+        raise
+
+
+def _call(name: str, run: Run, body: object, now: dt.datetime, key: str | None) -> tuple[int, dict[str, Any]]:
     found = REGISTRY.get(name)
     if found is None:
         raise NotFound(f"no tool {name}", details={"tools": sorted(REGISTRY)})
@@ -162,3 +173,13 @@ class Throttled(GastownError):
     """Too many calls."""
 
     code = "throttled"
+
+
+class LimitReached(Throttled):
+    """More than `[limits]` allows. `limit` is the config's key, such as `limits.beads_per_run`."""
+
+    code = "limit_reached"
+
+    def __init__(self, limit: str, value: int, message: str) -> None:
+        super().__init__(message, details={"limit": limit, "value": value})
+        self.limit = limit

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agents import dispatch, mail
+from agents import dispatch, filing, mail, work
 from agents.models import Agent, Role, Run
+from agents.runtime import gitcmd
 from agents.tools import ALL, Args, Call, tool
 from beads import config as configs
 from beads import inbox, ledger, plans
@@ -40,6 +41,9 @@ def bead_data(bead: Bead) -> dict[str, Any]:
         "priority": bead.priority,
         "rig": bead.rig.slug if bead.rig else None,
         "convoy": bead.convoy_id,
+        "staged": bead.unreleased,
+        "filed_by": bead.filed_by,
+        "depth": bead.depth,
         "merge_sha": bead.merge_sha,
         "blocked_by": list(bead.blocked_by.values_list("on_id", flat=True)),
         "created_at": bead.created_at.isoformat(),
@@ -146,8 +150,35 @@ def _result(call: Call, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 @tool("gt_done", frozenset({Role.POLECAT, Role.REFINERY}), DoneArgs)
 def done(call: Call, args: DoneArgs) -> dict[str, Any]:
-    """Your work is finished (polecat), or you approve this candidate (refinery). Then exit. Repeats are no-ops."""
-    return _result(call, "run.done", args.model_dump())
+    """Your work is finished (polecat), or you approve this candidate (refinery). Then exit. Repeats are no-ops.
+
+    `branch`: where your commits are, when it is not the branch that you were given. `{"result": "nothing_changed"}`
+    says that there is no commit of yours yet: what you have changed must be committed before you exit.
+    """
+    if args.pr_url:
+        raise Invalid(
+            "pr_url: no pull request can be verified here (pr.provider is builtin): leave it out", field="pr_url"
+        )
+    told: dict[str, Any] = {}
+    if call.run.kind == Role.POLECAT:
+        told = _seen(call.run, args.branch)
+    return _result(call, "run.done", args.model_dump()) | told
+
+
+def _seen(run: Run, named: str) -> dict[str, Any]:
+    """What the workspace shows of the work, for the agent: what counts is what arrives when the run has ended."""
+    seen = work.look(run)
+    if named:
+        gitcmd.check_branch(named)
+        if seen is not None and named not in seen.branches:
+            raise Invalid(f"branch: there is no branch {named} in your workspace", field="branch")
+    if seen is None:
+        return {}
+    head = seen.branches[named] if named else seen.head
+    others = [name for name, sha in seen.branches.items() if sha not in (run.start_sha, head)]
+    if head in ("", run.start_sha) and not (others and not named):
+        return {"result": "nothing_changed", "hint": "no commit of yours is there: commit what you changed, then exit"}
+    return {"result": "done"}
 
 
 class Item(Args):
@@ -176,13 +207,15 @@ class EscalateArgs(Args):
     """gt_escalate"""
 
     title: Short
-    body: Text = ""
+    body: Annotated[str, Field(max_length=filing.MAX_ESCALATION)] = ""
     severity: Literal["low", "medium", "high", "critical"] = "medium"
 
 
 @tool("gt_escalate", ALL, EscalateArgs)
 def escalate(call: Call, args: EscalateArgs) -> dict[str, Any]:
-    """Call a person."""
+    """Call a person: say in at most 16 KiB what you need. A run may do so a few times ([limits]
+    escalations_per_run)."""
+    filing.escalate(call)
     inbox.record(call.run.town, "escalation.raised", call.run.pk, args.model_dump(), actor=_sender(call))
     return {}
 
@@ -210,13 +243,17 @@ class MailArgs(Args):
 
     to: Annotated[str, Field(min_length=1, max_length=100)]
     subject: Short
-    body: Text = ""
+    body: Annotated[str, Field(max_length=filing.MAX_MAIL)] = ""
     kind: Annotated[str, Field(min_length=1, max_length=40)] = "NOTE"
 
 
 @tool("gt_mail_send", ALL, MailArgs)
 def mail_send(call: Call, args: MailArgs) -> dict[str, Any]:
-    """Send mail to an agent by name, to `mayor`, or to `overseer` (the people)."""
+    """Send mail (at most 64 KiB) to an agent by name, to `mayor`, or to `overseer` (the people).
+
+    Mails and nudges of a run are counted together ([limits] mail_per_run).
+    """
+    filing.write(call)
     sent = mail.send(
         call.run.town, _sender(call), args.to, args.subject, args.body, kind=args.kind, about=call.run.bead
     )
@@ -247,7 +284,8 @@ class NudgeArgs(Args):
 
 @tool("gt_nudge", ALL, NudgeArgs)
 def nudge(call: Call, args: NudgeArgs) -> dict[str, Any]:
-    """Leave a short-lived hint for an agent, shown at its next heartbeat or tool call."""
+    """Leave a short-lived hint for an agent, shown at its next heartbeat or tool call. Counts as a mail."""
+    filing.write(call)
     agent = Agent.objects.filter(town=call.run.town, name=args.to, retired_at=None).first()
     if agent is None:
         raise NotFound(f"no agent {args.to!r} in this town", details={"field": "to"})
@@ -304,23 +342,39 @@ class BeadCreateArgs(Args):
 
 @tool("gt_bead_create", ALL, BeadCreateArgs)
 def bead_create(call: Call, args: BeadCreateArgs) -> dict[str, Any]:
-    """File a new issue bead; it is dispatched when it is ready."""
+    """File a new issue bead. It waits until a person releases it, unless the config says otherwise: see `staged`.
+
+    How many a run and a town's day may file, and how deep (a bead filed in work on a filed bead …), is limited
+    ([limits]); above that the answer is `limit_reached`, and nothing is made.
+    """
+    rig = _rig(call, args.rig)
+    after = [_bead(call, key) for key in args.after]
+    filed = filing.file(call, [rig], 1)
     made = ledger.create_bead(
         call.run.town,
-        _rig(call, args.rig),
+        rig,
         args.title,
         body=args.body,
         priority=args.priority,
-        after=[_bead(call, key) for key in args.after],
+        after=after,
         actor=_sender(call),
+        filed=filed,
     )
-    inbox.wake(call.run.town)
-    return {"id": made.pk}
+    _tell_filed(call, made, filed)
+    return {"id": made.pk, "staged": filed.waits, "why": filing.WAITS if filed.waits else filing.GOES}
+
+
+def _tell_filed(call: Call, made: Bead, filed: ledger.Filed) -> None:
+    """Wake the town; what waits for a person is a fact, so that people hear of it."""
+    if filed.waits:
+        inbox.record(call.run.town, "bead.filed", made.pk, {"run": filed.run}, actor=_sender(call))
+    else:
+        inbox.wake(call.run.town)
 
 
 @tool("gt_sling", MAYOR, BeadCreateArgs)
 def sling(call: Call, args: BeadCreateArgs) -> dict[str, Any]:
-    """Sling one issue bead to a rig."""
+    """Sling one issue bead to a rig; as `gt_bead_create`."""
     return bead_create(call, args)
 
 
@@ -352,21 +406,32 @@ def _convoy(call: Call, key: str) -> Convoy:
 
 @tool("gt_convoy_create", MAYOR, ConvoyCreateArgs)
 def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
-    """Make a convoy from a plan: beads with key, title, body, priority, after."""
+    """Make a convoy from a plan: beads with key, title, body, priority, after.
+
+    Its beads count as filed by your run ([limits]). It is staged until a person starts it, whatever `staged` says,
+    unless the config lets agents' beads go ([limits] filed_beads = "dispatch").
+    """
     rig = _rig(call, args.rig)
     config = configs.effective(rig.town.config, rig.config).convoy
     plan = plans.parse(args.beads, "beads", rig, lambda slug: _rig(call, slug))
-    made = ledger.create_convoy(rig, args.title, args.merge_mode or config.merge_mode, plan, actor=_sender(call))
-    staged = config.staged if args.staged is None else args.staged
+    filed = filing.file(call, [rig, *(item["rig"] for item in plan)], len(plan))
+    mode = args.merge_mode or config.merge_mode
+    made = ledger.create_convoy(rig, args.title, mode, plan, actor=_sender(call), filed=filed)
+    _tell_filed(call, made.bead, filed)
+    staged = filed.waits or (config.staged if args.staged is None else args.staged)
     if not staged:
         convoy_start(call, ConvoyArgs(convoy=made.pk))
-    return {"id": made.pk, "staged": staged}
+    why = filing.WAITS if filed.waits else "nothing is dispatched until it is started" if staged else filing.GOES
+    return {"id": made.pk, "staged": staged, "why": why}
 
 
 @tool("gt_convoy_start", MAYOR, ConvoyArgs)
 def convoy_start(call: Call, args: ConvoyArgs) -> dict[str, Any]:
-    """Start a staged convoy."""
+    """Start a staged convoy. One that an agent has made is a person's to start, unless the config says otherwise."""
     convoy = _convoy(call, args.convoy)
+    asked = convoy.bead.unreleased or filing.asked_first(call.run.town, [call.run.rig, convoy.rig])
+    if convoy.bead.filed_by and convoy.started_at is None and asked:
+        raise Conflict(f"convoy {convoy.pk} was made by an agent: a person starts it ([limits] filed_beads)")
     if convoy.rig.parked_at is not None:
         raise Conflict(f"rig {convoy.rig.slug} is parked: the convoy stays staged")
     inbox.record(call.run.town, "convoy.start", convoy.pk, {}, actor=_sender(call))

@@ -96,3 +96,12 @@ class MembershipAdmin(ReadOnlyAdmin):
     list_filter = ("role", ("town", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("user", "town")
     search_fields = ("user__username",)
+
+
+@admin.register(models.Secret)
+class SecretAdmin(ReadOnlyAdmin):
+    """Which secrets a town has: names only. `manage.py secret` sets and removes them."""
+
+    list_display = ("name", "town", "updated_at", "updated_by")
+    list_select_related = ("town",)
+    exclude = ("ciphertext",)

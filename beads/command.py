@@ -11,7 +11,7 @@ import os
 import pwd
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,11 @@ class Said:
 
     data: Any
     text: str
+
+
+def noted(data: dict[str, Any], text: str, notes: Sequence[str]) -> Said:
+    """Data and text with notes: what is no error, but should be seen to."""
+    return Said({**data, "notes": [*notes]}, "\n".join([text, *(f"note: {note}" for note in notes)]))
 
 
 def actor() -> str:

@@ -348,7 +348,7 @@ class RetentionConfig(Section):
 
 
 class NotifyConfig(Section):
-    """[notify] of a town: where notices are posted, signed with `GASTOWN_WEBHOOK_SECRET`."""
+    """[notify] of a town: where notices are posted, signed with the town's own webhook secret."""
 
     webhook: Annotated[str, StringConstraints(max_length=1000, pattern=r"^(https?://[^\s/@]+(/\S*)?)?$")] = ""
 
@@ -425,6 +425,10 @@ def problems(config: Config) -> list[str]:
         found.append(
             'refinery.gates: each has when = "entry": nothing would check what lands. Let one be "landing" or "both"'
         )
+    for key, name in (("credential", config.git.credential), ("signing_key", config.git.signing_key)):
+        agents = [agent for agent in dict(config.agents).values() if agent is not None]
+        if name and any(name in one.secrets for one in (*agents, *refinery.gates)):
+            found.append(f"git.{key}: the secret {name} is for the server alone, and is also handed to runs (secrets)")
     return found
 
 

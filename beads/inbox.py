@@ -180,3 +180,8 @@ def has_pending(town: Town) -> bool:
 def kind_of(dedupe_key: str) -> str | None:
     """The kind of the fact that was recorded under a key, or None."""
     return Fact.objects.filter(dedupe_key=dedupe_key).values_list("kind", flat=True).first()
+
+
+def payload_of(dedupe_key: str) -> dict[str, Any] | None:
+    """The payload of the fact that was recorded under a key, or None."""
+    return Fact.objects.filter(dedupe_key=dedupe_key).values_list("payload", flat=True).first()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from beads.errors import Conflict, Invalid, LostRace
@@ -22,6 +24,20 @@ from beads.models import Bead, BeadEvent, ConfigVersion, Convoy, ConvoyBranch, D
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,48}[a-z0-9])?")
 MAX_TITLE = 300
 MAX_BODY = 256 * 1024
+FILED_BEADS = "limits.filed_beads"  # who released a bead that waits for nobody: the config
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What an agent files: in which run, how deep, and whether it waits for a person's release."""
+
+    run: str
+    depth: int
+    waits: bool
+
+    def as_data(self) -> dict[str, Any]:
+        """As the bead's history keeps it."""
+        return {"run": self.run, "depth": self.depth, "staged": self.waits}
 
 
 def note(bead: Bead, kind: str, actor: str, reason: str = "", **data: Any) -> None:
@@ -164,10 +180,21 @@ def create_bead(
     context: Mapping[str, Any] | None = None,
     after: Sequence[Bead] = (),
     actor: str = "",
+    filed: Filed | None = None,
+    depth: int = 0,
 ) -> Bead:
-    """Make a bead in status open, blocked by `after`. Raises Invalid naming the field."""
+    """Make a bead in status open, blocked by `after`. Raises Invalid naming the field.
+
+    `filed`: by which agent's run, how deep, and whether it waits for a person. Otherwise its depth is its parent's, or
+    `depth`, if that is more.
+    """
     if not 0 <= priority <= 4:
         raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    told: dict[str, Any] = {"depth": max(depth, parent.depth if parent else 0)}
+    if filed is not None:
+        told = {"filed_by": filed.run, "depth": filed.depth}
+        if not filed.waits:
+            told |= {"released_at": timezone.now(), "released_by": FILED_BEADS}
     with transaction.atomic():
         bead = Bead.objects.create(
             town=town,
@@ -182,8 +209,9 @@ def create_bead(
             parent=parent,
             context=dict(context or {}),
             created_by=actor[:100],
+            **told,
         )
-        note(bead, "created", actor)
+        note(bead, "created", actor, **(filed.as_data() if filed else {}))
         block(bead, after, actor)
     return bead
 
@@ -236,7 +264,7 @@ def move(
 
     Illegal transitions raise Conflict. Writes the BeadEvent in the same transaction.
     """
-    if not may_move(expect, to):
+    if not may_move(expect, to, resolution):
         raise Conflict(f"{bead.pk} may not go from {expect} to {to}")
     now = now or timezone.now()
     change: dict[str, Any] = {"status": to, "reason": reason, "resolution": resolution, "updated_at": now}
@@ -268,6 +296,14 @@ def request_cancel(bead: Bead, now: dt.datetime) -> None:
     ).update(cancel_requested_at=now)
 
 
+def release(bead: Bead, now: dt.datetime, *, actor: str, reason: str = "") -> None:
+    """Let what an agent has filed be given to an agent. LostRace when it waits for no release (any more)."""
+    waits = Bead.objects.filter(pk=bead.pk, released_at=None).exclude(filed_by="")
+    if waits.update(released_at=now, released_by=actor[:100], updated_at=now) != 1:
+        raise LostRace(f"{bead.pk} waits for no release")
+    note(bead, "released", actor, reason)
+
+
 def retitle_priority(bead: Bead, priority: int) -> None:
     """Change a bead's priority (promotion of an entry)."""
     Bead.objects.filter(pk=bead.pk).update(priority=priority)
@@ -276,13 +312,22 @@ def retitle_priority(bead: Bead, priority: int) -> None:
 # -- convoys ---------------------------------------------------------------------
 
 
-def create_convoy(rig: Rig, title: str, merge_mode: str, plan: Sequence[Mapping[str, Any]], *, actor: str) -> Convoy:
+def create_convoy(
+    rig: Rig,
+    title: str,
+    merge_mode: str,
+    plan: Sequence[Mapping[str, Any]],
+    *,
+    actor: str,
+    filed: Filed | None = None,
+) -> Convoy:
     """Make a staged convoy from a checked plan (see `beads.plans`): one bead per item, `after` as blocks.
 
-    Each item: key, title, body, priority, after (keys), rig (a Rig).
+    Each item: key, title, body, priority, after (keys), rig (a Rig). `filed`: see `create_bead`; starting the convoy
+    releases its beads.
     """
     with transaction.atomic():
-        bead = create_bead(rig.town, rig, title, type=BeadType.CONVOY, actor=actor)
+        bead = create_bead(rig.town, rig, title, type=BeadType.CONVOY, actor=actor, filed=filed)
         convoy = Convoy.objects.create(bead=bead, rig=rig, merge_mode=merge_mode)
         made: dict[str, Bead] = {}
         for item in plan:
@@ -295,6 +340,7 @@ def create_convoy(rig: Rig, title: str, merge_mode: str, plan: Sequence[Mapping[
                 convoy=convoy,
                 plan_key=item["key"],
                 actor=actor,
+                filed=filed,
             )
         for item in plan:
             block(made[item["key"]], [made[key] for key in item["after"]], actor)
@@ -306,9 +352,12 @@ def create_convoy(rig: Rig, title: str, merge_mode: str, plan: Sequence[Mapping[
 
 
 def start_convoy(convoy: Convoy, now: dt.datetime, *, actor: str) -> None:
-    """Let a staged convoy's beads be dispatched. LostRace when it was started before."""
+    """Let a staged convoy's beads be dispatched, also those that an agent has filed. LostRace when it was started
+    before."""
     if Convoy.objects.filter(pk=convoy.pk, started_at=None).update(started_at=now) != 1:
         raise LostRace(f"convoy {convoy.pk} was started before")
+    waiting = Bead.objects.filter(released_at=None).exclude(filed_by="")
+    waiting.filter(Q(pk=convoy.pk) | Q(convoy=convoy)).update(released_at=now, released_by=actor[:100])
     move(convoy.bead, BeadStatus.OPEN, BeadStatus.IN_PROGRESS, actor=actor, reason="started", now=now)
 
 

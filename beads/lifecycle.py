@@ -28,7 +28,8 @@ class Purpose(StrEnum):
 
 
 class BeadStatus(StrEnum):
-    """Where a bead stands. `closed` and `failed` are final, but for a person's explicit retry."""
+    """Where a bead stands. `closed` and `failed` are final, but for a person's explicit retry, or their word that
+    nothing was needed."""
 
     OPEN = "open"
     IN_PROGRESS = "in_progress"
@@ -46,6 +47,7 @@ class Resolution(StrEnum):
     SUPERSEDED = "superseded"
     CANCELLED = "cancelled"
     GAVE_UP = "gave_up"
+    NOTHING_CHANGED = "nothing_changed"
 
 
 FINAL: frozenset[BeadStatus] = frozenset({BeadStatus.CLOSED, BeadStatus.FAILED})
@@ -58,7 +60,7 @@ TRANSITIONS: dict[BeadStatus, frozenset[BeadStatus]] = {
     _DOING: frozenset({_OPEN, _REVIEW}) | FINAL,
     _REVIEW: frozenset({_OPEN, _DOING}) | FINAL,
     BeadStatus.CLOSED: frozenset(),
-    BeadStatus.FAILED: frozenset({_OPEN}),
+    BeadStatus.FAILED: frozenset({_OPEN, BeadStatus.CLOSED}),
 }
 
 
@@ -67,6 +69,8 @@ def is_final(status: str) -> bool:
     return status in FINAL
 
 
-def may_move(source: str, target: str) -> bool:
-    """True when the table allows `source` to become `target`."""
+def may_move(source: str, target: str, resolution: str = "") -> bool:
+    """True when the table allows `source` to become `target`. A failure is closed only as one that needed no change."""
+    if (source, target) == (BeadStatus.FAILED, BeadStatus.CLOSED) and resolution != Resolution.NOTHING_CHANGED:
+        return False
     return BeadStatus(target) in TRANSITIONS[BeadStatus(source)]

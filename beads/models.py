@@ -89,6 +89,10 @@ class Bead(models.Model):
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     retried_at = models.DateTimeField(null=True, blank=True, help_text="attempts before this do not count")
     created_by = models.CharField(max_length=100, blank=True)
+    filed_by = models.CharField(max_length=32, blank=True, help_text="the run that filed it; blank: no agent did")
+    depth = models.PositiveSmallIntegerField(default=0, help_text="0: a person's; n + 1: filed in work on one of n")
+    released_at = models.DateTimeField(null=True, blank=True, help_text="null and filed by a run: waits for a person")
+    released_by = models.CharField(max_length=100, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     closed_at = models.DateTimeField(null=True, blank=True)
@@ -99,6 +103,7 @@ class Bead(models.Model):
             models.Index(fields=["town", "type"], name="bead_live", condition=~Q(status__in=sorted(FINAL))),
             models.Index(fields=["convoy"], name="bead_convoy", condition=Q(convoy__isnull=False)),
             models.Index(fields=["town", "-created_at"], name="bead_recent"),
+            models.Index(fields=["filed_by"], name="bead_filed", condition=~Q(filed_by="")),
         ]
         constraints = [
             models.CheckConstraint(name="bead_status_legal", condition=Q(status__in=[s.value for s in BeadStatus])),
@@ -116,6 +121,11 @@ class Bead(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} {self.title}"
+
+    @property
+    def unreleased(self) -> bool:
+        """True while what an agent has filed waits for a person: no agent is given it."""
+        return bool(self.filed_by) and self.released_at is None
 
 
 class Dependency(models.Model):
@@ -344,3 +354,21 @@ class ConfigVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.rig or self.town} config {self.number}"
+
+
+class Secret(models.Model):
+    """A secret of a town, sealed with a key that is in no database: see `beads.secrets`. Its value is never shown."""
+
+    town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="secrets")
+    name = models.CharField(max_length=100)
+    ciphertext = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [models.UniqueConstraint(fields=["town", "name"], name="secret_name_once")]
+
+    def __str__(self) -> str:
+        return self.name

@@ -19,6 +19,9 @@ def main() -> None:
     """Run one command of `sys.argv`."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gastown_site.settings")
     from beads.errors import GastownError
+    from gastown_site import home
+
+    home.be_private()  # and all that it forks: the supervisor's parts, shims
 
     argv = sys.argv
     command = argv[1] if len(argv) > 1 else "help"
@@ -35,9 +38,9 @@ def main() -> None:
 
 def _prepare(command: str, argv: list[str]) -> None:
     """Start the embedded database for the length of this process, and bring its tables up to date."""
-    if command == "demo":
-        from gastown_site import home
+    from gastown_site import home
 
+    if command == "demo":
         os.environ["GASTOWN_HOME"] = os.environ.get("DEMO_HOME") or str(home.path() / "demo")
     if {"-h", "--help"} & set(argv):
         return

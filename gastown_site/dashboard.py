@@ -127,6 +127,9 @@ class _Town:
             shown = board.shown[entry.id]
             if shown.phase == "awaiting_human":
                 needs.append(Need(f"entry {entry.id}", shown.reason, _entry(entry.id), entry.created_at))
+        for bead in board.unreleased:
+            link = reverse("admin:beads_bead_change", args=[bead.id])
+            needs.append(Need(f"bead {bead.id}", bead.unreleased, link, bead.created_at))
         for convoy in world.convoys:
             phase, why = phases.convoy_phase(convoy)
             if phase == "needs_attention":

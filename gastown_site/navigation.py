@@ -49,6 +49,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Rigs", "folder_data", "beads_rig_changelist"),
             ("Config versions", "difference", "beads_configversion_changelist"),
             ("Roles", "badge", "beads_membership_changelist"),
+            ("Secrets", "key", "beads_secret_changelist"),
         ),
     ),
 )

@@ -1,12 +1,14 @@
 """All settings, from the environment, in one file that fails loudly.
 
 `DATABASE_URL` (unset: embedded PostgreSQL), `GASTOWN_HOME`, `GASTOWN_URL`, `GASTOWN_SECRET_KEY`, `GASTOWN_DEBUG`,
-`GASTOWN_ALLOWED_HOSTS`, `GASTOWN_METRICS_TOKEN`, `GASTOWN_LOG` (console or json), `GASTOWN_SESSION_DAYS` (14),
-`GASTOWN_HSTS_SECONDS` (30 days, with https only).
+`GASTOWN_ALLOWED_HOSTS`, `GASTOWN_METRICS_TOKEN` (unset: one of its own in `GASTOWN_HOME/keys/metrics_token`),
+`GASTOWN_LOG` (console or json), `GASTOWN_SESSION_DAYS` (14), `GASTOWN_HSTS_SECONDS` (30 days, with https only),
+`GASTOWN_OWNER_CONFIG`, `GASTOWN_WEBHOOK_SECRET`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 from pathlib import Path
@@ -24,9 +26,10 @@ env: Any = environ.Env()  # type: ignore[no-untyped-call]
 DEBUG = env.bool("GASTOWN_DEBUG", default=False)
 GASTOWN_HOME = str(home.path())
 GASTOWN_URL = env.str("GASTOWN_URL", default="http://127.0.0.1:8000").rstrip("/")
-GASTOWN_METRICS_TOKEN = env.str("GASTOWN_METRICS_TOKEN", default="")
+GASTOWN_METRICS_TOKEN = env.str("GASTOWN_METRICS_TOKEN", default="") or home.metrics_token()
 SECRET_KEY = env.str("GASTOWN_SECRET_KEY", default="") or home.secret_key()
-GASTOWN_WEBHOOK_SECRET = env.str("GASTOWN_WEBHOOK_SECRET", default="") or SECRET_KEY
+GASTOWN_WEBHOOK_SECRET = env.str("GASTOWN_WEBHOOK_SECRET", default="")  # set: signs instead of each town's own
+GASTOWN_OWNER_CONFIG = env.str("GASTOWN_OWNER_CONFIG", default="")
 _mail = env.email_url("EMAIL_URL", default="consolemail://")  # e.g. smtp+tls://user:password@host:587
 EMAIL_BACKEND, EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_BACKEND"], _mail["EMAIL_HOST"], _mail["EMAIL_PORT"]
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"], _mail["EMAIL_HOST_PASSWORD"]
@@ -45,8 +48,9 @@ ALLOWED_HOSTS = [
 CSRF_TRUSTED_ORIGINS = [f"{_url.scheme}://{_url.netloc}"]
 
 # Behind https (GASTOWN_URL says so) cookies never travel in the clear, and the proxy tells us by X-Forwarded-Proto.
-# It must set that header itself, whatever the client sends.
-_https = _url.scheme == "https"
+# It must set that header itself, whatever the client sends, and append the client to X-Forwarded-For; and it must be
+# the only way to our port.
+BEHIND_PROXY = _https = _url.scheme == "https"
 SESSION_COOKIE_NAME = "__Host-gastown" if _https else "gastown_session"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 SESSION_COOKIE_HTTPONLY = True
@@ -75,6 +79,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "django_q",
+    "axes",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -86,7 +91,23 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
+AUTHENTICATION_BACKENDS = ["gastown_site.lockout.Backend", "django.contrib.auth.backends.ModelBackend"]
+
+# Who guesses passwords is locked out: gastown_site.lockout. Its rows go by themselves once they count no more.
+AXES_HANDLER = "gastown_site.lockout.Handler"
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = dt.timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
+AXES_LOCKOUT_CALLABLE = "gastown_site.lockout.refused"
+AXES_CLIENT_IP_CALLABLE = "gastown_site.lockout.client_address"
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # else whoever keeps guessing keeps the owner out for ever
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False  # `gastown person list` and `unlock`
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "csrfmiddlewaretoken"]
 ROOT_URLCONF = "gastown_site.urls"
 ASGI_APPLICATION = "gastown_site.asgi.application"
 WSGI_APPLICATION = "gastown_site.wsgi.application"
@@ -134,6 +155,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "static"  # ours; the apps' own files come from the finders, so nothing is collected
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
+PASSWORD_RESET_TIMEOUT = 86400  # of the first password's link
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"

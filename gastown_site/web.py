@@ -1,4 +1,5 @@
-"""The web process of `up`: uvicorn that lets the live pages' streams go when it is told to stop.
+"""The web process of `up`: uvicorn that lets the live pages' streams go when it is told to stop, and that bears only so
+much of its clients (`gastown_site.guard`).
 
 A stream has no end of its own, and uvicorn waits for what is under way: without this, a browser that looks at a page
 would hold up the shutdown.
@@ -8,8 +9,11 @@ from __future__ import annotations
 
 import gc
 from types import FrameType
+from typing import cast
 
 import uvicorn
+
+from gastown_site import guard
 
 GRACE_SECONDS = 5  # for requests under way
 
@@ -47,16 +51,25 @@ def share_connections() -> None:
 
 def serve(host: str, port: int) -> None:
     """Serve until SIGTERM."""
+    from django.conf import settings
+
     from gastown_site.asgi import application
 
     share_connections()
+    guard.Protocol.most_connections = guard.make_room()
+    guard.Protocol.per_address = None if settings.BEHIND_PROXY else guard.PER_ADDRESS
     config = uvicorn.Config(
-        application,
+        guard.bounded(cast(guard.App, application)),
         host=host,
         port=port,
         log_level="warning",
         access_log=False,
         lifespan="off",
+        http=guard.Protocol,
+        ws="none",
+        proxy_headers=False,  # else anybody on this machine says where he comes from: see lockout.client_address
+        server_header=False,
+        timeout_keep_alive=int(guard.KEEP_ALIVE_SECONDS),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     settle()

@@ -16,11 +16,24 @@ ACTIONS: dict[str, Any] = {
         warning="Its run is stopped and its review entry is withdrawn.",
         when=lambda bead: bead.type == "issue" and not is_final(bead.status),
     ),
+    "release_bead": door_action(
+        "release_bead",
+        "Release: let an agent do it",
+        doors.release_bead,
+        warning="An agent has filed it. Read what it asks for before another agent does it.",
+        when=lambda bead: bead.type == "issue" and bead.unreleased and not is_final(bead.status),
+    ),
     "retry_bead": door_action(
         "retry_bead",
         "Retry",
         doors.retry_bead,
         when=lambda bead: bead.type == "issue" and bead.status == "failed",
+    ),
+    "confirm_bead": door_action(
+        "confirm_bead",
+        "Confirm: nothing was needed",
+        doors.confirm_bead,
+        when=lambda bead: bead.status == "failed" and bead.resolution == "nothing_changed",
     ),
     "retry_entry": door_action(
         "retry_entry",

@@ -63,7 +63,7 @@ class BeadAdmin(ReadOnlyAdmin):
     search_help_text = "id, title, convoy's id, reason"
     ordering = ("-created_at",)
     inlines = [BlockedByInline, RunInline, EventInline]
-    actions = [ACTIONS["cancel_bead"], ACTIONS["retry_bead"]]
+    actions = [ACTIONS[name] for name in ("cancel_bead", "release_bead", "retry_bead", "confirm_bead")]
 
     def page_of(self, row: Bead) -> str:
         """Its page."""

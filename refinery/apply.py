@@ -26,6 +26,7 @@ from beads.prepared import Prepared
 from refinery import briefs, forecasts, notices, queue
 from refinery.keys import branch_key, build_key, land_key, publish_key
 from refinery.models import Candidate, ReviewEntry
+from refinery.reasons import Exit
 from refinery.relations import foresee_key
 from refinery.rules.actions import (
     AbandonLanding,
@@ -136,8 +137,8 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
                 ledger.note(Bead(pk=place.entry), "batch_cut", ACTOR, why)
         case Rebuild(entry, build_no, counts, on, seal):
             _build(town, entry, queue.rebuild(entry, build_no, counts=counts), on, now, seal)
-        case NewHead(entry, expect, head, branch, why):
-            queue.new_head(entry, expect, head, branch)
+        case NewHead(entry, expect, head, branch, why, on_remote):
+            queue.new_head(entry, expect, head, branch, on_remote=on_remote)
             ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
         case OpenRework(entry, cause, number):
             _open_rework(town, entry, cause, number)
@@ -250,6 +251,7 @@ def _start_run(action: StartRun) -> None:
         brief=order.brief,
         start_sha=action.start_sha,
         lease=order.lease,
+        prefix=order.prefix,
     )
 
 
@@ -281,6 +283,7 @@ def _open_entry(action: OpenEntry) -> None:
         priority=source.priority,
         source=source,
         convoy=source.convoy,
+        on_remote=action.on_remote,
     )
 
 
@@ -368,7 +371,7 @@ def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
                 merge_sha=action.merge_sha,
                 now=now,
             )
-        if action.delete_branch and entry.branch.startswith("gt/"):
+        if action.delete_branch and entry.on_remote and Run.objects.filter(rig=entry.rig, branch=entry.branch).exists():
             payload = {
                 "rig": entry.rig_id,
                 "branch": entry.branch,
@@ -377,15 +380,22 @@ def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
             }
             _effect(town, "delete_branch", f"delete:{entry.rig_id}:{entry.branch}:{entry.pk}", payload, now)
     elif source is not None and action.reason not in ("superseded", "cancelled"):
+        nothing = action.reason == Exit.NOTHING_CHANGED
         ledger.move(
             source,
             source.status,
             BeadStatus.FAILED,
             actor=ACTOR,
             reason=f"its review entry failed: {action.text}",
-            resolution=Resolution.GAVE_UP,
+            resolution=Resolution.NOTHING_CHANGED if nothing else Resolution.GAVE_UP,
             now=now,
         )
+        if nothing:
+            title, text = f"Nothing was changed: {source.title}"[:300], f"{action.text}. If nothing was needed: "
+            text += f"bead confirm {source.pk}. To let it be tried again: bead retry {source.pk}"
+            ledger.escalate(
+                town, f"nothing:{source.pk}", title, body=text, severity="medium", about=source, actor=ACTOR
+            )
 
 
 def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> None:

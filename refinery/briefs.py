@@ -26,6 +26,7 @@ class Order:
     brief: dict[str, Any]
     author: str
     lease: dict[str, int]
+    prefix: str
 
 
 def lane_convoy(entry: ReviewEntry) -> Convoy | None:
@@ -82,7 +83,9 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         brief |= _review_context(entry, bead, purpose, start_sha)
     brief |= _history(bead)
     author = entry.author if entry else ""
-    return Order(rig, target, lane_convoy(entry) if entry else None, steps, brief, author, lease)
+    return Order(
+        rig, target, lane_convoy(entry) if entry else None, steps, brief, author, lease, config.git.branch_prefix
+    )
 
 
 def _entry_of(bead: Bead) -> ReviewEntry | None:

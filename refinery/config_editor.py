@@ -17,7 +17,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from beads import config as configs
-from beads import ledger, people
+from beads import ledger, people, secrets
 from beads.consoles import ReadOnlyAdmin, who
 from beads.errors import GastownError, Invalid
 from beads.models import ConfigVersion, Rig, Town, TownRole
@@ -103,16 +103,21 @@ class ConfigEditor(ReadOnlyAdmin):
         reason = ledger.check_text("reason", posted["reason"], 500, required=True)
         if not posted["base"].isdigit():
             raise Invalid("base: not the number of a version", field="base")
-        overrides = controls.check_config(owner, posted["text"])
+        root = bool(getattr(request.user, "is_superuser", False))
+        overrides = controls.check_config(owner, posted["text"], by_owner=root)
         before = config_text(owner)
         shown["diff"] = diff_of(before, posted["text"])
         if not shown["diff"] and overrides == owner.config:
             raise Invalid("Nothing changes: the text is what is saved already.", field="config")
         if posted["step"] != "save":
             return None
-        made = controls.set_config(owner, posted["text"], who(request), reason, expect=int(posted["base"]))
+        base = int(posted["base"])
+        made = controls.set_config(owner, posted["text"], who(request), reason, expect=base, by_owner=root)
         self.log_change(request, owner, f"Config version {made.number}: {reason}")
         messages.success(request, f"{owner}: config version {made.number} is saved")
+        owner.refresh_from_db()
+        for note in secrets.notes(owner):
+            messages.warning(request, note)
         return HttpResponseRedirect(reverse(f"admin:{self._editor()}", args=[owner.pk]))
 
     def _page(self, request: HttpRequest, owner: Any, shown: dict[str, Any]) -> TemplateResponse:

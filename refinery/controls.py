@@ -10,24 +10,33 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from agents import access
+from agents.runtime import lfs
 from beads import config as configs
 from beads import inbox, ledger, outbox
+from beads import owner as reserved
 from beads.errors import Conflict, Invalid
 from beads.models import ConfigVersion, Effect, Fact, Rig, Town
+from refinery.git.mirror import look
 
 
-def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
+def check_config(owner: Town | Rig, text: str, *, by_owner: bool = False) -> dict[str, Any]:
     """TOML → the overrides of a town or rig, checked alone and together with what is above and below them.
 
     Raises Invalid naming the key. A town's config is refused when it makes that of a rig unusable which was not so
-    before; a rig's whenever it is.
+    before; a rig's whenever it is. `by_owner`: the installation's owner sets it (see `beads.owner`); else Forbidden is
+    raised for what only the owner may set.
     """
     overrides = configs.validate(configs.parse_toml(text, "config"))
+    if overrides.get("git", {}).get("lfs"):
+        lfs.check_installed()
     if isinstance(owner, Rig):
-        found = configs.usable(owner.town.config, overrides)[1]
+        config, found = configs.usable(owner.town.config, overrides)
         if found:
             raise Invalid(found[0], field="config")
+        reserved.check(configs.usable(owner.town.config, owner.config)[0], config, by_owner=by_owner)
         return overrides
+    reserved.check(configs.usable(owner.config, {})[0], configs.usable(overrides, {})[0], by_owner=by_owner)
     for rig in owner.rigs.order_by("slug"):
         found = configs.usable(overrides, rig.config)[1]
         if found and not configs.usable(owner.config, rig.config)[1]:
@@ -35,14 +44,30 @@ def check_config(owner: Town | Rig, text: str) -> dict[str, Any]:
     return overrides
 
 
-def set_config(owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None) -> ConfigVersion:
-    """Replace a town's or rig's overrides by TOML; see `beads.ledger.set_config` for `expect`. Wakes the town."""
-    overrides = check_config(owner, text)
+def set_config(
+    owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None, by_owner: bool = False
+) -> ConfigVersion:
+    """Replace a town's or rig's overrides by TOML; see `beads.ledger.set_config` for `expect`, and `check_config` for
+    `by_owner`. Wakes the town."""
+    overrides = check_config(owner, text, by_owner=by_owner)
     town = owner.town if isinstance(owner, Rig) else owner
     with transaction.atomic():
         made = ledger.set_config(owner, overrides, who=who, why=reason, text=text, expect=expect)
         inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=who)
     return made
+
+
+def renew_host_key(rig: Rig, who: str) -> None:
+    """Pin the host key that the remote shows now in place of the pinned one. Raises Refused when it cannot be asked;
+    then the old one stays."""
+    name = configs.usable(rig.town.config, rig.config)[0].git.credential
+    with access.scratch() as folder:
+        opened = access.variables(rig.town, name, rig.remote_url, folder, rig.slug)
+        if "GIT_SSH_COMMAND" not in opened:
+            raise Conflict(f"rig {rig.slug} has no ssh key of its own (git.credential): nothing is pinned")
+        look(rig.remote_url, rig.default_branch, opened)
+        access.adopt(folder, rig)
+    inbox.record(rig.town, "rig.host_key", rig.slug, {}, actor=who)
 
 
 REPLAYABLE = frozenset(

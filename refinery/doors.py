@@ -11,24 +11,23 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from agents import access
 from agents.models import LIVE_RUN, Run, RunState
-from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url, redact
+from agents.runtime import lfs
+from agents.runtime.gitcmd import GitFailed, check_branch, check_remote_url
 from beads import config as configs
-from beads import inbox, ledger
+from beads import inbox, ledger, owner
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Unavailable
-from beads.lifecycle import BeadStatus, BeadType, Purpose, is_final
+from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
-from refinery import comments, queue
+from refinery import comments, emergencies, queue
 from refinery.git import ranges
-from refinery.git.mirror import repo_of
-from refinery.git.repo import Repo
+from refinery.git.mirror import look, repo_of
 from refinery.models import ReviewComment, ReviewEntry
 from refinery.phases import is_own
 
@@ -65,8 +64,20 @@ def unpark(rig: Rig, who: str, reason: str = "") -> None:
         inbox.record(rig.town, "rig.unpark", rig.slug, {"reason": reason}, actor=who)
 
 
-def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, overrides: Mapping[str, Any]) -> Rig:
-    """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done."""
+def add_rig(
+    town_slug: str | None,
+    slug: str,
+    url: str,
+    branch: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    by_owner: bool = False,
+) -> Rig:
+    """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done.
+
+    With an ssh key of its own (`git.credential`) the host key that the remote shows is pinned. `by_owner`: see
+    `controls.check_config`.
+    """
     ledger.check_slug("rig", slug)
     check_remote_url(url)
     if branch is not None:
@@ -74,38 +85,22 @@ def add_rig(town_slug: str | None, slug: str, url: str, branch: str | None, over
     town = Town.objects.filter(slug=town_slug or "main").first()
     if town is None and town_slug not in (None, "main"):
         raise NotFound(f"no town {town_slug}", details={"field": "town"})
-    found = configs.usable(town.config if town else {}, overrides)[1]
+    config, found = configs.usable(town.config if town else {}, overrides)
     if found:
         raise Invalid(found[0], field="config")
+    if config.git.lfs:
+        lfs.check_installed()
     if Rig.objects.filter(slug=slug).exists():
         raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
-    branch = _look(url, branch)
-    with transaction.atomic():
-        town = town or ledger.create_town("main")
-        return ledger.create_rig(town, slug, url, branch, overrides)
-
-
-def _look(url: str, branch: str | None) -> str:
-    """The default branch, after having seen it on the remote."""
-    scratch = Repo.open_or_create(Path(settings.GASTOWN_HOME) / "repos" / "look.git")
-    try:
-        if branch is None:
-            named = scratch.default_branch(url)
-            for name in [named] if named else ["main", "master"]:
-                if scratch.ls_remote(url, name):
-                    return check_branch(name, "default_branch")
-            raise Invalid(
-                f"remote {redact(url)} names no default branch: give --default-branch", field="default_branch"
-            )
-        if scratch.ls_remote(url, branch) is None:
-            raise Invalid(f"remote {redact(url)} has no branch {branch}", field="default_branch")
-    except GitFailed as error:
-        raise Refused(
-            f"remote_url {redact(url)} cannot be read: {error.message}",
-            code=error.kind,
-            details={"field": "remote_url"},
-        ) from error
-    return branch
+    owner.check(configs.usable(town.config if town else {}, {})[0], config, by_owner=by_owner)
+    with access.scratch() as folder:
+        opened = access.variables(town, config.git.credential, url, folder, slug)
+        branch = look(url, branch, opened)
+        with transaction.atomic():
+            town = town or ledger.create_town("main")
+            rig = ledger.create_rig(town, slug, url, branch, overrides)
+            access.adopt(folder, rig)
+    return rig
 
 
 # -- beads and convoys ----------------------------------------------------------------------------------------------
@@ -131,6 +126,15 @@ def cancel_bead(bead: Bead, reason: str, who: str) -> None:
     inbox.record(bead.town, "bead.cancel", bead.pk, {"reason": reason}, actor=who)
 
 
+def release_bead(bead: Bead, who: str, reason: str = "") -> None:
+    """Let what an agent has filed be given to an agent."""
+    if bead.type != BeadType.ISSUE or not bead.unreleased or is_final(bead.status):
+        raise Conflict(f"{bead.pk} is a {bead.status} {bead.type} that waits for no release")
+    if bead.convoy is not None and bead.convoy.started_at is None:
+        raise Conflict(f"{bead.pk} waits for its convoy: start {bead.convoy_id}")
+    inbox.record(bead.town, "bead.release", bead.pk, {"reason": reason}, actor=who)
+
+
 def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     """Bring a failed bead back."""
     if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:
@@ -138,6 +142,13 @@ def retry_bead(bead: Bead, who: str, reason: str = "") -> None:
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
     inbox.record(bead.town, "bead.retry", bead.pk, {"reason": reason}, actor=who)
+
+
+def confirm_bead(bead: Bead, who: str, reason: str = "") -> None:
+    """A person's word that nothing needed to be changed: the bead is closed as that, and what waits for it goes on."""
+    if bead.status != BeadStatus.FAILED or bead.resolution != Resolution.NOTHING_CHANGED:
+        raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}: only what has changed nothing can be confirmed")
+    inbox.record(bead.town, "bead.confirm", bead.pk, {"reason": reason}, actor=who)
 
 
 def block_bead(bead: Bead, on: Bead, who: str, reason: str = "") -> None:
@@ -233,10 +244,14 @@ def submit(
         head = repo.ls_remote(rig.remote_url, branch)
         if head is None:
             raise Invalid(f"rig {rig.slug} has no branch {branch} on its remote", field="branch")
-        if repo.ls_remote(rig.remote_url, target) is None:
+        onto = repo.ls_remote(rig.remote_url, target)
+        if onto is None:
             raise Invalid(f"rig {rig.slug} has no branch {target} on its remote", field="target")
         repo.fetch_sha(rig.remote_url, head, branch)
-        title = title or (bead.title if bead else repo.subject(head)) or f"Merge {branch}"
+        title = title or (bead.title if bead else "")
+        if not title:
+            repo.fetch_sha(rig.remote_url, onto, target)
+            title = repo.title(onto, head) or f"Merge {branch}"
     except GitFailed as error:
         message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
         raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error
@@ -308,6 +323,8 @@ def _not_moved_outside(entry: ReviewEntry) -> None:
 
     A remote that cannot be asked changes nothing: the approval is of the pinned head, and landing asks again.
     """
+    if not entry.on_remote:
+        return
     with suppress(GitFailed):
         found = repo_of(entry.rig).ls_remote(entry.rig.remote_url, entry.branch, timeout=REMOTE_PATIENCE)
         if found is not None and found != entry.head_sha:
@@ -399,19 +416,32 @@ def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -
 def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = False, head: str | None = None) -> bool:
     """The emergency lane: to the front of the train, gated and reviewed as ever. False when that was said before.
 
-    `skip_gates`: this head lands without its gates, in the name of `who`, which its landing says for ever. Whoever
-    opens this door for a person has asked whether they may.
+    `skip_gates`: exactly this head lands without its gates, in the name of `who`, which its landing says for ever.
+    Whoever opens this door for a person has asked whether they may. It is carried out here, under the town's lock, so
+    that what is answered is what happens; the fact is its history and the wake-up. Raises Conflict when the entry has
+    left the queue, its head has moved, or it waits for something that no waiver lifts.
     """
     _active(entry)
     _same_head(entry, head)
     reason = ledger.check_text("reason", reason, 2000, required=True)
-    if entry.landings.filter(state="pushing").exists():
-        raise Conflict(f"{entry.pk} is being pushed right now")
-    waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
-    if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):
-        return False
-    told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha}
-    return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
+    if skip_gates:
+        _not_moved_outside(entry)
+    with transaction.atomic():
+        ledger.lock_town(entry.rig.town)
+        seen = entry.head_sha
+        entry = ReviewEntry.objects.select_related("bead", "source", "rig__town").get(pk=entry.pk)
+        _active(entry)
+        _same_head(entry, seen)
+        if entry.landings.filter(state="pushing").exists():
+            raise Conflict(f"{entry.pk} is being pushed right now")
+        waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
+        if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):
+            return False
+        if skip_gates:
+            emergencies.check_head(entry)
+        emergencies.carry_out(entry, who, reason, timezone.now(), head=entry.head_sha, skip_gates=skip_gates)
+        told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha, "carried_out": True}
+        return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
 
 
 def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:

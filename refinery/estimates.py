@@ -185,7 +185,9 @@ def _left(
             return 0.0, _rest(review, entry.live_run("refinery"), now), landing
         case Stage.GREEN | Stage.LANDING | Stage.LANDED:
             return 0.0, 0.0, landing
-        case Stage.GATE_FAILED | Stage.GATE_ERROR | Stage.CONFLICT | Stage.BUILD_ERROR | Stage.CHANGES_REQUESTED:
+        case Stage.GATE_FAILED | Stage.GATE_ERROR | Stage.CONFLICT | Stage.UNFIT | Stage.BUILD_ERROR:
+            return None, None, landing
+        case Stage.CHANGES_REQUESTED:
             return None, None, landing
         case _:
             return gates, review, landing

@@ -50,11 +50,24 @@ class Escalated(Payload):
     severity: Literal["low", "medium", "high", "critical"] = "medium"
 
 
+class LimitTold(Payload):
+    """limit.reached: a run was refused more than `[limits]` allows"""
+
+    limit: Annotated[str, Field(max_length=60)]
+    message: Line
+
+
+class WasFiled(Payload):
+    """bead.filed: an agent's run has filed the subject, and a person is to release or start it"""
+
+    run: Annotated[str, Field(max_length=32)]
+
+
 class Built(Payload):
     """candidate.built"""
 
     build_no: Annotated[int, Field(ge=1, lt=2**31)]
-    result: Literal["built", "conflict", "already_merged", "empty", "error"]
+    result: Literal["built", "conflict", "already_merged", "empty", "refused", "error"]
     head: Sha
     base: MaybeSha = ""
     sha: MaybeSha = ""
@@ -141,10 +154,11 @@ class Promoted(Reason):
 
 
 class LandNow(Reason):
-    """entry.land_now; `skip_gates`: of exactly this head"""
+    """entry.land_now; `skip_gates`: of exactly this head; `carried_out`: at the door already"""
 
     head: Sha
     skip_gates: bool = False
+    carried_out: bool = False
 
 
 class Dependence(Reason):
@@ -175,10 +189,14 @@ KINDS: dict[str, type[Payload]] = {
     "rig.park": Reason,
     "rig.unpark": Reason,
     "config.set": Reason,
+    "secret.set": Payload,
+    "rig.host_key": Payload,
+    "secret.remove": Payload,
     "lane.freeze": Reason,
     "lane.thaw": Reason,
     "fact.release": Reason,
     "effect.again": Reason,
+    "limit.reached": LimitTold,
     "escalation.raised": Escalated,
     "escalation.ack": Reason,
     "escalation.close": Reason,
@@ -196,6 +214,9 @@ KINDS: dict[str, type[Payload]] = {
     "gates.again": Payload,
     "bead.cancel": Reason,
     "bead.retry": Reason,
+    "bead.confirm": Reason,
+    "bead.filed": WasFiled,
+    "bead.release": Reason,
     "bead.block": Dependence,
     "bead.unblock": Dependence,
     "convoy.start": Reason,

@@ -111,6 +111,10 @@ class BeadState(Asked):
             "live and unchanged for an hour",
             lambda now: ~Q(status__in=["closed", "failed"]) & Q(updated_at__lt=now - dt.timedelta(hours=1)),
         ),
+        "unreleased": (
+            "filed by an agent, waits for a person",
+            lambda now: Q(released_at=None) & ~Q(filed_by="") & ~Q(status__in=["closed", "failed"]),
+        ),
         "failed": ("failed within a day", lambda now: Q(status="failed", closed_at__gt=now - dt.timedelta(days=1))),
         "cancelling": (
             "cancel was asked for",

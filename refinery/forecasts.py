@@ -74,7 +74,7 @@ def _has(repo: Repo, url: str, head: str, branch: str) -> bool:
     try:
         repo.fetch_sha(url, head, branch)
     except GitFailed as error:
-        if error.kind not in ("missing_ref", "other"):
+        if error.kind not in ("missing_ref", "bad_object", "other"):
             raise
         return False
     return True

@@ -39,6 +39,7 @@ def steps_for(gates: tuple[Gate, ...], untouched: Sequence[Sequence[str]] = ()) 
             "disk": gate.disk,
             "tmp": gate.tmp,
             "env": gate.env,
+            "secrets": list(gate.secrets),
             "command": gate.command,
             "junit": gate.junit,
             "cache": gate.cache,

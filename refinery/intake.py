@@ -15,10 +15,10 @@ from agents import dispatch
 from agents.models import Run, RunKind, RunOutcome, RunState
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
-from beads.lifecycle import BeadStatus, is_final
+from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from beads.prepared import Prepared
-from refinery import facts, forecasts, gates, queue
+from refinery import emergencies, facts, forecasts, gates, notices, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
@@ -39,7 +39,15 @@ def take(fact: Fact, now: dt.datetime) -> None:
     match fact.kind:
         case "run.exited":
             _run_exited(fact)
-        case "run.start_failed" | "config.set" | "fact.release" | "effect.again":
+        case (
+            "run.start_failed"
+            | "config.set"
+            | "secret.set"
+            | "secret.remove"
+            | "rig.host_key"
+            | "fact.release"
+            | "effect.again"
+        ):
             pass  # done at the door; the fact is the wake-up and the history
         case "town.pause" | "town.resume" | "rig.park" | "rig.unpark" | "lane.freeze" | "lane.thaw":
             pass  # likewise
@@ -55,6 +63,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
             _fence_run(_run(fact), now, fact.actor, data["reason"])
         case "escalation.raised":
             _escalated(fact, data)
+        case "limit.reached":
+            _limit_reached(fact, data)
         case "escalation.ack":
             ledger.acknowledge(_escalation(fact), fact.actor, now, data["reason"])
         case "escalation.close":
@@ -85,7 +95,9 @@ def take(fact: Fact, now: dt.datetime) -> None:
             told = {"priority": data["priority"]}
             ledger.note(_entry(fact).bead, "promoted", fact.actor, data["reason"], **told)
         case "entry.land_now":
-            _land_now(_entry(fact), data, fact.actor, now)
+            if not data["carried_out"]:  # recorded before it was carried out at the door
+                told = {"head": data["head"], "skip_gates": data["skip_gates"]}
+                emergencies.carry_out(_entry(fact), fact.actor, data["reason"], now, **told)
         case "gates.again":
             queue.gates_again(_entry(fact), now)
         case "bead.cancel":
@@ -93,6 +105,12 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.note(_bead(fact), "cancel_requested", fact.actor, data["reason"])
         case "bead.retry":
             _retry_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.confirm":
+            _confirm_bead(_bead(fact), now, fact.actor, data["reason"])
+        case "bead.filed":
+            _filed(fact, data, now)
+        case "bead.release":
+            ledger.release(_bead(fact), now, actor=fact.actor, reason=data["reason"])
         case "bead.block" | "bead.unblock":
             _depend(fact, data)
         case "convoy.start":
@@ -111,6 +129,7 @@ def take(fact: Fact, now: dt.datetime) -> None:
                 f"Outside work keeps failing: {data['kind']}",
                 body=data["error"],
                 severity="high",
+                about=Bead.objects.filter(pk=str(data["payload"].get("entry", "")), town=fact.town).first(),
                 actor="gastown",
             )
         case _:
@@ -230,6 +249,23 @@ def _escalated(fact: Fact, data: dict[str, Any]) -> None:
     )
 
 
+def _filed(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
+    """People who asked to hear what needs them hear once of what a run files."""
+    bead = _bead(fact)
+    body = f"{fact.actor} filed it in run {data['run']}. No agent works on what it files until you say so."
+    notices.tell(fact.town, "needs_you", bead, f"Filed by an agent: {bead.title}", body, f"filed:{data['run']}", now)
+
+
+def _limit_reached(fact: Fact, data: dict[str, Any]) -> None:
+    """An agent wanted more than it may: said once for each run and limit."""
+    run = _run(fact)
+    who = run.agent.name if run.agent else run.kind
+    body = f"{who} in run {run.pk}: {data['message']}.\n\nLook at what it does; to allow more, set {data['limit']}."
+    title = f"A run reached {data['limit']}: {run.bead.title}"
+    key = f"limit:{run.pk}:{data['limit']}"
+    ledger.escalate(fact.town, key, title, body=body, severity="low", about=run.bead, actor="gastown")
+
+
 def _verdict(fact: Fact, data: dict[str, Any]) -> None:
     """A person's verdict counts for the head they saw, whatever the head is now."""
     queue.record_verdict(
@@ -241,18 +277,6 @@ def _verdict(fact: Fact, data: dict[str, Any]) -> None:
         feedback=data["feedback"],
         items=data["items"],
     )
-
-
-def _land_now(entry: ReviewEntry, data: dict[str, Any], actor: str, now: dt.datetime) -> None:
-    """An emergency: to the front, and without gates where the person says so of the head they saw."""
-    if entry.state != "active":
-        raise Conflict(f"{entry.pk} is {entry.state} already")
-    queue.land_now(entry, now)
-    told = {"head": data["head"], "skip_gates": data["skip_gates"]}
-    if data["skip_gates"]:
-        queue.waive_gates(entry, data["head"], actor, data["reason"])
-    ledger.settle_escalations([entry.pk], actor, now, "sent to the front")
-    ledger.note(entry.bead, "land_now", actor, data["reason"], **told)
 
 
 def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
@@ -288,6 +312,16 @@ def _retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> N
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
     ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
     ledger.settle_escalations([bead.pk], actor, now, "retried")
+
+
+def _confirm_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:
+    """A person says that nothing was needed. Conflict when the bead has gone on meanwhile."""
+    if bead.resolution != Resolution.NOTHING_CHANGED or bead.status != BeadStatus.FAILED:
+        raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}")
+    why = f"nothing was needed: {reason}" if reason else "nothing was needed"
+    end = Resolution.NOTHING_CHANGED
+    ledger.move(bead, BeadStatus.FAILED, BeadStatus.CLOSED, actor=actor, reason=why, resolution=end, now=now)
+    ledger.settle_escalations([bead.pk], actor, now, "confirmed")
 
 
 def _depend(fact: Fact, data: dict[str, Any]) -> None:

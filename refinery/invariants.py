@@ -120,7 +120,7 @@ INVARIANTS = (
         f"""select b.id from beads_bead b where b.town_id = %(town)s and b.type = 'issue' and b.status = 'in_progress'
             and b.updated_at < %(old)s and {{scope:b.id}} and not exists (select 1 from agents_run r
             where r.bead_id = b.id and ({_LIVE_RUN} or r.ended_at >= %(old)s
-            or (not r.published and r.publish_requested_at is not null)))""",
+            or (not r.on_remote and r.publish_requested_at is not null)))""",
     ),
     Invariant(
         9,
@@ -190,6 +190,13 @@ INVARIANTS = (
         f"""select e.bead_id from {_ENTRIES} join refinery_landing l on l.entry_id = e.bead_id and l.state = 'landed'
             join refinery_candidate c on c.id = l.candidate_id
             where c.head_sha <> e.head_sha and {{scope:e.bead_id}}""",
+    ),
+    Invariant(
+        18,
+        "No agent works on what waits for a person's release",
+        "runs stop; then bead release or bead cancel",
+        f"""select b.id from beads_bead b where b.town_id = %(town)s and b.filed_by <> '' and b.released_at is null
+            and {{scope:b.id}} and exists (select 1 from agents_run r where r.bead_id = b.id and {_LIVE_RUN})""",
     ),
 )
 

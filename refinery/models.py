@@ -32,6 +32,7 @@ class ReviewEntry(models.Model):
     source = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="entries", null=True, blank=True)
     author = models.CharField(max_length=100, blank=True, help_text="agent or person who made the change")
     branch = models.CharField(max_length=250)
+    on_remote = models.BooleanField(default=True, help_text="its branch is on the remote, which is asked about it")
     head_sha = models.CharField(max_length=64)
     target = models.CharField(max_length=200)
     state = models.CharField(max_length=10, default="active")
@@ -88,7 +89,11 @@ class ReviewEntry(models.Model):
 
 
 class Candidate(models.Model):
-    """What one build of an entry gave. `result`: built, conflict, already_merged, empty, error."""
+    """What one build of an entry gave.
+
+    `result`: built, conflict, already_merged, empty, unchanged (there is nothing of its own in it), refused (the change
+    is unfit, `error` says why) or error (it could not be built).
+    """
 
     entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="candidates")
     build_no = models.PositiveIntegerField()
@@ -119,7 +124,9 @@ class Candidate(models.Model):
             models.UniqueConstraint(fields=["entry", "build_no"], name="one_candidate_per_build"),
             models.CheckConstraint(
                 name="candidate_result_legal",
-                condition=Q(result__in=["built", "conflict", "already_merged", "empty", "error"]),
+                condition=Q(
+                    result__in=["built", "conflict", "already_merged", "empty", "unchanged", "refused", "error"]
+                ),
             ),
             models.CheckConstraint(
                 name="candidate_built_has_shas",

@@ -1,4 +1,5 @@
-"""What waits for a person, with the button for it: entries, convoys, escalations. Statuses come from the caller."""
+"""What waits for a person, with the button for it: entries, what agents filed, convoys, escalations. Statuses come from
+the caller."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 from django.urls import reverse
 
 from beads.models import Convoy, Escalation
+from refinery.world import BeadView
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,33 @@ def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
     return needs
 
 
+def of_filed(beads: Iterable[BeadView]) -> list[Need]:
+    """Beads that agents have filed, and that a person has to release (or cancel)."""
+    return [
+        Need(
+            b.id,
+            "filed",
+            b.title,
+            b.unreleased,
+            reverse("bead", args=[b.id]),
+            reverse("bead-act", args=[b.id, "release"]),
+            "Release it",
+            since=b.created_at,
+        )
+        for b in beads
+    ]
+
+
 def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
     """What a convoy itself waits for."""
     url = reverse("convoy", args=[convoy.pk])
     title, since = convoy.bead.title, convoy.bead.updated_at
     if phase == "staged":
         act = reverse("convoy-act", args=[convoy.pk, "start"])
-        return [
-            Need(convoy.pk, "staged", title, "staged: nothing is dispatched yet", url, act, "Start it", since=since)
-        ]
+        told = "staged: nothing is dispatched yet"
+        if convoy.bead.unreleased:
+            told = f"planned by {convoy.bead.created_by} in run {convoy.bead.filed_by}; {told}"
+        return [Need(convoy.pk, "staged", title, told, url, act, "Start it", since=since)]
     if phase in ("needs_attention", "failed"):
         act = reverse("convoy-act", args=[convoy.pk, "retry"])
         return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since)]

@@ -27,6 +27,7 @@ from refinery.needs import Need
 LOG_TAIL = 96 * 1024
 TRAIN = 40  # wagons drawn of a lane
 SHOWN_CONVOYS = 30
+MAX_FILED = 50  # beads that wait for a release, shown among what a town needs
 ENDED = 20  # entries that left the queue, the latest of them
 # The order of a progress bar: what is done on the left, what has not begun on the right.
 BAR = (
@@ -94,7 +95,8 @@ def towns(found: Iterable[Town]) -> dict[str, Any]:
                 "entries": len(board.world.entries),
                 "runs": len(board.world.runs),
                 "needs": sum(1 for s in board.shown.values() if s.phase == "awaiting_human")
-                + sum(1 for c in board.world.convoys if c.started_at is None or c.failed_beads),
+                + sum(1 for c in board.world.convoys if c.started_at is None or c.failed_beads)
+                + len(board.unreleased),
             }
         )
     return {"rows": rows}
@@ -110,6 +112,7 @@ def town(town: Town) -> dict[str, Any]:
     lanes = _lanes(board)
     convoys = _convoy_rows(board, recent)
     waiting = needs.of_entries(row for lane in lanes for row in lane["rows"])
+    waiting += needs.of_filed(board.unreleased[:MAX_FILED])
     for row in convoys:
         if row["convoy"].pk in live:
             waiting += needs.of_convoy(row["convoy"], row["phase"], row["reason"])
@@ -373,6 +376,7 @@ def bead(bead: Bead) -> dict[str, Any]:
         "bead": bead,
         "phase": board.bead_phase(bead),
         "why": board.bead(bead),
+        "unreleased": bead.pk in {b.id for b in board.unreleased},
         "runs": bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at")[:50],
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],

@@ -50,6 +50,7 @@ class Stage(StrEnum):
     UNSETTLED = "unsettled"
     NOTHING = "nothing"
     CONFLICT = "conflict"
+    UNFIT = "unfit"
     BUILD_ERROR = "build_error"
     NEEDS_GATES = "needs_gates"
     GATING = "gating"
@@ -156,7 +157,7 @@ def _held_back(entry: EntryView) -> Standing | None:
     """What has to land before it, when that is not ahead of it in its train; see `refinery.foresight`."""
     after = [b for b in entry.after if b.status != BeadStatus.CLOSED]
     if after:
-        names = ", ".join(f"{b.id} ({b.status}{_elsewhere(entry, b)})" for b in after)
+        names = ", ".join(f"{b.id} ({b.status}{b.unreleased}{_elsewhere(entry, b)})" for b in after)
         return Standing(Stage.BLOCKED, f"waits until {names} is closed, for its bead comes after")
     under = [b for b in entry.ties.stands_on if b.state != "ahead"]
     if not under:
@@ -181,10 +182,14 @@ def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.dat
     match candidate.result:
         case "already_merged":
             return Standing(Stage.NOTHING, f"{entry.head[:10]} is already contained in {entry.target}")
+        case "unchanged":
+            return Standing(Stage.NOTHING, "it changes nothing: no commit of its own is on the target")
         case "empty":
             return Standing(Stage.NOTHING, f"it changes nothing on {entry.target}")
         case "conflict":
             return Standing(Stage.CONFLICT, f"conflicts with {entry.target} in {', '.join(candidate.files[:5])}")
+        case "refused":
+            return Standing(Stage.UNFIT, candidate.error or "it is unfit to be built")
         case "error":
             return Standing(Stage.BUILD_ERROR, candidate.error or "the candidate could not be built")
         case _:
@@ -440,6 +445,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     """Why an open bead is not dispatched now, in one sentence; None when it is ready."""
     rig = world.rigs[bead.rig]
     convoy = world.convoy.get(bead.convoy or "")
+    if bead.unreleased and (convoy is None or convoy.started_at is not None):
+        return bead.unreleased
     if world.paused:
         return f"town {world.town} is paused: {world.paused_reason or 'no reason given'}"
     if rig.parked:
@@ -447,7 +454,7 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     if convoy is not None and convoy.started_at is None:
         return "its convoy is staged: start it"
     if bead.waiting_for:
-        return "waits for " + ", ".join(f"{b.id} ({b.status})" for b in bead.waiting_for)
+        return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
     if convoy is not None and convoy.lands_once:
         branch = convoy.branch_in(bead.rig)
         if branch is None or not branch.base_sha:
@@ -465,10 +472,13 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
 
 
 def bead_phase(world: World, bead: BeadView) -> str:
-    """The people's word for a live bead without a review entry: waiting, ready, starting or working."""
+    """The people's word for a live bead without a review entry: awaiting_human, waiting, ready, starting or working."""
     if bead.live_run is not None:
         return "working" if bead.live_run.state == "running" else "starting"
-    return "ready" if bead.status == BeadStatus.OPEN and bead_wait(world, bead) is None else "waiting"
+    wait = bead_wait(world, bead)
+    if bead.unreleased and wait == bead.unreleased:
+        return "awaiting_human"
+    return "ready" if bead.status == BeadStatus.OPEN and wait is None else "waiting"
 
 
 def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:

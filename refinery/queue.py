@@ -26,6 +26,13 @@ OPEN_LANDING = ("intent", "pushing")
 OFF: dict[str, Any] = {"admitted_at": None, "slot": None, "batch": None}  # what leaving the train sets
 
 
+_ENDS = {
+    "superseded": Resolution.SUPERSEDED,
+    "cancelled": Resolution.CANCELLED,
+    "nothing_changed": Resolution.NOTHING_CHANGED,
+}
+
+
 def submit(
     rig: Rig,
     *,
@@ -38,6 +45,7 @@ def submit(
     source: Bead | None = None,
     convoy: Convoy | None = None,
     kind: str = "change",
+    on_remote: bool = True,
 ) -> tuple[ReviewEntry, bool]:
     """Enqueue `head` of `branch` for `target`; returns the entry and whether it is new.
 
@@ -67,8 +75,8 @@ def submit(
             title,
             type=BeadType.MERGE_REQUEST,
             priority=priority,
-            convoy=None,
             actor=author,
+            depth=max(source.depth if source else 0, convoy.bead.depth if convoy else 0),
         )
         for entry in older:
             _abandon_intents(entry, bead.created_at)
@@ -81,6 +89,7 @@ def submit(
             source=source,
             author=author[:100],
             branch=branch,
+            on_remote=on_remote,
             head_sha=head,
             target=target,
         )
@@ -158,13 +167,14 @@ def rebuild(entry_id: str, build_no: int, *, counts: bool) -> int:
     return build_no + 1
 
 
-def new_head(entry_id: str, expect: str, head: str, branch: str) -> None:
+def new_head(entry_id: str, expect: str, head: str, branch: str, *, on_remote: bool = True) -> None:
     """Pin a new head: what was built of the old one no longer counts."""
     _swap(
         entry_id,
         {"head_sha": expect},
         head_sha=head,
         branch=branch,
+        on_remote=on_remote,
         observed_head="",
         held="",
         held_text="",
@@ -203,9 +213,7 @@ def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.dat
         to = BeadStatus.CLOSED
     else:
         to = BeadStatus.FAILED
-        resolution = {"superseded": Resolution.SUPERSEDED, "cancelled": Resolution.CANCELLED}.get(
-            reason, Resolution.GAVE_UP
-        )
+        resolution = _ENDS.get(reason, Resolution.GAVE_UP)
     ledger.move(
         bead,
         bead.status,

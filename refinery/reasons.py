@@ -19,10 +19,12 @@ class Exit(StrEnum):
     GATES_FAILED = "gates_failed"
     CHANGES_REQUESTED = "changes_requested"
     CONFLICT = "conflict"
+    UNFIT = "unfit"
     REWORK_FAILED = "rework_failed"
     BLOCKER_FAILED = "blocker_failed"
     STACKED_ON_FAILED = "stacked_on_failed"
     NOTHING_TO_LAND = "nothing_to_land"
+    NOTHING_CHANGED = "nothing_changed"
 
 
 class Held(StrEnum):
@@ -48,16 +50,18 @@ RE_ENTRY: dict[Exit, str] = {
     Exit.GATES_FAILED: _RETRY,
     Exit.CHANGES_REQUESTED: _SUBMIT,
     Exit.CONFLICT: _RETRY,
+    Exit.UNFIT: _SUBMIT,
     Exit.REWORK_FAILED: _RETRY,
     Exit.BLOCKER_FAILED: _RETRY,
     Exit.STACKED_ON_FAILED: _RETRY,
     Exit.NOTHING_TO_LAND: "convoy retry {convoy}",
+    Exit.NOTHING_CHANGED: "bead confirm {source}",
 }
 
 
 def re_entry(reason: str, **words: str) -> str:
     """The one command that brings an ended entry's change back; empty when it is on the target.
 
-    `words`: id, rig, branch, target, convoy.
+    `words`: id, rig, branch, target, convoy, source.
     """
     return RE_ENTRY[Exit(reason)].format(**words) if reason in set(Exit) else _RETRY.format(**words)

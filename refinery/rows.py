@@ -23,8 +23,14 @@ _BESIDE = {
     "convoy_close_at": F("convoy__close_requested_at"),
     "convoy_status": F("convoy__bead__status"),
 }
-_ISSUE = "pk status created_at rig_id title purpose priority convoy_id parent_id cancel_requested_at".split()  # noqa: SIM905 - a line instead of a dozen
-_BLOCKER = "bead_id on_id on__status on__title on__purpose on__resolution on__closed_at on__rig".split()  # noqa: SIM905
+_ISSUE = (
+    *("pk", "status", "created_at", "rig_id", "title", "purpose", "priority", "convoy_id", "parent_id"),
+    *("cancel_requested_at", "created_by", "filed_by", "released_at"),
+)
+_BLOCKER = (
+    *("bead_id", "on_id", "on__status", "on__title", "on__purpose", "on__resolution", "on__closed_at", "on__rig"),
+    *("on__filed_by", "on__released_at"),
+)
 _HOST = [RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED]
 
 # -- by town --
@@ -105,6 +111,7 @@ RESULTS = Prepared(  # of a tree are all who have the same one
     lambda entries, trees, rigs: (
         GateResult.objects.select_related("candidate")
         .defer("output")
+        .annotate(of_rig=F("entry__rig_id"))
         .filter(Q(entry_id__any=entries) | Q(tree_sha__any=trees, entry__rig__any=rigs))
         .order_by("id")
     )

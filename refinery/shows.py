@@ -14,7 +14,7 @@ from refinery import estimates, phases, reasons, snapshot
 from refinery import history as history_of
 from refinery.briefs import gate_results
 from refinery.models import Landing, ReviewEntry
-from refinery.world import EntryView, World
+from refinery.world import BeadView, EntryView, World
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ class Board:
                 waits = phase in ("blocked", "awaiting_human")
                 self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
         self.beads = {b.id: b for b in self.world.beads}
+
+    @cached_property
+    def unreleased(self) -> list[BeadView]:
+        """What agents have filed and a person has yet to release, oldest first; without the beads of staged convoys."""
+        waiting = (b for b in self.world.beads if b.unreleased and phases.bead_phase(self.world, b) == "awaiting_human")
+        return sorted(waiting, key=lambda b: (b.created_at, b.id))
 
     @cached_property
     def known(self) -> estimates.History:
@@ -237,7 +243,7 @@ def again(entry: ReviewEntry) -> str:
     words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
     if entry.state == "active":
         return f"mq retry {entry.pk}" if entry.held else ""
-    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "")
+    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "", source=entry.source_id or entry.pk)
 
 
 def history(bead: Bead) -> list[dict[str, Any]]:
@@ -268,6 +274,9 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
         "title": bead.title,
         "priority": bead.priority,
         "purpose": bead.purpose,
+        "staged": bead.unreleased and bead.status not in ("closed", "failed"),
+        "filed_by": bead.filed_by,
+        "depth": bead.depth,
         "rig": bead.rig.slug if bead.rig else None,
         "convoy": bead.convoy_id,
         "merge_sha": bead.merge_sha,
@@ -295,6 +304,7 @@ def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
         "resolution": convoy.bead.resolution,
         "merge_mode": convoy.merge_mode,
         "staged": convoy.started_at is None,
+        "filed_by": convoy.bead.filed_by,
         "closed": sum(1 for b in beads if b.status == "closed"),
         "total": len(beads),
         "landed_sha": convoy.landed_sha,

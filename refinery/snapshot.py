@@ -213,6 +213,9 @@ def run_view(r: Run) -> RunView:
         head_sha=r.head_sha,
         branch=r.branch,
         published=r.published,
+        on_remote=r.on_remote,
+        work=r.work,
+        work_text=r.work_text,
         publish_requested=r.publish_requested_at is not None,
         result=r.result,
         summary=r.summary[:300],
@@ -227,8 +230,9 @@ def run_view(r: Run) -> RunView:
 
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
-    for bead, on, *rest in rows.BLOCKERS(town.pk):
-        found[bead].append(Blocker(on, *rest))
+    for bead, on, status, title, purpose, resolution, closed_at, rig, filed_by, released_at in rows.BLOCKERS(town.pk):
+        waits = ", waits for a person to release it" if filed_by and released_at is None else ""
+        found[bead].append(Blocker(on, status, title, purpose, resolution, closed_at, rig, waits))
     return found
 
 
@@ -244,6 +248,9 @@ def _bead(b: Any, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunVi
         convoy=b.convoy_id,
         parent=b.parent_id,
         cancel_requested=b.cancel_requested_at is not None,
+        unreleased=f"filed by {b.created_by or 'an agent'} in run {b.filed_by}: waits for a person to release it"
+        if b.filed_by and b.released_at is None
+        else "",
         blockers=tuple(blockers.get(b.pk, ())),
         runs=tuple(runs.get(b.pk, ())),
     )
@@ -256,19 +263,22 @@ def _entries(
     effects: dict[str, EffectView],
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
-    candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids)}
+    retried = {e.pk: e.gates_again_at for e in entries}
+    candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids) if not _forgotten(c, retried[c.entry_id])}
     contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == "conflict"}
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
     fails: Counter[tuple[str, ...]] = Counter()
-    trees: dict[str, list[str]] = defaultdict(list)
+    trees: dict[tuple[int, str], list[str]] = defaultdict(list)
     for e in entries:
         current = candidates.get((e.pk, e.build_no))
         if current is not None and current.tree_sha:
-            trees[current.tree_sha].append(e.pk)
+            trees[e.rig_id, current.tree_sha].append(e.pk)
     since = {e.pk: e.gates_again_at for e in entries}
-    # results are of a tree: whoever has the same one has the same results
-    for result in rows.RESULTS(ids, list(trees), list({e.rig_id for e in entries})):
-        for entry_id in {*trees.get(result.tree_sha, ()), result.entry_id} & since.keys():
+    # results are of a tree in a rig: whoever has the same one there has the same results, for another rig's gates see
+    # another repository, and its remote another history
+    for result in rows.RESULTS(ids, list({tree for _, tree in trees}), list({e.rig_id for e in entries})):
+        same = trees.get((cast(Any, result).of_rig, result.tree_sha), ())
+        for entry_id in {*same, result.entry_id} & since.keys():
             again = since[entry_id]
             if again is None or result.created_at >= again:
                 which = result.tree_sha, result.gate, result.command
@@ -309,6 +319,11 @@ def _entries(
         )
 
 
+def _forgotten(candidate: Candidate, retried: dt.datetime | None) -> bool:
+    """True for a build that failed before a person's retry: it is made again."""
+    return retried is not None and candidate.result in ("refused", "error") and candidate.created_at < retried
+
+
 def _build_of(candidates: dict[tuple[str, int], Candidate], landing: Landing) -> int:
     return next((no for (_, no), c in candidates.items() if c.pk == landing.candidate_id), 0)
 
@@ -333,6 +348,7 @@ def _entry(
         id=e.pk,
         rig=e.rig_id,
         branch=e.branch,
+        on_remote=e.on_remote,
         head=e.head_sha,
         target=e.target,
         created_at=e.created_at,

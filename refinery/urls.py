@@ -12,6 +12,7 @@ urlpatterns = [
     path("convoys/<str:key>/", views.convoy, name="convoy"),
     path("convoys/<str:key>/<str:verb>/", views.convoy_act, name="convoy-act"),
     path("beads/<str:key>/", views.bead, name="bead"),
+    path("beads/<str:key>/<str:verb>/", views.bead_act, name="bead-act"),
     path("reviews/<str:key>/", reviews.review, name="review"),
     path("reviews/<str:key>/<str:verb>/", reviews.act, name="review-act"),
     path("queue/", views.queue, name="queue"),

@@ -18,6 +18,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
@@ -104,6 +105,30 @@ def convoy_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     except GastownError as error:
         messages.error(request, error.message)
     return redirect("convoy", key)
+
+
+@login_required
+@require_POST
+def bead_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
+    """Release what an agent has filed, or cancel a bead; goes back to the page it was pressed on."""
+    user = cast(Any, request.user)
+    people.act(user, TownRole.OPERATOR)
+    found = get_object_or_404(Bead.objects.select_related("town", "convoy"), pk=key)
+    people.act_in(user, found.town, TownRole.OPERATOR)
+    try:
+        match verb:
+            case "release":
+                doors.release_bead(found, _name(user))
+            case "cancel":
+                doors.cancel_bead(found, "", _name(user))
+            case _:
+                raise Http404
+    except GastownError as error:
+        messages.error(request, error.message)
+    back = request.POST.get("next", "")
+    return redirect(
+        back if url_has_allowed_host_and_scheme(back, {request.get_host()}) else reverse("bead", args=[key])
+    )
 
 
 def _name(user: AbstractBaseUser) -> str:

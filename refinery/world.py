@@ -68,7 +68,10 @@ class RunView:
     head_sha: str = ""
     branch: str = ""
     published: bool = False
+    on_remote: bool = False
     publish_requested: bool = False
+    work: str = ""
+    work_text: str = ""
     result: str = ""
     summary: str = ""
     reason: str = ""
@@ -95,6 +98,7 @@ class Blocker:
     resolution: str = ""
     closed_at: dt.datetime | None = None
     rig: int | None = None
+    unreleased: str = ""  # words to be added to its status
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class BeadView:
     convoy: str | None = None
     parent: str | None = None
     cancel_requested: bool = False
+    unreleased: str = ""  # who filed it, while it waits for a person's release
     blockers: tuple[Blocker, ...] = ()
     runs: tuple[RunView, ...] = ()
 
@@ -136,7 +141,7 @@ class BeadView:
 
     @property
     def published_head(self) -> RunView | None:
-        """The latest run whose commits reached the remote: where the next attempt starts."""
+        """The latest run whose commits have arrived: where the next attempt starts."""
         return next((r for r in reversed(self.runs) if r.published and r.head_sha), None)
 
 
@@ -289,6 +294,7 @@ class EntryView:
     reject_requested: str = ""
     observed_head: str = ""
     candidate: CandidateView | None = None
+    on_remote: bool = True  # its branch is one of the remote's, not only of the mirror
     contested: tuple[str, ...] = ()  # the files of its latest conflict
     gates: tuple[GateView, ...] = ()
     verdicts: tuple[VerdictView, ...] = ()

@@ -1,4 +1,4 @@
-"""The one way a git process is started, and the git that runs need: worktrees, publishing, salvage.
+"""The one way a git process is started, and what of git the runner, the shim and the refinery share.
 
 Stdlib only: the shim imports it. The environment is built from scratch (no system or user config, no hooks, no
 prompts, no LFS downloads), every call has a time-out after which the whole process group is killed, and no option,
@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote
 
 from agents.runtime.crashpoints import crashpoint
@@ -29,11 +30,15 @@ NETWORK_TIMEOUT = 600.0
 PACK_TIMEOUT = 1200.0
 ASKPASS = Path(__file__).with_name("askpass")
 LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
+# what they write is for others than us: another user's remote, trees that gates and agents see
+SEEN_BY_OTHERS = frozenset({"push", "checkout", "checkout-index", "read-tree", "reset", "worktree"})
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 MAX_BRANCH = 200
+RIG = "GASTOWN_GIT_RIG"  # whose host keys were pinned, for the sentence that says how to renew them
 
 _CONFIG = {
     "core.hooksPath": "/dev/null",
+    "core.attributesFile": "/dev/null",
     "core.fsmonitor": "false",
     "safe.directory": "*",
     "gc.auto": "0",
@@ -45,6 +50,11 @@ _CONFIG = {
     "commit.gpgSign": "false",
     "core.quotePath": "false",
 }
+_MIRROR_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+_NOT_OURS = (  # what git would read in a repository besides its config, and a mirror has no use for
+    "config.worktree", "commondir", "shallow", "info/attributes", "info/grafts",
+    "objects/info/alternates", "objects/info/http-alternates",
+)  # fmt: skip
 _KINDS = (
     ("disk_full", re.compile(r"no space left on device|disk quota exceeded", re.I)),
     ("stale_lease", re.compile(r"stale info|\(fetch first\)|non-fast-forward|failed to lock|cannot lock ref", re.I)),
@@ -52,7 +62,9 @@ _KINDS = (
         "rejected",
         re.compile(r"pre-receive hook declined|hook declined|protected branch|remote rejected|deny|denied by", re.I),
     ),
+    ("host_key", re.compile(r"host key verification failed|remote host identification has changed", re.I)),
     ("auth", re.compile(r"authentication failed|could not read username|permission denied|access denied|403", re.I)),
+    ("unrelated", re.compile(r"refusing to merge unrelated histories", re.I)),
     ("missing_ref", re.compile(r"couldn't find remote ref|not our ref|unadvertised object|bad revision", re.I)),
     (
         "unreachable",
@@ -62,19 +74,32 @@ _KINDS = (
             re.I,
         ),
     ),
+    (  # the last, for it is what git says of its own disk when nothing else is known
+        "bad_object",
+        re.compile(
+            r"not something we can merge|not a (?:valid|commit) object|is not a commit|bad object|not a tree object"
+            r"|(?:unable to read|unable to parse|could not parse) (?:tree|commit|object|[0-9a-f]{40})"
+            r"|missing (?:blob|tree|commit|object)|does not point to a",
+            re.I,
+        ),
+    ),
 )
+_ANSWERS = ("missing_ref", "rejected", "stale_lease", "bad_object", "unrelated", "unfit")
 
 
 class GitFailed(GastownError):
     """A git command failed.
 
-    `kind` says how: unreachable, auth, timeout, stale_lease, rejected, missing_ref, disk_full or other.
+    `kind` says how: unreachable, auth, credential (the rig's own cannot be had), host_key, timeout, stale_lease,
+    rejected, missing_ref, disk_full, bad_object (objects that git needs are missing or are none), unrelated (histories
+    without a common commit), unfit (a change that must not be built, by the message's reason), local (git failed on
+    this machine, and it is not known why) or other.
     """
 
     code = "git"
 
     def __init__(self, message: str, *, kind: str = "other") -> None:
-        told = kind in ("missing_ref", "rejected", "stale_lease")  # an answer; anything else may be the weather
+        told = kind in _ANSWERS  # an answer; anything else may be the weather
         super().__init__(message, disposition=Disposition.PERMANENT if told else Disposition.RETRY)
         self.kind = kind
 
@@ -93,8 +118,9 @@ class GitResult:
         return self.stdout.decode("utf-8", "replace").strip()
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The scrubbed environment. `GASTOWN_GIT_CONFIG` may name a config file, for credential helpers."""
+def environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The scrubbed environment. `GASTOWN_GIT_CONFIG` may name a config file, for credential helpers. `config`: more
+    git config, over ours."""
     env = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": os.environ.get("HOME", "/"),
@@ -107,6 +133,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": "/dev/null/none",
+        "GIT_ATTR_NOSYSTEM": "1",
         "GIT_AUTHOR_NAME": "Gastown",
         "GIT_AUTHOR_EMAIL": "gastown@gastown.invalid",
         "GIT_COMMITTER_NAME": "Gastown",
@@ -116,19 +145,29 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     for name in ("SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
         if name in os.environ:
             env[name] = os.environ[name]
-    env["GIT_CONFIG_COUNT"] = str(len(_CONFIG))
-    for number, (key, value) in enumerate(_CONFIG.items()):
+    settings = {**_CONFIG, **(config or {})}
+    env["GIT_CONFIG_COUNT"] = str(len(settings))
+    for number, (key, value) in enumerate(settings.items()):
         env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
     env.update(extra or {})
     return env
 
 
+def more_config(config: Mapping[str, str]) -> dict[str, str]:
+    """Variables that add to the config that every git process here gets."""
+    told = {"GIT_CONFIG_COUNT": str(len(_CONFIG) + len(config))}
+    for number, (key, value) in enumerate(config.items(), len(_CONFIG)):
+        told[f"GIT_CONFIG_KEY_{number}"], told[f"GIT_CONFIG_VALUE_{number}"] = key, value
+    return told
+
+
 @dataclass(frozen=True)
 class Started:
-    """A git process at work."""
+    """A git process at work; `rig`: whose remote it talks to with a credential of the rig's own."""
 
     name: str
     process: subprocess.Popen[bytes]
+    rig: str = "RIG"
 
     def result(self, *, input: bytes | None = None, timeout: float = TIMEOUT, check: bool = True) -> GitResult:
         """Wait for its end. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
@@ -138,30 +177,38 @@ class Started:
             raise GitFailed(f"git {self.name} took longer than {timeout:.0f} s", kind="timeout") from None
         result = GitResult(self.process.returncode, out, err.decode("utf-8", "replace"))
         if check and result.returncode:
-            raise failure(self.name, result)
+            raise failure(self.name, result, self.rig)
         return result
 
 
 @contextlib.contextmanager
 def started_git(
-    args: Sequence[str], *, cwd: Path | str, env: Mapping[str, str] | None = None, talks: bool = False
+    args: Sequence[str],
+    *,
+    cwd: Path | str,
+    env: Mapping[str, str] | None = None,
+    talks: bool = False,
+    stdin: IO[bytes] | None = None,
+    umask: int = -1,
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
-    `talks`: its result needs an input. Credentials in a URL are kept from its arguments, which everybody may read.
+    `talks`: its result needs an input; `stdin`: it reads from this file. `umask`: for what it makes; -1: as ours, but
+    for what others are to see. Credentials in a URL are kept from its arguments, which everybody may read.
     """
     words, secrets = _without_credentials(args)
     process = subprocess.Popen(
         ["git", *words],
         cwd=cwd,
         env=environment({**secrets, **(env or {})}),
-        stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+        stdin=stdin or (subprocess.PIPE if talks else subprocess.DEVNULL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        umask=0o022 if umask < 0 and args[0] in SEEN_BY_OTHERS else umask,
     )
     try:
-        yield Started(args[0], process)
+        yield Started(args[0], process, (env or {}).get(RIG, "RIG"))
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -183,12 +230,39 @@ def run_git(
         return started.result(input=input, timeout=timeout, check=check)
 
 
-def failure(what: str, result: GitResult) -> GitFailed:
-    """The typed error for a failed git process: one line, credentials removed."""
+def ssh_signature(key: Path, payload: bytes) -> str:
+    """What ssh signs `payload` with, for git (source: gitformat-signature(5)). `key`: a private key's file. Raises
+    GitFailed."""
+    words = ["ssh-keygen", "-Y", "sign", "-n", "git", "-f", str(key)]
+    try:
+        done = subprocess.run(
+            words, input=payload, capture_output=True, env=environment(), timeout=TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GitFailed(f"the commit cannot be signed: {error}", kind="credential") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise GitFailed(
+            f"the commit cannot be signed: {said[-1][:200] if said else 'ssh-keygen failed'}", kind="credential"
+        )
+    return done.stdout.decode("ascii", "replace")
+
+
+def failure(what: str, result: GitResult, rig: str = "RIG") -> GitFailed:
+    """The typed error for a failed git process: one line, credentials removed. `rig`: see `Started`."""
     lines = [line for line in redact(result.stderr).strip().splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
+    if telling and telling[0].startswith("fatal: Could not read from remote"):  # why not, ssh has said before
+        telling = [line for line in lines if not line.startswith("Warning:")] or telling
     kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
     said = telling[0][:1000] if telling else f"exit {result.returncode}"
+    if kind == "host_key":
+        said = (
+            "the remote does not show the host key that is pinned: if its owner has changed it, "
+            f"`gastown rig host-key {rig} --renew` trusts the new one"
+        )
+    elif re.search(r"returned error: 30\d", said):
+        said += " (it redirects elsewhere: give the remote's own address)"
     return GitFailed(f"git {what}: {said}", kind=kind)
 
 
@@ -279,9 +353,11 @@ def check_sha(sha: str) -> str:
 def ensure_bare(path: Path) -> None:
     """Make the bare repository at `path` when it is missing; several processes at once make one.
 
-    It appears whole, by a rename: nobody meets one that is half-made, and a death in the midst leaves none.
+    It appears whole, by a rename: nobody meets one that is half-made, and a death in the midst leaves none. One that
+    is there is made ours again: see `own_config`.
     """
     if path.exists():
+        own_config(path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("ab") as lock:
@@ -291,7 +367,36 @@ def ensure_bare(path: Path) -> None:
             shutil.rmtree(fresh, ignore_errors=True)
             run_git(["init", "--quiet", "--bare", "--template=", str(fresh)], cwd=path.parent)
             crashpoint("repo.made")
+            own_config(fresh)
             fresh.rename(path)
+
+
+def own_config(repo: Path) -> bool:
+    """Make the config of a bare repository exactly ours, and take away all else by which git would be told something.
+
+    Whoever could write here (runs of an older version could) must not decide where a fetch or a push goes, nor what is
+    run with it. Costs a few looks at the disk when all is well; returns whether something was mended.
+    """
+    mended = False
+    config = repo / "config"
+    if config.is_symlink() or not config.is_file() or config.read_bytes() != _MIRROR_CONFIG:
+        handle, fresh = tempfile.mkstemp(prefix="config.", dir=repo)
+        with open(handle, "wb") as file:
+            file.write(_MIRROR_CONFIG)
+            file.flush()
+            os.fsync(file.fileno())
+        if config.is_dir() and not config.is_symlink():
+            shutil.rmtree(config)
+        os.replace(fresh, config)
+        mended = True
+    for name in _NOT_OURS:
+        place = repo / name
+        if place.is_symlink() or place.exists():
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
+            mended = True
+    if mended:
+        shutil.rmtree(repo / "gastown", ignore_errors=True)  # what is kept of attributes was not safe either
+    return mended
 
 
 @contextlib.contextmanager
@@ -362,8 +467,14 @@ def is_ancestor(answer: GitResult) -> bool:
     return answer.returncode == 0
 
 
-def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -> str:
-    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown."""
+def fetch(
+    repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT, env: Mapping[str, str] | None = None
+) -> str:
+    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown.
+
+    With a branch come the tags of what it contains, under refs/tags: those that are known are left as they are.
+    `env`: what opens the remote (see `agents.access`).
+    """
     if SHA.fullmatch(ref):
         local = f"refs/gastown/fetched/{ref}"
         source = ref
@@ -371,24 +482,20 @@ def fetch(repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT) -
         local = f"refs/gastown/remote/{check_branch(ref)}"
         source = f"refs/heads/{ref}"
     spec = f"+{source}:{local}"
-    arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
+    tags = ["--no-tags"] if source == ref else []
+    arguments = ["fetch", "--quiet", *tags, "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
-                run_git([*arguments, url, spec], cwd=repo, timeout=timeout)
+                run_git([*arguments, url, spec], cwd=repo, timeout=timeout, env=env)
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
                 raise
-    return source if source == ref else _written(repo, local)
-
-
-def _written(repo: Path, ref: str) -> str:
-    """The commit of a ref that was just written: read from its file where it has one, else git is asked."""
-    with contextlib.suppress(OSError):
-        if SHA.fullmatch(found := (repo / ref).read_text().strip()):
-            return found
-    return run_git(["rev-parse", "--verify", f"{ref}^{{commit}}"], cwd=repo).text
+    found = source if source == ref else known_branch(repo, ref)
+    if found is None:
+        raise GitFailed(f"what was fetched of {ref} is gone", kind="missing_ref")
+    return found
 
 
 def pack(repo: Path) -> int:
@@ -405,31 +512,35 @@ def pack(repo: Path) -> int:
     return loose
 
 
-def publish(path: Path, url: str, sha: str, branch: str, *, timeout: float = NETWORK_TIMEOUT) -> None:
-    """Push `sha` as `branch`: idempotent, never forced. Raises GitFailed."""
+def publish(
+    path: Path,
+    url: str,
+    sha: str,
+    branch: str,
+    *,
+    timeout: float = NETWORK_TIMEOUT,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Push `sha` as `branch`: idempotent, never forced. `env`: what opens the remote. Raises GitFailed."""
     spec = f"{check_sha(sha)}:refs/heads/{check_branch(branch)}"
-    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout)
+    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout, env=env)
+
+
+def resolve(repo: Path, name: str) -> str | None:
+    """The commit that a ref names, or None when there is none such."""
+    found = run_git(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], cwd=repo, check=False)
+    return found.text if found.returncode == 0 else None
+
+
+def known_branch(repo: Path, branch: str) -> str | None:
+    """Where a branch of the remote was when it was last fetched; None when it never was."""
+    ref = f"refs/gastown/remote/{check_branch(branch)}"
+    with contextlib.suppress(OSError):
+        if SHA.fullmatch(found := (repo / ref).read_text().strip()):
+            return found
+    return resolve(repo, ref)
 
 
 def pin(path: Path, ref: str, sha: str) -> None:
     """Keep a commit by a ref of ours, so that it is never collected."""
     run_git(["update-ref", ref, check_sha(sha)], cwd=path)
-
-
-def salvage(path: Path, run_id: str) -> str:
-    """Save uncommitted work (untracked too, ignored not) as a commit under refs/gastown/salvage; "" when clean.
-
-    Touches neither the worktree's index nor its HEAD.
-    """
-    if not run_git(["status", "--porcelain", "-z"], cwd=path).stdout:
-        return ""
-    with tempfile.TemporaryDirectory() as scratch:
-        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        run_git(["read-tree", "HEAD"], cwd=path, env=env)
-        run_git(["add", "--all", "--ignore-errors", "."], cwd=path, env=env, check=False, timeout=300)
-        tree = run_git(["write-tree"], cwd=path, env=env).text
-        parent = head_sha(path)
-        made = run_git(["commit-tree", tree, "-p", parent, "-m", f"Salvage of {run_id}"], cwd=path, env=env).text
-    ref = f"refs/gastown/salvage/{run_id}"
-    pin(path, ref, made)
-    return ref

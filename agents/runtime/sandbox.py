@@ -105,12 +105,14 @@ def start(
     mark: Mapping[str, str] | None = None,
     say: Callable[[str], None] = lambda text: None,
     keeper: Sequence[str] = (),
+    talks: bool = False,
 ) -> Started:
     """Start a command; its output, both streams, is in `process.stdout`. Raises OSError when it cannot be.
 
     `env`: all of its variables (inside: `Box.environment`). `before` is called in the child. `mark`: the few variables
     that bubblewrap itself carries; they are seen inside, in /proc/1/environ. `keeper`: a command to put before it where
     there is no sandbox.
+    `talks`: it has an input, and its errors are apart from its output.
     """
     limits = Limits.of(box.limits)
     group = Group.make(limits)
@@ -139,10 +141,11 @@ def start(
             command,
             cwd="/" if box.boxed else cwd,
             env=variables,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if talks else subprocess.STDOUT,
             start_new_session=True,
+            umask=0o022,  # a command's files are as anywhere else; ours (077) are not
             pass_fds=handles,
             preexec_fn=prepare,
         )

@@ -3,7 +3,9 @@
 Forked by `forkserver`, without Django, in a session of its own: it outlives every server process. Promises:
 - it starts nothing before the server has accepted its claim;
 - it stops the whole process tree before a lease that it cannot renew runs out, and at once when it is fenced;
-- however the command ends, its commits are published, what is uncommitted is salvaged, and the end is reported.
+- however the command ends, its commits come in through the door, what is uncommitted is saved, and the end is reported.
+
+It has a secret of its own for the server's doors, which its command never sees.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agents.runtime import gitcmd, processes
+from agents.runtime import gitcmd, harvest, processes, workspace
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.steps import FAILED_TAIL, STOP_GRACE, Orders, Steps
 
@@ -94,13 +96,14 @@ class Shim:
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.run_dir = Path(spec["run_dir"])
-        self.worktree = Path(spec["worktree"])
-        self.repo = Path(spec["repo"])
+        root = spec.get("workspace")
+        self.space = workspace.Workspace(Path(root), Path(spec["repo"])) if root else None
         self.log = Log(self.run_dir / "log")
         self.server = Server(spec["url"], spec["run"])
         self.wake = threading.Event()
         self.poke = threading.Event()
         self.done = threading.Event()
+        self.token = ""  # the command's own
         self.lease_end = 0.0
         self.heartbeat = 10.0
         self.orders = Orders(listeners=[self.wake])
@@ -110,7 +113,7 @@ class Shim:
         """Claim, run, save, report. Returns the exit code: 3 when the claim was refused."""
         crashpoint("shim.started")
         if not self._claim():
-            self._remove_worktree()
+            self._discard()
             return 3
         crashpoint("shim.claimed")
         threading.Thread(target=self._keep_lease, daemon=True).start()
@@ -124,7 +127,8 @@ class Shim:
         self.done.set()
         self._report(report)
         crashpoint("shim.reported")
-        self._remove_worktree()
+        if report.get("work") != harvest.UNSAVED:
+            self._discard()
         return 0
 
     # -- claim and lease --
@@ -135,7 +139,7 @@ class Shim:
         while time.monotonic() < end and not self.orders.stop:
             sent = time.monotonic()
             try:
-                answer = self.server.post("claim", {"pid": os.getpid(), "host": os.uname().nodename})
+                answer = self.server.post("claim", {"pid": os.getpid(), "host": os.uname().nodename, "secrets": 2})
             except Refused as error:
                 self.log.say(f"the claim was refused, nothing was started: {error}")
                 return False
@@ -143,7 +147,8 @@ class Shim:
                 self.log.say(f"the server cannot be reached: {error}")
                 self.wake.wait(0.5)
                 continue
-            self.server.token = answer["token"]
+            self.server.token = answer["secret"]
+            self.token = answer["token"]
             self.lease = float(answer["lease_seconds"])
             self.heartbeat = float(answer["heartbeat_seconds"])
             self.lease_end = sent + self.lease
@@ -202,43 +207,30 @@ class Shim:
 
     def _own_environment(self) -> dict[str, str]:
         """An agent's token, which it has from its claim on; gates call no tools."""
-        return {} if self.spec["kind"] == "gates" else {"GASTOWN_TOKEN": self.server.token}
+        return {} if self.spec["kind"] == "gates" else {"GASTOWN_TOKEN": self.token}
 
     # -- the end --
 
     def _save(self) -> dict[str, Any]:
-        """Publish commits and salvage the rest. Never raises: what failed is part of the report."""
-        if self.spec["kind"] == "gates":
-            return {"head_sha": "", "published": False, "salvage_ref": ""}
-        report: dict[str, Any] = {"head_sha": "", "published": False, "salvage_ref": ""}
-        try:
-            head = gitcmd.head_sha(self.worktree)
-            report["head_sha"] = head
-            gitcmd.pin(self.worktree, f"refs/gastown/runs/{self.spec['run']}", head)
-            report["salvage_ref"] = gitcmd.salvage(self.worktree, self.spec["run"])
-            crashpoint("shim.saved")
-            report["published"] = self._publish(head)
-        except (gitcmd.GitFailed, OSError) as error:
-            report["error"] = f"saving the work failed: {error}"
-            self.log.say(report["error"])
-        return report
-
-    def _publish(self, head: str) -> bool:
-        branch = self.spec["branch"]
-        if head == self.spec["start_sha"] and self.spec["kind"] != "polecat":
-            return True
+        """Take in the commits and save the rest. Never raises: what failed is part of the report."""
+        if self.space is None or not self.spec["delivers"]:
+            return {"head_sha": self.spec["start_sha"] if self.space else ""}
+        report: dict[str, Any] = {"head_sha": "", "work": harvest.UNSAVED}
         for wait in (0.5, 2.0, 5.0, None):
             try:
-                gitcmd.publish(self.worktree, self.spec["remote_url"], head, branch)
-            except gitcmd.GitFailed as error:
-                self.log.say(f"publishing failed: {error}")
+                inside = harvest.inside(self.space, self.steps.box)
+                found = harvest.take_in(self.space, self.spec["run"], self.spec["start_sha"], inside)
+            except (gitcmd.GitFailed, OSError) as error:
+                report["error"] = f"saving the work failed: {error}"
+                self.log.say(report["error"])
                 if wait is None:
-                    return False
+                    return report
                 time.sleep(wait)
             else:
-                self.log.say(f"published {head[:12]} as {branch}")
-                return True
-        return False
+                self.log.say(f"{found.work}: {found.text or found.head[:12]}")
+                crashpoint("shim.saved")
+                return found.report()
+        return report
 
     def _report(self, report: dict[str, Any]) -> None:
         """Tell the server, for as long as it is worth while."""
@@ -256,10 +248,12 @@ class Shim:
             else:
                 return
 
-    def _remove_worktree(self) -> None:
-        if self.spec["kind"] != "gates":
+    def _discard(self) -> None:
+        """The workspace goes, unless what it holds could not be saved: then the runner tries again."""
+        if self.space is not None:
             with contextlib.suppress(gitcmd.GitFailed, OSError):
-                gitcmd.remove_worktree(self.repo, self.worktree)
+                workspace.release(self.space)
+                workspace.discard(self.space)
 
 
 def fit(report: dict[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from beads import globs
 from beads.config import RefineryConfig
 from beads.models import Rig
 from refinery.briefs import lane_convoy
+from refinery.executor.proof import is_on_target
 from refinery.executor.result import Result
 from refinery.git import repo as git
 from refinery.git.mirror import repo_of
 from refinery.models import Candidate, ReviewEntry, Verdict
 
 log = structlog.get_logger(__name__)
-COMMITTER = ("Gastown Refinery", "refinery@gastown.invalid")
 
 
 def build(payload: Mapping[str, Any]) -> Result | None:
@@ -31,7 +31,8 @@ def build(payload: Mapping[str, Any]) -> Result | None:
     if entry.state != "active" or entry.build_no != payload["build_no"]:
         return None
     rig = entry.rig
-    config = configs.effective(rig.town.config, rig.config).refinery
+    whole = configs.effective(rig.town.config, rig.config)
+    config, committer = whole.refinery, (whole.git.name, whole.git.email)
     repo = repo_of(rig)
     head = payload["head"]
     on = payload.get("on")
@@ -46,33 +47,71 @@ def build(payload: Mapping[str, Any]) -> Result | None:
         title=_title(entry),
         body=_body(entry),
         trailers=_trailers(entry, head, reviewed=config.code_review),
-        committer=COMMITTER,
+        committer=committer,
         date=int(payload["date"]),
     )
-    try:
-        built = repo.build_candidate(spec)
-    except GitFailed:
-        if repo.has(head):  # since the entry was opened, unless the mirror was made anew
-            raise
-        repo.fetch_sha(rig.remote_url, head, entry.branch)
-        built = repo.build_candidate(spec)
-    if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):
-        built = repo.build_candidate(replace(spec, landed=below))
     seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""
     told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
+    try:
+        built = _candidate(repo, entry, spec)
+    except GitFailed as error:
+        if error.kind not in ("unfit", "unrelated"):
+            raise
+        return "candidate.built", entry.pk, told | {"result": "refused", "error": _why(error, entry)}
     match built:
         case git.Built(sha=sha, tree=tree):
             untouched = _untouched(repo, seal or base, sha, config)
             if seal:
-                sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), COMMITTER, spec.date)
+                sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), committer, spec.date)
             told |= {"result": "built", "sha": sha, "tree": tree, "seal": seal, "untouched": untouched}
         case git.ConflictFound(files=files):
             told |= {"result": "conflict", "files": list(files)}
+        case git.AlreadyMerged() | git.NothingToMerge() if not is_on_target(repo, entry, built):
+            told |= {"result": "unchanged"}
         case git.AlreadyMerged():
             told |= {"result": "already_merged"}
         case git.NothingToMerge():
             told |= {"result": "empty"}
     return "candidate.built", entry.pk, told
+
+
+def _candidate(repo: git.Repo, entry: ReviewEntry, spec: git.CandidateSpec) -> git.Answer:
+    """Build it. Raises GitFailed: `unfit` and `unrelated` for what the change itself is to blame for."""
+    rig, base, head = entry.rig, spec.base, spec.head
+    try:
+        built = _build(repo, spec)
+    except GitFailed as error:
+        if error.kind in ("unfit", "unrelated"):
+            raise
+        if not repo.has(head):  # it is here since the entry was opened, unless the mirror was made anew
+            repo.fetch_sha(rig.remote_url, head, entry.branch)
+            built = _build(repo, spec)
+        elif (what := repo.type_of(head)) not in ("commit", ""):
+            raise GitFailed(f"{head[:12]} of {entry.branch} is a {what}, not a commit", kind="unfit") from error
+        else:
+            raise
+    if isinstance(built, git.ConflictFound) and (below := _heads_below(repo, rig, base, head)):
+        built = _build(repo, replace(spec, landed=below))
+    return built
+
+
+def _build(repo: git.Repo, spec: git.CandidateSpec) -> git.Answer:
+    """Nothing here asks the remote: what fails without a word that is known fails here."""
+    try:
+        return repo.build_candidate(spec)
+    except GitFailed as error:
+        if error.kind != "other":
+            raise
+        raise GitFailed(error.message, kind="local") from error
+
+
+def _why(error: GitFailed, entry: ReviewEntry) -> str:
+    if error.kind != "unrelated":
+        return error.message[:2000]
+    return (
+        f"{entry.branch} has no commit in common with {entry.target} (an orphan branch, or `git init` made a new "
+        f"repository): make the change on a branch of {entry.target}"
+    )
 
 
 def _batch_message(entry: ReviewEntry, base: str) -> str:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from agents.runtime.crashpoints import crashpoint
+from agents.runtime.gitcmd import GitFailed
 from beads import inbox, outbox
 from beads.errors import Disposition, GastownError
 from beads.models import Effect
@@ -59,6 +60,8 @@ def _failed(effect: Effect, error: Exception) -> str:
     now = timezone.now()
     message = (f"{error}" if isinstance(error, GastownError) else f"{type(error).__name__}: {error}")[:2000]
     again = isinstance(error, GastownError) and error.disposition != Disposition.PERMANENT
+    if isinstance(error, GitFailed) and error.kind == "local" and effect.attempts >= STRUGGLING:
+        again = False  # git fails here, again and again: a person looks at it, and nobody waits behind it
     told = {"kind": effect.kind, "key": effect.key, "error": message, "payload": effect.payload}
     log.warning(
         "effect.failed", town=effect.town.slug, effect=effect.key, attempts=effect.attempts, again=again, error=message

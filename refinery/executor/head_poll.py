@@ -40,7 +40,7 @@ def _look(town: Town, world: World) -> int:
         stage = phases.standing(entry, rig, world.now).stage
         every = max(round(rig.config.pr.poll_interval.total_seconds() / MINUTE), 1)
         due = int(world.now.timestamp() // MINUTE) % every == 0
-        if due and phases.phase(stage, admitted=entry.admitted) == "awaiting_human":
+        if due and entry.on_remote and phases.phase(stage, admitted=entry.admitted) == "awaiting_human":
             by_rig[entry.rig].append(entry)
     seen = 0
     for rig_id, entries in by_rig.items():

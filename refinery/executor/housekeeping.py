@@ -83,8 +83,7 @@ def _branches(rig: Rig, repo: Repo, before: dt.datetime) -> int:
     runs = Run.objects.filter(
         rig=rig,
         state=RunState.ENDED,
-        published=True,
-        branch__startswith="gt/",
+        on_remote=True,
         bead__status=BeadStatus.CLOSED,
         bead__resolution__in=LANDED,
         bead__closed_at__lt=before,

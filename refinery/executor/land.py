@@ -28,14 +28,14 @@ def land(payload: Mapping[str, Any]) -> Result | None:
     rig = landing.rig
     repo = repo_of(rig)
     # A crash may lie behind us: what is on the remote counts, not what we remember.
-    branches = [landing.target, *(car.entry.branch for car in cars)]
+    branches = [landing.target, *(car.entry.branch for car in cars if car.entry.on_remote)]
     heads = repo.look(rig.remote_url, branches, landing.expected_sha, landing.candidate.sha)
     actual = heads[landing.target]
     if actual is None:
         return _landed(cars, "refused", f"{landing.target} no longer exists on the remote")
     if actual != landing.expected_sha:
         return _look(repo, rig, landing, cars)
-    fit = next((n for n, car in enumerate(cars) if heads[car.entry.branch] != car.candidate.head_sha), len(cars))
+    fit = next((n for n, car in enumerate(cars) if _moved(car, heads)), len(cars))
     told = {}
     if fit < len(cars):
         told = {car.pk: _told("abandoned", f"{cars[fit].entry_id} ahead of it fell out") for car in cars[fit + 1 :]}
@@ -46,6 +46,11 @@ def land(payload: Mapping[str, Any]) -> Result | None:
         if fit == 0:
             return _landed(cars, "abandoned", "", told)
     return _push(repo, rig, landing, cars, fit, told)
+
+
+def _moved(car: Landing, heads: Mapping[str, str | None]) -> bool:
+    """True when the branch is on the remote, and no longer where it was gated."""
+    return car.entry.on_remote and heads[car.entry.branch] != car.candidate.head_sha
 
 
 def _push(

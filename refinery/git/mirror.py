@@ -1,15 +1,48 @@
-"""Which repository is a rig's: its bare mirror under GASTOWN_HOME."""
+"""Which repository is a rig's: its bare mirror under GASTOWN_HOME; and a first look at a remote."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from django.conf import settings
 
+from agents.runtime.gitcmd import GitFailed, check_branch, redact
+from beads.errors import Invalid, Refused
 from beads.models import Rig
+from refinery.git.access import Access, access_of
 from refinery.git.repo import Repo
 
 
 def repo_of(rig: Rig) -> Repo:
     """The rig's bare mirror, made when missing."""
-    return Repo.open_or_create(Path(settings.GASTOWN_HOME) / "repos" / f"{rig.pk}.git")
+    path = Path(settings.GASTOWN_HOME) / "repos" / f"{rig.pk}.git"
+    return Repo.open_or_create(path, access_of(rig))
+
+
+def look(url: str, branch: str | None, opened: Mapping[str, str]) -> str:
+    """The branch (without one: the default branch), after having seen it on a remote that is perhaps no rig yet.
+
+    `opened`: what opens it, see `agents.access.variables`. Raises Invalid when it is not there, Refused when the remote
+    cannot be read.
+    """
+    path = Path(settings.GASTOWN_HOME) / "repos" / "look.git"
+    scratch = Repo.open_or_create(path, Access(lambda: opened))
+    try:
+        if branch is None:
+            named = scratch.default_branch(url)
+            for name in [named] if named else ["main", "master"]:
+                if scratch.ls_remote(url, name):
+                    return check_branch(name, "default_branch")
+            raise Invalid(
+                f"remote {redact(url)} names no default branch: give --default-branch", field="default_branch"
+            )
+        if scratch.ls_remote(url, branch) is None:
+            raise Invalid(f"remote {redact(url)} has no branch {branch}", field="default_branch")
+    except GitFailed as error:
+        raise Refused(
+            f"remote_url {redact(url)} cannot be read: {error.message}",
+            code=error.kind,
+            details={"field": "remote_url"},
+        ) from error
+    return branch

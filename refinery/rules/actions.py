@@ -80,6 +80,7 @@ class OpenEntry:
     run: str | None = None
     source: str | None = None
     convoy: str | None = None
+    on_remote: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ class NewHead:
     head: str
     branch: str
     why: str
+    on_remote: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.keys import publish_key
 from refinery.phases import bead_wait
@@ -95,7 +96,9 @@ def _after_run(world: World, bead: BeadView) -> Told:
         return "no-run", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
     match run.outcome:
         case "done":
-            if not run.published:
+            if bead.purpose == Purpose.WORK and run.work == "nothing":
+                return _nothing_changed(bead, run)
+            if not run.published or (_shown(world, bead) and not run.on_remote):
                 return _publish(world, run)
             return _hand_over(world, bead, run)
         case "failed":
@@ -103,10 +106,40 @@ def _after_run(world: World, bead: BeadView) -> Told:
             if bead.attempts_used >= limit:
                 return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
             why = f"attempt {bead.attempts_used} failed: {run.reason}"
-            return "attempt-failed", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+            show = run.work == "new" and not run.on_remote and not run.publish_requested
+            shown = (PublishRun(run.id),) if show and _always(world, bead) else ()
+            return "attempt-failed", why, (*shown, MoveBead(bead.id, bead.status, BeadStatus.OPEN, why))
         case _:
             why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
             return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+
+
+def _always(world: World, bead: BeadView) -> bool:
+    """True when all that agents commit goes to the remote."""
+    return world.rigs[bead.rig].config.git.publish == Publish.ALWAYS
+
+
+def _shown(world: World, bead: BeadView) -> bool:
+    """True when people are to see the bead's branch on the remote."""
+    return _always(world, bead) or world.rigs[bead.rig].config.refinery.merge_strategy == MergeStrategy.PR
+
+
+def _nothing_changed(bead: BeadView, run: RunView) -> Told:
+    """It is said to be done, and there is no commit: never closed for that word alone, and never tried again for it."""
+    said = f': "{run.summary}"' if run.summary else ""
+    why = f"its agent says that it is done, and changed nothing{said}"
+    text = (
+        f"{why}. Run {run.id} made no commit. If nothing was needed: bead confirm {bead.id}. "
+        f"To let it be tried again: bead retry {bead.id}"
+    )
+    return (
+        "nothing-changed",
+        why,
+        (
+            MoveBead(bead.id, bead.status, BeadStatus.FAILED, why, "nothing_changed"),
+            Escalate(f"nothing:{bead.id}", f"Nothing was changed: {bead.title}"[:300], text, "medium", bead.id),
+        ),
+    )
 
 
 def _publish(world: World, run: RunView) -> Told:
@@ -127,6 +160,7 @@ def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:
             target=world.target_of(bead),
             run=run.id,
             source=bead.id,
+            on_remote=run.on_remote,
         )
         why = run.summary or "work finished"
         return "submit", why, (opened, MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why))
@@ -134,7 +168,7 @@ def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:
     actions: tuple[Action, ...] = (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, run.summary or "done", "done"),)
     if run.head_sha != entry.head:
         why = f"{bead.purpose} {bead.id} is done"
-        actions = (NewHead(entry.id, entry.head, run.head_sha, run.branch, why), *actions)
+        actions = (NewHead(entry.id, entry.head, run.head_sha, run.branch, why, run.on_remote), *actions)
     return f"{bead.purpose}-done", run.summary or "done", actions
 
 

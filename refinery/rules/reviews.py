@@ -166,9 +166,13 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.NOTHING if entry.kind == "landing":
             text = "landing changes nothing: no commit of its beads is missing on the target"
             return "landing-empty", text, (CloseEntry(entry.id, "failed", "nothing_to_land", text),)
+        case Stage.NOTHING if candidate.result == "unchanged":
+            return "nothing-changed", why, (CloseEntry(entry.id, "failed", "nothing_changed", why),)
         case Stage.NOTHING:
             sha = entry.head if candidate.result == "already_merged" else candidate.base
             return "already-merged", why, (_merged(entry, sha, why, "already_merged"),)
+        case Stage.UNFIT:
+            return "unfit", why, (CloseEntry(entry.id, "failed", "unfit", why),)
         case Stage.BUILD_ERROR:
             return "build-error", why, (Hold(entry.id, "build_error", why),)
         case Stage.CONFLICT:
@@ -351,7 +355,11 @@ def _resolve(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
         return (
             "resolved",
             "the refinery resolved the conflict",
-            (NewHead(entry.id, entry.head, run.head_sha, run.branch, "conflict resolved by the refinery"),),
+            (
+                NewHead(
+                    entry.id, entry.head, run.head_sha, run.branch, "conflict resolved by the refinery", run.on_remote
+                ),
+            ),
         )
     wait = _refinery_busy(world, entry)
     if wait:

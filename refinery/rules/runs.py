@@ -88,6 +88,10 @@ def conclude(run: RunView) -> tuple[str, str]:
         if run.has_steps:
             return "done", "its gates were run"
         return ("stopped", "stopped") if run.stop_requested else ("lost", run.exit_error or how)
+    if run.work == "unsaved" and run.result == "done":
+        return "lost", run.exit_error or "its work could not be taken in"
+    if run.result == "done" and run.work in ("refused", "uncommitted"):
+        return "failed", f"it said gt_done, but {run.work_text or run.work}"
     if run.result:
         return "done", run.summary or "reported its result"
     if run.stop_requested:

@@ -90,13 +90,15 @@ class Stage:
 
     # -- the town --
 
-    def open(self, *, agents: bool = True, **refinery: Any) -> Rig:
-        """Make the town and the rig. Keywords go into [refinery]; `agents=False`: no agent commands."""
+    def open(self, *, agents: bool = True, git: dict[str, Any] | None = None, **refinery: Any) -> Rig:
+        """Make the town and the rig. Keywords go into [refinery]; `git` is [git]; `agents=False`: no agent commands."""
         config: dict[str, Any] = {
             "refinery": {"code_review": False, "gates": ["true"], **refinery},
             "dispatch": {"max_polecats": 8, "backoff": ["1ms"], "heartbeat": "1s", "lease": "20s"},
             "sandbox": {"read_only": [*TOOLS, str(self.signals), str(self.root / "agent.py")]},
         }
+        if git:
+            config["git"] = git
         if agents:
             config["agents"] = {
                 "polecat": {"command": [sys.executable, str(AGENTS / "polecat.py")]},

@@ -203,7 +203,7 @@ class Living:
         found: dict[str, Any] = {name: self.rows(query) for name, query in queries.items()}
         if not any(found.values()):
             found["shims"], found["agents"] = self.shims(), self.agents()
-        worktrees = self.home / "worktrees"
+        worktrees = self.home / "workspaces"
         found["worktrees"] = [p.name for p in worktrees.iterdir()] if worktrees.is_dir() else []
         return {name: rows for name, rows in found.items() if rows}
 

@@ -115,7 +115,7 @@ def test_a_time_out_of_one_ends_all_that_it_started_and_nothing_else(stage: Stag
     assert alive(f"sleep\0{mark}.7")
     run = Run.objects.get(kind="gates")
     assert run.state == "running"
-    (stage.runner.home / "gates" / str(stage.rig.pk) / "0" / "go").touch()
+    (stage.runner.home / "gates" / str(stage.rig.pk) / "0" / "tree" / "go").touch()
     entry = stage.await_phase(entry, "awaiting_human")
     assert entry.held == "gate_error"
     assert outcomes() == {"slow": "error", "steady": "pass", "broken": "error"}
@@ -227,7 +227,7 @@ def test_a_car_is_judged_by_its_own_change_not_by_those_ahead(stage: Stage) -> N
     code, notes = stage.submit("code"), stage.submit("notes")
     stage.until(lambda: Candidate.objects.filter(entry=notes, on__entry=code).exists())
     stage.until(lambda: Run.objects.filter(kind="gates", state="running").exists())
-    (stage.runner.home / "gates" / str(stage.rig.pk) / "0" / "go").touch()
+    (stage.runner.home / "gates" / str(stage.rig.pk) / "0" / "tree" / "go").touch()
     stage.await_phase(notes, "merged")
     assert GateResult.objects.get().entry_id == code.pk
     assert [e["outcome"] for e in Landing.objects.get(entry=notes, state="landed").evidence] == ["not_needed"]

@@ -184,19 +184,6 @@ def test_branches_are_made_once_and_deleted_only_where_they_were_seen(ground: Gr
     assert ground.repo.delete_branch(ground.url, "convoy/x/head", head) is True
 
 
-def test_salvage_keeps_uncommitted_work_and_touches_nothing(ground: Ground) -> None:
-    ground.repo.fetch_branch(ground.url, "main")
-    tree = ground.root / "tree"
-    gitcmd.add_worktree(ground.repo.path, tree, ground.base)
-    assert gitcmd.salvage(tree, "run-1") == ""
-    (tree / "new.txt").write_text("precious")
-    ref = gitcmd.salvage(tree, "run-1")
-    assert ground.repo._git("show", f"{ref}:new.txt") == "precious"
-    assert gitcmd.run_git(["status", "--porcelain"], cwd=tree).text == "?? new.txt"
-    gitcmd.remove_worktree(ground.repo.path, tree)
-    assert not tree.exists()
-
-
 @pytest.mark.parametrize("url", ["--upload-pack=x", "ext::sh -c x", "ftp://x/y", "relative/path", "", "a\nb", "-x@h:p"])
 def test_a_remote_url_is_never_an_option(url: str) -> None:
     with pytest.raises(Invalid):

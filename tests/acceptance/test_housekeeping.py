@@ -17,7 +17,7 @@ from tests.acceptance.conftest import Stage
 
 
 def test_finished_work_leaves_nothing_behind_and_unlanded_work_stays(stage: Stage) -> None:
-    stage.open()
+    stage.open(git={"publish": "always"})
     twice = "test -f one.txt || { echo 1 > one.txt; git add -A; git commit -qm one; exit 7; }; echo 2 > two.txt"
     landed = stage.await_bead(stage.sling("Lands at the second attempt", twice), "closed", "failed")
     lost = stage.sling("Never lands", "echo 3 > three.txt; git add -A; git commit -qm three; exit 7")

@@ -37,8 +37,8 @@ def play(stage: Stage, script: str, **dispatch_config: Any) -> Bead:
 
 def running(stage: Stage) -> Run:
     """The run, once its command has written `ready` into its worktree."""
-    ready = Path(stage.runner.home) / "worktrees"
-    stage.until(lambda: list(ready.glob("*/ready")))
+    ready = Path(stage.runner.home) / "workspaces"
+    stage.until(lambda: list(ready.glob("*/tree/ready")))
     return Run.objects.get(state="running")
 
 
@@ -86,10 +86,11 @@ def test_an_agent_that_ignores_sigterm_is_stopped_and_its_work_is_saved(stage: S
     doors.stop_run(run, "enough", WHO)
     run = ended(stage, run)
     assert run.outcome == "stopped"
-    assert stage.file("done.txt", run.branch) == "committed"
     repo = Path(stage.runner.home) / "repos" / f"{stage.rig.pk}.git"
+    assert stage.git("show", f"{run.head_sha}:done.txt", cwd=repo) == "committed"
+    assert run.published and not run.on_remote
     assert stage.git("show", f"{run.salvage_ref}:draft.txt", cwd=repo) == "not committed"
-    assert not (Path(stage.runner.home) / "worktrees" / run.pk).exists()
+    assert not (Path(stage.runner.home) / "workspaces" / run.pk).exists()
 
 
 def test_r1_a_fenced_run_is_stopped_by_its_shim_and_its_word_no_longer_counts(stage: Stage) -> None:
@@ -114,7 +115,7 @@ def test_a_lease_that_cannot_be_renewed_stops_the_command_before_it_runs_out(sta
     until = run.lease_until
     assert until is not None
     # the server goes away for this run only: nothing it sends is heard any more
-    Run.objects.filter(pk=run.pk).update(token_hash="0" * 64)
+    Run.objects.filter(pk=run.pk).update(shim_hash="0" * 64)
     stage.until(lambda: not alive(str(stage.root / "agent.py")))
     assert timezone.now() < until + timezone.timedelta(seconds=15)  # type: ignore[attr-defined]
 

@@ -29,6 +29,7 @@ class Place:
             "agents": {"polecat": {"command": ["polecat"]}, "refinery": {"command": ["refinery"]}},
         }
         self.now = timezone.now()
+        self.secrets: dict[str, str] = {}  # of shims, by their runs' tokens
         self.foresees = True  # git answers by itself that nobody stands on anybody
         self.town: Town = ledger.create_town("main", configs.validate(config))
         self.rig: Rig = ledger.create_rig(self.town, "proj", "/nowhere.git", "main")
@@ -59,7 +60,9 @@ class Place:
         """The runner picks it, the shim claims it; returns the token."""
         while picked := dispatch.pick("runner", self.now):
             if picked[0].pk == run.pk:
-                return dispatch.claim(run.pk, picked[1], self.now).token
+                told = dispatch.claim(run.pk, picked[1], self.now)
+                self.secrets[told.token] = told.secret
+                return told.token
         raise AssertionError(f"{run} was not to be picked")
 
     def running(self, **match: Any) -> tuple[Run, str]:

@@ -31,11 +31,12 @@ def report(cases: str) -> list[dict[str, str]]:
 def gated(place: Place, client: Client, code: int, cases: str = "", name: str = "true") -> Run:
     """The live gates run ends through the door, as a shim's report has it."""
     run, token = place.running(kind="gates")
+    secret = place.secrets[token]
     raw = {"exit_code": code, "signal": None, "timed_out": False}
     tries = [{"outcome_raw": raw, "duration_ms": 5, "reports": report(cases) if cases else []}]
     body: dict[str, Any] = {"exit_code": code, "steps": [{"name": name, "outcome_raw": raw, "tries": tries}]}
     told = client.post(
-        f"/api/runs/{run.pk}/exit", body, content_type="application/json", headers={"Authorization": f"Bearer {token}"}
+        f"/api/runs/{run.pk}/exit", body, content_type="application/json", headers={"Authorization": f"Bearer {secret}"}
     )
     assert told.status_code == 200, told.content
     place.tick()

@@ -150,7 +150,13 @@ def b17(place: Place) -> None:
     ReviewEntry.objects.update(head_sha=SHA["e"])
 
 
-BREAKS = (b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13, b14, b15, b16, b17)
+def b18(place: Place) -> None:
+    bead = place.bead()
+    place.tick()
+    Bead.objects.filter(pk=bead.pk).update(filed_by="run-x")
+
+
+BREAKS = (b1, b2, b3, b4, b5, b6, b7, b8, b9, b10, b11, b12, b13, b14, b15, b16, b17, b18)
 
 
 def test_each_invariant_has_a_test() -> None:

@@ -52,6 +52,7 @@ class Remote:
 
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    makers: dict[str, str] = field(default_factory=dict)
     weather: Callable[[str], None] = lambda where: None
     protected: bool = False
 
@@ -127,13 +128,27 @@ class Remote:
         if sha not in self.commits:
             raise GitFailed(f"the remote no longer has commit {sha[:12]}", kind="missing_ref")
 
-    def subject(self, sha: str) -> str:
-        """A commit's first line."""
-        return f"Change {sha[:8]}"
+    def title(self, base: str, head: str) -> str:
+        """The first line of a change."""
+        return f"Change {head[:8]}"
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """True when `new` contains `old`."""
         return old in self.ancestors(new)
+
+    def merge_base(self, a: str, b: str) -> str | None:
+        """The common ancestor that has the most behind it."""
+        common = self.ancestors(a) & self.ancestors(b)
+        return max(sorted(common), key=lambda sha: len(self.ancestors(sha)), default=None)
+
+    def touched(self, base: str, sha: str) -> list[str]:
+        """The paths that differ between two commits."""
+        old, new = self.files(base), self.files(sha)
+        return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+    def committers(self, base: str, head: str) -> set[str]:
+        """Who has made what `head` has and `base` has not; what nobody is known to have made is a person's."""
+        return {self.makers.get(sha, "ann@example.org") for sha in self.own(base, head)}
 
     def own(self, base: str, head: str) -> list[str]:
         """What `head` has and `base` has not."""

@@ -45,7 +45,7 @@ LOSABLE = (
     "run.published",
     "run.start_failed",
 )
-TIMELESS = frozenset({1, 2, 3, 4, 5, 6, 7, 12, 14, 17})  # the others allow for the time that a tick takes
+TIMELESS = frozenset({1, 2, 3, 4, 5, 6, 7, 12, 14, 17, 18})  # the others allow for the time that a tick takes
 COUNTS: Counter[str] = Counter()  # steps and faults, over all examples of a session
 
 picks = st.integers(min_value=0, max_value=7)
@@ -113,6 +113,7 @@ class Machine(RuleBasedStateMachine):
         method=st.sampled_from(["squash", "merge"]),
         batch=st.sampled_from([1, 2, 4]),
         when=st.sampled_from(["landing", "landing", "both"]),
+        filed=st.sampled_from(["staged", "staged", "dispatch"]),
     )
     def open(
         self,
@@ -126,6 +127,7 @@ class Machine(RuleBasedStateMachine):
         method: str,
         batch: int,
         when: str,
+        filed: str,
     ) -> None:
         """A town with one of many configs."""
         commands: dict[str, Any] = {"polecat": {"command": ["p"]}, "refinery": {"command": ["r"]}}
@@ -148,6 +150,7 @@ class Machine(RuleBasedStateMachine):
             },
             "dispatch": {"max_polecats": polecats, "max_attempts": 3, "backoff": ["10s", "1m"]},
             "agents": commands,
+            "limits": {"filed_beads": filed, "beads_per_run": 2, "escalations_per_run": 2, "mail_per_run": 2},
         }
         self.gated = bool(gates)
         self.remote.commit("main", dict.fromkeys(FILES, "0"))
@@ -267,14 +270,24 @@ class Machine(RuleBasedStateMachine):
             with self.refusable():
                 door(choose(convoys, pick), WHO)
 
-    @rule(pick=picks, what=st.sampled_from(["cancel", "retry"]))
+    @rule(pick=picks, what=st.sampled_from(["cancel", "retry", "confirm", "release", "release"]))
     def steer_bead(self, pick: int, what: str) -> None:
-        """A person cancels or retries a bead."""
+        """A person cancels, retries or releases a bead, or says that it needed nothing."""
         beads = list(Bead.objects.filter(type="issue").order_by("created_at"))
+        if what == "release":
+            beads = [bead for bead in beads if bead.unreleased]
         if beads:
             bead = choose(beads, pick)
             with self.refusable():
-                doors.cancel_bead(bead, "", WHO) if what == "cancel" else doors.retry_bead(bead, WHO)
+                match what:
+                    case "cancel":
+                        doors.cancel_bead(bead, "", WHO)
+                    case "retry":
+                        doors.retry_bead(bead, WHO)
+                    case "confirm":
+                        doors.confirm_bead(bead, WHO)
+                    case "release":
+                        doors.release_bead(bead, WHO)
 
     @rule(
         pick=picks,
@@ -387,9 +400,15 @@ class Machine(RuleBasedStateMachine):
             good = {name: value.removeprefix("bad") for name, value in files.items()}
             sha = self.remote.make({**good, **self.change(pick)}, [self.heads[run.pk]], salt=run.pk)
         self.heads[run.pk] = sha
+        if run.agent is not None:
+            self.remote.makers[sha] = f"{run.agent.name}@gastown.invalid"
 
     @precondition(lambda self: self.tokens)
-    @rule(pick=picks, work=st.booleans(), what=st.sampled_from(["done", "done", "changes", "mail", "escalate", "beat"]))
+    @rule(
+        pick=picks,
+        work=st.booleans(),
+        what=st.sampled_from(["done", "done", "changes", "mail", "escalate", "file", "beat"]),
+    )
     def agent_speaks(self, pick: int, work: bool, what: str) -> None:
         """An agent works and calls a tool; also one that was fenced long ago."""
         run = self.speaking(pick)
@@ -404,8 +423,9 @@ class Machine(RuleBasedStateMachine):
             "changes": ("gt_request_changes", {"feedback": "not like this"}),
             "mail": ("gt_mail_send", {"to": "overseer", "subject": "hello", "body": ""}),
             "escalate": ("gt_escalate", {"title": "help"}),
+            "file": ("gt_bead_create", {"title": "more"}),
         }
-        entries = self.picture()
+        before = self.picture()
         known = dispatch.live_run(self.tokens[run.pk])
         if known is None:
             assert Run.objects.get(pk=run.pk).state == "ended"
@@ -416,13 +436,14 @@ class Machine(RuleBasedStateMachine):
             else:
                 name, arguments = calls[what]
                 tools.call(name, known, arguments, self.now(), None)
-        assert entries == self.picture()  # from doors, only facts
+        # from doors, only facts, and new beads in their first status
+        now = self.picture()
+        assert {row for row in now if row[1:] != ("open",) or what != "file"} <= before <= now
+        assert what == "file" or now == before
 
-    def picture(self) -> list[Any]:
-        return [
-            list(ReviewEntry.objects.order_by("pk").values_list("pk", "state", "held", "build_no", "admitted_at")),
-            list(Bead.objects.filter(type="issue").order_by("pk").values_list("pk", "status")),
-        ]
+    def picture(self) -> set[tuple[Any, ...]]:
+        entries = ReviewEntry.objects.values_list("pk", "state", "held", "build_no", "admitted_at")
+        return {*entries, *Bead.objects.filter(type="issue").values_list("pk", "status")}
 
     @precondition(lambda self: self.tokens)
     @rule(pick=picks, code=st.sampled_from([0, 0, 0, 1]), published=st.booleans(), flaky=picks)
@@ -442,14 +463,25 @@ class Machine(RuleBasedStateMachine):
             report["steps"] = [{"name": s["name"], "outcome_raw": raw, "output": ""} for s in run.steps]
             report["exit_code"] = status
         else:
-            branch = run.branch or f"gt/refinery/{run.bead_id}/{run.pk}"
-            if published:
-                self.remote.push(branch, head)
-            report |= {"head_sha": head, "published": published}
+            report |= self.work_of(run, head, published)
         token = self.tokens.pop(run.pk)
         assert dispatch.live_run(token) or dispatch.fenced_run(token)
         with contextlib.suppress(Superseded):
             dispatch.record_exit(run.pk, report, self.now())
+
+    def work_of(self, run: Run, head: str, arrives: bool) -> dict[str, Any]:
+        """What its shim tells of the work; where the runs' branches are on the remote, as one of an older release."""
+        if not run.branch:
+            return {"head_sha": head, "published": True}
+        if run.attempt % 3 == 0:
+            if arrives:
+                self.remote.push(run.branch, head)
+            return {"head_sha": head, "published": arrives, "on_remote": arrives}
+        if not arrives:
+            return {"work": "unsaved", "error": "the disk is full"}
+        known = self.remote.branches.get(run.target, "")
+        fresh = not known or not self.remote.is_ancestor(head, known)
+        return {"head_sha": head, "published": True, "work": "new" if fresh else "nothing"}
 
     @precondition(lambda self: self.tokens)
     @rule(pick=picks)
@@ -579,6 +611,8 @@ class Machine(RuleBasedStateMachine):
             target = self.remote.branches.get(entry.target)
             if target is not None:
                 assert entry.merge_sha in self.remote.ancestors(target), f"{entry.pk} is merged, and not on the target"
+        for run in Run.objects.exclude(bead__filed_by=""):
+            assert run.bead.released_at is not None, f"{run.pk} works on {run.bead_id}, which nobody has released"
         twice = Counter(Landing.objects.filter(state="landed").values_list("entry", flat=True))
         assert not twice or max(twice.values()) == 1, twice
 
@@ -645,6 +679,8 @@ class Machine(RuleBasedStateMachine):
             if decision.rule in ("in-review", "publish-failed"):
                 continue
             wait = phases.bead_wait(world, bead)
+            if wait and "waits for a person to release it" in wait:
+                assert wait == bead.unreleased or bead.waiting_for
             reasons = ("waits for", "its convoy is staged", "has no agents.polecat", "its convoy's feature branch")
             if not wait or not any(r in wait for r in reasons):
                 stuck.append((bead.id, decision))

@@ -23,6 +23,7 @@ WRITERS = {
     "Fact": "beads/inbox.py",
     "Effect": "beads/outbox.py",
     "Heartbeat": "beads/ops.py",
+    "Secret": "beads/secrets.py",
     "Membership": "beads/people.py",
     "Agent": "agents/roster.py",
     "Run": "agents/dispatch.py",
@@ -55,7 +56,7 @@ def test_git_and_processes_are_started_in_few_places() -> None:
     }
     assert users == {
         "agents/runtime/gitcmd.py", "agents/runtime/forkserver.py", "agents/runtime/sandbox.py",
-        "agents/runtime/steps.py", "agents/runtime/keeper.py",
+        "agents/runtime/steps.py", "agents/runtime/keeper.py", "agents/runtime/trash.py",
         "gastown_site/database.py", "gastown_site/management/commands/demo.py",
     }  # fmt: skip
 

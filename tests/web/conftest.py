@@ -26,13 +26,13 @@ def place(db: None) -> Place:
 class Agent:
     """A running agent that calls tools."""
 
-    def __init__(self, client: Client, run: Run, token: str) -> None:
-        self.client, self.run, self.token = client, run, token
+    def __init__(self, client: Client, run: Run, token: str, secret: str = "") -> None:
+        self.client, self.run, self.token, self.secret = client, run, token, secret
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
         return self.client.post(
             path, body if body is not None else {}, content_type="application/json",
-            headers={"Authorization": f"Bearer {self.token}", **headers},
+            headers={"Authorization": f"Bearer {self.secret if '/runs/' in path else self.token}", **headers},
         )  # fmt: skip
 
     def call(self, tool: str, **arguments: Any) -> Any:
@@ -45,7 +45,7 @@ def polecat(place: Place, client: Client) -> Agent:
     place.bead("Paint the fence")
     place.tick()
     run, token = place.running(kind="polecat")
-    return Agent(client, run, token)
+    return Agent(client, run, token, place.secrets[token])
 
 
 @pytest.fixture

@@ -65,6 +65,19 @@ def failed_bead(place: Place, bead: Bead | None = None) -> Bead:
     return Bead.objects.get(pk=bead.pk, status="failed")
 
 
+def filed_bead(place: Place) -> Bead:
+    """What an agent has filed, and nobody has released."""
+    filed = ledger.Filed("run-test0000", 1, waits=True)
+    return ledger.create_bead(place.town, place.rig, "Idea", actor="Rust", filed=filed)
+
+
+def nothing_changed(place: Place) -> Bead:
+    """A bead whose agent changed nothing."""
+    bead = failed_bead(place)
+    Bead.objects.filter(pk=bead.pk).update(resolution=Resolution.NOTHING_CHANGED)
+    return Bead.objects.get(pk=bead.pk)
+
+
 def failed_convoy(place: Place) -> Convoy:
     """A started convoy whose bead failed."""
     convoy = started(place)
@@ -157,7 +170,9 @@ def of_place(name: str) -> Callable[[Place], Any]:
 CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     # action: (a row it is meant for, the kind of fact it records, or what the row must hold afterwards)
     "cancel_bead": (lambda p: p.bead(), "bead.cancel"),
+    "release_bead": (filed_bead, "bead.release"),
     "retry_bead": (failed_bead, "bead.retry"),
+    "confirm_bead": (nothing_changed, "bead.confirm"),
     "retry_entry": (held_entry, "entry.retry"),
     "reject_entry": (lambda p: p.entry(), "entry.reject"),
     "requeue_entry": (admitted_entry, "entry.requeue"),
@@ -234,6 +249,7 @@ def test_without_a_reason_nothing_is_done(place: Place, operator: Client, name: 
 
 REFUSED: dict[str, tuple[Callable[[Place], Any], str]] = {
     "cancel_bead": (failed_bead, "is failed already"),
+    "release_bead": (lambda p: p.bead(), "waits for no release"),
     "retry_bead": (lambda p: p.bead(), "only a failed issue"),
     "retry_entry": (lambda p: p.entry(), "is not held"),
     "reject_entry": (superseded_entry, "is failed"),

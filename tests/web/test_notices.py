@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from django.contrib.auth.models import User
 from django.core import mail
 from django.test import Client
 
-from beads import ledger, people
+from beads import ledger, people, secrets
 from beads.errors import Invalid, Refused, Unavailable
 from beads.models import TownRole
 from refinery import notices
@@ -73,7 +77,11 @@ def test_a_person_chooses_on_their_own_page(place: Place) -> None:
         people.set_notices(user, place.town, ["nonsense"])
 
 
-def test_the_webhook_is_signed_and_its_answer_decides(place: Place) -> None:
+def test_s14_the_webhook_is_signed_with_the_towns_own_secret_and_its_answer_decides(
+    place: Place, settings: Any, tmp_path: Path
+) -> None:
+    settings.GASTOWN_HOME = str(tmp_path)
+    settings.GASTOWN_OWNER_CONFIG = str(owner_file(tmp_path, 'webhooks = ["127.0.0.1"]'))
     heard: list[tuple[str, bytes]] = []
     answers = [503, 204, 410]
 
@@ -105,5 +113,92 @@ def test_the_webhook_is_signed_and_its_answer_decides(place: Place) -> None:
         thread.join()
     with pytest.raises(Unavailable):
         notices.deliver(told)
-    assert all(signature == notices.sign(body) for signature, body in heard)
+    assert all(signature == notices.sign(place.town, body) for signature, body in heard)
     assert json.loads(heard[0][1])["title"] == "t"
+    key = secrets.show_webhook_key(place.town, "test")
+    assert key != settings.SECRET_KEY
+    body = heard[0][1]
+    assert heard[0][0] == "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+    assert notices.sign(ledger.create_town("other"), body) != heard[0][0]
+    with pytest.raises(Refused, match="--renew"):
+        secrets.show_webhook_key(place.town, "test")
+    assert secrets.show_webhook_key(place.town, "test", renew=True) != key
+    settings.GASTOWN_WEBHOOK_SECRET = "of the server"
+    assert notices.sign(place.town, body) == "sha256=" + hmac.new(b"of the server", body, hashlib.sha256).hexdigest()
+
+
+def owner_file(folder: Path, text: str) -> Path:
+    file = folder / "owner.toml"
+    file.write_text(f"[allow]\n{text}\n")
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "http://127.0.0.1:8000/",
+        "http://2130706433/",
+        "http://127.1/",
+        "http://0.0.0.0/",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://localhost:1/",
+        "http://192.168.0.7/hook",
+    ],
+)
+def test_s14_a_webhook_inside_is_not_posted_to_and_people_hear_by_mail_all_the_same(place: Place, url: str) -> None:
+    listener(place, "ann", ["failed"])
+    ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
+    told = {"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"}
+    with pytest.raises(Refused, match="no public address"):
+        notices.deliver(told)
+    assert [m.to for m in mail.outbox] == [["ann@example.org"]]
+
+
+def test_s14_a_name_that_stands_for_an_inner_address_by_now_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is asked once; one inner address among its answers is enough."""
+    asked: list[str] = []
+
+    def answer(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        return [(2, 1, 6, "", ("93.184.216.34", port)), (2, 1, 6, "", ("10.0.0.5", port))]
+
+    monkeypatch.setattr("refinery.notices.socket.getaddrinfo", answer)
+    ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": "https://hooks.example.org/x"}})
+    with pytest.raises(Refused, match=re.escape("is at 10.0.0.5")):
+        notices.deliver({"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"})
+    assert asked == ["hooks.example.org"]
+
+
+def test_s14_a_redirect_is_not_followed(place: Place, settings: Any, tmp_path: Path) -> None:
+    settings.GASTOWN_HOME = str(tmp_path)
+    settings.GASTOWN_OWNER_CONFIG = str(owner_file(tmp_path, 'webhooks = ["127.0.0.1"]'))
+    paths: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            paths.append(self.path)
+            self.send_response(307)
+            self.send_header("Location", "/other")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            """Silence."""
+
+    server = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
+        with pytest.raises(Refused, match="307"):
+            notices.deliver({"kind": "landed", "town": "main", "title": "t", "body": "b", "url": "u"})
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert paths == ["/hook"]

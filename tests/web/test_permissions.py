@@ -44,6 +44,7 @@ VERBS = {
         "land-now",
     ),
     "escalation-act": ("ack", "close"),
+    "bead-act": ("release", "cancel"),
     "convoy-act": ("start", "close", "retry"),
 }
 

@@ -11,7 +11,7 @@ from agents.runner import Runner
 
 
 class Command(BaseCommand):
-    help = "Pick queued runs, prepare their worktrees, start their shims."
+    help = "Pick queued runs, prepare their workspaces, start their shims."
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until SIGTERM; shims go on without us."""

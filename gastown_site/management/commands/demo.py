@@ -72,8 +72,10 @@ class Command(BaseCommand):
             self._await_ready(up, stage / "up.log")
             town = self._set_up(name, stage, branch)
             url = f"http://127.0.0.1:{port}/towns/{name}/"
-            password = home.path() / "admin_password"
-            self.console.print(f"watch it: {url} (log in as admin, the password is in {password})")
+            self.console.print(f"watch it: {url}")
+            said = (stage / "up.log").read_text(errors="replace").splitlines()
+            for line in [line for line in said if line.startswith(("first start: ", "(or log in"))]:
+                self.console.print(line, soft_wrap=True)  # a link in one piece
             landed = self._watch(town, up)
             return self._end(town, stage, branch, since, landed, up, url)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +20,11 @@ from agents.models import Run
 from agents.runtime import sandbox
 from agents.runtime.gitcmd import run_git
 from beads import config as configs
+from beads import owner, secrets
 from beads.command import ExitWith, GastownCommand, Said, table
+from beads.errors import GastownError
 from beads.models import Effect, Fact, Rig, Town
-from gastown_site import escape
+from gastown_site import entrance, escape
 from gastown_site.health import readiness
 from refinery import invariants
 
@@ -114,6 +117,19 @@ def _queues() -> Iterator[Check]:
             yield "fail", f"rig {rig.slug}", problem
 
 
+def _secrets() -> Iterator[Check]:
+    """Whether the owner's file and the secrets can be read, and what configs name that is not set."""
+    try:
+        owner.allowed()
+        for town in Town.objects.order_by("slug"):
+            secrets.values(town, secrets.names(town))
+    except GastownError as error:
+        yield "fail", "secrets", error.message
+    for rig in Rig.objects.select_related("town").order_by("slug"):
+        for note in secrets.notes(rig):
+            yield "warn", f"rig {rig.slug}", note
+
+
 def _invariants() -> Iterator[Check]:
     """What constraints cannot say."""
     broken = [(town, b) for town in Town.objects.all() for b in invariants.check(town, timezone.now())]
@@ -124,13 +140,13 @@ def _invariants() -> Iterator[Check]:
         yield "ok", "invariants", f"{len(invariants.INVARIANTS)} hold"
 
 
-def _worktrees() -> Iterator[Check]:
-    root = Path(settings.GASTOWN_HOME) / "worktrees"
+def _workspaces() -> Iterator[Check]:
+    root = Path(settings.GASTOWN_HOME) / "workspaces"
     names = [p.name for p in root.iterdir()] if root.is_dir() else []
     live = set(Run.objects.filter(pk__in=names).exclude(state="ended").values_list("pk", flat=True))
     orphans = [n for n in names if n not in live]
     if orphans:
-        yield "warn", "worktrees", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"
+        yield "warn", "workspaces", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"
 
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -145,15 +161,15 @@ def _front() -> Iterator[Check]:
         yield "warn", "sessions", f"{settings.GASTOWN_URL} is not https: passwords travel in the clear"
     if not get_user_model()._default_manager.filter(is_active=True).exists():
         yield "warn", "people", "nobody can log in: manage.py person create NAME --superuser"
+    if os.environ.get("GASTOWN_METRICS_TOKEN"):
+        yield "ok", "metrics", "a scraper sends GASTOWN_METRICS_TOKEN as a bearer token"
+    else:
+        file = Path(settings.GASTOWN_HOME) / "keys" / "metrics_token"
+        yield "ok", "metrics", f"a scraper sends the bearer token in {file}"
+    if entrance.password_file().exists():
+        yield "warn", "first password", f"{entrance.password_file()} is there until admin has logged in once"
 
 
 CHECKS: list[Callable[[], Iterator[Check]]] = [
-    _database,
-    _tools,
-    _sandbox,
-    _parts,
-    _queues,
-    _invariants,
-    _worktrees,
-    _front,
-]
+    _database, _tools, _sandbox, _parts, _queues, _secrets, _invariants, _workspaces, _front
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""`person create|grant|revoke|password|list`: accounts and their roles in towns."""
+"""`person create|grant|revoke|notify|password|unlock|list`: accounts and their roles in towns."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from beads import ledger, people
 from beads.command import GastownCommand, Said, actor, table, town_of
 from beads.errors import Invalid
 from beads.models import Membership, Town, TownRole
+from gastown_site import lockout
 
 ROLES = [str(role) for role in TownRole]
 
@@ -43,6 +44,11 @@ class Command(GastownCommand):
         notify.add_argument("--on", help="kinds, comma-separated: needs_you, landed, failed; empty: nothing")
         notify.add_argument("--mail", metavar="ADDRESS")
         self.sub(verbs, "password", self.password, "set a new password").add_argument("name")
+        unlock = self.sub(
+            verbs, "unlock", self.unlock, "let a person log in again who was locked out after wrong passwords"
+        )
+        unlock.add_argument("name", nargs="?")
+        unlock.add_argument("--all", action="store_true", help="everybody, from everywhere")
         self.sub(verbs, "list", self.list, "all people and their roles")
 
     def create(self, name: str, role: str | None, town: str | None, superuser: bool, **_: Any) -> Any:
@@ -83,20 +89,35 @@ class Command(GastownCommand):
         people.set_password(people.person(name), _password(name))
         return Said({"name": name}, f"{name} has a new password")
 
+    def unlock(self, name: str | None, all: bool, **_: Any) -> Any:
+        """Forget wrong passwords."""
+        if (name is None) is not all:
+            raise Invalid("give the NAME of a person, or --all", field="name")
+        user = None if name is None else people.person(name).get_username()
+        count = lockout.unlock(user)
+        told = f"{count} wrong passwords are forgotten" if count else "there was nothing to forget"
+        return Said({"name": user, "forgotten": count}, f"{user or 'everybody'} may log in: {told}")
+
     def list(self, **_: Any) -> Any:
-        """All people."""
+        """All people, and who is locked out for now."""
         roles: dict[int, list[str]] = {}
         for one in Membership.objects.select_related("town").order_by("town__slug"):
             roles.setdefault(one.user_id, []).append(f"{one.role} of {one.town.slug}")
-        rows = [
+        users = list(get_user_model().objects.order_by("username"))
+        locked = lockout.locked(user.get_username() for user in users)
+        rows: Any = [
             {
                 "name": user.get_username(),
                 "roles": "superuser" if user.is_superuser else ", ".join(roles.get(user.pk, [])),
                 "active": user.is_active,
             }
-            for user in get_user_model().objects.order_by("username")
+            for user in users
         ]
-        return Said(rows, table(rows, ["name", "roles", "active"], "nobody yet: person create"))
+        for row in rows:
+            if end := locked.get(row["name"]):
+                row["locked_until"] = end.isoformat(timespec="seconds")
+        columns = ["name", "roles", "active", *(["locked_until"] if locked else [])]
+        return Said(rows, table([{"locked_until": "", **row} for row in rows], columns, "nobody yet: person create"))
 
 
 def _town(slug: str | None) -> Town:

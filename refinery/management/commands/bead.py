@@ -1,12 +1,17 @@
-"""`bead show|list|cancel|retry|block|unblock`"""
+"""`bead show|list|release|cancel|retry|confirm|block|unblock`"""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import Any
 
+from django.db import transaction
+
+from agents.models import Run
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, town_of
-from beads.errors import Invalid
+from beads.errors import Conflict, Invalid, NotFound
+from beads.lifecycle import LIVE
 from beads.models import Bead
 from refinery import doors, shows
 
@@ -24,10 +29,17 @@ class Command(GastownCommand):
         listing.add_argument("--status")
         listing.add_argument("--type", default="issue")
         listing.add_argument("--limit", type=int, default=100)
+        release = self.sub(verbs, "release", self.release, "let what agents have filed be done by agents")
+        release.add_argument("ids", nargs="*", metavar="ID")
+        release.add_argument("--all-of", metavar="RUN", help="all that waits of what this run has filed")
+        release.add_argument("--reason", default="")
         cancel = self.sub(verbs, "cancel", self.cancel, "cancel: never merged, runs stopped")
         cancel.add_argument("id")
         cancel.add_argument("--reason", default="")
         self.sub(verbs, "retry", self.retry, "bring a failed bead back").add_argument("id")
+        confirm = self.sub(verbs, "confirm", self.confirm, "say that a bead whose agent changed nothing needed nothing")
+        confirm.add_argument("id")
+        confirm.add_argument("--reason", default="")
         for name, run, text in (
             ("block", self.block, "let it, and its change in the queue, wait until another bead is closed"),
             ("unblock", self.unblock, "let it no longer wait for another bead"),
@@ -43,6 +55,8 @@ class Command(GastownCommand):
         data = shows.bead_row(shows.Board(bead.town), bead) | {
             "body": bead.body,
             "parent": bead.parent_id,
+            "released_at": bead.released_at.isoformat() if bead.released_at else None,
+            "released_by": bead.released_by,
             "context": bead.context,
             "blocked_by": list(bead.blocked_by.values_list("on_id", flat=True)),
             "blocks": list(bead.blocks.values_list("bead_id", flat=True)),
@@ -55,6 +69,9 @@ class Command(GastownCommand):
             "history": shows.history(bead),
         }
         lines = [f"{bead.pk} {bead.title}", f"{bead.status} {bead.resolution}: {data['reason']}", "", bead.body]
+        if bead.filed_by:
+            released = f"released by {bead.released_by}" if bead.released_at else "not released"
+            lines += ["", f"filed by {bead.created_by} in run {bead.filed_by}, depth {bead.depth}: {released}"]
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
         return Said(data, "\n".join(lines))
 
@@ -74,6 +91,24 @@ class Command(GastownCommand):
         rows = [shows.bead_row(board, b) for b in found[:limit]]
         return Said(rows, table(rows, ["id", "status", "priority", "rig", "title", "reason"], "no beads"))
 
+    def release(self, ids: Sequence[str], all_of: str | None, reason: str, **_: Any) -> Any:
+        """Release all of them, or (when one cannot be) none."""
+        beads = [bead_of(key) for key in dict.fromkeys(ids)]
+        if all_of is not None:
+            if not Run.objects.filter(pk=all_of).exists():
+                raise NotFound(f"no run {all_of}", details={"field": "all_of"})
+            filed = Bead.objects.select_related("town", "rig").filter(filed_by=all_of, released_at=None, type="issue")
+            waiting = filed.filter(convoy=None, status__in=LIVE).exclude(pk__in=[b.pk for b in beads])
+            beads += waiting.order_by("created_at", "id")
+        if not beads:
+            nothing = f"nothing that {all_of} has filed waits for a release"
+            raise Conflict(nothing) if all_of else Invalid("name beads, or --all-of RUN", field="id")
+        with transaction.atomic():
+            for bead in beads:
+                doors.release_bead(bead, actor(), reason)
+        released = [bead.pk for bead in beads]
+        return Said({"released": released}, f"released: {', '.join(released)}")
+
     def cancel(self, id: str, reason: str, **_: Any) -> Any:
         """Cancel."""
         doors.cancel_bead(bead_of(id), reason, actor())
@@ -83,6 +118,11 @@ class Command(GastownCommand):
         """Retry."""
         doors.retry_bead(bead_of(id), actor())
         return Said({"id": id}, f"{id} is being retried")
+
+    def confirm(self, id: str, reason: str, **_: Any) -> Any:
+        """Nothing was needed."""
+        doors.confirm_bead(bead_of(id), actor(), reason)
+        return Said({"id": id}, f"{id} is being closed: nothing was needed")
 
     def block(self, id: str, on: str, reason: str, **_: Any) -> Any:
         """Make it wait."""

@@ -157,8 +157,9 @@ class Command(GastownCommand):
 
     def land_now(self, id: str, reason: str, skip_gates: bool, **_: Any) -> Any:
         """An emergency."""
-        new = doors.land_now(entry_of(id), actor(), reason, skip_gates=skip_gates)
-        told = " without its gates" if skip_gates else ""
+        entry = entry_of(id)
+        new = doors.land_now(entry, actor(), reason, skip_gates=skip_gates)
+        told = f" without its gates, at exactly {entry.head_sha[:12]}" if skip_gates else ""
         text = f"{id} goes to the front of the train{told}" if new else f"{id} goes first already"
         return Said({"id": id, "skip_gates": skip_gates, "new": new}, text)
 

@@ -1,15 +1,18 @@
-"""`rig add|list|park|unpark|config`"""
+"""`rig add|list|park|unpark|config|host-key`"""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 from typing import Any
 
+from agents import access
 from agents.runtime.gitcmd import redact
-from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
+from beads import secrets
+from beads.command import GastownCommand, Said, actor, noted, rig_of, table, town_of
 from beads.models import Rig
 from refinery import controls, doors
 from refinery.files import read_config, read_text
+from refinery.git import contents
 
 
 class Command(GastownCommand):
@@ -28,6 +31,9 @@ class Command(GastownCommand):
         config.add_argument("slug")
         config.add_argument("--config", metavar="FILE.toml", required=True)
         config.add_argument("--reason", default="")
+        pinned = self.sub(verbs, "host-key", self.host_key, "the ssh host keys that are pinned for git.credential")
+        pinned.add_argument("slug")
+        pinned.add_argument("--renew", action="store_true", help="trust the key that the remote shows now")
         listing = self.sub(verbs, "list", self.list, "all rigs")
         listing.add_argument("--town")
         self.sub(verbs, "park", self.park, "stop dispatching in a rig").add_argument("slug")
@@ -37,14 +43,28 @@ class Command(GastownCommand):
         self, slug: str, remote_url: str, town: str | None, default_branch: str | None, config: str | None, **_: Any
     ) -> Any:
         """Add a repository."""
-        rig = doors.add_rig(town, slug, remote_url, default_branch, read_config(config))
-        data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch}
-        return Said(data, f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}")
+        rig = doors.add_rig(town, slug, remote_url, default_branch, read_config(config), by_owner=True)
+        pinned = access.host_keys(rig)
+        has, notes = contents.look(rig)
+        data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch, "host_keys": pinned}
+        said = [f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}"]
+        said += [f"the remote's host key from now on: {key}" for key in pinned]
+        return noted(data | has, "\n".join(said), [*secrets.notes(rig), *notes])
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
-        made = controls.set_config(rig_of(slug), read_text(config, "config"), actor(), reason)
-        return Said({"slug": slug, "version": made.number}, f"rig {slug} has its new config, version {made.number}")
+        made = controls.set_config(rig_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        said = f"rig {slug} has its new config, version {made.number}"
+        return noted({"slug": slug, "version": made.number}, said, secrets.notes(rig_of(slug)))
+
+    def host_key(self, slug: str, renew: bool, **_: Any) -> Any:
+        """Show the pinned host keys, or pin what the remote shows now."""
+        rig = rig_of(slug)
+        if renew:
+            controls.renew_host_key(rig, actor())
+        keys = access.host_keys(rig)
+        text = "\n".join(keys) or "none is pinned: git.credential is no ssh key, or the remote was not asked yet"
+        return Said({"slug": slug, "host_keys": keys}, text)
 
     def list(self, town: str | None, **_: Any) -> Any:
         """All rigs."""

@@ -1,12 +1,17 @@
-"""`town create|pause|resume|list|config`"""
+"""`town create|pause|resume|list|config|webhook-secret`"""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 from typing import Any
 
-from beads import ledger
-from beads.command import GastownCommand, Said, actor, table, town_of
+from django.conf import settings
+
+from beads import config as configs
+from beads import ledger, secrets
+from beads import owner as reserved
+from beads.command import GastownCommand, Said, actor, noted, table, town_of
+from beads.errors import Refused
 from beads.models import Town
 from refinery import controls, doors
 from refinery.files import read_config, read_text
@@ -32,16 +37,29 @@ class Command(GastownCommand):
         resume.add_argument("slug")
         resume.add_argument("--reason", default="")
         self.sub(verbs, "list", self.list, "all towns")
+        hook = self.sub(verbs, "webhook-secret", self.webhook_secret, "show what signs its webhooks: once, then never")
+        hook.add_argument("slug")
+        hook.add_argument("--renew", action="store_true", help="make a new one")
 
     def create(self, slug: str, config: str | None, **_: Any) -> Any:
         """Make a town."""
-        town = ledger.create_town(slug, read_config(config))
-        return Said({"id": town.pk, "slug": town.slug}, f"town {town.slug} is made")
+        overrides = read_config(config)
+        reserved.check(configs.Config(), configs.effective(overrides, {}), by_owner=True)
+        town = ledger.create_town(slug, overrides)
+        return noted({"id": town.pk, "slug": town.slug}, f"town {town.slug} is made", secrets.notes(town))
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a town's config."""
-        made = controls.set_config(town_of(slug), read_text(config, "config"), actor(), reason)
-        return Said({"slug": slug, "version": made.number}, f"town {slug} has its new config, version {made.number}")
+        made = controls.set_config(town_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        said = f"town {slug} has its new config, version {made.number}"
+        return noted({"slug": slug, "version": made.number}, said, secrets.notes(town_of(slug)))
+
+    def webhook_secret(self, slug: str, renew: bool, **_: Any) -> Any:
+        """Show what signs the town's webhooks, once."""
+        if settings.GASTOWN_WEBHOOK_SECRET:
+            raise Refused("GASTOWN_WEBHOOK_SECRET is set on the server and signs the webhooks of all towns")
+        key = secrets.show_webhook_key(town_of(slug), actor(), renew=renew)
+        return Said({"slug": slug, "webhook_secret": key}, key)
 
     def pause(self, slug: str, reason: str, **_: Any) -> Any:
         """Stop dispatching."""

@@ -1,0 +1,97 @@
+"""What an agent may file: the budgets of `[limits]`, and who lets it be worked on.
+
+Every tool call holds its run's lock, so the counts of one run cannot be passed by calls in parallel; what the town's
+day may hold is counted under a lock of its own. A call that is refused, or that repeats an Idempotency-Key, leaves
+nothing behind that counts.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+from django.db import connection
+
+from agents.models import Run, ToolCall
+from agents.tools import Call, LimitReached
+from beads import config as configs
+from beads.config import FiledBeads, LimitsConfig
+from beads.ledger import Filed
+from beads.lifecycle import BeadType
+from beads.models import Bead, Rig, Town
+
+DAY = dt.timedelta(hours=24)
+LOCK_CLASS = 0x6A58  # first key of the advisory lock pair; the second is the town's
+MAX_ESCALATION = 16 * 1024  # characters: a person is to read it
+MAX_MAIL = 64 * 1024
+MAIL = ("gt_mail_send", "gt_nudge")
+WAITS = "what agents file waits until a person releases it ([limits] filed_beads)"
+GOES = "dispatched when it is ready"
+
+
+def limits_of(town: Town, rig: Rig) -> LimitsConfig:
+    """The `[limits]` that hold in a rig of `town`; the defaults where its config cannot be used."""
+    return configs.usable(town.config, rig.config)[0].limits
+
+
+def asked_first(town: Town, rigs: Iterable[Rig]) -> bool:
+    """True when a person has to release what is filed by or for any of these rigs."""
+    return any(limits_of(town, rig).filed_beads != FiledBeads.DISPATCH for rig in rigs)
+
+
+def file(call: Call, rigs: Iterable[Rig], count: int) -> Filed:
+    """Take `count` beads for `rigs` from the budgets of the run and of the town's day; call it before they are made.
+
+    Returns what the ledger is to note of each. Of the rigs concerned (the run's own is one of them) the strictest word
+    counts. Raises LimitReached naming the key, its value and what was asked for; nothing is taken then.
+    """
+    run = call.run
+    concerned = [run.rig, *rigs]
+    depth = run.bead.depth + 1
+    deepest = min(limits_of(run.town, rig).depth for rig in concerned)
+    if depth > deepest:
+        raise LimitReached(
+            "limits.depth",
+            deepest,
+            f"limits.depth is {deepest}: your own bead {run.bead_id} is at depth {run.bead.depth}, so you may file "
+            "none. Say with gt_done or gt_escalate what is left to do. Nothing was made",
+        )
+    most = limits_of(run.town, run.rig).beads_per_run
+    made = Bead.objects.filter(filed_by=run.pk, type=BeadType.ISSUE).count()
+    _check("limits.beads_per_run", most, made, count, "beads were filed in this run")
+    _lock(run.town)
+    of_day = Bead.objects.filter(town=run.town, type=BeadType.ISSUE, created_at__gt=call.now - DAY).exclude(filed_by="")
+    today = min(limits_of(run.town, rig).beads_per_day for rig in concerned)
+    _check("limits.beads_per_day", today, of_day.count(), count, "beads were filed by this town's agents in 24 hours")
+    return Filed(run.pk, depth, asked_first(run.town, concerned))
+
+
+def escalate(call: Call) -> None:
+    """Take one escalation from the run's budget. Raises LimitReached."""
+    most = limits_of(call.run.town, call.run.rig).escalations_per_run
+    _check(
+        "limits.escalations_per_run", most, _calls(call.run, "gt_escalate"), 1, "escalations were raised in this run"
+    )
+
+
+def write(call: Call) -> None:
+    """Take one mail or nudge from the run's budget. Raises LimitReached."""
+    most = limits_of(call.run.town, call.run.rig).mail_per_run
+    _check("limits.mail_per_run", most, _calls(call.run, *MAIL), 1, "mails and nudges were sent in this run")
+
+
+def _calls(run: Run, *tools: str) -> int:
+    """How many calls of these tools were answered. Those that were refused are not kept."""
+    return ToolCall.objects.filter(run=run, tool__in=tools, status=200).count()
+
+
+def _check(key: str, most: int, made: int, more: int, what: str) -> None:
+    if made + more > most:
+        asked = f", and {more} more are asked for" if more > 1 else ""
+        raise LimitReached(key, most, f"{key} is {most}: {made} {what}{asked}. Nothing was made")
+
+
+def _lock(town: Town) -> None:
+    """Until the call's end, nobody else counts the town's day. The tick never waits for it."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(%s, %s)", [LOCK_CLASS, town.pk])

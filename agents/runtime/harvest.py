@@ -1,0 +1,313 @@
+"""What a run has made, taken in: which heads it left, what it did not commit, and the objects, checked at the door.
+
+Standard library only: the shim imports it. Git runs on the workspace only through `Inside`, the run's own sandbox
+without its network, for the run could have written its config and hooks. Outside, heads are read as files, and packs go
+through `agents.runtime.door`. Nothing here believes anything: what arrives and passes the checks is what there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agents.runtime import door, gitcmd, processes, sandbox
+from agents.runtime.box import Box
+from agents.runtime.gitcmd import GitFailed, run_git
+from agents.runtime.workspace import Workspace, packed_refs, peek
+
+STATUS_SECONDS = 300.0
+PACK_SECONDS = 1200.0
+MOST_BRANCHES = 20
+FILES_BYTES = 2 << 30
+RUNS, BRANCHES, SALVAGE = "refs/gastown/runs", "refs/gastown/branches", "refs/gastown/salvage"
+
+_SAVED = " salvage"  # no branch is called so
+
+Inside = Callable[[Sequence[str], Mapping[str, str]], "subprocess.Popen[bytes]"]
+"""Starts a command in the run's sandbox: (argv, more environment) → the process, with pipes for input and output."""
+
+NEW, NOTHING, UNCOMMITTED, REFUSED, UNSAVED = "new", "nothing", "uncommitted", "refused", "unsaved"
+
+
+@dataclass
+class Harvest:
+    """What came of a run. `work`: new, nothing (no commit that was not known before), uncommitted (nothing new, but
+    changed files), refused (what it made was not let in; `text` says why). `branches`: other branches with commits of
+    their own that have arrived. `salvage`: the ref of a commit with what was not committed."""
+
+    head: str = ""
+    work: str = NOTHING
+    text: str = ""
+    branches: dict[str, str] = field(default_factory=dict)
+    salvage: str = ""
+
+    def report(self) -> dict[str, Any]:
+        """As it stands in the exit report."""
+        return {
+            "head_sha": self.head,
+            "work": self.work,
+            "work_text": self.text,
+            "branches": self.branches,
+            "salvage_ref": self.salvage,
+        }
+
+
+def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door.Limits | None = None) -> Harvest:
+    """Take in what the run has made on top of `start`. Raises GitFailed or OSError when it cannot be done now (a full
+    disk, a mirror that is away): nothing is lost then, for the workspace stays.
+
+    The mirror's ref `refs/gastown/runs/<run>` is the run's head afterwards; without one, nothing was let in.
+    """
+    seen = peek(space.tree)
+    found = Harvest()
+    _make_rescue(space, seen.branches if seen else {})
+    parent = start
+    if seen is not None and seen.head:
+        parent = seen.head if _holds(seen.head, inside) else start
+    wanted = {} if seen is None else _wanted(seen.head, seen.branches, start)
+    if seen is None:
+        found.work, found.text = REFUSED, "its git directory is gone or cannot be read; its files are saved"
+    saved = _salvage(space, run, parent, inside, whole=seen is None or parent != seen.head)
+    head = seen.head if seen is not None else ""
+    if head == start:
+        found.head = start
+        door.pin(space.mirror, f"{RUNS}/{run}", start)
+        found.work = NEW if not saved and _beyond_the_remote(space.mirror, start) else NOTHING
+    delivered = _deliver(space, run, start, wanted, saved, inside, limits)
+    for name, verdict in delivered.items():
+        if name == "" and verdict.refused:
+            found.work, found.text = REFUSED, verdict.refused
+        elif name == "":
+            found.head, found.work = head, NEW if verdict.own else NOTHING
+        elif name != _SAVED and verdict.own and not verdict.refused:
+            found.branches[name] = verdict.sha
+    kept = _SAVED in delivered and not delivered[_SAVED].refused
+    if found.work == REFUSED and (parent != start or (saved and not kept)):
+        # its commits are not here, so all that it left is saved, as it differs from where it began
+        saved = _salvage(space, run, start, inside, whole=True)
+        delivered = _deliver(space, run, start, {}, saved, inside, limits)
+        kept = bool(saved) and not delivered[_SAVED].refused
+    if kept:
+        found.salvage = f"{SALVAGE}/{run}"
+    elif saved:
+        found.salvage = _save_files(space, run, inside)
+    if found.work == NOTHING and found.salvage:
+        found.work, found.text = UNCOMMITTED, f"changed files were not committed; they are saved in {found.salvage}"
+    return found
+
+
+def _beyond_the_remote(mirror: Path, sha: str) -> bool:
+    """True when a commit brings something that no branch of the remote is known to have: an earlier attempt's work."""
+    words = ["rev-list", "--max-count=1", sha, "--not", "--glob=refs/gastown/remote/*", "--tags"]
+    return bool(run_git(words, cwd=mirror).text)
+
+
+def _wanted(head: str, branches: Mapping[str, str], start: str) -> dict[str, str]:
+    """What is to be delivered, by name: "" is HEAD; other branches where they are elsewhere."""
+    wanted = {"": head} if head and head != start else {}
+    others = {name: sha for name, sha in sorted(branches.items()) if sha not in (head, start)}
+    for name in list(others)[:MOST_BRANCHES]:
+        with contextlib.suppress(Exception):
+            wanted[gitcmd.check_branch(name)] = others[name]
+    return wanted
+
+
+def _make_rescue(space: Workspace, branches: Mapping[str, str]) -> None:
+    """A git directory of ours beside the tree: our config; objects of the mirror and of the workspace."""
+    path = space.rescue
+    if path.exists():
+        return
+    for part in ("objects/info", "objects/pack", "refs/heads"):
+        (path / part).mkdir(parents=True)
+    (path / "HEAD").write_text("ref: refs/heads/rescue\n")
+    (path / "config").write_text(
+        "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\thooksPath = /dev/null\n\tfsmonitor = false\n"
+        "\tautocrlf = false\n\tattributesFile = /dev/null\n[gc]\n\tauto = 0\n[pack]\n\tthreads = 1\n"
+    )
+    lines = [str(space.objects)]
+    if (space.tree / ".git" / "objects").is_dir():
+        lines.append(str(space.tree / ".git" / "objects"))
+    (path / "objects" / "info" / "alternates").write_text("\n".join(lines) + "\n")
+    (path / "packed-refs").write_text(packed_refs([]))
+
+
+def _run(inside: Inside, argv: Sequence[str], env: Mapping[str, str], seconds: float, told: bytes = b"") -> bytes:
+    """Run a command inside; its output. Raises GitFailed when it fails or takes too long."""
+    process = inside(argv, env)
+    try:
+        out, err = process.communicate(told, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise GitFailed(f"{argv[0]} in the workspace took longer than {seconds:.0f} s", kind="timeout") from None
+    if process.returncode:
+        said = (err or b"").decode("utf-8", "replace").strip().splitlines()
+        raise GitFailed(f"git in the workspace: {said[-1][:300] if said else f'exit {process.returncode}'}")
+    return bytes(out)
+
+
+def _holds(sha: str, inside: Inside) -> bool:
+    """True when the workspace holds this commit."""
+    try:
+        _run(inside, ["git", "cat-file", "-e", f"{gitcmd.check_sha(sha)}^{{commit}}"], {}, STATUS_SECONDS)
+    except GitFailed:
+        return False
+    return True
+
+
+# A nested repository would be saved as one line that names a commit nobody has: its git directory is renamed, so that
+# its files, and its objects, are files like others. `git submodule`s that the commit knows are left alone.
+_SALVAGE = """
+set -u
+cd "$GASTOWN_TREE" || exit 3
+known=$(git ls-tree -r "$GASTOWN_PARENT" | sed -n 's/^160000 commit [0-9a-f]*\\t//p')
+find . -mindepth 2 -name .git -prune 2>/dev/null | while IFS= read -r nested; do
+  inner=${nested#./}; inner=${inner%/.git}
+  printf '%s\\n' "$known" | grep -qxF -- "$inner" && continue
+  mv -- "$nested" "${nested%/.git}/.git-nested" 2>/dev/null && : > "$GIT_DIR/nested"
+done
+chmod -R u+rwX . 2>/dev/null
+if [ -f .git/index ] && [ ! -e "$GIT_DIR/nested" ] && [ -z "$GASTOWN_WHOLE" ]; then
+  cp .git/index "$GIT_DIR/index" && git update-index -q --really-refresh >/dev/null 2>&1
+else
+  rm -f "$GIT_DIR/index"; git read-tree "$GASTOWN_PARENT" || exit 4
+fi
+git add --all --ignore-errors . >/dev/null 2>&1
+tree=$(git write-tree) || { rm -f "$GIT_DIR/index"; git read-tree "$GASTOWN_PARENT" || exit 4
+  git add --all --ignore-errors . >/dev/null 2>&1; tree=$(git write-tree) || exit 5; }
+[ "$tree" = "$(git rev-parse "$GASTOWN_PARENT^{tree}")" ] && exit 0
+git commit-tree "$tree" -p "$GASTOWN_PARENT" -m "Salvage of $GASTOWN_RUN"
+"""
+
+
+def _salvage(space: Workspace, run: str, parent: str, inside: Inside, *, whole: bool) -> str:
+    """Make a commit of what was not committed (untracked files too, ignored ones not); "" when there is nothing.
+
+    The index of the workspace makes it quick; it is the run's own, so flags in it can at most hide files from this.
+    Touches neither the workspace's index nor its HEAD.
+    """
+    env = {
+        "GIT_DIR": str(space.rescue),
+        "GIT_WORK_TREE": str(space.tree),
+        "GASTOWN_TREE": str(space.tree),
+        "GASTOWN_PARENT": parent,
+        "GASTOWN_RUN": run,
+        "GASTOWN_WHOLE": "1" if whole else "",
+    }
+    out = _run(inside, ["sh", "-c", _SALVAGE], env, STATUS_SECONDS).decode("ascii", "replace").strip()
+    return out if re.fullmatch(gitcmd.SHA, out) else ""
+
+
+def _deliver(
+    space: Workspace,
+    run: str,
+    start: str,
+    wanted: Mapping[str, str],
+    saved: str,
+    inside: Inside,
+    limits: door.Limits | None,
+) -> dict[str, door.Verdict]:
+    """Bring each wanted commit, and the salvage, through the door; by its name, what became of it.
+
+    One pack for all of them. Where it is not let in, each goes by itself: an odd branch keeps no other one out.
+    """
+    offers = [
+        door.Offer(name, sha, f"{BRANCHES}/{run}/{name}" if name else f"{RUNS}/{run}") for name, sha in wanted.items()
+    ]
+    if saved:
+        offers.append(door.Offer(_SAVED, saved, f"{SALVAGE}/{run}", lenient=True))
+    if not offers:
+        return {}
+
+    def pack(shas: Sequence[str]) -> subprocess.Popen[bytes]:
+        """`pack-objects` inside, of these and not of what the mirror has."""
+        process = inside(
+            ["git", "pack-objects", "-q", "--revs", "--thin", "--stdout", "--delta-base-offset"],
+            {"GIT_DIR": str(space.rescue)},
+        )
+        assert process.stdin is not None
+        asked = "".join(f"{sha}\n" for sha in shas) + f"^{start}\n"
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(asked.encode())
+            process.stdin.close()
+        return process
+
+    together = door.deliver(space.mirror, run, start, offers, pack, limits)
+    if len(offers) == 1 or not any(verdict.refused for verdict in together.values()):
+        return together
+    return {offer.name: door.deliver(space.mirror, run, start, [offer], pack, limits)[offer.name] for offer in offers}
+
+
+def _save_files(space: Workspace, run: str, inside: Inside) -> str:
+    """What no git takes is kept as it lies: an archive under GASTOWN_HOME/salvage; returns its name."""
+    folder = space.root.parent.parent / "salvage"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{run}.tar.gz"
+    process = inside(["sh", "-c", 'cd "$1" && exec tar -czf - .', "sh", str(space.tree)], {})
+    left = FILES_BYTES
+    with process, path.open("wb") as archive:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        while left > 0 and (data := process.stdout.read(1 << 20)):
+            archive.write(data[:left])
+            left -= len(data)
+        process.kill()
+    return f"file:salvage/{path.name}"
+
+
+def inside(space: Workspace, box: Box) -> Inside:
+    """The run's own box, without its network, its tools, its home and its secrets; what is seen is the tree, the rescue
+    and the mirror's objects. Where there is no sandbox: the plain process."""
+    if not box.boxed:
+        return outside(space)
+    seen = replace(
+        box,
+        network=("none",),
+        tools="",
+        home="",
+        nested=False,
+        env={},
+        path=(),
+        read_only=(str(space.objects),),
+        writable=(str(space.tree), str(space.rescue)),
+    )
+
+    def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        given = {
+            k: v for k, v in gitcmd.environment().items() if k.startswith(("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMM"))
+        }
+        inner = seen.environment({**given, **env})
+        started = sandbox.start(seen, argv, inner, str(space.tree), before=processes.die_with_shim, talks=True)
+
+        def let_go() -> None:
+            """When it has ended, in whatever way."""
+            started.process.wait()
+            started.close()
+
+        threading.Thread(target=let_go, daemon=True).start()
+        return started.process
+
+    return start
+
+
+def outside(space: Workspace) -> Inside:
+    """Where there is no sandbox (`[sandbox] mode = "off"`): the same commands as a plain process."""
+
+    def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            list(argv),
+            cwd=space.tree,
+            env=gitcmd.environment(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    return start

@@ -1,0 +1,172 @@
+"""The attributes by which git merges: those of the target's `.gitattributes`, as in a checkout of it.
+
+`git merge-tree` in a bare repository reads none. With a work tree it reads its files: so it gets one that holds nothing
+but the target's `.gitattributes`. Drivers that need a config (`merge.X.driver`) fall back to git's text merge, for no
+config of ours names one. Most repositories have none, and then nothing is made and nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from agents.runtime.gitcmd import GitFailed, Started, run_git, started_git
+from agents.runtime.policy import EMPTY_TREE, SYMLINK
+
+Files = tuple[tuple[str, str], ...]  # (path of a .gitattributes, its blob), sorted
+
+NAME = ".gitattributes"
+REMEMBERED = 512
+KEPT = 24 * 3600.0  # seconds: a work tree that was not used for so long goes
+_FILES = ("100644", "100755", "100664")
+
+_known: OrderedDict[tuple[Path, str], Files] = OrderedDict()
+_last: dict[Path, tuple[str, Files]] = {}
+
+
+class Look:
+    """The question which attributes a tree has. `guess`: what is probably the answer, before git has given it."""
+
+    def __init__(self, guess: Files, path: Path, tree: str, asked: Started | None) -> None:
+        self.guess = guess
+        self._path, self._tree, self._asked = path, tree, asked
+
+    def answer(self) -> Files:
+        """What git says. Raises GitFailed when it does not know the tree."""
+        if self._asked is None:
+            return self.guess
+        result = self._asked.result(check=False)
+        if result.returncode == 0:
+            found = _applied(self.guess, result.stdout)
+        else:  # the tree that was compared with is gone
+            whole = run_git(_question(EMPTY_TREE[len(self._tree)], self._tree), cwd=self._path)
+            found = _applied((), whole.stdout)
+        _remember(self._path, self._tree, found)
+        return found
+
+
+@contextlib.contextmanager
+def look(path: Path, tree: str) -> Iterator[Look]:
+    """Ask which attributes hold in `tree` (a commit or a tree of the repository at `path`), beside the body.
+
+    Compared is with the last tree that was asked about, so it costs what has changed, and nothing for one known.
+    """
+    known = _known.get((path, tree))
+    if known is not None:
+        yield Look(known, path, tree, None)
+        return
+    last, files = _last.get(path) or _stored(path) or (EMPTY_TREE[len(tree)], ())
+    with started_git(_question(last, tree), cwd=path) as asked:
+        yield Look(files, path, tree, asked)
+
+
+def differing(path: Path, base: str, trees: Sequence[str]) -> set[str]:
+    """Which of these trees have other attributes than the tree `base`. One process."""
+    asked = "".join(f"{base} {tree}\n" for tree in trees).encode()
+    words = ["diff-tree", "--stdin", "-r", "-z", "--name-only", "--no-renames", "--", f":(glob)**/{NAME}"]
+    out = run_git(words, cwd=path, input=asked).stdout.decode("utf-8", "surrogateescape")
+    found, tree = set(), ""
+    for word in out.replace("\n", "\0").split("\0"):
+        if word.startswith(f"{base} "):
+            tree = word.rpartition(" ")[2]
+        elif word and tree:
+            found.add(tree)
+    return found
+
+
+def environment(path: Path, files: Files) -> tuple[Path, dict[str, str]]:
+    """Where to run git, and with what, so that these attributes hold. Without any: in the repository itself."""
+    if not files:
+        return path, {}
+    told = "".join(f"{name}\0{blob}\0" for name, blob in files).encode("utf-8", "surrogateescape")
+    folder = path / "gastown" / "attributes" / hashlib.sha256(told).hexdigest()[:32]
+    try:
+        os.utime(folder)  # it was used: see `_tidy`
+    except FileNotFoundError:
+        _write(path, folder, files)
+    return folder, {"GIT_DIR": os.path.abspath(path), "GIT_WORK_TREE": str(folder)}
+
+
+def _question(old: str, new: str) -> list[str]:
+    return ["diff-tree", "-r", "-z", "--raw", "--no-renames", old, new, "--", f":(glob)**/{NAME}"]
+
+
+def _applied(files: Files, raw: bytes) -> Files:
+    """`files` after a diff. What git does not follow, or would never check out, holds nothing."""
+    found = dict(files)
+    words = raw.decode("utf-8", "surrogateescape").split("\0")
+    for head, name in zip(words[::2], words[1::2], strict=False):
+        _, mode, _, blob, _ = head.split(" ")
+        found.pop(name, None)
+        if mode in _FILES and mode != SYMLINK and _safe(name):
+            found[name] = blob
+    return tuple(sorted(found.items()))
+
+
+def _safe(name: str) -> bool:
+    return not any(part in ("", ".", "..") or part.lower() == ".git" for part in name.split("/"))
+
+
+def _remember(path: Path, tree: str, files: Files) -> None:
+    _known[path, tree] = files
+    while len(_known) > REMEMBERED:
+        _known.popitem(last=False)
+    changed = path not in _last or _last[path][1] != files
+    _last[path] = tree, files
+    if changed:  # for the processes that come after this one
+        with contextlib.suppress(OSError):
+            place = path / "gastown" / "attributes"
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=place, delete=False) as fresh:
+                json.dump([tree, files], fresh)
+            os.replace(fresh.name, place / "known.json")
+
+
+def _stored(path: Path) -> tuple[str, Files] | None:
+    """What another process has found."""
+    try:
+        tree, files = json.loads((path / "gastown" / "attributes" / "known.json").read_text())
+        return str(tree), tuple((str(name), str(blob)) for name, blob in files)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, folder: Path, files: Files) -> None:
+    """The work tree: made beside and renamed, so that nobody meets half of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(folder.parent)
+    asked = "".join(f"{blob}\n" for _, blob in files).encode()
+    raw = run_git(["cat-file", "--batch"], cwd=path, input=asked).stdout
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        at = 0
+        for name, blob in files:
+            end = raw.index(b"\n", at)
+            words = raw[at:end].split(b" ")
+            if len(words) != 3 or words[1] != b"blob":
+                raise GitFailed(f"git cat-file: {name} of the target is missing: {blob}", kind="bad_object")
+            at = end + 1 + int(words[2]) + 1
+            place = fresh / os.fsdecode(os.fsencode(name))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(raw[end + 1 : at - 1])
+        with contextlib.suppress(OSError):  # another process was faster
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _tidy(place: Path) -> None:
+    """Remove what nobody has used for long."""
+    oldest = time.time() - KEPT
+    with contextlib.suppress(OSError):
+        for one in list(place.iterdir()):
+            if one.is_dir() and one.stat().st_mtime < oldest:
+                shutil.rmtree(one, ignore_errors=True)

@@ -1,0 +1,119 @@
+"""A run's door over HTTP: who is let in, what is shown, what is taken. Real git against the real server."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from django.utils import timezone
+
+from agents import dispatch, work
+from agents.models import Run
+from agents.runtime import door, workspace
+from agents.runtime.workspace import Plan
+from refinery.git.mirror import repo_of
+from tests.acceptance.conftest import Stage
+
+
+class Worker:
+    """A shim somewhere else: it has its secret, and a clone that it got through the door."""
+
+    def __init__(self, stage: Stage, server: str) -> None:
+        self.stage = stage
+        stage.open()
+        bead = stage.sling("Some work", "true")
+        stage.runner.slots = 0  # nobody picks it but we
+        stage.until(lambda: Run.objects.filter(bead=bead).exists())
+        run, claim = dispatch.pick("elsewhere", timezone.now()) or (None, "")
+        assert run is not None
+        self.run = run
+        base = repo_of(stage.rig).fetch_branch(str(stage.remote), "main")
+        self.space = work.workspace_of(run)
+        workspace.make(self.space, Plan(base, "main", {"main": base}, branch=run.branch))
+        dispatch.prepared(run.pk, start_sha=base, log_path="", sandbox="bubblewrap")
+        told = dispatch.claim(run.pk, claim, timezone.now())
+        self.token, self.secret = told.token, told.secret
+        self.url = f"{server}/git/{run.pk}/"
+        self.clone = stage.root / "worker"
+        self.git("clone", "-q", self.url, str(self.clone), cwd=stage.root)
+        self.git("checkout", "-q", "-b", run.branch)
+
+    def git(self, *words: str, cwd: Path | None = None, check: bool = True) -> str:
+        header = f"http.extraHeader=Authorization: Bearer {self.secret}"
+        return self.stage.git("-c", header, *words, cwd=cwd or self.clone, check=check)
+
+    def commit(self, name: str) -> str:
+        (self.clone / name).write_text(name)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", f"Add {name}")
+        return self.git("rev-parse", "HEAD")
+
+    def push(self, ref: str) -> bool:
+        self.git("push", "-q", self.url, f"HEAD:{ref}", check=False)
+        return bool(self.git("ls-remote", self.url, ref))
+
+    def arrived(self) -> str:
+        return door.head_of(self.space.mirror, self.run.pk)
+
+
+@pytest.fixture
+def worker(stage: Stage, live_server: Any) -> Worker:
+    return Worker(stage, live_server.url)
+
+
+def status(url: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+def test_the_door_shows_the_target_and_the_start_and_takes_the_runs_own_branch(worker: Worker) -> None:
+    shown = {line.split("\t")[1] for line in worker.git("ls-remote", worker.url).splitlines()}
+    assert shown == {"HEAD", "refs/heads/main", "refs/gastown/start"}
+    sha = worker.commit("work.txt")
+    assert worker.push(f"refs/heads/{worker.run.branch}")
+    assert worker.arrived() == sha
+    told = work.settle(worker.run, {"work": "new", "head_sha": "f" * 40, "branches": {}})
+    assert (told["head_sha"], told["published"]) == (sha, True)
+
+
+@pytest.mark.parametrize(
+    "ref", ["refs/heads/main", "refs/heads/gt/other/gt-1/1", "refs/tags/v9", "refs/gastown/runs/run-x"]
+)
+def test_no_other_ref_can_be_written(worker: Worker, ref: str) -> None:
+    before = worker.git("ls-remote", worker.url)
+    sha = worker.commit("work.txt")
+    worker.push(ref)
+    assert worker.git("ls-remote", worker.url) == before
+    assert worker.arrived() == ""
+    assert worker.stage.git("cat-file", "-e", sha, cwd=worker.space.origin, check=False) == ""
+    assert not repo_of(worker.stage.rig).has(sha)
+
+
+def test_what_the_door_refuses_locally_it_refuses_over_http(worker: Worker) -> None:
+    inner = worker.clone / "inner"
+    worker.git("init", "-q", str(inner))
+    (inner / "a").write_text("a")
+    worker.git("add", "-A", cwd=inner)
+    worker.git("commit", "-q", "-m", "inner", cwd=inner)
+    worker.commit("work.txt")
+    assert not worker.push(f"refs/heads/{worker.run.branch}")
+    assert worker.arrived() == ""
+
+
+def test_s10_nothing_but_the_shims_secret_opens_it_and_only_while_the_run_lives(worker: Worker) -> None:
+    refs = f"{worker.url}info/refs?service=git-receive-pack"
+    assert status(refs) == 401
+    assert status(refs, Authorization="Bearer nonsense") == 401
+    assert status(refs, Authorization=f"Bearer {worker.token}") == 403
+    assert status(refs.replace(worker.run.pk, "run-00000000"), Authorization=f"Bearer {worker.secret}") == 403
+    assert status(refs, Authorization=f"Bearer {worker.secret}") == 200
+    for path in ("HEAD", "objects/info/packs", "config", "..%2f..%2fconfig", "info/refs"):
+        assert status(worker.url + path, Authorization=f"Bearer {worker.secret}") == 404
+    dispatch.end(worker.run.pk, "running", "lost", "by the test", timezone.now())  # type: ignore[arg-type]
+    assert status(refs, Authorization=f"Bearer {worker.secret}") == 409
