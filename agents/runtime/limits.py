@@ -171,6 +171,13 @@ def _empty(path: Path) -> None:
             time.sleep(0.01)
 
 
+def _foreign(path: Path) -> bool:
+    """True when somebody is in it whom we cannot see: another container may share these groups with us."""
+    with contextlib.suppress(OSError):
+        return "0" in (path / "cgroup.procs").read_text().split()
+    return True
+
+
 def _counter(path: Path, name: str) -> int:
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text().splitlines():
@@ -225,7 +232,7 @@ def clean() -> int:
         for base in set(bases.values()):
             for path in base.glob(f"{_PREFIX}*-*"):
                 owner = path.name.removeprefix(_PREFIX).partition("-")[0]
-                if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                if owner.isdigit() and not Path(f"/proc/{owner}").exists() and not _foreign(path):
                     found += 1
                     _empty(path)
     return found

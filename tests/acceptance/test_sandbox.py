@@ -26,6 +26,7 @@ from agents.runtime import sandbox
 from beads import config as configs
 from beads import ledger
 from beads.errors import Invalid
+from beads.models import Bead
 from gastown_site import escape
 from tests.acceptance import boxed
 from tests.acceptance.conftest import Stage
@@ -527,15 +528,68 @@ def test_a_box_that_cannot_be_made_is_an_error_and_no_fail(alone: Scene) -> None
 
 
 @pytest.fixture
-def no_bubblewrap(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A machine without one."""
-    monkeypatch.setattr(sandbox, "candidates", lambda: iter(()))
+def no_bubblewrap() -> Iterator[None]:
+    """A machine without one. Asked for before `stage`, so that it lasts until nobody looks for one any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "candidates", lambda: iter(()))
+        sandbox.forget()
+        yield
     sandbox.forget()
-    request.addfinalizer(sandbox.forget)
+
+
+BURGLAR = """
+import glob, json, urllib.error, urllib.request
+from tool import call
+seen = {"read": [], "wrote": [], "opened": []}
+for path in PATHS:
+    try:
+        open(path, "rb").read(1)
+        seen["read"].append(path)
+    except OSError:
+        pass
+for path in WRITTEN:
+    try:
+        open(path, "a").write("x")
+        seen["wrote"].append(path)
+    except OSError:
+        pass
+for path in ("/admin/", "/healthz", "/metrics", "/api/runs/" + os.environ["GASTOWN_RUN"] + "/exit", "/api/v1/"):
+    request = urllib.request.Request(os.environ["GASTOWN_URL"] + path, data=b"{}",
+        headers={"Authorization": "Bearer " + os.environ["GASTOWN_TOKEN"], "Content-Type": "application/json"})
+    try:
+        urllib.request.urlopen(request)
+        seen["opened"].append(path)
+    except urllib.error.HTTPError as error:
+        assert error.code == 403, (path, error.code)
+seen["tokens"] = [p for p in glob.glob("/proc/[0-9]*/environ") if b"OTHER" in open(p, "rb").read()]
+call("gt_escalate", title=json.dumps(seen))
+call("gt_done")
+"""
+
+
+def test_s3_s4_s10_an_agent_reads_no_secret_and_opens_no_door_but_its_tools(stage: Stage) -> None:
+    home = stage.runner.home
+    secrets = [home / "keys" / "secrets", home / "secret_key", home / "pg_password", home / "runs" / "run-2" / "log"]
+    for path in secrets:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(SECRET)
+    written = [str(home / "repos" / "1.git" / "config"), str(home / "secret_key"), str(stage.remote / "config")]
+    paths = [*map(str, secrets), str(stage.remote / "config"), str(home / "runs"), "/root/.bashrc", "/etc/shadow"]
+    settings = [path.read_text() for path in (stage.remote / "config", home / "secret_key")]
+    with subprocess.Popen(["sleep", "600"], env={"OTHER": SECRET, "PATH": os.environ["PATH"]}) as other:
+        bead = play(stage, f"PATHS = {paths!r}\nWRITTEN = {written!r}\n{BURGLAR}")
+        stage.until(lambda: Run.objects.filter(bead=bead, state="ended").exists())
+        other.kill()
+    run = Run.objects.filter(bead=bead)[0]
+    log = Path(run.log_path).read_text()
+    title = Bead.objects.filter(type="escalation").exclude(title="").values_list("title", flat=True)
+    told = [json.loads(text) for text in title if text.startswith("{")]
+    assert [one | {"wrote": []} for one in told] == [{"read": [], "wrote": [], "opened": [], "tokens": []}], log
+    assert [path.read_text() for path in (stage.remote / "config", home / "secret_key")] == settings
 
 
 def test_where_no_sandbox_can_be_started_no_run_starts_and_the_reason_says_what_to_do(
-    stage: Stage, no_bubblewrap: None
+    no_bubblewrap: None, stage: Stage
 ) -> None:
     play(stage, "from tool import call\ncall('gt_done')\n")
     stage.until(lambda: Run.objects.filter(outcome="start_failed").exists())
@@ -547,7 +601,7 @@ def test_where_no_sandbox_can_be_started_no_run_starts_and_the_reason_says_what_
 
 
 def test_mode_off_goes_on_without_and_says_so(
-    stage: Stage, no_bubblewrap: None, monkeypatch: pytest.MonkeyPatch
+    no_bubblewrap: None, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GASTOWN_SANDBOX", "off")
     script = "open('f.txt', 'w').write('f')\nsubprocess.run('git add -A && git commit -qm f', shell=True)\n"
