@@ -62,7 +62,8 @@ class Train:
         sha = self.sha(entry)
         runs = list(Run.objects.filter(start_sha=sha, state="running").values_list("pk", flat=True))
         for path in (Path(self.stage.runner.home) / "gates").glob("*/[0-9]*/tree"):
-            if path.is_dir() and self.stage.git("rev-parse", "HEAD", cwd=path) == sha:
+            # one that is just being made ready has no git directory yet
+            if path.is_dir() and self.stage.git("rev-parse", "HEAD", cwd=path, check=False) == sha:
                 (path / ".go").write_text(str(code))
         return runs
 
