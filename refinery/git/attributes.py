@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from agents.runtime.gitcmd import GitFailed, Started, disk_failure, run_git, started_git
@@ -66,6 +66,13 @@ def look(path: Path, tree: str) -> Iterator[Look]:
     last, files = _last.get(path) or _stored(path) or (EMPTY_TREE[len(tree)], ())
     with started_git(_question(last, tree), cwd=path) as asked:
         yield Look(files, path, tree, asked)
+
+
+def inherit(path: Path, base: str, made: str, touched: Iterable[str]) -> None:
+    """A commit made on `base`, of which these paths differ, mostly has its attributes: then nobody needs to ask."""
+    known = _known.get((path, base))
+    if known is not None and not any(name == NAME or name.endswith(f"/{NAME}") for name in touched):
+        _remember(path, made, known)
 
 
 def differing(path: Path, base: str, trees: Sequence[str]) -> set[str]:

@@ -125,7 +125,9 @@ class Candidates:
                 message = messages.squash(spec.title, spec.body, commits, spec.trailers)
                 sha = self._commit(merged, [base], message, spec, messages.author_of(commits))
             touched = policy.read(asked.result().stdout)
-        return self._fit(Built(sha, merged, base, head), base_tree, touched)
+        built = self._fit(Built(sha, merged, base, head), base_tree, touched)
+        attributes.inherit(self.path, base, sha, (t.path for t in touched))
+        return built
 
     def seal(self, base: str, tip: str, tree: str, message: str, committer: tuple[str, str], date: int) -> str:
         """A merge commit of `tip`, whose tree is `tree`, over `base`: the first parents show only what was gated."""

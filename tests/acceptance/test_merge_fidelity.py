@@ -153,6 +153,13 @@ def test_g15_what_one_change_says_of_attributes_holds_for_the_next_foreseen_on_i
     on = ground.repo.build_candidate(spec(base, one))
     assert isinstance(on, git.Built)
     assert isinstance(ground.repo.build_candidate(spec(on.sha, two)), git.Built)
+    free = commit(ground, "free", base, {"g.txt": "g\n"})
+    for head in (free, one):  # what is built on what was built: with nothing new, and with new attributes
+        made = ground.repo.build_candidate(spec(base, head))
+        assert isinstance(made, git.Built)
+        ground.run("fetch", "-q", str(ground.repo.path), f"refs/gastown/candidates/{made.sha}")
+        upon = ground.repo.build_candidate(spec(made.sha, three))
+        assert by_us(upon) == by_git(ground, made.sha, three)
 
 
 def test_g15_attributes_are_no_files_to_follow_and_a_fresh_process_knows_them(ground: Ground) -> None:
