@@ -146,5 +146,6 @@ def abandon(landing_id: int, now: dt.datetime) -> None:
 
 
 def abandon_intents(entry: ReviewEntry, now: dt.datetime) -> None:
+    """Withdraw the intents of an entry that leaves; LostRace when one is being pushed."""
     for landing in entry.landings.filter(state="intent"):
         abandon(landing.pk, now)
