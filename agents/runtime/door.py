@@ -67,7 +67,7 @@ def deliver(
     with _quarantine(mirror, run) as (quarantine, env):
         try:
             _index(mirror, env, pack([offer.sha for offer in offers]), limits or Limits())
-            own = {offer.name: check(mirror, base, offer, env) for offer in offers}
+            own = {offer.name: check(mirror, base, offer, env, run) for offer in offers}
         except _Refused as error:
             return {offer.name: Verdict(offer.sha, refused=str(error)) for offer in offers}
         _move(quarantine / "pack", mirror / "objects" / "pack")
@@ -81,17 +81,21 @@ def pin(mirror: Path, ref: str, sha: str) -> None:
     gitcmd.pin(mirror, ref, sha)
 
 
-def check(mirror: Path, base: str, offer: Offer, env: Mapping[str, str]) -> int:
-    """How many commits of the offer nobody had before. Raises _Refused for what is not complete or would be lost.
+def check(mirror: Path, base: str, offer: Offer, env: Mapping[str, str], run: str) -> int:
+    """How many commits of the offer nobody but this run had before. Raises _Refused for what is not complete or would
+    be lost.
 
-    `env` shows git the quarantine.
+    `env` shows git the quarantine. What is taken in twice, for a shim died in between, is the run's own all the same.
     """
     sha = check_sha(offer.sha)
     asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]
     complete = run_git(asked, cwd=mirror, env=env, check=False, timeout=CHECK_SECONDS)
     if complete.returncode:
         raise _Refused(f"commit {sha[:12]} did not arrive whole: {gitcmd.failure('rev-list', complete).message}")
-    own = int(run_git(["rev-list", "--count", sha, "--not", "--all"], cwd=mirror, env=env).text)
+    ours = [
+        f"--exclude=refs/gastown/{kind}/{run}{rest}" for kind in ("runs", "branches", "salvage") for rest in ("", "/*")
+    ]
+    own = int(run_git(["rev-list", "--count", sha, "--not", *ours, "--all"], cwd=mirror, env=env).text)
     if not offer.lenient:
         if problems := policy.refusals(mirror, base, sha, env=env):
             raise _Refused("; ".join(problems))
@@ -178,7 +182,7 @@ def pre_receive(lines: Sequence[str], env: Mapping[str, str]) -> list[str]:
             problems.append(f"{ref}: it cannot be deleted")
         else:
             try:
-                check(Path(env["GIT_DIR"]).absolute(), base, Offer("", new, ref, lenient=ref != allowed), shown)
+                check(Path(env["GIT_DIR"]).absolute(), base, Offer("", new, ref, lenient=ref != allowed), shown, "")
             except (_Refused, GitFailed) as error:
                 problems.append(f"{ref}: {error}")
     return problems

@@ -100,6 +100,17 @@ def test_what_was_not_committed_is_saved_and_the_workspace_is_left_as_it_is(scen
     assert scene.git("status", "--porcelain", cwd=scene.tree).splitlines() == ["D src/a.txt", "?? precious.txt"]
 
 
+def test_work_that_is_taken_in_twice_is_still_work(scene: Scene) -> None:
+    """Its shim died after the first time, before it could say so."""
+    sha = scene.commit(scene.tree, {"new.txt": "new\n"})
+    scene.git("checkout", "-q", "-b", "aside", cwd=scene.tree)
+    aside = scene.commit(scene.tree, {"aside.txt": "aside\n"})
+    scene.git("checkout", "-q", "-", cwd=scene.tree)
+    assert scene.take_in() == scene.take_in()
+    found = scene.take_in()
+    assert (found.work, found.head, found.branches) == ("new", sha, {"aside": aside})
+
+
 def test_nothing_is_nothing(scene: Scene) -> None:
     found = scene.take_in()
     assert (found.work, found.head, found.salvage) == ("nothing", scene.base, "")
