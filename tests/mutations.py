@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ MUTATIONS = (
         "agents/runtime/door.py",
         "    if complete.returncode:\n",
         "    if False:\n",
-        "tests/acceptance/test_workspaces.py -k git_finds_wrong",
+        "tests/acceptance/test_workspaces.py -k half",
     ),
     Mutation(
         "a repository inside the repository passes the door",
@@ -534,15 +535,17 @@ def _without_constraint(text: str, name: str) -> str:
 def main() -> int:
     """All mutations, or those whose description contains the given words."""
     wanted = " ".join(sys.argv[1:])
-    missed = []
+    missed, tried, began = [], 0, time.monotonic()
     for mutation in MUTATIONS:
         if wanted not in mutation.what:
             continue
+        tried += 1
         with tempfile.TemporaryDirectory(prefix="gastown-mutant-") as scratch:
             os.chmod(scratch, 0o755)
             root = Path(scratch) / "project"
             ignore = shutil.ignore_patterns(".venv", ".uv", ".git", "*.pyc", "__pycache__", "screenshots")
             shutil.copytree(ROOT, root, ignore=ignore)
+            (root / ".git").symlink_to(ROOT / ".git")  # the last release is read from the history
             _mutate(root, mutation)
             env = {k: v for k, v in os.environ.items() if not k.startswith("GASTOWN_")}
             command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider"]
@@ -554,7 +557,7 @@ def main() -> int:
         print(f"{'noticed' if noticed else 'MISSED '}  {mutation.what}: {noticed or done.stdout[-200:]}", flush=True)
         if not noticed:
             missed.append(mutation.what)
-    print(f"{len(missed)} missed")
+    print(f"mutations: {tried}, missed: {len(missed)}, {time.monotonic() - began:.0f} s")
     return 1 if missed else 0
 
 

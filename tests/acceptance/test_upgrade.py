@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.runtime import forkserver, sandbox
+from agents.runtime import forkserver, processes, sandbox
 from tests.acceptance.test_installation import ROOT, Up, postmasters, reachable, until
 from tests.seed import environment
 
@@ -74,6 +75,7 @@ class Upgrade:
         self.root, self.home, self.old = reachable(root), root / "a home", root / "last release"
         self.release = root / "signals" / "release"
         self.release.parent.mkdir()
+        self.worktrees = self.home / "worktrees"  # where the last release's runs are
         self.up: Up | None = None
         self.desk: Desk | None = None
         self.port = 0
@@ -96,15 +98,31 @@ class Upgrade:
             assert self.up.process.wait(60) == 0, self.up.text()
         self.up = self.desk = None
 
+    def pull_the_plug(self) -> None:
+        """What a power cut does: every process of it dies at once."""
+        assert self.up is not None and self.desk is not None
+        self.desk.leave()
+        roots = [self.up.process.pid, *self._shims(), *postmasters(self.home)]
+        for pid in {pid for root in roots for pid in (root, *processes.descendants(root))}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.up.process.wait(60)
+        until(lambda: not (self._shims() or postmasters(self.home)))
+        self.up = self.desk = None
+
     def close(self) -> None:
         """Leave nothing behind."""
         self.release.touch()
         self.stop()
-        for file in (self.home / "runs").glob("*/pid"):
-            with contextlib.suppress(OSError, ValueError):
-                if forkserver.alive(pid := int(file.read_text())):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in self._shims():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         assert not postmasters(self.home)
+
+    def _shims(self) -> list[int]:
+        """The shims that are alive."""
+        told = (file.read_text() for file in (self.home / "runs").glob("*/pid"))
+        return [pid for pid in (int(text) for text in told if text) if forkserver.alive(pid)]
 
     def shim(self, run: str) -> int:
         """The process of a run's shim."""
@@ -155,19 +173,44 @@ def upgrade(tmp_path: Path) -> Iterator[Upgrade]:
         made.close()
 
 
-def test_an_installation_at_work_upgrades_and_loses_nothing(upgrade: Upgrade) -> None:
-    command = json.dumps([sys.executable, str(AGENTS / "patient.py"), str(upgrade.release)])
-    config = OLD.replace("{command}", command)
+@dataclass
+class Work:
+    """What the installation was doing: beads, entries and a convoy by their ids, and runs that wait for their sign."""
+
+    desk: Desk
+    goes_on: str
+    killed: str
+    reworked: str
+    waits: str
+    of_bead: str
+    slow: str
+    convoy: str
+    gating: Path
+    runs: dict[str, str]  # run → bead, of the polecats that have committed once and wait
+    gate: str  # the run that gates `slow`
+
+    def of(self, bead: str) -> str:
+        """The run that has been started for a bead, or for the rework of its entry."""
+        others = (self.goes_on, self.killed)
+        return next(run for run, of in self.runs.items() if of == bead or (bead == self.reworked and of not in others))
+
+
+def config(upgrade: Upgrade) -> str:
+    """The town's config, as the last release takes it."""
+    return OLD.replace("{command}", json.dumps([sys.executable, str(AGENTS / "patient.py"), str(upgrade.release)]))
+
+
+def at_work(upgrade: Upgrade) -> Work:
+    """Start the last release, and put it to work: two runs that have committed, one that reworks, entries that wait for
+    a person, a gate, a staged convoy."""
     for rig in ("proj", "people", "fragile"):
         upgrade.push(rig, "main")
     desk = upgrade.start(upgrade.old)
-    desk("town", "create", "main", "--config", upgrade.toml("old.toml", config))
+    desk("town", "create", "main", "--config", upgrade.toml("old.toml", config(upgrade)))
     by_hand = upgrade.toml("people.toml", "[refinery]\nauto_merge = false\n")
     short = upgrade.toml("fragile.toml", '[dispatch]\nlease = "6s"\nheartbeat = "1s"\n')
     for rig, more in (("proj", ()), ("people", ("--config", by_hand)), ("fragile", ("--config", short))):
         desk("rig", "add", rig, str(upgrade.root / f"{rig}.git"), *more)
-
-    # at work: two runs that have committed, one that reworks, entries that wait for a person, a gate, a staged convoy
     goes_on = desk("sling", "proj", "--title", "Goes on")["id"]
     killed = desk("sling", "fragile", "--title", "Its shim is killed")["id"]
     reworked = desk("sling", "people", "--title", "At once")["id"]
@@ -178,75 +221,135 @@ def test_an_installation_at_work_upgrades_and_loses_nothing(upgrade: Upgrade) ->
     plan = upgrade.toml("plan.toml", '[[beads]]\nkey = "one"\ntitle = "At once"\n')
     convoy = desk("convoy", "create", "proj", "--title", "Staged", "--file", plan, "--staged")["id"]
     gating = until(lambda: list((upgrade.home / "gates").glob("*/*/slow")))[0].parent
-    of_bead = until(lambda: [e for e in desk("mq", "list", "--rig", "people") if e["phase"] == "awaiting_human"
-                             and e["id"] != waits])[0]["id"]  # fmt: skip
+    asking: Callable[[], list[str]] = lambda: [  # noqa: E731
+        e["id"] for e in desk("mq", "list", "--rig", "people") if e["phase"] == "awaiting_human"
+    ]
+    until(lambda: len(asking()) == 2)
+    of_bead = next(entry for entry in asking() if entry != waits)
     desk("mq", "request-changes", of_bead, "--body", "more of it")
-    drafts = upgrade.home / "worktrees"
-    until(lambda: len(list(drafts.glob("*/draft.txt"))) == 3)
-    until(lambda: desk("mq", "show", waits)["phase"] == "awaiting_human")
-    runs = {run["id"]: run for run in desk("runs", "list")}
-    polecats = {path.parent.name for path in drafts.glob("*/draft.txt")}
-    victim = next(run for run in polecats if runs[run]["bead"] == killed)
-    assert len(set(runs) - polecats) == 1  # the gate
-    first = upgrade.git("rev-parse", "HEAD", cwd=drafts / victim)
-    shims = {run: upgrade.shim(run) for run in runs}
+    until(lambda: len(list(upgrade.worktrees.glob("*/draft.txt"))) == 3)
+    beads = {run["id"]: run["bead"] for run in desk("runs", "list")}
+    runs = {path.parent.name: beads.pop(path.parent.name) for path in upgrade.worktrees.glob("*/draft.txt")}
+    (gate,) = beads
+    return Work(desk, goes_on, killed, reworked, waits, of_bead, slow, convoy, gating, runs, gate)
+
+
+def go_on(upgrade: Upgrade) -> Desk:
+    """Start this code, and name in the config what agents are to see in their boxes."""
+    desk = upgrade.start(ROOT)
+    shown = json.dumps([sys.base_prefix, sys.prefix, str(AGENTS), str(upgrade.release.parent)])
+    new = upgrade.toml("new.toml", config(upgrade) + NEW.replace("{shown}", shown))
+    desk("town", "config", "main", "--config", new)
+    return desk
+
+
+def is_tidy(upgrade: Upgrade) -> bool:
+    """No worktree and no workspace is left."""
+    places = (upgrade.worktrees, upgrade.home / "workspaces")
+    return not any(list(place.iterdir()) for place in places if place.is_dir())
+
+
+def kept(upgrade: Upgrade, run: str) -> tuple[list[str], str]:
+    """The commits of a run that are kept in its mirror, and what it had not committed."""
+    for mirror in map(str, (upgrade.home / "repos").glob("*.git")):
+        if upgrade.git("-C", mirror, "for-each-ref", f"refs/gastown/runs/{run}"):
+            commits = upgrade.git("-C", mirror, "log", "--format=%H", f"refs/gastown/runs/{run}").splitlines()
+            return commits, upgrade.git("-C", mirror, "show", f"refs/gastown/salvage/{run}:draft.txt")
+    return [], ""
+
+
+def test_an_installation_at_work_upgrades_and_loses_nothing(upgrade: Upgrade) -> None:
+    work = at_work(upgrade)
+    until(lambda: work.desk("mq", "show", work.waits)["phase"] == "awaiting_human")
+    shims = {run: upgrade.shim(run) for run in (*work.runs, work.gate)}
+    victim, survivor = work.of(work.killed), work.of(work.goes_on)
+    first = upgrade.git("rev-parse", "HEAD", cwd=upgrade.worktrees / victim)
 
     # the upgrade; meanwhile one shim is killed, and an agent has left its own words in the mirror's config
     upgrade.stop()
     os.kill(shims.pop(victim), signal.SIGKILL)
-    survivor = next(run for run in polecats if runs[run]["bead"] == goes_on)
-    (mirror,) = (p for p in (upgrade.home / "repos").glob("*.git") if (p / "worktrees" / survivor).exists())
     elsewhere = upgrade.root / "elsewhere.git"
     upgrade.git("init", "-q", "--bare", "-b", "main", str(elsewhere))
-    upgrade.git("config", f"url.{elsewhere}.insteadOf", str(upgrade.root / "proj.git"), cwd=drafts / survivor)
-    assert "insteadOf" in (mirror / "config").read_text()
-    desk = upgrade.start(ROOT)
-    shown = json.dumps([sys.base_prefix, sys.prefix, str(AGENTS), str(upgrade.release.parent)])
-    desk("town", "config", "main", "--config", upgrade.toml("new.toml", config + NEW.replace("{shown}", shown)))
+    poison = (f"url.{elsewhere}.insteadOf", str(upgrade.root / "proj.git"))
+    upgrade.git("config", *poison, cwd=upgrade.worktrees / survivor)
+    (mirror,) = (p for p in (upgrade.home / "repos").glob("*.git") if "insteadOf" in (p / "config").read_text())
+    desk = go_on(upgrade)
     assert "insteadOf" not in (mirror / "config").read_text()
     assert {run: upgrade.shim(run) for run in shims if forkserver.alive(shims[run])} == shims
-    assert desk("mq", "show", waits)["phase"] == "awaiting_human"
-    assert desk("mq", "show", slow)["phase"] == "gating"
+    assert desk("mq", "show", work.waits)["phase"] == "awaiting_human"
+    assert desk("mq", "show", work.slow)["phase"] == "gating"
 
     # what waited goes on, in what it was begun in
     upgrade.release.touch()
-    (gating / "go").touch()
-    assert desk("wait", "--mq", slow, "--timeout", "90")
-    desk("wait", "--bead", goes_on, "--timeout", "90")
-    until(lambda: desk("mq", "show", of_bead)["phase"] == "awaiting_human")
-    for entry in (waits, of_bead):
+    (work.gating / "go").touch()
+    desk("wait", "--mq", work.slow, "--timeout", "90")
+    desk("wait", "--bead", work.goes_on, "--timeout", "90")
+    until(lambda: desk("mq", "show", work.of_bead)["phase"] == "awaiting_human")
+    for entry in (work.waits, work.of_bead):
         desk("mq", "approve", entry)
-    for bead in (reworked, killed):
+    for bead in (work.reworked, work.killed):
         desk("wait", "--bead", bead, "--timeout", "120")
     ended = {run["id"]: run for run in desk("runs", "list", "--all")}
     assert {(ended[run]["outcome"], ended[run]["attempt"]) for run in shims} == {("done", 1)}, ended
-    assert ended[victim]["outcome"] == "lost"
     assert {"slow", f"{survivor}.first", f"{survivor}.second"} <= set(upgrade.files("proj"))
-    rework = next(run for run in polecats if runs[run]["bead"] not in (goes_on, killed))
+    rework = work.of(work.reworked)
     assert {"waits", f"{rework}.first", f"{rework}.second"} <= set(upgrade.files("people"))
     assert not upgrade.git("-C", str(elsewhere), "for-each-ref")
 
     # the killed one's work is kept, and its next attempt ran in the sandbox
-    (again,) = (run for run in ended.values() if run["bead"] == killed and run["id"] != victim)
+    assert ended[victim]["outcome"] == "lost"
+    (again,) = (run for run in ended.values() if run["bead"] == work.killed and run["id"] != victim)
     assert (again["attempt"], again["outcome"], again["sandbox"]) == (2, "done", "bubblewrap")
-    until(lambda: not list(drafts.iterdir()) and not list((upgrade.home / "workspaces").iterdir()))
-    fragile = str(next(p for p in (upgrade.home / "repos").glob("*.git") if _has(upgrade, p, victim)))
-    kept = upgrade.git("-C", fragile, "log", "--format=%H", f"refs/gastown/runs/{victim}").splitlines()
-    assert first in kept
-    assert upgrade.git("-C", fragile, "show", f"refs/gastown/salvage/{victim}:draft.txt") == "not committed yet"
+    until(lambda: is_tidy(upgrade))
+    commits, draft = kept(upgrade, victim)
+    assert first in commits and draft == "not committed yet"
 
     # new work: a bead of its own, and the convoy that was staged; gates replace the old slots
     fresh = desk("sling", "proj", "--title", "At once")["id"]
-    desk("convoy", "start", convoy)
+    desk("convoy", "start", work.convoy)
     desk("wait", "--bead", fresh, "--timeout", "120")
-    desk("wait", "--convoy", convoy, "--timeout", "120")
+    desk("wait", "--convoy", work.convoy, "--timeout", "120")
     new = [run for run in desk("runs", "list", "--all") if run["id"] not in ended]
     assert {run["sandbox"] for run in new} == {"bubblewrap"}
+    until(lambda: is_tidy(upgrade))
     slots = [path for path in (upgrade.home / "gates").glob("*/*") if path.name.isdigit()]
     assert slots and not [path for path in slots if (path / ".git").exists()]
-    rows = desk("doctor")
-    assert [row for row in rows if row["state"] != "ok" and row["check"] != "first password"] == []
+    assert [row for row in desk("doctor") if row["state"] != "ok" and row["check"] != "first password"] == []
 
 
-def _has(upgrade: Upgrade, mirror: Path, run: str) -> bool:
-    return bool(upgrade.git("-C", str(mirror), "for-each-ref", f"refs/gastown/runs/{run}"))
+@pytest.mark.slow
+def test_after_a_power_cut_the_next_release_keeps_what_the_last_one_had_made(upgrade: Upgrade) -> None:
+    """Nothing of the last release is alive when this code starts: all its runs are lost, and none of their work."""
+    work = at_work(upgrade)
+    heads = {run: upgrade.git("rev-parse", "HEAD", cwd=upgrade.worktrees / run) for run in work.runs}
+    upgrade.pull_the_plug()
+    (upgrade.worktrees / work.of(work.goes_on) / ".git").unlink()  # and it took a file along
+    desk = go_on(upgrade)
+    upgrade.release.touch()
+    until(lambda: work.gate in {r["id"] for r in desk("runs", "list", "--all") if r["state"] == "ended"}, 150)
+    for slot in (upgrade.home / "gates").glob("*/*/tree"):
+        assert slot.is_dir()
+    until(lambda: (found := list((upgrade.home / "gates").glob("*/*/tree/slow"))) and _touch(found[0]), 90)
+    desk("wait", "--mq", work.slow, "--timeout", "90")
+    for bead in (work.goes_on, work.killed):
+        desk("wait", "--bead", bead, "--timeout", "150")
+    until(lambda: desk("mq", "show", work.of_bead)["phase"] == "awaiting_human", 150)
+    for entry in (work.waits, work.of_bead):
+        desk("mq", "approve", entry)
+    desk("wait", "--bead", work.reworked, "--timeout", "120")
+    until(lambda: is_tidy(upgrade))
+    ended = {run["id"]: run for run in desk("runs", "list", "--all")}
+    for run, head in heads.items():
+        assert ended[run]["outcome"] == "lost"
+        commits, draft = kept(upgrade, run)
+        assert head in commits and draft == "not committed yet", run
+    assert "waits" in upgrade.files("people") and "slow" in upgrade.files("proj")
+    desk("convoy", "start", work.convoy)
+    desk("wait", "--convoy", work.convoy, "--timeout", "120")
+    assert [row for row in desk("doctor") if row["state"] != "ok" and row["check"] != "first password"] == []
+
+
+def _touch(slow: Path) -> bool:
+    """Let the gate go on that waits beside this file."""
+    (slow.parent / "go").touch()
+    return True
