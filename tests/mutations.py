@@ -152,6 +152,13 @@ MUTATIONS = (
         "tests/web/test_entrance.py -k s6",
     ),
     Mutation(
+        "a database is left for an empty one where its way is closed",
+        "gastown_site/database.py",
+        '    if _server_user() is None or (here / "PG_VERSION").exists():',
+        "    if _server_user() is None:",
+        "tests/acceptance/test_private.py -k database",
+    ),
+    Mutation(
         "what an old run has written into a mirror's config outlives the upgrade",
         "agents/runner.py",
         "        self._own_mirrors()\n",

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import sys
 
-import pytest
-
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
@@ -49,7 +47,6 @@ def at_an_end(stage: Stage, bead: Bead) -> bool:
     return Bead.objects.get(pk=bead.pk).status in ("closed", "failed") or waits(stage, bead)
 
 
-@pytest.mark.xfail(strict=True, reason="ADR 15: a run has no repository of its own yet, and its word is believed")
 def test_g_odd_agents_work_lands_or_fails_with_a_reason_and_harms_nobody(stage: Stage) -> None:
     """All of them at once, so that each may come upon what the others have left."""
     play(stage)

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from agents.runtime import forkserver, processes, sandbox
-from tests.acceptance.test_installation import ROOT, Up, postmasters, reachable, until
+from tests.acceptance.test_installation import ROOT, Up, postmasters, until
+from tests.acceptance.test_private import passable
 from tests.seed import environment
 
 LAST = "c6a555a2a5c88dc770a9cc37d282aa65a0b3f61c"  # before runs had repositories and boxes of their own
@@ -72,7 +73,7 @@ class Upgrade:
     """The installation: its home and port stay, its code does not."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.home, self.old = reachable(root), root / "a home", root / "last release"
+        self.root, self.home, self.old = root, root / "a home", root / "last release"
         self.release = root / "signals" / "release"
         self.release.parent.mkdir()
         self.worktrees = self.home / "worktrees"  # where the last release's runs are
@@ -157,20 +158,21 @@ class Upgrade:
 
 
 @pytest.fixture
-def upgrade(tmp_path: Path) -> Iterator[Upgrade]:
+def upgrade() -> Iterator[Upgrade]:
     """The code of the last release, and a home."""
     if sandbox.status().kind != sandbox.BUBBLEWRAP:
         pytest.skip("no sandbox can be started here")
     archive = subprocess.run(["git", "archive", LAST], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
         pytest.skip(f"the last release, {LAST[:12]}, is not in this repository's history (a shallow clone?)")
-    made = Upgrade(tmp_path)
-    made.old.mkdir()
-    subprocess.run(["tar", "-x"], cwd=made.old, input=archive.stdout, check=True)
-    try:
-        yield made
-    finally:
-        made.close()
+    with passable() as place:
+        made = Upgrade(place)
+        made.old.mkdir()
+        subprocess.run(["tar", "-x"], cwd=made.old, input=archive.stdout, check=True)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @dataclass
