@@ -68,6 +68,7 @@ class Runner:
     def serve(self) -> None:
         """Loop until `stopping`; a lost database is waited for."""
         cleaned = 0.0
+        self._own_mirrors()
         self.forks.ready()
         while not self.stopping:
             try:
@@ -85,6 +86,13 @@ class Runner:
                 close_old_connections()
                 time.sleep(1)
         self.pool.shutdown(wait=True)
+
+    def _own_mirrors(self) -> None:
+        """What runs of an older release have written into the mirrors' config must not outlive the upgrade: their shims
+        are still to push from there, and the mirror of a quiet rig is not looked at for long."""
+        for mirror in (self.home / "repos").glob("*.git"):
+            if gitcmd.own_config(mirror):
+                log.warning("mirror.mended", path=str(mirror))
 
     def _wait(self, listener: psycopg.Connection[Any]) -> None:
         """Until there is news, or for one second; pokes are passed on to their shims."""
@@ -381,9 +389,9 @@ class Runner:
             ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
             if ended and self._shim(run_id) is None:
                 log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
-        for name in ("workspaces", "worktrees"):
+        for name in ("worktrees", "workspaces"):  # in this order: a worktree of before becomes a workspace first
             root = self.home / name
-            for path in root.iterdir() if root.is_dir() else ():
+            for path in list(root.iterdir()) if root.is_dir() else ():
                 run = Run.objects.select_related("rig").filter(pk=path.name).first()
                 if run is None or run.state != RunState.ENDED or self._shim(path.name) is not None:
                     continue  # alive, or not ours to judge: doctor shows it
