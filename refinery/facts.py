@@ -67,7 +67,7 @@ class Built(Payload):
     """candidate.built"""
 
     build_no: Annotated[int, Field(ge=1, lt=2**31)]
-    result: Literal["built", "conflict", "already_merged", "empty", "refused", "error"]
+    result: Literal["built", "conflict", "already_merged", "empty", "unchanged", "refused", "error"]
     head: Sha
     base: MaybeSha = ""
     sha: MaybeSha = ""

@@ -235,6 +235,8 @@ def run(run: Run) -> dict[str, Any]:
     text, cut = log_tail(run)
     return {
         "run": run,
+        "made": shows.made(run),
+        "restore": shows.restore(run),
         "log": ansi.spans(text),
         "cut": cut,
         "calls": run.tool_calls.order_by("-id").values("pk", "tool", "created_at")[:100],
@@ -379,6 +381,8 @@ def bead(bead: Bead) -> dict[str, Any]:
         "phase": board.bead_phase(bead),
         "why": board.bead(bead),
         "unreleased": bead.pk in {b.id for b in board.unreleased},
+        "again": bead.status == "failed" and bead.type == "issue",
+        "commands": shows.ways_on(bead),
         "runs": bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at")[:50],
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agents.runtime import junit as junit_reports
-from agents.runtime import processes, sandbox
+from agents.runtime import network, processes, sandbox
 from agents.runtime.caches import Cache, Copy
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.limits import Watch
@@ -251,6 +251,9 @@ class Steps:
         output = b"".join(tail)[-keep:].decode("utf-8", "replace")
         if code in (126, 127) and (why := _outside(box, env, output, str(self.worktree))):
             self.log.say(why)
+            output = f"{output.rstrip()}\n{why}\n"
+        if box.boxed and (code, number) != (0, None) and (why := network.hint(output, box.network, gate=self.gates)):
+            self.log.say(f"{self._whose(step)}{why}")
             output = f"{output.rstrip()}\n{why}\n"
         return {
             "name": step["name"],
