@@ -286,6 +286,8 @@ MADE = {
 def made(run: Run) -> str:
     """What an agent's run has made, in words; empty where it makes no commits, or none is known yet."""
     words = MADE.get(run.work, "")
+    if run.work == "uncommitted" and run.work_text:
+        return run.work_text
     return f"{words}; {run.work_text}" if words and run.work_text else words
 
 
