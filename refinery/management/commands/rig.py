@@ -60,10 +60,9 @@ class Command(GastownCommand):
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
         made = controls.set_config(rig_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        rig = rig_of(slug)
         said = f"rig {slug} has its new config, version {made.number}"
-        return noted(
-            {"slug": slug, "version": made.number}, said, [*secrets.notes(rig := rig_of(slug)), *sandboxed(rig)]
-        )
+        return noted({"slug": slug, "version": made.number}, said, [*secrets.notes(rig), *sandboxed(rig)])
 
     def host_key(self, slug: str, renew: bool, **_: Any) -> Any:
         """Show the pinned host keys, or pin what the remote shows now."""
