@@ -48,6 +48,7 @@ from beads.values import (
     Variable,
     enum_of,
     report_pattern,
+    words_of,
 )
 
 
@@ -457,41 +458,8 @@ def _refusal(error: Mapping[str, Any], source: str) -> Invalid:
         guess = difflib.get_close_matches(where[-1], _known(where[:-1]), n=1)
         hint = f"; did you mean {'.'.join([*where[:-1], guess[0]])}?" if guess else ""
         return Invalid(f"{source}: unknown key {field}{hint}", field=field)
-    message = _words(error)
+    message = words_of(error)
     return Invalid(f"{source}: {field}: {message}" if field else f"{source}: {message}", field=field)
-
-
-_LOOKS = {  # what a value is to look like, where only a pattern says it
-    "git.branch_prefix": 'expected words that each end with a slash, such as "gt/"',
-    "git.email": 'expected a mail address, such as "refinery@example.org"',
-    "pr.provider": 'expected "builtin"',
-    "notify.webhook": 'expected an http or https URL without user and password, such as "https://hooks.example.org/x"',
-}
-
-
-def _words(error: Mapping[str, Any]) -> str:
-    """What is wrong with a value, for who wrote it; the library's own words speak of Python."""
-    match error["type"]:
-        case "tuple_type" | "list_type":
-            return 'expected a list, such as ["one", "two"]'
-        case "dict_type" | "model_type":
-            return "expected a table"
-        case "bool_type" | "bool_parsing":
-            return "expected true or false, without quotes"
-        case "int_type" | "int_parsing":
-            return "expected a whole number, without quotes"
-        case "string_type":
-            return "expected text in quotes"
-        case "missing":
-            return "is missing: set it"
-        case "greater_than_equal":
-            return f"must be at least {error['ctx']['ge']}"
-        case "less_than_equal":
-            return f"must be at most {error['ctx']['le']}"
-        case "string_pattern_mismatch" if words := _LOOKS.get(".".join(map(str, error["loc"]))):
-            return words
-        case _:
-            return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _known(path: list[str]) -> list[str]:

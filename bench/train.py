@@ -40,18 +40,18 @@ def _generate(remote: Path) -> None:
 
 def _measure(remote: Path) -> None:
     from beads import config, ledger
-    from refinery import doors
+    from refinery import controls, doors
     from refinery.models import ReviewEntry
 
     gates = [f"sleep {GATE:.0f}"]
     settings = {"refinery": {"code_review": False, "gates": gates, "train": {"window": WINDOW}, "pop_limit": 100}}
     ledger.create_town("bench", config.validate(settings))
     rig = doors.add_rig("bench", "bench", str(remote), None, {})
-    doors.freeze(rig, None, "until all are in the queue", "bench")
+    controls.freeze(rig, None, "until all are in the queue", "bench")
     for n in range(ENTRIES):
         doors.submit(rig, f"b{n}", None, None, None, 2, "bench")
     began = time.monotonic()
-    doors.thaw(rig, None, "bench")
+    controls.thaw(rig, None, "bench")
     merged = 0
     while merged < ENTRIES and time.monotonic() < began + 300:
         time.sleep(0.05)

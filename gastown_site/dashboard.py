@@ -17,7 +17,7 @@ from django.utils import timezone
 from beads import people
 from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
-from refinery import phases, shows
+from refinery import readiness, shows
 from refinery.filters import FAILING
 from refinery.models import Violation
 from refinery.rules import plan
@@ -131,7 +131,7 @@ class _Town:
             link = reverse("admin:beads_bead_change", args=[bead.id])
             needs.append(Need(f"bead {bead.id}", bead.unreleased, link, bead.created_at))
         for convoy in world.convoys:
-            phase, why = phases.convoy_phase(convoy)
+            phase, why = readiness.convoy_phase(convoy)
             if phase == "needs_attention":
                 link = reverse("admin:beads_convoy_change", args=[convoy.id])
                 needs.append(Need(f"convoy {convoy.id}", why, link, convoy.started_at))

@@ -109,14 +109,14 @@ ACTIONS: dict[str, Any] = {
     "freeze_lane": door_action(
         "freeze_lane",
         "Freeze its default lane",
-        lambda rig, who, why: doors.freeze(rig, None, why, who),
+        lambda rig, who, why: controls.freeze(rig, None, why, who),
         warning="Nothing is admitted to it and nothing lands in it until it is thawed.",
         when=lambda rig: not rig.lanes.filter(target=rig.default_branch, frozen_at__isnull=False).exists(),
     ),
     "thaw_lane": door_action(
         "thaw_lane",
         "Thaw",
-        lambda lane, who, why: doors.thaw(lane.rig, lane.target, who, why),
+        lambda lane, who, why: controls.thaw(lane.rig, lane.target, who, why),
         when=lambda lane: lane.frozen_at is not None,
     ),
     "start_convoy": door_action(

@@ -23,7 +23,7 @@ from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
 from beads.prepared import Prepared
-from refinery import briefs, forecasts, notices, queue
+from refinery import briefs, forecasts, landings, notices, queue
 from refinery.keys import branch_key, build_key, land_key, publish_key
 from refinery.models import Candidate, ReviewEntry
 from refinery.reasons import Exit
@@ -149,14 +149,14 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case Land(cars):
             found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
             waivers = {c.candidate: c.waiver for c in cars if c.waiver}
-            landing = queue.intend([(found[c.candidate], c.evidence) for c in cars], waivers)
+            landing = landings.intend([(found[c.candidate], c.evidence) for c in cars], waivers)
             _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
         case PushAgain(landing_id):
             _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now)
         case SetWindow(rig, target, size):
             queue.set_window(rig, target, size)
         case AbandonLanding(landing_id):
-            queue.abandon(landing_id, now)
+            landings.abandon(landing_id, now)
         case CloseEntry():
             _close_entry(town, action, now)
         case CreateBranch(branch_id) | ObserveBranch(branch_id):

@@ -5,6 +5,7 @@ Each refuses at once what can be refused; what is carried out here leaves a fact
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 from django.db import transaction
@@ -12,11 +13,13 @@ from django.utils import timezone
 
 from agents import access
 from agents.runtime import lfs
+from agents.runtime.names import check_branch
 from beads import config as configs
 from beads import inbox, ledger, outbox
 from beads import owner as reserved
 from beads.errors import Conflict, Invalid
 from beads.models import ConfigVersion, Effect, Fact, Rig, Town
+from refinery import queue
 from refinery.git.mirror import look
 
 
@@ -103,3 +106,28 @@ def run_effect_again(effect: Effect, who: str, reason: str = "") -> None:
     with transaction.atomic():
         outbox.again(effect, timezone.now())
         inbox.record(effect.town, "effect.again", str(effect.pk), {"reason": reason}, actor=who)
+
+
+def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
+    """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
+    target = check_branch(target or rig.default_branch, "target")
+    reason = ledger.check_text("reason", reason, 300, required=True)
+    if until is not None and until <= timezone.now():
+        raise Invalid("until is in the past", field="until")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        queue.freeze(rig, target, reason, who, timezone.now(), until)
+        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=who)
+    return target
+
+
+def thaw(rig: Rig, target: str | None, who: str, reason: str = "") -> str:
+    """Undo `freeze`; returns the lane's target."""
+    target = check_branch(target or rig.default_branch, "target")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        queue.thaw(rig, target)
+        inbox.record(
+            rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=who
+        )
+    return target

@@ -6,7 +6,6 @@ writer. The tick carries it out.
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -442,31 +441,6 @@ def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = Fa
         emergencies.carry_out(entry, who, reason, timezone.now(), head=entry.head_sha, skip_gates=skip_gates)
         told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha, "carried_out": True}
         return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
-
-
-def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
-    """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
-    target = check_branch(target or rig.default_branch, "target")
-    reason = ledger.check_text("reason", reason, 300, required=True)
-    if until is not None and until <= timezone.now():
-        raise Invalid("until is in the past", field="until")
-    with transaction.atomic():
-        ledger.lock_town(rig.town)
-        queue.freeze(rig, target, reason, who, timezone.now(), until)
-        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=who)
-    return target
-
-
-def thaw(rig: Rig, target: str | None, who: str, reason: str = "") -> str:
-    """Undo `freeze`; returns the lane's target."""
-    target = check_branch(target or rig.default_branch, "target")
-    with transaction.atomic():
-        ledger.lock_town(rig.town)
-        queue.thaw(rig, target)
-        inbox.record(
-            rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=who
-        )
-    return target
 
 
 # -- runs and escalations -------------------------------------------------------------------------------------------

@@ -17,17 +17,10 @@ from math import ceil
 from typing import Any
 
 from beads.lifecycle import BeadStatus
-from refinery.phases import (
-    Stage,
-    approvals,
-    approvals_needed,
-    by_lane,
-    convoy_phase,
-    in_queue_order,
-    phase,
-    standing,
-)
-from refinery.world import ConvoyView, EntryView, RigView, RunView, World
+from refinery.convoyviews import ConvoyView
+from refinery.phases import Stage, approvals, approvals_needed, by_lane, in_queue_order, phase, standing
+from refinery.readiness import convoy_phase
+from refinery.world import EntryView, RigView, RunView, World
 
 ENOUGH = 3  # so many samples at least
 SAMPLES = 30  # so many of the latest count

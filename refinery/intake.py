@@ -18,7 +18,7 @@ from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from beads.prepared import Prepared
-from refinery import emergencies, facts, forecasts, gates, notices, queue
+from refinery import emergencies, facts, forecasts, gates, landings, notices, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
@@ -283,9 +283,9 @@ def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
     landing = Landing.objects.filter(pk=_number(fact), rig__town=fact.town).first()
     if landing is None:
         raise NotFound(f"no landing {fact.subject}")
-    for car in queue.cars_of(landing):
+    for car in landings.cars_of(landing):
         told = data["cars"].get(str(car.pk), data)
-        queue.conclude(car.pk, told["state"], told["message"], now)
+        landings.conclude(car.pk, told["state"], told["message"], now)
         if told["state"] == "head_moved":
             queue.head_seen(car.entry_id, told["head"])
         elif told["state"] == "landed":
@@ -372,7 +372,7 @@ def _effect_failed(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
             failed = {"result": "error", "head": payload["head"], "error": data["error"]}
             queue.record_candidate(payload["entry"], int(payload["build_no"]), failed)
         case "land":
-            queue.conclude(int(payload["landing"]), "refused", data["error"], now)
+            landings.conclude(int(payload["landing"]), "refused", data["error"], now)
         case _:
             ledger.escalate(
                 fact.town,

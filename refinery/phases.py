@@ -13,25 +13,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from beads.config import Config, Gate, MergeStrategy
-from beads.lifecycle import BeadStatus, Resolution
+from beads.lifecycle import BeadStatus
 from refinery.world import (
-    BeadView,
     Blocker,
     CandidateView,
-    ConvoyView,
     EntryView,
     GateView,
     RigView,
-    RunView,
     VerdictView,
-    World,
     person,
 )
 
 CONFLICT_LIMIT = 10
 HOST_FAULTS_FREE = 3
 FIRST = -1  # the priority of what a person sent to the front of the train
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 # -- entries ---------------------------------------------------------------------
 
@@ -411,100 +406,3 @@ def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
 def is_feature_lane(entry: EntryView) -> bool:
     """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
     return entry.kind == "change" and entry.target.startswith("convoy/") and entry.convoy is not None
-
-
-# -- beads and convoys ---------------------------------------------------------------------
-
-
-def host_faults(bead_runs: Iterable[RunView]) -> int:
-    """How many of the latest runs in a row ended by the host's fault."""
-    count = 0
-    for run in reversed([r for r in bead_runs if not r.live]):
-        if run.outcome not in ("lost", "start_failed"):
-            break
-        count += 1
-    return count
-
-
-def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
-    """The earliest moment for the next attempt. Host faults retry at once, until they repeat."""
-    last = bead.last_run
-    if last is None or last.ended_at is None:
-        return EPOCH
-    faults = host_faults(bead.runs)
-    if faults:
-        if faults < HOST_FAULTS_FREE:
-            return EPOCH
-        return last.ended_at + config.dispatch.backoff_for(faults - HOST_FAULTS_FREE + 1)
-    if last.outcome == "failed":
-        return last.ended_at + config.dispatch.backoff_for(bead.attempts_used)
-    return EPOCH
-
-
-def bead_wait(world: World, bead: BeadView) -> str | None:
-    """Why an open bead is not dispatched now, in one sentence; None when it is ready."""
-    rig = world.rigs[bead.rig]
-    convoy = world.convoy.get(bead.convoy or "")
-    if bead.unreleased and (convoy is None or convoy.started_at is not None):
-        return bead.unreleased
-    if world.paused:
-        return f"town {world.town} is paused: {world.paused_reason or 'no reason given'}"
-    if rig.parked:
-        return f"rig {rig.slug} is parked"
-    if convoy is not None and convoy.started_at is None:
-        return "its convoy is staged: start it"
-    if bead.waiting_for:
-        return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
-    if convoy is not None and convoy.lands_once:
-        branch = convoy.branch_in(bead.rig)
-        if branch is None or not branch.base_sha:
-            return "its convoy's feature branch is being created"
-    if rig.problems:
-        return f"the config is refused: {rig.problems[0]}"
-    if rig.config.agents.polecat is None:
-        return f"rig {rig.slug} has no agents.polecat.command"
-    if world.breaker_open and not world.probe_due:
-        return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
-    due = next_try_at(bead, rig.config)
-    if world.now < due:
-        last = bead.last_run
-        again = f"{due:%H:%M:%S} UTC"
-        if last is not None and last.outcome in ("lost", "start_failed"):
-            what = "could not be started" if last.outcome == "start_failed" else "was lost"
-            return f"its run {what}: {last.reason}; tried again at {again}"
-        return f"attempt {bead.attempts_used + 1} starts at {again}"
-    return None
-
-
-def bead_phase(world: World, bead: BeadView) -> str:
-    """The people's word for a live bead without a review entry: awaiting_human, waiting, ready, starting or working."""
-    if bead.live_run is not None:
-        return "working" if bead.live_run.state == "running" else "starting"
-    wait = bead_wait(world, bead)
-    if bead.unreleased and wait == bead.unreleased:
-        return "awaiting_human"
-    return "ready" if bead.status == BeadStatus.OPEN and wait is None else "waiting"
-
-
-def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:
-    """A live convoy's phase (staged, active, needs_attention, ready_to_land, landing) and why."""
-    if convoy.started_at is None:
-        return "staged", "nothing is dispatched until it is started"
-    if convoy.failed_beads:
-        names = ", ".join(b.id for b in convoy.failed_beads)
-        return "needs_attention", f"failed: {names}. Retry it, cancel it, or close the convoy"
-    if any(entry.state == "active" for entry in convoy.landings):
-        return "landing", "its landing entry is in the queue"
-    done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
-    if convoy.all_closed:
-        return "ready_to_land", "all beads are closed"
-    return "active", f"{done} of {len(convoy.beads)} beads closed"
-
-
-def ended_phase(status: str, resolution: str) -> str:
-    """An ended convoy's phase: landed, closed, cancelled or failed."""
-    if status == BeadStatus.FAILED:
-        return "failed"
-    if resolution == Resolution.MERGED:
-        return "landed"
-    return "cancelled" if resolution == Resolution.CANCELLED else "closed"

@@ -14,7 +14,7 @@ from django.utils import timezone
 from agents.models import Run
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
-from refinery import estimates, phases, reasons, snapshot
+from refinery import estimates, phases, readiness, reasons, snapshot
 from refinery import history as history_of
 from refinery.briefs import gate_results
 from refinery.models import Landing, ReviewEntry
@@ -59,7 +59,9 @@ class Board:
     @cached_property
     def unreleased(self) -> list[BeadView]:
         """What agents have filed and a person has yet to release, oldest first; without the beads of staged convoys."""
-        waiting = (b for b in self.world.beads if b.unreleased and phases.bead_phase(self.world, b) == "awaiting_human")
+        waiting = (
+            b for b in self.world.beads if b.unreleased and readiness.bead_phase(self.world, b) == "awaiting_human"
+        )
         return sorted(waiting, key=lambda b: (b.created_at, b.id))
 
     @cached_property
@@ -102,7 +104,7 @@ class Board:
             return f"run {view.live_run.id} is {view.live_run.state}"
         if bead.status != "open" and view.last_run is not None:
             return f"run {view.last_run.id} has ended: {view.last_run.reason}"
-        return phases.bead_wait(self.world, view) or "ready"
+        return readiness.bead_wait(self.world, view) or "ready"
 
     def bead_phase(self, bead: Bead) -> str:
         """Where a bead stands, in one word: its status when ended, its entry's phase, or what its runs do."""
@@ -110,14 +112,14 @@ class Board:
         if view is None or bead.status in ("closed", "failed"):
             return bead.status
         entry = self.world.entry_of_source.get(bead.pk)
-        return self.shown[entry.id].phase if entry is not None else phases.bead_phase(self.world, view)
+        return self.shown[entry.id].phase if entry is not None else readiness.bead_phase(self.world, view)
 
     def convoy(self, convoy: Convoy) -> tuple[str, str]:
         """A convoy's phase and why."""
         view = self.world.convoy.get(convoy.pk)
         if view is not None:
-            return phases.convoy_phase(view)
-        return phases.ended_phase(convoy.bead.status, convoy.bead.resolution), convoy.bead.reason
+            return readiness.convoy_phase(view)
+        return readiness.ended_phase(convoy.bead.status, convoy.bead.resolution), convoy.bead.reason
 
 
 def relations(view: EntryView | None) -> dict[str, Any]:

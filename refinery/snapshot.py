@@ -17,6 +17,7 @@ from beads import inbox
 from beads.lifecycle import FINAL
 from beads.models import Rig, Town
 from refinery import foresight, phases, rows, trains
+from refinery.convoyviews import BranchView, ConvoyView, LandingEntry, TrackedBead
 from refinery.gates import say
 from refinery.keys import build_key
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
@@ -27,18 +28,14 @@ from refinery.world import (
     AgentView,
     BeadView,
     Blocker,
-    BranchView,
     CandidateView,
-    ConvoyView,
     EffectView,
     EntryView,
     GateView,
-    LandingEntry,
     LandingView,
     LaneView,
     RigView,
     RunView,
-    TrackedBead,
     VerdictView,
     World,
 )

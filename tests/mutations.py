@@ -32,7 +32,7 @@ RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
     Mutation(
         "what an agent has filed is given to an agent without a person's word",
-        "refinery/phases.py",
+        "refinery/readiness.py",
         "if bead.unreleased and (convoy is None or convoy.started_at is not None):",
         "if False:",
         "tests/web/test_filing.py",
@@ -144,7 +144,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a waiver of another head lets a candidate land without gates",
-        "refinery/queue.py",
+        "refinery/landings.py",
         "Waiver.objects.filter(pk=waiver, entry=entry, head_sha=candidate.head_sha)",
         "Waiver.objects.filter(pk=waiver)",
         "tests/db/test_control.py",
@@ -165,7 +165,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what was gated for a batch counts for whoever stands in its way",
-        "refinery/queue.py",
+        "refinery/landings.py",
         "if seal.seal_sha and c.base_sha == seal.seal_sha",
         "if seal.seal_sha",
         "tests/db/test_safeguards.py",
@@ -173,7 +173,7 @@ MUTATIONS = (
     Mutation(
         "a push ends in the midst of a batch",
         "refinery/executor/land.py",
-        "while fit and not queue.ends(cars[fit - 1]):",
+        "while fit and not landings.ends(cars[fit - 1]):",
         "while False:",
         "tests/acceptance/test_batches.py",
     ),
@@ -265,28 +265,28 @@ MUTATIONS = (
     ),
     Mutation(
         "an intent to push is written for a candidate that was replaced",
-        "refinery/queue.py",
+        "refinery/landings.py",
         'head_sha=candidate.head_sha, build_no=candidate.build_no, held=""',
         'held=""',
         "tests/db/test_safeguards.py",
     ),
     Mutation(
         "an intent to push asks for no green gates",
-        "refinery/queue.py",
+        "refinery/landings.py",
         "not (sealed or trees == {candidate.tree_sha})",
         "False",
         "tests/db/test_safeguards.py",
     ),
     Mutation(
         "an intent that is being pushed can be withdrawn",
-        "refinery/queue.py",
+        "refinery/landings.py",
         'changed = Landing.objects.filter(pk=push, state="intent").update(state="abandoned", concluded_at=now)',
         'changed = Landing.objects.filter(pk=push).update(state="abandoned", concluded_at=now)',
         "tests/db/test_safeguards.py",
     ),
     Mutation(
         "a withdrawn intent is pushed all the same",
-        "refinery/queue.py",
+        "refinery/landings.py",
         'return Landing.objects.filter(pk=landing_id, state="pushing").exists()',
         "return True",
         "tests/db/test_safeguards.py",

@@ -279,6 +279,7 @@ def inside(space: Workspace, box: Box) -> Inside:
     )
 
     def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """In the box."""
         ours = ("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMMITTER")
         given = {name: value for name, value in gitcmd.environment().items() if name.startswith(ours)}
         variables = seen.environment({**given, **env})
@@ -300,6 +301,7 @@ def outside(space: Workspace) -> Inside:
     """Where there is no sandbox (`[sandbox] mode = "off"`): the same commands as a plain process."""
 
     def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """As it is."""
         return subprocess.Popen(
             list(argv),
             cwd=space.tree,

@@ -11,7 +11,7 @@ from django.conf import settings
 from agents.runtime import caches
 from agents.runtime.crashpoints import crashpoint
 from beads.models import Rig
-from refinery import queue
+from refinery import landings
 from refinery.executor.result import Result
 from refinery.git import repo as git
 from refinery.git.mirror import repo_of
@@ -21,10 +21,10 @@ from refinery.models import Landing
 def land(payload: Mapping[str, Any]) -> Result | None:
     """Push the cars of one landing, and say for each what git shows afterwards."""
     landing = Landing.objects.select_related("entry", "candidate", "rig").get(pk=payload["landing"])
-    if not queue.begin_push(landing.pk):
+    if not landings.begin_push(landing.pk):
         return None
     crashpoint("land.begun")
-    cars = queue.cars_of(landing)
+    cars = landings.cars_of(landing)
     rig = landing.rig
     repo = repo_of(rig)
     # A crash may lie behind us: what is on the remote counts, not what we remember.
@@ -40,7 +40,7 @@ def land(payload: Mapping[str, Any]) -> Result | None:
     if fit < len(cars):
         told = {car.pk: _told("abandoned", f"{cars[fit].entry_id} ahead of it fell out") for car in cars[fit + 1 :]}
         told[cars[fit].pk] = _head_is_gone(cars[fit], heads[cars[fit].entry.branch])
-        while fit and not queue.ends(cars[fit - 1]):  # the rest of its batch was not gated without it
+        while fit and not landings.ends(cars[fit - 1]):  # the rest of its batch was not gated without it
             fit -= 1
             told[cars[fit].pk] = _told("abandoned", "another car of its batch fell out")
         if fit == 0:
@@ -58,7 +58,7 @@ def _push(
 ) -> Result:
     """Push the first `fit` cars at once. What a remote refuses together is offered by itself: the first car (or batch)
     alone is then judged, and those behind it try again."""
-    alone = next(n for n, car in enumerate(cars, 1) if queue.ends(car))
+    alone = next(n for n, car in enumerate(cars, 1) if landings.ends(car))
     tip = cars[fit - 1].candidate.sha
     if fit < len(cars):
         repo.look(rig.remote_url, [landing.target], landing.expected_sha, tip)

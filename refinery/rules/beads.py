@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.keys import publish_key
-from refinery.phases import bead_wait
+from refinery.readiness import bead_wait
 from refinery.rules.actions import (
     Action,
     Decision,

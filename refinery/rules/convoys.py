@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from beads.lifecycle import BeadStatus, is_final
+from refinery.convoyviews import BranchView, ConvoyView, LandingEntry
 from refinery.keys import branch_key
-from refinery.phases import convoy_phase
+from refinery.readiness import convoy_phase
 from refinery.rules.actions import (
     Action,
     BranchLanded,
@@ -21,7 +22,7 @@ from refinery.rules.actions import (
     ObserveBranch,
     OpenEntry,
 )
-from refinery.world import BranchView, ConvoyView, LandingEntry, World
+from refinery.world import World
 
 Told = tuple[str, str, tuple[Action, ...]]
 

@@ -11,7 +11,6 @@ from refinery.phases import (
     HOST_FAULTS_FREE,
     Stage,
     by_lane,
-    host_faults,
     in_queue_order,
     is_feature_lane,
     judged,
@@ -20,6 +19,7 @@ from refinery.phases import (
     results_on,
     standing,
 )
+from refinery.readiness import host_faults
 from refinery.rules.actions import (
     AbandonLanding,
     Action,

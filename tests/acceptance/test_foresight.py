@@ -8,7 +8,7 @@ import pytest
 
 from beads import ledger
 from beads.models import Bead, Effect, Rig
-from refinery import doors, shows
+from refinery import controls, doors, shows
 from refinery.models import Forecast, GateResult, ReviewEntry, Stack
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.railway import Train
@@ -63,13 +63,13 @@ def test_a_foreseen_conflict_is_shown_and_the_second_is_not_built_while_the_firs
     stage = train.stage
     first = train.submit("first")[0]
     train.gating(first)
-    doors.freeze(stage.rig, None, "so that git is asked before anybody is admitted", WHO)
+    controls.freeze(stage.rig, None, "so that git is asked before anybody is admitted", WHO)
     stage.commit("rival", {"first.txt": "mine\n"})
     rival = stage.submit("rival")
     other = train.submit("other")[0]
     heads = {first.head_sha, rival.head_sha, other.head_sha}
     stage.until(lambda: set(Forecast.objects.get().heads) == heads)
-    doors.thaw(stage.rig, None, WHO)
+    controls.thaw(stage.rig, None, WHO)
     train.gating(other)
     assert train.base(other) == train.sha(first)
     row = shows.entry_data(shows.Board(stage.town), train.now(rival))

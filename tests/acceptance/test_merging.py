@@ -13,7 +13,7 @@ from agents.runtime.gitcmd import check_branch
 from beads import ledger
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Escalation
-from refinery import doors, queue, reconciler
+from refinery import doors, landings, reconciler
 from refinery.executor import effects
 from refinery.git.mirror import repo_of
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
@@ -190,7 +190,7 @@ def test_m10_a_push_whose_record_was_lost_is_recognised_and_not_done_twice(stage
     stage.hold.clear()
     landing = Landing.objects.get(entry=entry)
     # the executor pushed and was killed before it could record anything
-    queue.begin_push(landing.pk)
+    landings.begin_push(landing.pk)
     repo_of(stage.rig).land(str(stage.remote), "main", landing.expected_sha, Candidate.objects.get(entry=entry).sha)
     entry = stage.await_phase(entry, "merged")
     assert stage.log() == ["Change f.txt", "Change README.md, signs.txt"]

@@ -12,7 +12,7 @@ import pytest
 
 from agents.models import Run
 from beads import ledger
-from refinery import doors, queue, reconciler, shows
+from refinery import controls, doors, landings, reconciler, shows
 from refinery.git.mirror import repo_of
 from refinery.keys import land_key
 from refinery.models import GateResult, Landing, Lane
@@ -201,7 +201,7 @@ def test_m10_a_push_of_a_whole_train_whose_record_was_lost_is_recognised(train: 
     train.say(a, 0)
     stage.until(lambda: Landing.objects.count() == 2)
     push = Landing.objects.get(push=None)
-    queue.begin_push(push.pk)
+    landings.begin_push(push.pk)
     repo_of(stage.rig).land(str(stage.remote), "main", push.expected_sha, push.candidate.sha)
     stage.hold.clear()
     assert land_key(push.pk)
@@ -278,14 +278,14 @@ def test_a_frozen_lane_admits_and_lands_nothing_and_says_why(train: Train) -> No
     stage = train.stage
     a = train.submit("a")[0]
     train.gating(a)
-    doors.freeze(stage.rig, None, "release day", WHO)
+    controls.freeze(stage.rig, None, "release day", WHO)
     b = train.submit("b")[0]
     train.say(a, 0)
     stage.step()
     shown = shows.Board(stage.town)
     assert "release day" in shown.entry(train.now(b)).reason
     assert (train.now(a).state, stage.sha()) == ("active", train.begin)
-    doors.thaw(stage.rig, None, WHO)
+    controls.thaw(stage.rig, None, WHO)
     train.say(b, 0)
     train.merged(a, b)
 

@@ -19,7 +19,7 @@ from agents.toolset import ConvoyArgs, convoy_status
 from beads import inbox, ledger
 from beads.errors import Conflict, Invalid, LostRace
 from beads.models import BeadEvent, Escalation
-from refinery import doors, invariants, queue, shows, toolset
+from refinery import controls, doors, invariants, landings, queue, shows, toolset
 from refinery.models import Candidate, Landing, ReviewEntry, Waiver
 from refinery.reasons import RE_ENTRY, Exit, Held
 from tests.db.conftest import SHA, Place
@@ -124,7 +124,7 @@ def test_an_intent_names_no_waiver_that_was_not_given_for_its_head(place: Place)
     queue.waive_gates(entry, SHA["f"], WHO, WHY)
     candidate = Candidate.objects.get()
     with pytest.raises(LostRace, match="nobody has waived"):
-        queue.intend([(candidate, [])], {candidate.pk: Waiver.objects.get().pk})
+        landings.intend([(candidate, [])], {candidate.pk: Waiver.objects.get().pk})
 
 
 def test_a_new_head_needs_a_waiver_of_its_own(place: Place) -> None:
@@ -141,11 +141,11 @@ def test_gates_that_did_pass_are_the_evidence_all_the_same(place: Place) -> None
     entry = place.entry()
     place.tick()
     place.built(entry)
-    doors.freeze(place.rig, None, "wait", WHO)
+    controls.freeze(place.rig, None, "wait", WHO)
     place.gated()
     doors.land_now(again(entry), WHO, WHY, skip_gates=True)
     place.tick()
-    doors.thaw(place.rig, None, WHO)
+    controls.thaw(place.rig, None, WHO)
     place.tick()
     assert [e["outcome"] for e in Landing.objects.get().evidence] == ["pass"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from beads import inbox
 from beads.models import Bead, Effect, Fact
-from refinery import doors, forecasts, reconciler, shows
+from refinery import controls, doors, forecasts, reconciler, shows
 from refinery.models import Forecast, Landing, ReviewEntry, Stack
 from tests.db.conftest import SHA, Place
 
@@ -201,12 +201,12 @@ def test_the_second_of_a_conflicting_pair_waits_while_the_first_is_in_the_train(
     place.foresees = False
     first = place.entry("first", LOW)
     place.tick()
-    doors.freeze(place.rig, None, "until git was asked", WHO)
+    controls.freeze(place.rig, None, "until git was asked", WHO)
     second, third = place.entry("second", HIGH), place.entry("third", OTHER)
     place.tick()
     place.foreseen(clashes=[(LOW, HIGH, "signs.txt"), (HIGH, OTHER, "signs.txt"), (OTHER, "", "x")])
     place.tick()
-    doors.thaw(place.rig, None, WHO)
+    controls.thaw(place.rig, None, WHO)
     place.tick()
     assert train(first, second, third) == [True, False, False]
     assert f"would conflict with {first.pk}, which is in the train, in signs.txt" in why(place, second)

@@ -13,7 +13,7 @@ from agents.models import Run, RunOutcome
 from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
-from refinery import controls, doors, queue, shows, why
+from refinery import controls, doors, landings, shows, why
 from refinery.management.commands import wait
 from refinery.models import ReviewEntry
 from tests.db.conftest import SHA, Place
@@ -110,7 +110,7 @@ def test_what_waits_or_is_being_pushed_is_not_requeued() -> None:
     assert first.landings.get().state == "intent"
     landing = first.landings.get()
     doors.requeue(first, WHO, WHY)
-    assert queue.begin_push(landing.pk)  # between the click and the tick
+    assert landings.begin_push(landing.pk)  # between the click and the tick
     place.tick(rounds=12)
     first.refresh_from_db()
     assert first.admitted_at is not None

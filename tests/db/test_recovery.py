@@ -58,10 +58,10 @@ def test_cars_that_are_carried_by_anothers_push_wait_for_that_one(db: None) -> N
         base = f"{number + 7:040x}"
         inbox.record(place.town, "candidate.built", entry.pk, told | {"sha": base, "tree": SHA["8"]})
         if not number:
-            doors.freeze(place.rig, None, "until both are built", "alice")
+            controls.freeze(place.rig, None, "until both are built", "alice")
         place.tick()
         on = entry.candidates.get(build_no=entry.build_no).pk
-    doors.thaw(place.rig, None, "alice")
+    controls.thaw(place.rig, None, "alice")
     place.tick()
     assert [bool(x.push_id) for x in Landing.objects.order_by("pk")] == [False, True]
     for _ in range(3):

@@ -14,7 +14,7 @@ from beads import ledger, outbox
 from beads.errors import LostRace, Superseded
 from beads.lifecycle import BeadType
 from beads.models import Effect
-from refinery import queue
+from refinery import landings, queue
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
 from refinery.world import NotNeeded
 from tests.db.conftest import SHA, Place
@@ -96,17 +96,17 @@ def test_only_the_present_candidate_is_pushed(place: Place) -> None:
     entry, candidate, evidence = green(place)
     queue.rebuild(entry.pk, entry.build_no, counts=False)
     with pytest.raises(LostRace):
-        queue.intend([(candidate, evidence)])
+        landings.intend([(candidate, evidence)])
 
 
 def test_only_what_passed_on_exactly_its_tree_is_pushed(place: Place) -> None:
     _, candidate, evidence = green(place)
     GateResult.objects.update(outcome="fail")
     with pytest.raises(LostRace):
-        queue.intend([(candidate, evidence)])
+        landings.intend([(candidate, evidence)])
     GateResult.objects.update(outcome="pass", tree_sha=SHA["e"])
     with pytest.raises(LostRace):
-        queue.intend([(candidate, evidence)])
+        landings.intend([(candidate, evidence)])
 
 
 def chained(entry: ReviewEntry, base: Candidate, letter: str, **more: str) -> Candidate:
@@ -135,36 +135,36 @@ def test_what_was_gated_for_a_batch_counts_only_for_its_members(place: Place) ->
         Candidate.objects.filter(pk=last.pk).update(seal_sha=wrong)
         last.refresh_from_db()
         with pytest.raises(LostRace), transaction.atomic():
-            queue.intend([(first, [tip.pk]), (last, [tip.pk])])
+            landings.intend([(first, [tip.pk]), (last, [tip.pk])])
     Candidate.objects.filter(pk=last.pk).update(seal_sha=first.base_sha)
     last.refresh_from_db()
     with pytest.raises(LostRace), transaction.atomic():
-        queue.intend([(first, [tip.pk])])  # its batch is not with it
+        landings.intend([(first, [tip.pk])])  # its batch is not with it
     with pytest.raises(LostRace), transaction.atomic():
-        queue.intend([(first, evidence), (last, evidence)])  # the last one's own tree was not gated
-    push = queue.intend([(first, [tip.pk]), (last, [tip.pk])])
-    assert [queue.ends(car) for car in queue.cars_of(push)] == [False, True]
+        landings.intend([(first, evidence), (last, evidence)])  # the last one's own tree was not gated
+    push = landings.intend([(first, [tip.pk]), (last, [tip.pk])])
+    assert [landings.ends(car) for car in landings.cars_of(push)] == [False, True]
 
 
 def test_a_gate_is_done_without_only_where_the_candidate_says_so(place: Place) -> None:
     _, candidate, evidence = green(place)
     candidate.untouched = [["src/**"]]
     with pytest.raises(LostRace):
-        queue.intend([(candidate, [*evidence, NotNeeded("unit", ("lib/**",))])])
-    landing = queue.intend([(candidate, [*evidence, NotNeeded("unit", ("src/**",))])])
+        landings.intend([(candidate, [*evidence, NotNeeded("unit", ("lib/**",))])])
+    landing = landings.intend([(candidate, [*evidence, NotNeeded("unit", ("src/**",))])])
     assert [e["outcome"] for e in landing.evidence] == ["pass", "not_needed"]
 
 
 def test_what_is_being_pushed_cannot_be_withdrawn_and_what_was_withdrawn_is_not_pushed(place: Place) -> None:
     _, candidate, evidence = green(place)
-    first = queue.intend([(candidate, evidence)])
-    assert queue.begin_push(first.pk)
+    first = landings.intend([(candidate, evidence)])
+    assert landings.begin_push(first.pk)
     with pytest.raises(LostRace):
-        queue.abandon(first.pk, place.now)
+        landings.abandon(first.pk, place.now)
     Landing.objects.all().delete()
-    second = queue.intend([(candidate, evidence)])
-    queue.abandon(second.pk, place.now)
-    assert not queue.begin_push(second.pk)
+    second = landings.intend([(candidate, evidence)])
+    landings.abandon(second.pk, place.now)
+    assert not landings.begin_push(second.pk)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -26,7 +26,7 @@ from beads import config as configs
 from beads import ledger
 from beads.errors import GastownError, Superseded
 from beads.models import Bead, Convoy, Effect, Fact, Rig, Town
-from refinery import doors, invariants, phases, reconciler, snapshot
+from refinery import doors, invariants, phases, readiness, reconciler, snapshot
 from refinery.apply import carry_out
 from refinery.executor import branches as on_remote
 from refinery.executor import build, effects, land
@@ -678,7 +678,7 @@ class Machine(RuleBasedStateMachine):
             decision = told[f"bead {bead.id}"]
             if decision.rule in ("in-review", "publish-failed"):
                 continue
-            wait = phases.bead_wait(world, bead)
+            wait = readiness.bead_wait(world, bead)
             if wait and "waits for a person to release it" in wait:
                 assert wait == bead.unreleased or bead.waiting_for
             reasons = ("waits for", "its convoy is staged", "has no agents.polecat", "its convoy's feature branch")

@@ -30,7 +30,8 @@ WRITERS = {
     "ToolCall": "agents/tools.py",
     "Mail": "agents/mail.py",
     "Nudge": "agents/mail.py",
-    **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Waiver", "Landing"), "refinery/queue.py"),
+    **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Waiver"), "refinery/queue.py"),
+    "Landing": "refinery/landings.py",
     "GateResult": "refinery/gates.py",
     **dict.fromkeys(("Forecast", "Stack"), "refinery/forecasts.py"),
     "Violation": "refinery/invariants.py",
@@ -57,6 +58,7 @@ def test_git_and_processes_are_started_in_few_places() -> None:
     assert users == {
         "agents/runtime/gitcmd.py", "agents/runtime/forkserver.py", "agents/runtime/sandbox.py",
         "agents/runtime/steps.py", "agents/runtime/keeper.py", "agents/runtime/trash.py",
+        "agents/runtime/door.py", "agents/runtime/harvest.py",
         "gastown_site/database.py", "gastown_site/management/commands/demo.py",
     }  # fmt: skip
 

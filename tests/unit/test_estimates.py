@@ -8,22 +8,10 @@ from typing import Any
 
 import pytest
 
+from refinery.convoyviews import BranchView, ConvoyView, TrackedBead
 from refinery.estimates import UNKNOWN, History, Times, about, history, of_convoy, of_entries
 from refinery.trains import couple
-from refinery.world import (
-    BeadView,
-    Blocker,
-    BranchView,
-    CandidateView,
-    ConvoyView,
-    EntryView,
-    GateView,
-    LaneView,
-    RigView,
-    RunView,
-    TrackedBead,
-    World,
-)
+from refinery.world import BeadView, Blocker, CandidateView, EntryView, GateView, LaneView, RigView, RunView, World
 from tests.unit.test_rules import NOW, config
 
 RIG = RigView(1, "proj", "main", config(code_review=False))

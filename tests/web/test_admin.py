@@ -19,7 +19,7 @@ from beads import inbox, ledger, outbox, plans
 from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
-from refinery import doors
+from refinery import controls
 from refinery.admin import ACTIONS
 from refinery.models import Lane, ReviewEntry
 from tests.db.conftest import Place
@@ -109,7 +109,7 @@ def superseded_entry(place: Place) -> ReviewEntry:
 
 def frozen_lane(place: Place) -> Lane:
     """A lane in which nothing moves."""
-    doors.freeze(place.rig, None, "release", "test")
+    controls.freeze(place.rig, None, "release", "test")
     return Lane.objects.get(rig=place.rig)
 
 

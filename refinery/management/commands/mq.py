@@ -8,7 +8,7 @@ from typing import Any
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from beads.errors import NotFound
 from beads.models import Town
-from refinery import doors, shows
+from refinery import controls, doors, shows
 from refinery.files import moment
 from refinery.models import ReviewEntry
 from refinery.outputs import plain
@@ -173,10 +173,10 @@ class Command(GastownCommand):
     def freeze(self, rig: str, target: str | None, reason: str, until: str | None, **_: Any) -> Any:
         """Freeze a lane."""
         end = moment("until", until) if until else None
-        lane = doors.freeze(rig_of(rig), target, reason, actor(), end)
+        lane = controls.freeze(rig_of(rig), target, reason, actor(), end)
         return Said({"rig": rig, "target": lane, "frozen": True}, f"lane {rig} {lane} is frozen")
 
     def thaw(self, rig: str, target: str | None, **_: Any) -> Any:
         """Thaw a lane."""
-        lane = doors.thaw(rig_of(rig), target, actor())
+        lane = controls.thaw(rig_of(rig), target, actor())
         return Said({"rig": rig, "target": lane, "frozen": False}, f"lane {rig} {lane} goes on")

@@ -1,8 +1,8 @@
 """What agents do with git as they are outside, by name: each does a bead's work in some odd way, or loses it.
 
 `do(name, bead)` works in the current directory, the run's workspace, and returns the arguments of `gt_done`. `RIGHT`
-says what may become of such a bead: `landed` with its file on the target, `failed` with a reason, `nothing` (closed as
-`nothing_changed`), or `asked`: a person is to say. Never is it closed as merged without its file.
+says what may become of such a bead: `landed` with its file on the target, `failed` with a reason, `nothing` (it has
+changed nothing, and a person is told), or `asked`: a person is to say. Never is it closed as merged without its file.
 """
 
 from __future__ import annotations
