@@ -102,6 +102,29 @@ def box_for(
     return box
 
 
+def notes(config: Config) -> list[str]:
+    """What to tell whoever sets `config`: what it names that is not there or must not be shown, and agents' programs
+    that the sandbox does not show. Their runs would not start."""
+    if is_off(config):
+        return []
+    found = []
+    for key, paths in (("read_only", config.sandbox.read_only), ("path", config.sandbox.path)):
+        for given in paths:
+            if not os.path.exists(os.path.expanduser(given)):
+                found.append(f"sandbox.{key}: {given} does not exist here, so it is not shown")
+    try:
+        shown, path = _named(config)
+    except Invalid as error:
+        return [*found, f"{error.message}: no run starts"]
+    box = sandbox.Box(sandbox.BUBBLEWRAP, read_only=tuple(_and_real(shown)), path=tuple(path))
+    env = {"PATH": box.search_path(os.environ.get("PATH", ""))}
+    for role, agent in dict(config.agents).items():
+        if agent is not None and (agent.command[0].startswith("/") or "/" not in agent.command[0]):
+            why = box.unseen(agent.command, env, "/")
+            found += [f"agents.{role}.command: {why}; its runs do not start until then"] if why else []
+    return found
+
+
 def _and_real(paths: Sequence[str]) -> list[str]:
     """These paths, and what they are without links: git writes down the latter."""
     return list(dict.fromkeys(one for path in paths for one in (path, os.path.realpath(path))))

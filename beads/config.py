@@ -48,6 +48,7 @@ from beads.values import (
     Variable,
     enum_of,
     report_pattern,
+    words_of,
 )
 
 
@@ -451,13 +452,13 @@ def _parse(data: Mapping[str, Any], source: str) -> Config:
 
 def _refusal(error: Mapping[str, Any], source: str) -> Invalid:
     """One line for the first problem, with the key's full name."""
-    where = [str(part) for part in error["loc"]]
+    where = [str(part) for part in error["loc"] if part != "[key]"]
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
         guess = difflib.get_close_matches(where[-1], _known(where[:-1]), n=1)
         hint = f"; did you mean {'.'.join([*where[:-1], guess[0]])}?" if guess else ""
         return Invalid(f"{source}: unknown key {field}{hint}", field=field)
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = words_of(error)
     return Invalid(f"{source}: {field}: {message}" if field else f"{source}: {message}", field=field)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 
@@ -168,3 +169,36 @@ Place = Annotated[str, StringConstraints(max_length=500), AfterValidator(_place)
 Pattern = Annotated[str, StringConstraints(max_length=500), AfterValidator(_pattern)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
+
+
+_LOOKS = {  # what a value is to look like, where only a pattern says it
+    "git.branch_prefix": 'expected words that each end with a slash, such as "gt/"',
+    "git.email": 'expected a mail address, such as "refinery@example.org"',
+    "pr.provider": 'expected "builtin"',
+    "notify.webhook": 'expected an http or https URL without user and password, such as "https://hooks.example.org/x"',
+}
+
+
+def words_of(error: Mapping[str, Any]) -> str:
+    """What is wrong with a value, for who wrote it; the library's own words speak of Python."""
+    match error["type"]:
+        case "tuple_type" | "list_type":
+            return 'expected a list, such as ["one", "two"]'
+        case "dict_type" | "model_type":
+            return "expected a table"
+        case "bool_type" | "bool_parsing":
+            return "expected true or false, without quotes"
+        case "int_type" | "int_parsing":
+            return "expected a whole number, without quotes"
+        case "string_type":
+            return "expected text in quotes"
+        case "missing":
+            return "is missing: set it"
+        case "greater_than_equal":
+            return f"must be at least {error['ctx']['ge']}"
+        case "less_than_equal":
+            return f"must be at most {error['ctx']['le']}"
+        case "string_pattern_mismatch" if words := _LOOKS.get(".".join(map(str, error["loc"]))):
+            return words
+        case _:
+            return str(error["msg"]).removeprefix("Value error, ")

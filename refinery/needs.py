@@ -18,6 +18,7 @@ from refinery.world import BeadView
 class Need:
     """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
 
+    `more`: further buttons, as (URL, label).
     `right`: what the person must be allowed to do for the button to be there (review or steer).
     """
 
@@ -29,6 +30,7 @@ class Need:
     act: str = ""
     label: str = ""
     right: str = "steer"
+    more: tuple[tuple[str, str], ...] = ()
     since: dt.datetime | str | None = None
 
 
@@ -93,10 +95,21 @@ def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
             e.bead.title,
             e.bead.body,
             reverse("bead", args=[e.about_id or e.pk]),
-            reverse("escalation-act", args=[e.pk, "ack"]),
-            "I have seen it",
+            *_answers(e),
             since=e.bead.created_at,
         )
         for e in rows
         if e.about_id not in known and e.acknowledged_at is None
     ]
+
+
+def _answers(e: Escalation) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+    """An escalation's buttons: URL, label, who may press them, and further ones; of a bead that has failed, its own."""
+    seen = (reverse("escalation-act", args=[e.pk, "ack"]), "I have seen it")
+    about = e.about_id or ""
+    again = (reverse("bead-act", args=[about, "retry"]), "Try again") if about else seen
+    if e.key == f"nothing:{about}":
+        return reverse("bead-act", args=[about, "confirm"]), "Nothing was needed: close it", "steer", (again,)
+    if e.key == f"failed:{about}":
+        return *again, "steer", (seen,)
+    return *seen, "steer", ()

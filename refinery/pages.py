@@ -24,6 +24,7 @@ from refinery import ansi, drawing, estimates, flakiness, needs, shows
 from refinery.live import Topic
 from refinery.models import ReviewEntry
 from refinery.needs import Need
+from refinery.world import World
 
 LOG_TAIL = 96 * 1024
 TRAIN = 40  # wagons drawn of a lane
@@ -126,6 +127,7 @@ def town(town: Town) -> dict[str, Any]:
         "town": town,
         "rigs": list(board.world.rigs.values()),
         "unboxed": [rig.slug for rig in board.world.rigs.values() if boxes.is_off(rig.config)],
+        "unstarted": _unstarted(board.world),
         "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
         "needs": waiting,
         "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),
@@ -137,6 +139,12 @@ def town(town: Town) -> dict[str, Any]:
         "flaky": flakiness.recent(town, board.world.now),
         "charts": _charts(town, board.world.now),
     }
+
+
+def _unstarted(world: World) -> list[str]:
+    """Why runs of what is going on could not be started the last time, each reason once, at most three."""
+    last = (runs[-1] for runs in (*(b.runs for b in world.beads), *(e.runs for e in world.entries)) if runs)
+    return list(dict.fromkeys(run.reason for run in last if run.outcome == "start_failed"))[:3]
 
 
 def _convoy_rows(board: shows.Board, convoys: Sequence[Convoy]) -> list[dict[str, Any]]:
@@ -235,6 +243,8 @@ def run(run: Run) -> dict[str, Any]:
     text, cut = log_tail(run)
     return {
         "run": run,
+        "made": shows.made(run),
+        "restore": shows.restore(run),
         "log": ansi.spans(text),
         "cut": cut,
         "calls": run.tool_calls.order_by("-id").values("pk", "tool", "created_at")[:100],
@@ -379,6 +389,8 @@ def bead(bead: Bead) -> dict[str, Any]:
         "phase": board.bead_phase(bead),
         "why": board.bead(bead),
         "unreleased": bead.pk in {b.id for b in board.unreleased},
+        "again": bead.status == "failed" and bead.type == "issue",
+        "commands": shows.ways_on(bead),
         "runs": bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at")[:50],
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],

@@ -65,7 +65,12 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
     due = next_try_at(bead, rig.config)
     if world.now < due:
-        return f"attempt {bead.attempts_used + 1} starts at {due:%H:%M:%S} UTC"
+        last = bead.last_run
+        again = f"{due:%H:%M:%S} UTC"
+        if last is not None and last.outcome in ("lost", "start_failed"):
+            what = "could not be started" if last.outcome == "start_failed" else "was lost"
+            return f"its run {what}: {last.reason}; tried again at {again}"
+        return f"attempt {bead.attempts_used + 1} starts at {again}"
     return None
 
 

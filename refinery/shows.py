@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 
+from agents.models import Run
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
 from refinery import estimates, phases, readiness, reasons, snapshot
@@ -246,6 +250,56 @@ def again(entry: ReviewEntry) -> str:
     if entry.state == "active":
         return f"mq retry {entry.pk}" if entry.held else ""
     return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "", source=entry.source_id or entry.pk)
+
+
+def ways_on(bead: Bead) -> list[tuple[str, str]]:
+    """What a person may do about a bead that waits for one: (what it does, the command)."""
+    if bead.type != "issue":
+        return []
+    if bead.status == "failed":
+        confirm = [("if nothing was needed", f"bead confirm {bead.pk}")] if bead.resolution == "nothing_changed" else []
+        return [*confirm, ("to let it be tried again", f"bead retry {bead.pk}")]
+    if bead.unreleased and bead.status not in ("closed", "failed") and bead.convoy_id is None:
+        return [("to let an agent do it", f"bead release {bead.pk}"), ("else", f"bead cancel {bead.pk}")]
+    return []
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """What came of a run's work: what it made, how it was saved, and whether people see it on the remote."""
+    return {
+        "work": run.work,
+        "work_text": run.work_text,
+        "head_sha": run.head_sha,
+        "published": run.published,
+        "on_remote": run.on_remote,
+        "salvage_ref": run.salvage_ref,
+    }
+
+
+MADE = {
+    "new": "new commits",
+    "nothing": "nothing: no commit that was not there before",
+    "uncommitted": "changes that it did not commit",
+    "refused": "commits that were not let in",
+    "unsaved": "work that could not be taken in yet: its workspace is kept, and it is tried again",
+}
+
+
+def made(run: Run) -> str:
+    """What an agent's run has made, in words; empty where it makes no commits, or none is known yet."""
+    words = MADE.get(run.work, "")
+    if run.work == "uncommitted" and run.work_text:
+        return run.work_text
+    return f"{words}; {run.work_text}" if words and run.work_text else words
+
+
+def restore(run: Run) -> str:
+    """The command that shows what was saved of a run; empty where nothing was."""
+    home = Path(settings.GASTOWN_HOME)
+    if run.salvage_ref.startswith("file:"):
+        return f"tar -tf {shlex.quote(str(home / run.salvage_ref.removeprefix('file:')))}"
+    mirror = home / "repos" / f"{run.rig_id}.git"
+    return f"git -C {shlex.quote(str(mirror))} show {run.salvage_ref}" if run.salvage_ref else ""
 
 
 def history(bead: Bead) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from refinery.gates import say
 from refinery.keys import build_key
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
 from refinery.relations import ForecastView, Refused, Ties
+from refinery.texts import tame
 from refinery.world import (
     BREAKER_WINDOW,
     AgentView,
@@ -213,6 +214,7 @@ def run_view(r: Run) -> RunView:
         on_remote=r.on_remote,
         work=r.work,
         work_text=r.work_text,
+        last_line=_last_line(r) if r.state == "running" and r.exited_at else "",
         publish_requested=r.publish_requested_at is not None,
         result=r.result,
         summary=r.summary[:300],
@@ -223,6 +225,13 @@ def run_view(r: Run) -> RunView:
         has_steps=bool(r.step_results),
         ended_at=r.ended_at,
     )
+
+
+def _last_line(r: Any) -> str:
+    """What the command of a run has printed last, in one short line: often it says why it ended."""
+    output = str(r.step_results[-1].get("output") or "") if r.step_results else ""
+    lines = (" ".join(line.split()) for line in reversed(tame(output).splitlines()))
+    return next((line[:200] for line in lines if line), "")
 
 
 def _blockers(town: Town) -> dict[str, list[Blocker]]:

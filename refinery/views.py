@@ -110,7 +110,7 @@ def convoy_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
 @login_required
 @require_POST
 def bead_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
-    """Release what an agent has filed, or cancel a bead; goes back to the page it was pressed on."""
+    """What a person decides about a bead: release, cancel, retry, confirm; goes back to where it was pressed."""
     user = cast(Any, request.user)
     people.act(user, TownRole.OPERATOR)
     found = get_object_or_404(Bead.objects.select_related("town", "convoy"), pk=key)
@@ -121,6 +121,10 @@ def bead_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
                 doors.release_bead(found, _name(user))
             case "cancel":
                 doors.cancel_bead(found, "", _name(user))
+            case "retry":
+                doors.retry_bead(found, _name(user))
+            case "confirm":
+                doors.confirm_bead(found, _name(user))
             case _:
                 raise Http404
     except GastownError as error:

@@ -73,6 +73,7 @@ class RunView:
     publish_requested: bool = False
     work: str = ""
     work_text: str = ""
+    last_line: str = ""
     result: str = ""
     summary: str = ""
     reason: str = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import signal
 import socket
 import urllib.parse
@@ -19,6 +20,10 @@ PROXY_PORT = 3128
 TOOL_PORT = 8000
 _NS_GET_USERNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0xB701, 0x10000000, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+_NO_WAY_OUT = re.compile(
+    r"EAI_AGAIN|ENOTFOUND|ENETUNREACH|[Cc]ould not resolve (?:host|proxy)|[Nn]ame resolution|Name or service not known|"
+    r"Network is unreachable|failed to lookup address|dial tcp: lookup|UnknownHostException|unable to resolve host"
+)
 
 
 def listen_inside(pid: int, ports: Sequence[int], seconds: float = 10.0) -> list[socket.socket]:
@@ -88,3 +93,21 @@ def variables(proxy: bool, url: str = "") -> dict[str, str]:
         env |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
         env |= {"NODE_USE_ENV_PROXY": "1", "npm_config_proxy": through, "npm_config_https_proxy": through}
     return env
+
+
+def hint(output: str, patterns: Sequence[str], *, gate: bool) -> str:
+    """What to say to a command that has failed and whose last lines speak of a network that it has not; else empty.
+
+    `patterns`: the box's network, as in the config.
+    """
+    if not _NO_WAY_OUT.search("\n".join(output.splitlines()[-40:])):
+        return ""
+    if tuple(patterns) in (("none",), ()):
+        whose = "this gate" if gate else "this agent"
+        return (
+            f'{whose} has no network: say network = "open" in its config, or a list such as ["registry.npmjs.org:443"]'
+        )
+    return (
+        "inside, no name is resolved, and raw TCP and ssh do not get out: the network is HTTP and HTTPS through the "
+        "proxy that HTTPS_PROXY names (git by https, not ssh; Node uses it by itself from 24 on)"
+    )

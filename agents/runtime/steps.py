@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agents.runtime import junit as junit_reports
-from agents.runtime import processes, sandbox
+from agents.runtime import network, processes, sandbox
 from agents.runtime.caches import Cache, Copy
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.limits import Watch
@@ -249,8 +249,11 @@ class Steps:
             self.log.say(f"{self._whose(step)}{limit}")
         keep = TAIL if (code, number) == (0, None) or not self.gates else FAILED_TAIL
         output = b"".join(tail)[-keep:].decode("utf-8", "replace")
-        if code in (126, 127) and (why := _outside(box, env, output, str(self.worktree))):
+        if (code, number) != (0, None) and (why := _outside(box, env, output, str(self.worktree))):
             self.log.say(why)
+            output = f"{output.rstrip()}\n{why}\n"
+        if box.boxed and (code, number) != (0, None) and (why := network.hint(output, box.network, gate=self.gates)):
+            self.log.say(f"{self._whose(step)}{why}")
             output = f"{output.rstrip()}\n{why}\n"
         return {
             "name": step["name"],
@@ -357,7 +360,7 @@ _MISSING = re.compile(r"(?:^|[\s:'\"`])([\w./+-]+)['\"`]?: (?:command )?(?:not f
 
 def _outside(box: sandbox.Box, env: dict[str, str], output: str, cwd: str) -> str:
     """Why a command that was not found is not there, where it is only outside the box; else an empty string."""
-    found = _MISSING.findall("\n".join(output.splitlines()[-3:]))
+    found = _MISSING.findall("\n".join(output.splitlines()[-40:]))
     return next((why for name in reversed(found) if (why := box.unseen([name], env, cwd))), "")
 
 

@@ -165,6 +165,10 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
 
 
+# who pushes all the same is told so by git itself: it runs this in place of receive-pack
+_NO_PUSH = "echo 'no push is needed: what is committed here is taken in when the run ends' >&2; exit 1; :"
+
+
 def _make_tree(space: Workspace, plan: Plan, tags: list[tuple[str, str, str]]) -> None:
     git = space.tree / ".git"
     remote = [(f"refs/remotes/origin/{name}", sha, "") for name, sha in plan.heads.items()]
@@ -172,6 +176,7 @@ def _make_tree(space: Workspace, plan: Plan, tags: list[tuple[str, str, str]]) -
         "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tlogAllRefUpdates = true\n[gc]\n\tauto = 0\n"
         f"[user]\n\tname = {_quoted(plan.agent)}\n\temail = {_quoted(plan.mail)}\n"
         f'[remote "origin"]\n\turl = {_quoted(str(space.origin))}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
+        f"\treceivepack = {_quoted(_NO_PUSH)}\n"
     )
     head = check_sha(plan.start)
     if plan.branch:

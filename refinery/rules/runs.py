@@ -99,7 +99,8 @@ def conclude(run: RunView) -> tuple[str, str]:
     if run.exit_error:
         # a limit that it has reached is the run's own doing and uses up an attempt; anything else is the host's fault
         return ("failed" if _LIMIT.fullmatch(run.exit_error) else "lost"), run.exit_error
-    return "failed", f"ended without gt_done ({how})"
+    said = f'; its last line: "{run.last_line}"' if run.last_line else ""
+    return "failed", f"ended without gt_done ({how}){said}"
 
 
 def _unwanted(world: World, run: RunView) -> str:

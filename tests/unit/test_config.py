@@ -109,3 +109,24 @@ def test_another_environment_is_another_check() -> None:
 
     assert command() == "npm test"
     assert command(env={"B": "x y", "A": "1"}) == "A=1 B='x y' npm test"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"sandbox": {"read_only": "/opt/x"}}, "sandbox.read_only: expected a list"),
+        ({"git": {"branch_prefix": "gt"}}, "git.branch_prefix: expected words that each end with a slash"),
+        ({"git": {"email": "nobody"}}, "git.email: expected a mail address"),
+        ({"agents": {"polecat": {"network": "open"}}}, "agents.polecat.command: is missing"),
+        ({"agents": {"polecat": {"command": ["a"], "env": {"GASTOWN_URL": "x"}}}}, "agents.polecat.env.GASTOWN_URL: "),
+        (
+            {"refinery": {"gates": [{"name": "a", "run": "a", "nested": "yes"}]}},
+            "gates.0.nested: expected true or false",
+        ),
+        ({"limits": {"depth": -1}}, "limits.depth: must be at least 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_words_of_the_config(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        config.validate(given)
+    assert words in refused.value.message

@@ -44,7 +44,7 @@ VERBS = {
         "land-now",
     ),
     "escalation-act": ("ack", "close"),
-    "bead-act": ("release", "cancel"),
+    "bead-act": ("release", "cancel", "retry", "confirm"),
     "convoy-act": ("start", "close", "retry"),
 }
 

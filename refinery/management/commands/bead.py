@@ -64,6 +64,7 @@ class Command(GastownCommand):
             "entries": [{"id": e.pk, "state": e.state, "reason": e.reason} for e in bead.entries.all()],
             "runs": [
                 {"id": r.pk, "kind": r.kind, "state": r.state, "outcome": r.outcome, "reason": r.reason}
+                | shows.run_facts(r)
                 for r in bead.runs.order_by("created_at")
             ],
             "history": shows.history(bead),
@@ -73,6 +74,15 @@ class Command(GastownCommand):
             released = f"released by {bead.released_by}" if bead.released_at else "not released"
             lines += ["", f"filed by {bead.created_by} in run {bead.filed_by}, depth {bead.depth}: {released}"]
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
+        last = bead.runs.order_by("created_at").last()
+        if last is not None:
+            made = shows.made(last)
+            lines.append(
+                f"its last run: {last.pk}{': made ' + made if made else ''}; its output: gastown runs log {last.pk}"
+            )
+            if command := shows.restore(last):
+                lines.append(f"to see what was saved: {command}")
+        lines += [f"{what}: gastown {command}" for what, command in shows.ways_on(bead)]
         return Said(data, "\n".join(lines))
 
     def list(self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any) -> Any:

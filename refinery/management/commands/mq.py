@@ -11,6 +11,9 @@ from beads.models import Town
 from refinery import controls, doors, shows
 from refinery.files import moment
 from refinery.models import ReviewEntry
+from refinery.outputs import plain
+
+TAIL = 15  # lines of what a gate that did not pass has printed
 
 
 def entry_of(key: str) -> ReviewEntry:
@@ -123,6 +126,10 @@ class Command(GastownCommand):
                 f"  failed: {t['name']}: {' '.join(t['message'].split())[:200]}" for t in tests.get("failures", [])
             ]
             lines += [f"  note: {note}" for note in tests.get("notes", [])]
+            if g["outcome"] not in ("pass", "not_needed"):
+                lines += [f"  | {line}" for line in plain(g["output"]).strip().splitlines()[-TAIL:]]
+        if data["gates"] and (run := entry.bead.runs.filter(kind="gates").order_by("created_at").last()):
+            lines.append(f"all of their output: gastown runs log {run.pk}")
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
         lines += [f"landing {x['state']}: {x['message']}{x['waived']}" for x in data["landings"]]

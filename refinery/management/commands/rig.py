@@ -5,14 +5,20 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from agents import access
+from agents import access, boxes
 from agents.runtime.gitcmd import redact
+from beads import config as configs
 from beads import secrets
 from beads.command import GastownCommand, Said, actor, noted, rig_of, table, town_of
 from beads.models import Rig
 from refinery import controls, doors
 from refinery.files import read_config, read_text
 from refinery.git import contents
+
+
+def sandboxed(rig: Rig) -> list[str]:
+    """What the rig's config leaves outside the sandbox, to be seen to."""
+    return boxes.notes(configs.usable(rig.town.config, rig.config)[0])
 
 
 class Command(GastownCommand):
@@ -49,13 +55,14 @@ class Command(GastownCommand):
         data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch, "host_keys": pinned}
         said = [f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}"]
         said += [f"the remote's host key from now on: {key}" for key in pinned]
-        return noted(data | has, "\n".join(said), [*secrets.notes(rig), *notes])
+        return noted(data | has, "\n".join(said), [*secrets.notes(rig), *sandboxed(rig), *notes])
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
         made = controls.set_config(rig_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        rig = rig_of(slug)
         said = f"rig {slug} has its new config, version {made.number}"
-        return noted({"slug": slug, "version": made.number}, said, secrets.notes(rig_of(slug)))
+        return noted({"slug": slug, "version": made.number}, said, [*secrets.notes(rig), *sandboxed(rig)])
 
     def host_key(self, slug: str, renew: bool, **_: Any) -> Any:
         """Show the pinned host keys, or pin what the remote shows now."""

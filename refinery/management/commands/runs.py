@@ -9,7 +9,7 @@ from typing import Any
 from agents.models import LIVE_RUN, Run
 from beads.command import GastownCommand, Said, actor, ago, table
 from beads.errors import NotFound
-from refinery import doors
+from refinery import doors, shows
 
 
 def run_of(key: str) -> Run:
@@ -40,14 +40,25 @@ def run_row(run: Run) -> dict[str, Any]:
     }
 
 
+def _ended(step: dict[str, Any]) -> str:
+    """How one step has ended, in words."""
+    raw = step.get("outcome_raw") or {}
+    if raw.get("limit"):
+        return str(raw["limit"])
+    if raw.get("timed_out"):
+        return "timed out"
+    how = f"signal {raw['signal']}" if raw.get("signal") else f"exit {raw.get('exit_code')}"
+    return f"{how}, {(step.get('duration_ms') or 0) / 1000:.1f} s"
+
+
 class Command(GastownCommand):
     help = "Runs: supervised processes of agents and gates."
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Verbs."""
         verbs = self.subcommands(parser)
-        listing = self.sub(verbs, "list", self.list, "live runs, or the latest")
-        listing.add_argument("--all", action="store_true")
+        listing = self.sub(verbs, "list", self.list, "live runs; with --all or --bead the latest of all")
+        listing.add_argument("--all", action="store_true", help="ended ones too")
         listing.add_argument("--bead")
         self.sub(verbs, "show", self.show, "one run").add_argument("id")
         log = self.sub(verbs, "log", self.log, "a run's output")
@@ -65,7 +76,7 @@ class Command(GastownCommand):
         elif not all:
             found = found.filter(LIVE_RUN)
         rows = [run_row(r) for r in found[:200]]
-        columns = ["id", "kind", "state", "outcome", "bead", "agent", "started", "status_message"]
+        columns = ["id", "kind", "state", "outcome", "bead", "agent", "started", "status_message", "reason"]
         return Said(rows, table(rows, columns, "no live runs"))
 
     def show(self, id: str, **_: Any) -> Any:
@@ -75,9 +86,7 @@ class Command(GastownCommand):
             "branch": run.branch,
             "target": run.target,
             "start_sha": run.start_sha,
-            "head_sha": run.head_sha,
-            "published": run.published,
-            "salvage_ref": run.salvage_ref,
+            **shows.run_facts(run),
             "exit_code": run.exit_code,
             "exit_signal": run.exit_signal,
             "result": run.result,
@@ -86,7 +95,17 @@ class Command(GastownCommand):
             "ended_at": run.ended_at,
             "steps": run.step_results,
         }
-        return Said(data, "\n".join(f"{k}: {v}" for k, v in data.items() if v not in ("", None, [])))
+        lines = [f"{k}: {v}" for k, v in data.items() if k not in ("steps", "work_text") and v not in ("", None)]
+        if made := shows.made(run):
+            lines.append(f"made: {made}")
+        if command := shows.restore(run):
+            lines.append(f"to see what was saved: {command}")
+        lines += [
+            f"{'gate' if run.kind == 'gates' else 'step'} {step['name']}: {_ended(step)}" for step in run.step_results
+        ]
+        if run.log_path:
+            lines.append(f"its output: gastown runs log {run.pk}")
+        return Said(data, "\n".join(lines))
 
     def log(self, id: str, tail: int, **_: Any) -> Any:
         """A run's output."""
