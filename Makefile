@@ -7,7 +7,7 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 
-.PHONY: setup demo run test lint bench format soak screenshots
+.PHONY: setup demo run test lint bench format soak ci-full screenshots
 
 setup: .venv/.ready
 
@@ -44,6 +44,10 @@ soak: setup
 
 bench: setup
 	@$(PY) -m bench
+
+# what .ci/run has no time for
+ci-full:
+	@.ci/full
 
 screenshots: setup
 	@$(PY) tests/screenshots.py

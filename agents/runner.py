@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,7 @@ from beads.errors import GastownError
 
 log = structlog.get_logger(__name__)
 CLEAN_SECONDS = 15.0
+LATEST = 3600.0  # so rarely, at the end, is a workspace tried that cannot be taken in
 MARK = "GASTOWN_RUN"  # every process of a run carries it, whatever became of its parents
 
 
@@ -63,11 +65,14 @@ class Runner:
         self.starting: set[str] = set()
         self.pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="start")
         self.stopping = False
+        self._cleaner: threading.Thread | None = None
+        self._later: dict[str, tuple[float, float]] = {}  # run → when its workspace is tried again, and the wait after
         self._told = 0.0  # when it last said that it is alive, and what it prepares
 
     def serve(self) -> None:
         """Loop until `stopping`; a lost database is waited for."""
         cleaned = 0.0
+        self._own_mirrors()
         self.forks.ready()
         while not self.stopping:
             try:
@@ -78,13 +83,20 @@ class Runner:
                         self._look()
                         if time.monotonic() - cleaned > CLEAN_SECONDS:
                             cleaned = time.monotonic()
-                            self._clean()
+                            self._clean_aside()
                         self._wait(listener)
             except (psycopg.OperationalError, OperationalError) as error:
                 log.warning("runner.database", error=str(error))
                 close_old_connections()
                 time.sleep(1)
         self.pool.shutdown(wait=True)
+
+    def _own_mirrors(self) -> None:
+        """What runs of an older release have written into the mirrors' config must not outlive the upgrade: their shims
+        are still to push from there, and the mirror of a quiet rig is not looked at for long."""
+        for mirror in (self.home / "repos").glob("*.git"):
+            if gitcmd.own_config(mirror):
+                log.warning("mirror.mended", path=str(mirror))
 
     def _wait(self, listener: psycopg.Connection[Any]) -> None:
         """Until there is news, or for one second; pokes are passed on to their shims."""
@@ -374,6 +386,21 @@ class Runner:
 
     # -- leftovers --
 
+    def _clean_aside(self) -> None:
+        """`_clean` in a thread of its own, one at a time: taking in what a run has left may last for many minutes, as
+        long as that run likes, and nobody waits for it."""
+        if self._cleaner is None or not self._cleaner.is_alive():
+            self._cleaner = threading.Thread(target=self._clean_in_thread, name="clean", daemon=True)
+            self._cleaner.start()
+
+    def _clean_in_thread(self) -> None:
+        try:
+            self._clean()
+        except Exception:
+            log.exception("runner.unclean")  # tried again
+        finally:
+            connection.close()
+
     def _clean(self) -> None:
         """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
         limits.clean()
@@ -381,17 +408,27 @@ class Runner:
             ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
             if ended and self._shim(run_id) is None:
                 log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
-        for name in ("workspaces", "worktrees"):
+        for name in ("worktrees", "workspaces"):  # in this order: a worktree of before becomes a workspace first
             root = self.home / name
-            for path in root.iterdir() if root.is_dir() else ():
+            for path in list(root.iterdir()) if root.is_dir() else ():
                 run = Run.objects.select_related("rig").filter(pk=path.name).first()
                 if run is None or run.state != RunState.ENDED or self._shim(path.name) is not None:
                     continue  # alive, or not ours to judge: doctor shows it
-                if name == "workspaces":
-                    self._clear(run)
+                if time.monotonic() < self._later.get(run.pk, (0.0, 0.0))[0]:
+                    continue
+                try:
+                    if name == "workspaces":
+                        self._clear(run)
+                    else:
+                        self._clear_worktree(run, path)
+                except Exception:
+                    log.exception("workspace.unremoved", run=run.pk)  # and the others go on
+                if path.exists():  # once more soon, then more and more rarely
+                    wait = self._later.get(run.pk, (0.0, 0.0))[1]
+                    self._later[run.pk] = (time.monotonic() + wait, min(max(wait * 2, CLEAN_SECONDS), LATEST))
                 else:
-                    self._clear_worktree(run, path)
-                log.info("workspace.removed", run=run.pk)
+                    self._later.pop(run.pk, None)
+                    log.info("workspace.removed", run=run.pk)
         trash.empty(self.home / "trash")
 
     def _harvest(self, run: Run) -> dict[str, Any]:
@@ -401,7 +438,7 @@ class Runner:
             return {}
         try:
             return harvest.take_in(space, run.pk, run.start_sha, self._inside(run, space)).report()
-        except (GastownError, OSError) as error:
+        except Exception as error:
             log.warning("workspace.unsaved", run=run.pk, error=str(error))
             return {"work": "unsaved", "work_text": str(error)[:1000], "branches": {}, "salvage_ref": ""}
 

@@ -122,12 +122,16 @@ def _base() -> Path:
 
 
 def _data(base: Path) -> Path:
-    """The data directory. Where root's home hides it from the server's user, it moves to a place of its own."""
-    user = _server_user()
-    if user is None or _reachable(base):
-        return base / "data"
+    """The data directory. Where root's home hides it from the server's user, it has a place of its own.
+
+    Where there is one already, it stays the one, whoever may pass through the home by now: see `_start`.
+    """
+    here = base / "data"
+    if _server_user() is None or (here / "PG_VERSION").exists():
+        return here
     mark = hashlib.sha256(str(base).encode()).hexdigest()[:16]
-    return _state_dir() / mark / "data"
+    there = _state_dir() / mark / "data"
+    return here if _reachable(base) and not (there / "PG_VERSION").exists() else there
 
 
 def _state_dir() -> Path:
@@ -276,10 +280,15 @@ def _start(base: Path) -> None:
     """Initialise the cluster when there is none, and start it; a crashed server's leftovers are recovered."""
     data = _data(base)
     sockets = _socket_dir()
+    user = _server_user()
     if not (data / "PG_VERSION").exists():
         _initialise(data)
+    elif user is not None and not _reachable(data.parent):
+        raise Refused(
+            f"the database is in {data}, and the user {user}, as whom it runs, may no longer pass there: "
+            "give others the right to pass (chmod o+x) through each directory above GASTOWN_HOME"
+        )
     _own(sockets, 0o700)
-    user = _server_user()
     if sockets.stat().st_uid not in (os.geteuid(), pwd.getpwnam(user).pw_uid if user else -1):
         raise Refused(f"{sockets} belongs to somebody else")
     options = {

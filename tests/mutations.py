@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,154 @@ class Mutation:
 
 RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
+    Mutation(
+        "a run's token opens the doors of its shim",
+        "agents/dispatch.py",
+        "found.filter(shim_hash=None).filter(Q(token_hash=digest(secret))",
+        "found.filter(Q(token_hash=digest(secret))",
+        "tests/acceptance/test_git_door.py -k s10",
+    ),
+    Mutation(
+        "a shim's secret opens the doors of another run",
+        "agents/api.py",
+        "        if run.pk != run_id:\n",
+        "        if False:\n",
+        "tests/web/test_entrance.py -k r8",
+    ),
+    Mutation(
+        "a run's head is what its report says",
+        "agents/work.py",
+        "arrived = door.head_of(mirror, run.pk)",
+        'arrived = str(report.get("head_sha") or "")',
+        "tests/acceptance/test_git_door.py -k s10",
+    ),
+    Mutation(
+        "commits are let in without what they need",
+        "agents/runtime/door.py",
+        "    if complete.returncode:\n",
+        "    if False:\n",
+        "tests/acceptance/test_workspaces.py -k half",
+    ),
+    Mutation(
+        "a repository inside the repository passes the door",
+        "agents/runtime/door.py",
+        "if problems := policy.refusals(mirror, base, sha, env=env):",
+        "if problems := list[str]():",
+        "tests/acceptance/test_workspaces.py -k g11",
+    ),
+    Mutation(
+        "what a workspace borrows is pruned while it lives",
+        "agents/runtime/workspace.py",
+        "        _make_tree(space, plan, tags)\n",
+        "        _make_tree(space, plan, tags)\n        release(space)\n",
+        "tests/acceptance/test_workspaces.py -k pruned",
+    ),
+    Mutation(
+        "a kept tree is not compared with the candidate before the first gate",
+        "agents/runtime/trees.py",
+        "    look = _compare(slot, view, candidate, stamp, began)\n    if look.faults",
+        "    look = _Look()\n    if look.faults",
+        "tests/acceptance/test_trees.py",
+    ),
+    Mutation(
+        "a file that a gate has changed and whose times it has put back is kept",
+        "agents/runtime/trees.py",
+        "                    and not stamp < told.st_ctime_ns <= began\n",
+        "",
+        "tests/acceptance/test_trees.py",
+    ),
+    Mutation(
+        "what is inside may make user namespaces of its own",
+        "agents/runtime/box.py",
+        '[*([] if self.nested else ["--disable-userns"]), "--new-session"',
+        '["--new-session"',
+        "tests/acceptance/test_sandbox.py -k s2",
+    ),
+    Mutation(
+        "what is inside keeps capabilities",
+        "agents/runtime/box.py",
+        '"--cap-drop", "ALL", "--unshare-pid"',
+        '"--cap-add", "ALL", "--unshare-pid"',
+        "tests/acceptance/test_sandbox.py -k s2",
+    ),
+    Mutation(
+        "a run goes on without a sandbox where none can be started",
+        "agents/runtime/sandbox.py",
+        "    if found.kind != BUBBLEWRAP:\n        raise NoSandbox",
+        "    if False:\n        raise NoSandbox",
+        "tests/acceptance/test_sandbox.py -k no_sandbox",
+    ),
+    Mutation(
+        "the proxy leads to private addresses",
+        "agents/runtime/proxy.py",
+        "wrong = not_public(address) or",
+        'wrong = "" and not_public(address) or',
+        "tests/acceptance/test_sandbox.py -k private_address",
+    ),
+    Mutation(
+        "a name that the network does not allow is reached all the same",
+        "agents/runtime/proxy.py",
+        'if self._policy != ("open",) and not any(',
+        "if False and not any(",
+        "tests/acceptance/test_sandbox.py -k private_address",
+    ),
+    Mutation(
+        "gt_done without a change is handed over",
+        "refinery/rules/beads.py",
+        'if bead.purpose == Purpose.WORK and run.work == "nothing":',
+        "if False:",
+        "tests/db/test_races.py -k g1",
+    ),
+    Mutation(
+        "calls of a run in parallel pass its limits",
+        "agents/dispatch.py",
+        "    run = _locked(run_id)\n    if run is None or run.state != RunState.RUNNING or run.exited_at is not None:",
+        "    run = Run.objects.select_related('town', 'rig', 'bead', 'agent').filter(pk=run_id).first()\n"
+        "    if run is None or run.state != RunState.RUNNING or run.exited_at is not None:",
+        "tests/db/test_filing.py -k budget",
+    ),
+    Mutation(
+        "whoever guesses passwords is never locked out",
+        "gastown_site/lockout.py",
+        "            super().authenticate(request, **credentials)\n",
+        "            return\n",
+        "tests/web/test_entrance.py -k s6",
+    ),
+    Mutation(
+        "one address may guess at many names",
+        "gastown_site/lockout.py",
+        "return max(pair, PAIR_LIMIT) if address >= ADDRESS_LIMIT else pair",
+        "return pair",
+        "tests/web/test_entrance.py -k s6",
+    ),
+    Mutation(
+        "a database is left for an empty one where its way is closed",
+        "gastown_site/database.py",
+        '    if _server_user() is None or (here / "PG_VERSION").exists():',
+        "    if _server_user() is None:",
+        "tests/acceptance/test_private.py -k database",
+    ),
+    Mutation(
+        "what an old run has written into a mirror's config outlives the upgrade",
+        "agents/runner.py",
+        "        self._own_mirrors()\n",
+        "",
+        "tests/acceptance/test_upgrade.py",
+    ),
+    Mutation(
+        "shims of the last release are taken for dead",
+        "agents/runtime/forkserver.py",
+        'any(word.rpartition(b"/")[2] == SCRIPT.name.encode() for word in words)',
+        "str(SCRIPT).encode() in words",
+        "tests/acceptance/test_upgrade.py",
+    ),
+    Mutation(
+        "a shim of the last release is a stranger",
+        "agents/api.py",
+        "own_secret=body.secrets > 1",
+        "own_secret=True",
+        "tests/web/test_tools.py -k last_release",
+    ),
     Mutation(
         "what an agent has filed is given to an agent without a person's word",
         "refinery/readiness.py",
@@ -386,15 +535,17 @@ def _without_constraint(text: str, name: str) -> str:
 def main() -> int:
     """All mutations, or those whose description contains the given words."""
     wanted = " ".join(sys.argv[1:])
-    missed = []
+    missed, tried, began = [], 0, time.monotonic()
     for mutation in MUTATIONS:
         if wanted not in mutation.what:
             continue
+        tried += 1
         with tempfile.TemporaryDirectory(prefix="gastown-mutant-") as scratch:
             os.chmod(scratch, 0o755)
             root = Path(scratch) / "project"
             ignore = shutil.ignore_patterns(".venv", ".uv", ".git", "*.pyc", "__pycache__", "screenshots")
             shutil.copytree(ROOT, root, ignore=ignore)
+            (root / ".git").symlink_to(ROOT / ".git")  # the last release is read from the history
             _mutate(root, mutation)
             env = {k: v for k, v in os.environ.items() if not k.startswith("GASTOWN_")}
             command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider"]
@@ -406,7 +557,7 @@ def main() -> int:
         print(f"{'noticed' if noticed else 'MISSED '}  {mutation.what}: {noticed or done.stdout[-200:]}", flush=True)
         if not noticed:
             missed.append(mutation.what)
-    print(f"{len(missed)} missed")
+    print(f"mutations: {tried}, missed: {len(missed)}, {time.monotonic() - began:.0f} s")
     return 1 if missed else 0
 
 

@@ -29,9 +29,10 @@ Packer = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
 
 @dataclass(frozen=True)
 class Limits:
-    """`pack`: the most bytes of one pack."""
+    """`pack`: the most bytes of one pack; `seconds`: how long it may take to come."""
 
     pack: int = 2 << 30
+    seconds: float = gitcmd.PACK_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def deliver(
     with _quarantine(mirror, run) as (quarantine, env):
         try:
             _index(mirror, env, pack([offer.sha for offer in offers]), limits or Limits())
-            own = {offer.name: check(mirror, base, offer, env) for offer in offers}
+            own = {offer.name: check(mirror, base, offer, env, run) for offer in offers}
         except _Refused as error:
             return {offer.name: Verdict(offer.sha, refused=str(error)) for offer in offers}
         _move(quarantine / "pack", mirror / "objects" / "pack")
@@ -81,19 +82,32 @@ def pin(mirror: Path, ref: str, sha: str) -> None:
     gitcmd.pin(mirror, ref, sha)
 
 
-def check(mirror: Path, base: str, offer: Offer, env: Mapping[str, str]) -> int:
-    """How many commits of the offer nobody had before. Raises _Refused for what is not complete or would be lost.
+def check(mirror: Path, base: str, offer: Offer, env: Mapping[str, str], run: str) -> int:
+    """How many commits of the offer nobody but this run had before. Raises _Refused for what is not complete or would
+    be lost.
 
-    `env` shows git the quarantine.
+    `env` shows git the quarantine. What is taken in twice, for a shim died in between, is the run's own all the same.
     """
     sha = check_sha(offer.sha)
+    kind = run_git(["cat-file", "-t", sha], cwd=mirror, env=env, check=False).text
+    if kind != "commit":  # a tag would be taken for its commit by some of what follows, and not by the rest
+        raise _Refused(f"{sha[:12]} is no commit{f', but a {kind}' if kind else ', or did not arrive'}")
     asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]
     complete = run_git(asked, cwd=mirror, env=env, check=False, timeout=CHECK_SECONDS)
     if complete.returncode:
         raise _Refused(f"commit {sha[:12]} did not arrive whole: {gitcmd.failure('rev-list', complete).message}")
-    own = int(run_git(["rev-list", "--count", sha, "--not", "--all"], cwd=mirror, env=env).text)
+    ours = [
+        f"--exclude=refs/gastown/{kind}/{run}{rest}" for kind in ("runs", "branches", "salvage") for rest in ("", "/*")
+    ]
+    own = int(run_git(["rev-list", "--count", sha, "--not", *ours, "--all"], cwd=mirror, env=env).text)
     if not offer.lenient:
-        if problems := policy.refusals(mirror, base, sha, env=env):
+        try:
+            problems = policy.refusals(mirror, base, sha, env=env)
+        except GitFailed as error:
+            if error.kind != "unfit":
+                raise
+            problems = [error.message]
+        if problems:
             raise _Refused("; ".join(problems))
         if run_git(["merge-base", base, sha], cwd=mirror, env=env, check=False).returncode:
             raise _Refused(f"commit {sha[:12]} has no history in common with {base[:12]}: the repository was made anew")
@@ -108,7 +122,11 @@ def _index(mirror: Path, env: Mapping[str, str], packer: subprocess.Popen[bytes]
             assert packer.stdout is not None
             packer.stdout.close()
             try:
-                done = indexing.result(timeout=gitcmd.PACK_TIMEOUT, check=False)
+                done = indexing.result(timeout=limits.seconds, check=False)
+            except GitFailed:
+                if packer.poll() is None:  # it waits for a run's own doing: a pipe in place of an object, for one
+                    raise _Refused(f"its commits could not be read within {limits.seconds:.0f} s") from None
+                raise
             finally:
                 if packer.poll() is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -178,7 +196,7 @@ def pre_receive(lines: Sequence[str], env: Mapping[str, str]) -> list[str]:
             problems.append(f"{ref}: it cannot be deleted")
         else:
             try:
-                check(Path(env["GIT_DIR"]).absolute(), base, Offer("", new, ref, lenient=ref != allowed), shown)
+                check(Path(env["GIT_DIR"]).absolute(), base, Offer("", new, ref, lenient=ref != allowed), shown, "")
             except (_Refused, GitFailed) as error:
                 problems.append(f"{ref}: {error}")
     return problems

@@ -59,6 +59,7 @@ class Head:
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(r"[!-~]+")
+_FRAMING = {"content-length", "transfer-encoding"}
 _HOP = {
     "connection", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "trailer",
     "upgrade", "expect", "host", "http2-settings",
@@ -190,7 +191,9 @@ def pass_on(
     """Send the request as one of ours, and the answer back as it comes; then both connections are at their end."""
     length = head.length()
     lines = [f"{head.method} {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
-    named = {word.strip().lower() for word in head.first("connection").split(",")}
+    told = (value for key, value in head.headers if key.lower() == "connection")
+    # what says where the body ends goes on whatever the client calls it: else its body would be read as a request
+    named = {word.strip().lower() for value in told for word in value.split(",")} - _FRAMING
     lines += [f"{k}: {v}" for k, v in head.headers if k.lower() not in _HOP and k.lower() not in named]
     server.sendall("\r\n".join(lines).encode("latin-1") + f"\r\n{extra}\r\n".encode("latin-1"))
     if head.first("expect").lower() == "100-continue":

@@ -36,11 +36,12 @@ UNKNOWN = 255  # how a shim ended whose server was killed
 
 
 def alive(pid: int) -> bool:
-    """True while `pid` is a shim, or a server of shims."""
+    """True while `pid` is a shim, or a server of shims; of this release or of another, which may lie elsewhere."""
     try:
-        return str(SCRIPT).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
+    return any(word.rpartition(b"/")[2] == SCRIPT.name.encode() for word in words)
 
 
 class Child:

@@ -12,10 +12,12 @@ import errno
 import fcntl
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ from beads.errors import Disposition, GastownError
 TIMEOUT = 60.0
 NETWORK_TIMEOUT = 600.0
 PACK_TIMEOUT = 1200.0
+# of what one git process has for itself: objects come from outside, and a few bytes of them may stand for gigabytes
+MEMORY = max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, 1 << 30)
 ASKPASS = Path(__file__).with_name("askpass")
 LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
 # what they write is for others than us: another user's remote, trees that gates and agents see
@@ -182,6 +186,27 @@ class Started:
             raise failure(self.name, result, self.rig)
         return result
 
+    def at_most(self, most: int, what: str, *, timeout: float = TIMEOUT) -> bytes:
+        """Its output. Raises GitFailed as `result` does, and, of the kind `unfit` and with the sentence `what`, when
+        it is longer than `most` bytes, or git has not the memory for it. For answers whose length a change decides."""
+        assert self.process.stdout is not None
+        late = threading.Timer(timeout, self.process.kill)
+        late.start()
+        try:
+            out = self.process.stdout.read(most + 1)
+        finally:
+            late.cancel()
+        if len(out) > most:
+            raise GitFailed(what, kind="unfit")
+        rest = self.result(timeout=timeout, check=False)
+        if rest.returncode == -signal.SIGKILL:
+            raise GitFailed(f"git {self.name} took longer than {timeout:.0f} s", kind="timeout")
+        if rest.returncode and "out of memory" in rest.stderr.lower():
+            raise GitFailed(what, kind="unfit")
+        if rest.returncode:
+            raise failure(self.name, rest, self.rig)
+        return out
+
 
 @contextlib.contextmanager
 def started_git(
@@ -192,11 +217,13 @@ def started_git(
     talks: bool = False,
     stdin: IO[bytes] | None = None,
     umask: int = -1,
+    memory: int = MEMORY,
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
     `talks`: its result needs an input; `stdin`: it reads from this file. `umask`: for what it makes; -1: as ours, but
-    for what others are to see. Credentials in a URL are kept from its arguments, which everybody may read.
+    for what others are to see. `memory`: the most bytes that it may have for itself. Credentials in a URL are kept from
+    its arguments, which everybody may read.
     """
     words, secrets = _without_credentials(args)
     process = subprocess.Popen(
@@ -209,6 +236,8 @@ def started_git(
         start_new_session=True,
         umask=0o022 if umask < 0 and args[0] in SEEN_BY_OTHERS else umask,
     )
+    with contextlib.suppress(OSError):  # it has ended already
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
     try:
         yield Started(args[0], process, (env or {}).get(RIG, "RIG"))
     finally:

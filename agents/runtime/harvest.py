@@ -8,13 +8,16 @@ through `agents.runtime.door`. Nothing here believes anything: what arrives and 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from agents.runtime import door, gitcmd, processes, sandbox
 from agents.runtime.box import Box
@@ -22,7 +25,9 @@ from agents.runtime.gitcmd import GitFailed, run_git
 from agents.runtime.workspace import Workspace, packed_refs, peek
 
 STATUS_SECONDS = 300.0
-PACK_SECONDS = 1200.0
+PACK_SECONDS = 1200.0  # for all of a run's packs
+FILES_SECONDS = 900.0
+SAID_BYTES = 1 << 20
 MOST_BRANCHES = 20
 FILES_BYTES = 2 << 30
 RUNS, BRANCHES, SALVAGE = "refs/gastown/runs", "refs/gastown/branches", "refs/gastown/salvage"
@@ -73,12 +78,12 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
     wanted = {} if seen is None else _wanted(seen.head, seen.branches, start)
     if seen is None:
         found.work, found.text = REFUSED, "its git directory is gone or cannot be read; its files are saved"
-    saved = _salvage(space, run, parent, inside, whole=seen is None or parent != seen.head)
+    saved, unsaved = _saved(space, run, parent, start, inside, whole=seen is None or parent != seen.head)
     head = seen.head if seen is not None else ""
     if head == start:
         found.head = start
         door.pin(space.mirror, f"{RUNS}/{run}", start)
-        found.work = NEW if not saved and _beyond_the_remote(space.mirror, start) else NOTHING
+        found.work = NEW if not saved and not unsaved and _beyond_the_remote(space.mirror, start) else NOTHING
     delivered = _deliver(space, run, start, wanted, saved, inside, limits)
     for name, verdict in delivered.items():
         if name == "" and verdict.refused:
@@ -88,14 +93,14 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
         elif name != _SAVED and verdict.own and not verdict.refused:
             found.branches[name] = verdict.sha
     kept = _SAVED in delivered and not delivered[_SAVED].refused
-    if found.work == REFUSED and (parent != start or (saved and not kept)):
+    if found.work == REFUSED and not unsaved and (parent != start or (saved and not kept)):
         # its commits are not here, so all that it left is saved, as it differs from where it began
-        saved = _salvage(space, run, start, inside, whole=True)
+        saved, unsaved = _saved(space, run, start, start, inside, whole=True)
         delivered = _deliver(space, run, start, {}, saved, inside, limits)
         kept = bool(saved) and not delivered[_SAVED].refused
     if kept:
         found.salvage = f"{SALVAGE}/{run}"
-    elif saved:
+    elif saved or unsaved:
         found.salvage = _save_files(space, run, inside)
     if found.work == NOTHING and found.salvage:
         found.work, found.text = UNCOMMITTED, f"changed files were not committed; they are saved in {found.salvage}"
@@ -113,8 +118,11 @@ def _wanted(head: str, branches: Mapping[str, str], start: str) -> dict[str, str
     wanted = {"": head} if head and head != start else {}
     others = {name: sha for name, sha in sorted(branches.items()) if sha not in (head, start)}
     for name in list(others)[:MOST_BRANCHES]:
-        with contextlib.suppress(Exception):
-            wanted[gitcmd.check_branch(name)] = others[name]
+        # git has no branch below another one: such a pair was written by hand, and no repository takes both
+        above = {name.rsplit("/", depth)[0] for depth in range(1, name.count("/") + 1)}
+        if above.isdisjoint(wanted):
+            with contextlib.suppress(Exception):
+                wanted[gitcmd.check_branch(name)] = others[name]
     return wanted
 
 
@@ -137,28 +145,50 @@ def _make_rescue(space: Workspace, branches: Mapping[str, str]) -> None:
     (path / "packed-refs").write_text(packed_refs([]))
 
 
-def _run(inside: Inside, argv: Sequence[str], env: Mapping[str, str], seconds: float, told: bytes = b"") -> bytes:
+def _run(inside: Inside, argv: Sequence[str], env: Mapping[str, str], seconds: float) -> bytes:
     """Run a command inside; its output. Raises GitFailed when it fails or takes too long."""
     process = inside(argv, env)
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    # what it says is the run's: no more of it is kept than we have a use for
+    out, err = bytearray(), bytearray()
+    readers = [
+        threading.Thread(target=_keep_first, args=pair, daemon=True)
+        for pair in ((process.stdout, out), (process.stderr, err))
+    ]
+    for reader in readers:
+        reader.start()
     try:
-        out, err = process.communicate(told, timeout=seconds)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a box dies with its bubblewrap; a plain process has children
+        process.wait()
         raise GitFailed(f"{argv[0]} in the workspace took longer than {seconds:.0f} s", kind="timeout") from None
+    finally:
+        for reader in readers:
+            reader.join(5.0)
     if process.returncode:
-        said = (err or b"").decode("utf-8", "replace").strip().splitlines()
+        said = err.decode("utf-8", "replace").strip().splitlines()
         raise GitFailed(f"git in the workspace: {said[-1][:300] if said else f'exit {process.returncode}'}")
     return bytes(out)
 
 
+def _keep_first(stream: IO[bytes], kept: bytearray) -> None:
+    """Read to the end, and keep the beginning."""
+    with stream:
+        while data := stream.read1(65536):  # type: ignore[attr-defined]
+            kept += data[: SAID_BYTES - len(kept)]
+
+
 def _holds(sha: str, inside: Inside) -> bool:
-    """True when the workspace holds this commit."""
+    """True when the workspace holds this commit; a tag that names one is none."""
     try:
-        _run(inside, ["git", "cat-file", "-e", f"{gitcmd.check_sha(sha)}^{{commit}}"], {}, STATUS_SECONDS)
+        kind = _run(inside, ["git", "cat-file", "-t", gitcmd.check_sha(sha)], {}, STATUS_SECONDS)
     except GitFailed:
         return False
-    return True
+    return kind.strip() == b"commit"
 
 
 # A nested repository would be saved as one line that names a commit nobody has: its git directory is renamed, so that
@@ -184,6 +214,18 @@ tree=$(git write-tree) || { rm -f "$GIT_DIR/index"; git read-tree "$GASTOWN_PARE
 [ "$tree" = "$(git rev-parse "$GASTOWN_PARENT^{tree}")" ] && exit 0
 git commit-tree "$tree" -p "$GASTOWN_PARENT" -m "Salvage of $GASTOWN_RUN"
 """
+
+
+def _saved(space: Workspace, run: str, parent: str, start: str, inside: Inside, *, whole: bool) -> tuple[str, bool]:
+    """`_salvage`, and where the workspace is in no state for that: on top of `start`; True: git cannot save it at all,
+    for its objects are damaged, or it does not come to an end."""
+    for upon, all_of_it in ((parent, whole), (start, True)):
+        try:
+            return _salvage(space, run, upon, inside, whole=all_of_it), False
+        except GitFailed as error:
+            if error.kind == "timeout":
+                break
+    return "", True
 
 
 def _salvage(space: Workspace, run: str, parent: str, inside: Inside, *, whole: bool) -> str:
@@ -224,6 +266,8 @@ def _deliver(
         offers.append(door.Offer(_SAVED, saved, f"{SALVAGE}/{run}", lenient=True))
     if not offers:
         return {}
+    limits = limits or door.Limits(seconds=PACK_SECONDS)
+    end = time.monotonic() + limits.seconds
 
     def pack(shas: Sequence[str]) -> subprocess.Popen[bytes]:
         """`pack-objects` inside, of these and not of what the mirror has."""
@@ -241,7 +285,12 @@ def _deliver(
     together = door.deliver(space.mirror, run, start, offers, pack, limits)
     if len(offers) == 1 or not any(verdict.refused for verdict in together.values()):
         return together
-    return {offer.name: door.deliver(space.mirror, run, start, [offer], pack, limits)[offer.name] for offer in offers}
+    for offer in offers:
+        left = end - time.monotonic()
+        if left > 0:
+            alone = replace(limits, seconds=left)
+            together |= door.deliver(space.mirror, run, start, [offer], pack, alone)
+    return together
 
 
 def _save_files(space: Workspace, run: str, inside: Inside) -> str:
@@ -249,8 +298,11 @@ def _save_files(space: Workspace, run: str, inside: Inside) -> str:
     folder = space.root.parent.parent / "salvage"
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{run}.tar.gz"
-    process = inside(["sh", "-c", 'cd "$1" && exec tar -czf - .', "sh", str(space.tree)], {})
+    process = inside(["sh", "-c", 'cd "$1" && exec tar -cSzf - . 2>/dev/null', "sh", str(space.tree)], {})
     left = FILES_BYTES
+    late = threading.Timer(FILES_SECONDS, process.kill)
+    late.daemon = True
+    late.start()
     with process, path.open("wb") as archive:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.close()
@@ -258,6 +310,7 @@ def _save_files(space: Workspace, run: str, inside: Inside) -> str:
             archive.write(data[:left])
             left -= len(data)
         process.kill()
+    late.cancel()
     return f"file:salvage/{path.name}"
 
 

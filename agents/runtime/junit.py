@@ -149,7 +149,7 @@ class _Reader:
         self.flaky: list[str] = []
         self.case: dict[str, Any] | None = None
         self.text: list[str] | None = None
-        self.depth = 0
+        self.room = self.depth = 0
 
     def read(self, data: bytes) -> None:
         """One report. Raises _Refused."""
@@ -187,7 +187,7 @@ class _Reader:
         elif self.case is not None and kind in ("failure", "error"):
             if self.case["how"] != "failed":
                 self.case |= {"how": "failed", "message": given.get("message", "")[:MAX_TEXT]}
-                self.text = []
+                self.text, self.room = [], MAX_TEXT
         elif self.case is not None and kind == "skipped" and self.case["how"] == "passed":
             self.case["how"] = "skipped"
         elif self.case is not None and kind in ("flakyFailure", "flakyError") and len(self.flaky) < MAX_FAILURES:
@@ -211,8 +211,9 @@ class _Reader:
 
     def characters(self, text: str) -> None:
         """What a failure says."""
-        if self.text is not None and sum(map(len, self.text)) < MAX_TEXT:
-            self.text.append(text[:MAX_TEXT])
+        if self.text is not None and self.room > 0:
+            self.text.append(text[: self.room])
+            self.room -= len(text)  # counted and not summed up: a text may come in a million pieces
 
 
 def _name(given: Mapping[str, str]) -> str:

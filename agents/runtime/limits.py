@@ -22,6 +22,7 @@ from typing import Any
 EVERY = 1.0  # seconds between two looks
 SHARE = 0.05  # of the time, at most, goes into counting the disk
 _SLICE = 0.05
+_LONG = 3500  # bytes of a path; the kernel takes 4095, and a name has up to 255
 _OURS = 4  # bubblewrap's own two, and what a keeper needs
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PREFIX = "gastown-"
@@ -358,14 +359,34 @@ def _free(path: Path) -> int:
 
 
 def _sizes(roots: Sequence[Path]) -> Iterator[int]:
-    """What each file below takes on the disk. Links are not followed; a file with several names counts once each."""
-    queue = [os.fspath(root) for root in roots]
+    """What each file below takes on the disk. Links are not followed; a file with several names counts once each.
+
+    Nothing lies too deep for it: where a path would be longer than the kernel takes, it goes on from an open directory.
+    """
+    queue: list[tuple[str, _Directory | None]] = [(os.fspath(root), None) for root in roots]
     while queue:
-        with contextlib.suppress(OSError), os.scandir(queue.pop()) as entries:
-            for entry in entries:
-                used = 0
-                with contextlib.suppress(OSError):
-                    used = entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        queue.append(entry.path)
-                yield used
+        path, base = queue.pop()
+        with contextlib.suppress(OSError):
+            if len(os.fsencode(path)) > _LONG:
+                base = _Directory(path)
+                path = base.path
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    used = 0
+                    with contextlib.suppress(OSError):
+                        used = entry.stat(follow_symlinks=False).st_blocks * 512
+                        if entry.is_dir(follow_symlinks=False):
+                            queue.append((entry.path, base))
+                    yield used
+
+
+class _Directory:
+    """A directory that is held open for as long as anybody is to look below it, and a short path to it."""
+
+    def __init__(self, path: str) -> None:
+        self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self.path = f"/proc/self/fd/{self._handle}"
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self._handle)

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runtime.gitcmd import check_sha, run_git
+from agents.runtime.gitcmd import check_sha, run_git, started_git
 
 GITLINK, SYMLINK, NONE = "160000", "120000", "000000"
 EMPTY_TREE = {40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904"}
 EMPTY_TREE[64] = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
 NAMED = 5
+# of the answer to `question`, some million paths, all of which git has in memory before it says the first: a tree that
+# holds one folder ten times, ten levels deep, is a few hundred bytes to send, and has more files than any disk
+MOST_BYTES, MEMORY, WHAT = 128 << 20, 1 << 30, "it changes more files than a change may"
 _DOT_GIT = re.compile(
     r"(?:\.git|git~1)[. ]*(?:$|[\\:])", re.I
 )  # as git's verify_path does, core.protectNTFS being its default
@@ -47,7 +50,7 @@ def lost_gitlinks(repo: Path, base: str, sha: str, env: Mapping[str, str] | None
     Looked at is what `sha` adds or changes against `base` (empty: all), and what it takes out of `.gitmodules`.
     Raises GitFailed.
     """
-    return _lost(repo, base, sha, read(run_git(question(base, sha), cwd=repo, env=env).stdout), env)
+    return _lost(repo, base, sha, _asked(repo, base, sha, env), env)
 
 
 def refusals(
@@ -58,7 +61,7 @@ def refusals(
     `touched`: the answer to `question`, where it is known.
     """
     if touched is None:
-        touched = read(run_git(question(base, sha), cwd=repo, env=env).stdout)
+        touched = _asked(repo, base, sha, env)
     found = []
     if lost := _lost(repo, base, sha, touched, env):
         found.append(
@@ -70,6 +73,11 @@ def refusals(
     if any(t.path == ".gitmodules" and t.mode == SYMLINK for t in touched):
         found.append(".gitmodules is a symbolic link: git does not follow it. Make it a file")
     return found
+
+
+def _asked(repo: Path, base: str, sha: str, env: Mapping[str, str] | None) -> list[Touched]:
+    with started_git(question(base, sha), cwd=repo, env=env, memory=MEMORY) as asked:
+        return read(asked.at_most(MOST_BYTES, WHAT))
 
 
 def _lost(repo: Path, base: str, sha: str, touched: list[Touched], env: Mapping[str, str] | None) -> list[str]:

@@ -220,7 +220,7 @@ class Shim:
             try:
                 inside = harvest.inside(self.space, self.steps.box)
                 found = harvest.take_in(self.space, self.spec["run"], self.spec["start_sha"], inside)
-            except (gitcmd.GitFailed, OSError) as error:
+            except Exception as error:  # whatever a workspace makes of us: the run ends with a report
                 report["error"] = f"saving the work failed: {error}"
                 self.log.say(report["error"])
                 if wait is None:

@@ -235,18 +235,25 @@ def peek(tree: Path) -> Peek | None:
 
 
 def _loose(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """The refs that have a file of their own."""
+    """The refs that have a file of their own. No link is followed, and neither depth nor number matters."""
     left = PEEK_REFS
-    for where, directories, files in os.walk(root):
-        directories.sort()
-        for name in sorted(files):
-            left -= 1
-            if left < 0:
-                return
-            path = Path(where) / name
-            with contextlib.suppress(OSError, ValueError):
-                if gitcmd.SHA.fullmatch(found := _read(path)):
-                    yield f"{prefix}/{path.relative_to(root)}", found
+    waiting = [(root, prefix)] if root.parent.is_dir() and not root.parent.is_symlink() else []
+    while waiting:
+        at, name = waiting.pop()
+        with contextlib.suppress(OSError, ValueError):
+            if at.is_symlink():
+                continue
+            with os.scandir(at) as entries:
+                for entry in sorted(entries, key=lambda one: one.name, reverse=True):
+                    left -= 1
+                    if left < 0:
+                        return
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((Path(entry.path), f"{name}/{entry.name}"))
+                        continue
+                    with contextlib.suppress(OSError, ValueError):
+                        if gitcmd.SHA.fullmatch(found := _read(Path(entry.path))):
+                            yield f"{name}/{entry.name}", found
 
 
 def _read(path: Path) -> str:

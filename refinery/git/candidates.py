@@ -116,7 +116,7 @@ class Candidates:
         if merged == base_tree:
             return NothingToMerge(base, head)
         spec = replace(spec, title=messages.title_of(spec.title, commits))
-        with started_git(policy.question(base_tree, merged), cwd=self.path) as asked:
+        with started_git(policy.question(base_tree, merged), cwd=self.path, memory=policy.MEMORY) as asked:
             if spec.method == "merge":
                 message = messages.with_trailers(f"{spec.title}\n\n{spec.body}", spec.trailers)
                 sha = self._commit(merged, [base, head], message, spec, None)
@@ -124,7 +124,7 @@ class Candidates:
                 commits = self._with_authors(commits)
                 message = messages.squash(spec.title, spec.body, commits, spec.trailers)
                 sha = self._commit(merged, [base], message, spec, messages.author_of(commits))
-            touched = policy.read(asked.result().stdout)
+            touched = policy.read(asked.at_most(policy.MOST_BYTES, policy.WHAT))
         built = self._fit(Built(sha, merged, base, head), base_tree, touched)
         attributes.inherit(self.path, base, sha, (t.path for t in touched))
         return built

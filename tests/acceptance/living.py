@@ -56,7 +56,13 @@ class Living:
     """An installation; `start` and `stop` its processes, make `more` work, look at its rows."""
 
     def __init__(
-        self, root: Path, waits_for: Path | None = None, *, refinery: dict[str, Any] | None = None, **dispatch: Any
+        self,
+        root: Path,
+        waits_for: Path | None = None,
+        *,
+        refinery: dict[str, Any] | None = None,
+        publish: str = "",
+        **dispatch: Any,
     ) -> None:
         reachable(root)
         self.root, self.home = root, root / "a home"
@@ -83,6 +89,7 @@ class Living:
                 },
                 "agents": {"polecat": {"command": agent}, "refinery": {"command": [sys.executable, str(AGENT)]}},
                 "sandbox": {"read_only": shown},
+                **({"git": {"publish": publish}} if publish else {}),
             },
         }  # fmt: skip
 

@@ -157,8 +157,12 @@ def test_c9_a_convoy_closed_midway_stops_its_runs_and_keeps_its_branch(stage: St
 
 
 def test_a_convoy_whose_landing_changes_nothing_fails_and_says_so(stage: Stage) -> None:
+    """A person says of its only bead that nothing was needed: so nothing is there to land."""
     stage.open()
     convoy = stage.convoy("Empty", {"a": ("true", [])})
+    work = stage.await_bead(Bead.objects.get(convoy=convoy), "closed", "failed")
+    assert (work.status, work.resolution) == ("failed", "nothing_changed")
+    doors.confirm_bead(work, WHO)
     bead = stage.await_bead(convoy.bead, "closed", "failed")
     assert bead.status == "failed"
     assert "changes nothing" in bead.reason

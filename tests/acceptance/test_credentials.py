@@ -32,7 +32,7 @@ from refinery import controls, doors
 from refinery.git import repo as git
 from refinery.git.access import Access
 from refinery.git.mirror import repo_of
-from tests.acceptance.conftest import AGENTS, Stage
+from tests.acceptance.conftest import AGENTS, TOOLS, Stage
 from tests.acceptance.test_runs import alive
 from tests.ports import free_port
 
@@ -364,7 +364,9 @@ def test_a_polecat_works_on_a_remote_that_only_the_server_can_reach(
     sshd.deploy = sshd.deploy.strip().replace("\n", "\r\n")
     with_key(stage, sshd, publish="always")
     agents = {"polecat": {"command": [sys.executable, str(AGENTS / "polecat.py")]}}
-    ledger.set_config(stage.town, {**stage.town.config, "agents": configs.validate({"agents": agents})["agents"]})
+    wanted = configs.validate({"agents": agents, "sandbox": {"read_only": TOOLS}})
+    ledger.set_config(stage.town, {**stage.town.config, **wanted})
+    stage.town.refresh_from_db()
     bead = stage.sling("Add a file", "echo new > new.txt; git add -A; git commit -qm new")
     assert stage.await_bead(bead, "closed", "failed").status == "closed"
     assert stage.file("new.txt") == "new"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,18 @@ def test_s10_nothing_but_the_shims_secret_opens_it_and_only_while_the_run_lives(
         assert status(worker.url + path, Authorization=f"Bearer {worker.secret}") == 404
     dispatch.end(worker.run.pk, "running", "lost", "by the test", timezone.now())  # type: ignore[arg-type]
     assert status(refs, Authorization=f"Bearer {worker.secret}") == 409
+
+
+def test_g2_s10_the_report_names_a_head_that_never_arrived_and_it_counts_for_nothing(worker: Worker) -> None:
+    sha = worker.commit("work.txt")  # it is in the worker's clone, and nowhere else
+    told = {"exit_code": 0, "head_sha": sha, "published": True, "work": "new", "branches": {"other": sha}}
+    request = urllib.request.Request(
+        worker.url.replace(f"/git/{worker.run.pk}/", f"/api/runs/{worker.run.pk}/exit"),
+        json.dumps(told).encode(),
+        {"Authorization": f"Bearer {worker.secret}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+    run = Run.objects.get(pk=worker.run.pk)
+    assert run.exited_at is not None
+    assert (run.head_sha, run.published, run.on_remote) == ("", False, False)

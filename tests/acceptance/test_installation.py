@@ -143,14 +143,14 @@ PARTS = ("web", "cluster", "reconciler", "runner")
 
 
 class Up:
-    """A running `manage.py up`."""
+    """A running `manage.py up`; `root`: of which code."""
 
-    def __init__(self, home: Path, port: int = 0, **env: str) -> None:
+    def __init__(self, home: Path, port: int = 0, root: Path = ROOT, **env: str) -> None:
         self.port = port or free_port()
         home.mkdir(exist_ok=True)
         self.home, self.log = home, home / "up.log"
         with self.log.open("wb") as log:
-            command = [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(self.port)]
+            command = [sys.executable, str(root / "manage.py"), "up", "--port", str(self.port)]
             self.process = subprocess.Popen(command, env=environment(home, **env), stdout=log, stderr=log)
 
     def text(self) -> str:

@@ -4,6 +4,7 @@ nothing of it, and what is meant to be seen (trees, a remote on this machine) is
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pwd
@@ -157,3 +158,30 @@ def test_s13_a_fresh_home_is_closed_from_the_first_command_on(house: House) -> N
     assert mode(house.home) & ~0o010 == 0o700
     loose = [p for p in house.home.rglob("*") if not p.is_relative_to(house.home / "pg/data") and mode(p) & 0o077]
     assert not loose
+
+
+def test_a_database_is_not_left_for_an_empty_one_when_its_way_is_closed() -> None:
+    """Somebody tightens a directory above the home: that is said, and the town is there when it is opened again."""
+    with passable() as place:
+        house = House(place, "root")
+        house.manage("town", "create", "main")
+        place.chmod(0o700)
+        shut = house.start("town", "list")
+        said, _ = shut.communicate(timeout=120)
+        assert shut.returncode == 1
+        assert said.startswith("error: the database is in") and "chmod o+x" in said and said.count("\n") == 1
+        place.chmod(0o755)
+        assert "main" in house.manage("town", "list")
+        assert not postmasters(house.home)
+
+
+def test_a_database_that_has_a_place_of_its_own_stays_there_when_the_way_is_opened() -> None:
+    with passable() as place:
+        house = House(place, "root")
+        place.chmod(0o700)
+        house.manage("town", "create", "main")
+        assert not (house.home / "pg" / "data").exists()
+        place.chmod(0o755)
+        assert "main" in house.manage("town", "list")
+        mark = hashlib.sha256(str(house.home / "pg").encode()).hexdigest()[:16]
+        shutil.rmtree(Path("/var/lib/gastown-postgres") / mark)

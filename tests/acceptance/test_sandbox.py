@@ -456,18 +456,33 @@ def test_the_tool_api_is_the_only_part_of_the_server_that_is_reached(alone: Scen
     twice += "X-Forwarded-For: 1.2.3.4\r\nREMOTE_USER: root\r\n\r\nGET /admin/ HTTP/1.1\r\nHost: x\r\n\r\n"
     chunks = "POST /api/tools/gt_done HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\n\r\n"
     chunks += "GET /admin/ HTTP/1.1\r\n\r\n"
+    hidden = (
+        "POST /api/tools/gt_done HTTP/1.1\r\nConnection: close\r\nConnection: Content-Length, transfer-encoding\r\n"
+    )
+    hidden += "Content-Length: 43\r\n\r\nGET /admin/hidden HTTP/1.1\r\nHost: x....\r\n\r\n"
     both = "POST /api/tools/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"
     odd = "GET /api/tools HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n"
     long = f"GET /api/tools HTTP/1.1\r\nX: {'x' * 100_000}\r\n\r\n"
     fine = ["GET /api/schema/ HTTP/1.1\r\n\r\n", "POST /mcp HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
             "POST /model/v1/messages?beta=true HTTP/1.1\r\n\r\n"]  # fmt: skip
-    answers = alone.python(RAW, json.dumps([*requests, twice, chunks, both, odd, long, *fine]), tools=url)
+    answers = alone.python(RAW, json.dumps([*requests, twice, chunks, hidden, both, odd, long, *fine]), tools=url)
     assert [status for status, _ in answers[: len(refused)]] == ["403"] * len(refused)
     assert json.loads(answers[0][1])["error"]["code"] == "forbidden"
-    assert [status for status, _ in answers[len(refused) :]] == ["200", "200", "400", "400", "431", "200", "200", "200"]
+    assert [status for status, _ in answers[len(refused) :]] == [
+        "200",
+        "200",
+        "200",
+        "400",
+        "400",
+        "431",
+        "200",
+        "200",
+        "200",
+    ]
     seen = [(method, path, body) for method, path, _, body in server.seen]
     assert seen == [
-        ("GET", "/api/tools", b""), ("POST", "/api/tools/gt_done", b"{}"), ("GET", "/api/schema/", b""),
+        ("GET", "/api/tools", b""), ("POST", "/api/tools/gt_done", b"{}"),
+        ("POST", "/api/tools/gt_done", hidden.partition("\r\n\r\n")[2].encode()), ("GET", "/api/schema/", b""),
         ("POST", "/mcp", b"{}"), ("POST", "/model/v1/messages?beta=true", b""),
     ]  # fmt: skip
     headers = server.seen[0][2]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from agents.runtime import gitcmd, harvest, trash, workspace
+from agents.runtime import door, gitcmd, harvest, trash, workspace
 from agents.runtime.harvest import Harvest
 from agents.runtime.workspace import Plan, Workspace
 
@@ -100,6 +101,17 @@ def test_what_was_not_committed_is_saved_and_the_workspace_is_left_as_it_is(scen
     assert scene.git("status", "--porcelain", cwd=scene.tree).splitlines() == ["D src/a.txt", "?? precious.txt"]
 
 
+def test_work_that_is_taken_in_twice_is_still_work(scene: Scene) -> None:
+    """Its shim died after the first time, before it could say so."""
+    sha = scene.commit(scene.tree, {"new.txt": "new\n"})
+    scene.git("checkout", "-q", "-b", "aside", cwd=scene.tree)
+    aside = scene.commit(scene.tree, {"aside.txt": "aside\n"})
+    scene.git("checkout", "-q", "-", cwd=scene.tree)
+    assert scene.take_in() == scene.take_in()
+    found = scene.take_in()
+    assert (found.work, found.head, found.branches) == ("new", sha, {"aside": aside})
+
+
 def test_nothing_is_nothing(scene: Scene) -> None:
     found = scene.take_in()
     assert (found.work, found.head, found.salvage) == ("nothing", scene.base, "")
@@ -170,6 +182,31 @@ def test_what_git_finds_wrong_with_is_not_let_in(scene: Scene, what: str) -> Non
     assert gitcmd.run_git(["cat-file", "-e", made], cwd=scene.mirror, check=False).returncode != 0
 
 
+def test_a_commit_is_not_let_in_on_one_of_which_only_half_is_here(scene: Scene) -> None:
+    """A fetch that was cut off can leave a commit without its files: git's own check is content with its name."""
+    half = scene.commit(scene.tree, {"half.txt": "half\n"})
+    (scene.tree / "half.txt").unlink()
+    sha = scene.commit(scene.tree, {})
+    raw = scene.root / "raw"
+    raw.write_text(scene.git("cat-file", "commit", half, cwd=scene.tree) + "\n")
+    assert scene.git("hash-object", "-t", "commit", "-w", str(raw), cwd=scene.mirror) == half
+
+    def pack(shas: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Of the commit alone."""
+        words = ["git", "pack-objects", "-q", "--stdout"]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(words, cwd=scene.tree, stdin=pipe, stdout=pipe, stderr=pipe)
+        assert process.stdin is not None
+        process.stdin.write(f"{sha}\n".encode())
+        process.stdin.close()
+        return process
+
+    offer = door.Offer("", sha, "refs/gastown/runs/run-1")
+    verdict = door.deliver(scene.mirror, "run-1", scene.base, [offer], pack)[""]
+    assert "did not arrive whole" in verdict.refused
+    assert door.head_of(scene.mirror, "run-1") == ""
+
+
 def test_s1_nothing_that_a_run_has_configured_is_executed_when_its_work_is_taken_in(scene: Scene) -> None:
     trap, sprung = scene.root / "trap.sh", scene.root / "sprung"
     trap.write_text(f"#!/bin/sh\ntouch '{sprung}'\nexit 0\n")
@@ -205,18 +242,22 @@ def test_g6_g7_g8_g9_what_a_run_sets_is_its_own(scene: Scene) -> None:
 
 
 def test_what_a_workspace_borrows_is_not_pruned_while_it_lives(scene: Scene) -> None:
-    """The target was moved away from what the run stands on, and the mirror is packed as hard as git can."""
+    """The target was moved away from what the run stands on, no tag holds that, and the mirror is packed as hard as git
+    can."""
+    scene.base = scene.commit(scene.clone, {"untagged.txt": "held by nothing but the run\n"})
+    scene.git("push", "-q", str(scene.remote), "main")
+    gitcmd.fetch(scene.mirror, str(scene.remote), "main")
+    space = scene.make("run-2")
     scene.git("checkout", "-q", "--orphan", "new")
     scene.commit(scene.clone, {"new.txt": "all is new\n"})
     scene.git("push", "-q", "--force", str(scene.remote), "new:main")
     gitcmd.fetch(scene.mirror, str(scene.remote), "main")
     gitcmd.run_git(["gc", "--quiet", "--prune=now"], cwd=scene.mirror)
-    assert scene.git("fsck", "--full", "--no-dangling", cwd=scene.tree) == ""
-    sha = scene.commit(scene.tree, {"late.txt": "late\n"})
-    assert scene.take_in().head == sha
-    workspace.release(scene.space)
-    gitcmd.run_git(["update-ref", "-d", "refs/gastown/runs/run-1"], cwd=scene.mirror)
-    gitcmd.run_git(["update-ref", "-d", "refs/tags/v1.0"], cwd=scene.mirror)
+    assert scene.git("fsck", "--full", "--no-dangling", cwd=space.tree) == ""
+    sha = scene.commit(space.tree, {"late.txt": "late\n"})
+    assert harvest.take_in(space, "run-2", scene.base, harvest.outside(space)).head == sha
+    workspace.release(space)
+    gitcmd.run_git(["update-ref", "-d", "refs/gastown/runs/run-2"], cwd=scene.mirror)
     gitcmd.run_git(["gc", "--quiet", "--prune=now"], cwd=scene.mirror)
     assert gitcmd.run_git(["cat-file", "-e", scene.base], cwd=scene.mirror, check=False).returncode != 0
 

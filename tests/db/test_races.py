@@ -237,6 +237,22 @@ def test_r29_an_exit_without_gt_done_is_a_failed_attempt_and_its_work_is_kept(pl
     assert not ReviewEntry.objects.exists()
 
 
+def test_g1_gt_done_without_a_commit_is_never_merged_and_waits_for_a_person(place: Place) -> None:
+    bead = place.bead()
+    place.tick()
+    run, _ = place.running()
+    place.say(run, "run.done", summary="it was fine as it was")
+    place.exit(run, 0, work="nothing")
+    place.later(minutes=1)
+    place.tick()
+    bead.refresh_from_db()
+    assert (bead.status, bead.resolution) == ("failed", "nothing_changed")
+    assert "it was fine as it was" in bead.reason
+    assert Escalation.objects.get().severity == "medium"
+    assert not ReviewEntry.objects.exists()
+    assert Run.objects.count() == 1
+
+
 def test_r31_observations_are_stored_once(place: Place) -> None:
     place.bead()
     place.tick()

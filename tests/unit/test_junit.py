@@ -180,3 +180,12 @@ def test_a_test_is_flaky_when_it_has_passed_and_failed(reports: list[dict[str, A
 def test_an_error_says_nothing_about_flakiness() -> None:
     assert mixed(["fail", "error", "pass"])
     assert not mixed(["error", "pass"]) and not mixed(["fail", "error"]) and not mixed([])
+
+
+@pytest.mark.parametrize("piece", ["a<b/>", "a&#98;<b/>", "<![CDATA[a]]><b/>"])
+def test_a_failure_that_comes_in_a_million_pieces_costs_no_time(piece: str) -> None:
+    inside = piece * ((junit.MAX_FILE - 200) // len(piece))
+    began = time.process_time()
+    found = read(f"<testsuite><testcase name='t'><failure>{inside}</failure></testcase></testsuite>")
+    assert time.process_time() - began < 10
+    assert found["failed"] == 1 and len(found["failures"][0]["text"]) == junit.MAX_TEXT

@@ -40,7 +40,7 @@ from refinery import doors
 told = {told!r}
 ledger.create_town(told["town"], config.validate(tomllib.loads(told["config"])))
 for slug, text in told["rigs"].items():
-    doors.add_rig(told["town"], slug, {remote!r}, {branch!r}, config.validate(tomllib.loads(text)))
+    doors.add_rig(told["town"], slug, {remote!r}, {branch!r}, config.validate(tomllib.loads(text)), by_owner=True)
 """
 
 

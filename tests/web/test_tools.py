@@ -124,6 +124,25 @@ def test_other_refusals(place: Place, polecat: Agent, client: Client) -> None:
     assert other.status_code == 403
 
 
+def test_a_shim_of_the_last_release_speaks_with_its_runs_one_token(place: Place, client: Client) -> None:
+    """It was started before the upgrade and claims after it: it knows of no secret of its own."""
+    place.bead("Paint the fence")
+    place.tick()
+    run, claim = dispatch.pick("runner", place.now) or (None, "")
+    assert run is not None
+
+    def post(path: str, secret: str, **body: Any) -> Any:
+        return client.post(path, body, content_type="application/json", headers={"Authorization": f"Bearer {secret}"})
+
+    door = f"/api/runs/{run.pk}"
+    token = post(f"{door}/claim", claim, pid=1, host="here").json()["data"]["token"]
+    assert post(f"{door}/heartbeat", token).status_code == 200
+    assert post("/api/tools/gt_done", token).status_code == 200
+    assert post(f"{door}/heartbeat", token).json()["data"]["finish"] is True
+    assert post(f"{door}/exit", token, exit_code=0, head_sha="", salvage_ref="").status_code == 200
+    assert Run.objects.get(pk=run.pk).exited_at is not None
+
+
 def test_the_registry_and_the_schema_name_every_tool(polecat: Agent, client: Client) -> None:
     headers = {"Authorization": f"Bearer {polecat.token}"}
     names = {t["name"] for t in client.get("/api/tools", headers=headers).json()["data"]["tools"]}
