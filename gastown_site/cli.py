@@ -12,6 +12,34 @@ import sys
 NO_DATABASE = {"help", "version", "--help", "--version", "-h", "collectstatic", "check", "test"}
 OWN_DATABASE = {"up", "demo"}
 SERVERS = {"up", "web"}
+HELP = """usage: gastown COMMAND ...        (gastown COMMAND --help says more; --json on all that answer)
+
+the installation
+  up            database, web, reconciler, runner: all of it, until Ctrl-C (--port, --host)
+  doctor        check it; try to break out of the sandbox
+  demo          two convoys of scripted agents on a clone of this project
+  person        accounts and their roles: create, grant, list, password, unlock
+  town          tenants: create, config, pause, resume, webhook-secret
+  secret        secrets for runs, and for the server's own git: set, list, remove, rotate
+
+work
+  rig           git repositories: add, list, config, park, host-key
+  sling         give one bead to a rig's agents
+  convoy        batches of beads: create, start, list, show, close
+  bead          the ledger of work: show, list, retry, confirm, release, cancel, block
+  mq            the merge queue: submit, list, show, approve, retry, freeze, land-now
+  runs          processes of agents and gates: list, show, log, stop
+  wait          until a bead, an entry or a convoy has ended
+  escalations   what needs a person: list, ack, close
+  mail          between agents and people
+
+looking closer
+  tick          one step of the plan; --explain --dry-run says why each thing stands where it stands
+  replay        what past facts would do again, rolled back
+  simulate      the queue under a load, in virtual time
+  housekeeping  remove what is past its retention
+
+gastown help --commands lists the server's parts and Django's own commands, too."""
 UNMIGRATED = {"migrate", "makemigrations", "dbshell", "shell", "qcluster"}
 
 
@@ -24,6 +52,9 @@ def main() -> None:
     home.be_private()  # and all that it forks: the supervisor's parts, shims
 
     argv = sys.argv
+    if argv[1:] in ([], ["help"], ["--help"], ["-h"]):
+        sys.stdout.write(f"{HELP}\n")
+        return
     command = argv[1] if len(argv) > 1 else "help"
     try:
         _prepare(command, argv)

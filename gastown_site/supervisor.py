@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
+from urllib.parse import urlsplit
 
 import setproctitle
 import structlog
@@ -222,9 +223,21 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
+def _usual_port() -> int:
+    """The port of a GASTOWN_URL that is ours without anything in front of it; else 8000."""
+    try:
+        given = urlsplit(os.environ.get("GASTOWN_URL", ""))
+        ours = given.scheme == "http" and given.hostname in ("127.0.0.1", "localhost", "::1")
+        return given.port if ours and given.port else 8000
+    except ValueError:
+        return 8000
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where the web server listens."""
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--port", type=int, default=_usual_port(), help="default: of GASTOWN_URL on this machine, or 8000"
+    )
     parser.add_argument("--host", default="127.0.0.1")
 
 

@@ -195,7 +195,12 @@ def test_hostile_one_workspace_that_cannot_be_cleared_keeps_no_other_and_nobody_
     runner._clean()
     assert sorted(cleared) == sorted(run.pk for run in runs[1:])
     held = [False]
-    monkeypatch.setattr(runner, "_clean", lambda: (held.append(True), time.sleep(0.5)))
+
+    def slowly() -> None:
+        held.append(True)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(runner, "_clean", slowly)
     began = time.monotonic()
     runner._clean_aside()
     runner._clean_aside()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gastown_site import cli
+
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     p
@@ -80,3 +82,9 @@ def test_every_public_thing_says_what_it_is() -> None:
                 if not inside_meta and ast.get_docstring(node) is None and node.name != "Command":
                     missing.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
     assert not missing
+
+
+def test_help_names_each_command_but_the_servers_own_parts() -> None:
+    parts = {"web", "reconciler", "runner"}
+    commands = {p.stem for p in SOURCES if p.parent.name == "commands" and p.stem != "__init__"} - parts
+    assert commands == {line.split()[0] for line in cli.HELP.splitlines() if line.startswith("  ")}
