@@ -44,7 +44,17 @@ def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
         if row["held"]:
             act = reverse("review-act", args=[row["id"], "retry"])
             needs.append(
-                Need(row["id"], "held", row["title"], row["detail"], url, act, "Try again", "review", row["created_at"])
+                Need(
+                    row["id"],
+                    "held",
+                    row["title"],
+                    row["detail"],
+                    url,
+                    act,
+                    "Try again",
+                    right="review",
+                    since=row["created_at"],
+                )
             )
         else:
             needs.append(

@@ -165,7 +165,7 @@ def test_a_convoy_whose_landing_changes_nothing_fails_and_says_so(stage: Stage) 
     doors.confirm_bead(work, WHO)
     bead = stage.await_bead(convoy.bead, "closed", "failed")
     assert bead.status == "failed"
-    assert "changes nothing" in bead.reason
+    assert "nothing to land" in bead.reason
 
 
 def test_a_reviewers_rework_reaches_the_polecat_and_then_lands(stage: Stage) -> None:
