@@ -24,6 +24,7 @@ from tests.acceptance.test_workspaces import Scene
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(harvest, "STATUS_SECONDS", 3.0)
+    monkeypatch.setattr(harvest, "LOOK_SECONDS", 3.0)
     return Scene(tmp_path)
 
 
