@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -169,6 +170,20 @@ def test_s11_what_lies_deeper_than_any_path_counts_for_the_disk(tmp_path: Path) 
     assert sum(limits._sizes([tmp_path])) >= 3 << 20
     assert len(os.listdir("/proc/self/fd")) == before
     subprocess.run(["rm", "-rf", str(tmp_path / ("d" * 200))], check=True)
+
+
+def test_s11_files_without_a_name_count_for_the_disk(tmp_path: Path) -> None:
+    script = "import os, sys; f = open('much', 'wb'); os.unlink('much'); f.write(b'x' * (3 << 20)); f.flush();"
+    script += "print('written', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        for most, told in ((2 << 20, "disk limit of 2M reached"), (8 << 20, "")):
+            watch = limits.Watch(limits.Limits(disk=most), lambda: [process.pid], [tmp_path])
+            assert watch.look() == told
+        process.stdin.close()
 
 
 def test_hostile_one_workspace_that_cannot_be_cleared_keeps_no_other_and_nobody_waits(
