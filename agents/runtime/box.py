@@ -12,6 +12,7 @@ import functools
 import glob
 import os
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -157,7 +158,10 @@ class Box:
                 made += ["--symlink", os.readlink(root), root]
             elif os.path.isdir(root):
                 made += ["--ro-bind", root, root]
-        made += ["--proc", "/proc", "--dev", "/dev"]
+        made += ["--proc", "/proc"]
+        for path in _kernel():
+            made += ["--ro-bind-try", path, path]
+        made += ["--dev", "/dev"]
         for place in ("/dev/shm", "/tmp"):  # noqa: S108 - inside
             made += ["--perms", "1777", "--size", tmp, "--tmpfs", place]
         for name in _ETC.split():
@@ -178,6 +182,22 @@ class Box:
         for name, value in env.items():
             made += ["--setenv", name, value]
         return made
+
+
+@functools.cache
+def _kernel() -> tuple[str, ...]:
+    """What of /proc is the kernel's and no process's. It goes by who opens it: where the server is root, the box's user
+    is root for it, and without any capability could write `/proc/sys/kernel/core_pattern`, and so be root outside.
+    bubblewrap covers less."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir("/proc") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                whole = stat.S_ISDIR(mode) and not entry.name.isdigit()
+                if whole or (stat.S_ISREG(mode) and mode & 0o222):
+                    found.append(entry.path)
+    return tuple(sorted({*found, "/proc/sys"}))
 
 
 def refused(path: str, home: str, user_home: str) -> str:

@@ -217,7 +217,10 @@ def _send_body(stream: BinaryIO, server: socket.socket, length: int | None) -> N
             _copy(stream, server, length)
             return
         while True:
-            size = int(stream.readline(1024).split(b";")[0].strip(), 16)
+            told = stream.readline(1024).split(b";")[0].strip()
+            if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", told):  # `int` reads more than a server does: -5, 0x5, 1_0
+                raise ValueError("this is no size of a chunk")
+            size = int(told, 16)
             server.sendall(f"{size:x}\r\n".encode())
             if size == 0:
                 break

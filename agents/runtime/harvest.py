@@ -24,6 +24,7 @@ from agents.runtime.box import Box
 from agents.runtime.gitcmd import GitFailed, run_git
 from agents.runtime.workspace import Workspace, packed_refs, peek
 
+LOOK_SECONDS = 60.0
 STATUS_SECONDS = 300.0
 PACK_SECONDS = 1200.0  # for all of a run's packs
 FILES_SECONDS = 900.0
@@ -75,7 +76,11 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
     parent = start
     if seen is not None and seen.head:
         parent = seen.head if _holds(seen.head, inside) else start
+        if parent != seen.head:
+            found.work, found.text = REFUSED, f"its head {seen.head[:12]} is no commit that can be read"
     wanted = {} if seen is None else _wanted(seen.head, seen.branches, start)
+    if found.work == REFUSED:
+        wanted.pop("", None)  # to ask for it again might take as long again, and longer
     if seen is None:
         found.work, found.text = REFUSED, "its git directory is gone or cannot be read; its files are saved"
     saved, unsaved = _saved(space, run, parent, start, inside, whole=seen is None or parent != seen.head)
@@ -185,7 +190,7 @@ def _keep_first(stream: IO[bytes], kept: bytearray) -> None:
 def _holds(sha: str, inside: Inside) -> bool:
     """True when the workspace holds this commit; a tag that names one is none."""
     try:
-        kind = _run(inside, ["git", "cat-file", "-t", gitcmd.check_sha(sha)], {}, STATUS_SECONDS)
+        kind = _run(inside, ["git", "cat-file", "-t", gitcmd.check_sha(sha)], {}, LOOK_SECONDS)
     except GitFailed:
         return False
     return kind.strip() == b"commit"

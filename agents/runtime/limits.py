@@ -13,6 +13,7 @@ import itertools
 import os
 import resource
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -334,10 +335,29 @@ class Watch:
         self._spent += time.monotonic() - began
         if self._walked >= self.limits.disk:
             return "disk"
+        if done and self._walked + _unlinked(self._tasks(), self._roots) >= self.limits.disk:
+            return "disk"
         if done:
             self._walk = None
             self._rest_until = time.monotonic() + self._spent / SHARE
         return ""
+
+
+def _unlinked(pids: Sequence[int], roots: Sequence[Path]) -> int:
+    """What files take on the disks of `roots` that have no name any more, and are still open in one of these processes:
+    no look at the names finds them, and they may fill a disk all the same."""
+    devices, found = set(), dict[tuple[int, int], int]()
+    for root in roots:
+        with contextlib.suppress(OSError):
+            devices.add(os.stat(root).st_dev)
+    for pid in pids:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as handles:
+            for handle in handles:
+                with contextlib.suppress(OSError):
+                    told = os.stat(handle.path)
+                    if told.st_nlink == 0 and told.st_dev in devices and stat.S_ISREG(told.st_mode):
+                        found[told.st_dev, told.st_ino] = told.st_blocks * 512
+    return sum(found.values())
 
 
 def _exact(pids: Sequence[int], rough: int) -> int:

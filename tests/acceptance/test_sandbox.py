@@ -255,6 +255,34 @@ def test_s2_there_is_no_way_up_not_even_when_the_server_is_root(scene: Scene) ->
     assert set(scene.python(CLIMB).values()) == {-1}
 
 
+SETTINGS = """
+import json, os
+wrote = []
+for at, below, names in os.walk("/proc"):
+    if at == "/proc":
+        below[:] = [name for name in below if not name.isdigit() and name not in ("self", "thread-self")]
+    for name in names:
+        try:
+            os.close(os.open(os.path.join(at, name), os.O_WRONLY | os.O_NONBLOCK))
+            wrote.append(os.path.join(at, name))
+        except OSError:
+            pass
+with open("/proc/self/comm", "w") as own:  # what is a process's own stays so
+    own.write("mine")
+print(json.dumps([wrote[:20], open("/proc/sys/kernel/core_pattern").read() != ""]))
+"""
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_s2_no_setting_of_the_kernel_can_be_written_not_even_when_the_server_is_root(
+    scene: Scene, nested: bool
+) -> None:
+    """`core_pattern` would be a program that the host's root runs: a way out of the box without any capability."""
+    told = scene.run(scene.spec({"name": "gate", "argv": [PYTHON, "-I", "-S", "-c", SETTINGS], "nested": nested}))
+    output = told["results"][0]["output"]
+    assert json.loads(output) == [[], True], output
+
+
 def test_nested_gives_a_gate_user_namespaces_and_nothing_else(scene: Scene) -> None:
     tried = scene.python(CLIMB, nested=True)
     assert tried.pop("userns") == 0
