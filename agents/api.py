@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import IO, Annotated, Any, Literal, cast
+from collections.abc import Callable, Mapping
+from typing import IO, Annotated, Any, Literal, TypeVar, cast
 
 import structlog
 from django.core.cache import cache
@@ -14,6 +14,7 @@ from django.db import DataError, OperationalError
 from django.http import Http404
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
+from psycopg.errors import DeadlockDetected
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from rest_framework import exceptions
 from rest_framework.parsers import JSONParser
@@ -33,6 +34,8 @@ from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, N
 
 log = structlog.get_logger(__name__)
 MAX_BODY = 1024 * 1024
+DEADLOCKS = 3
+T = TypeVar("T")
 KEY = re.compile(r"[!-~]{1,200}")
 _STATUS: tuple[tuple[type[GastownError], int], ...] = (
     (Invalid, 400),
@@ -146,9 +149,23 @@ class ToolView(Door):
             raise Invalid("Idempotency-Key: 1 to 200 visible ASCII characters", field="Idempotency-Key")
         body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
         with bound_contextvars(town=run.town.slug, run=run.pk, bead=run.bead_id, tool=name):
-            http, data = tools.call(name, run, body, timezone.now(), key)
+            http, data = _insisted(lambda: tools.call(name, run, body, timezone.now(), key))
         crashpoint("door.called")
         return Response({"ok": True, "data": data}, http)
+
+
+def _insisted(act: Callable[[], T]) -> T:
+    """Do it, again when PostgreSQL has undone it for a deadlock: a call holds its run and asks for its town's row (a
+    foreign key), while a tick holds the town and asks for the run. One of the two is undone whole: it may try again.
+    """
+    for _ in range(DEADLOCKS):
+        try:
+            return act()
+        except OperationalError as error:
+            if not isinstance(error.__cause__, DeadlockDetected):
+                raise
+            log.info("api.deadlock", error=str(error).splitlines()[0])
+    return act()
 
 
 def _throttle(run: Run) -> None:
@@ -341,7 +358,8 @@ class ExitView(ShimDoor):
         body: ExitBody = tools.parse(ExitBody, request.data)
         told = body.model_dump()
         junit.read_steps(told["steps"])
-        dispatch.record_exit(run.pk, work.settle(run, told), timezone.now())
+        settled = work.settle(run, told)
+        _insisted(lambda: dispatch.record_exit(run.pk, settled, timezone.now()))
         crashpoint("door.exited")
         return Response({"ok": True, "data": {}})
 

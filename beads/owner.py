@@ -6,7 +6,7 @@ up its sandbox and where its notices go must not change but to what `GASTOWN_OWN
 
     [allow]
     commands = ["claude", "/opt/agents/review", ["sh", "-c", "exactly this"]]   # program or preset; a list: all words
-    networks = ["open", "pypi.org:443", "*.example.org:443", "mirror.lan", "10.1.0.0/16"]
+    networks = ["open", "registry.example.org:443", "*.example.net:443", "mirror.lan", "10.1.0.0/16"]
     webhooks = ["https://hooks.example.org/gastown", "chat.lan:8065", "chat.example.org"]
     nested = false
 """

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -91,6 +93,7 @@ def add_rig(
         lfs.check_installed()
     if Rig.objects.filter(slug=slug).exists():
         raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
+    _not_our_own(url)
     owner.check(configs.usable(town.config if town else {}, {})[0], config, by_owner=by_owner)
     with access.scratch() as folder:
         opened = access.variables(town, config.git.credential, url, folder, slug)
@@ -100,6 +103,15 @@ def add_rig(
             rig = ledger.create_rig(town, slug, url, branch, overrides)
             access.adopt(folder, rig)
     return rig
+
+
+def _not_our_own(url: str) -> None:
+    """Raises Invalid for a remote among Gastown's own repositories: mirrors and workspaces are nobody's remotes."""
+    path = os.path.realpath(url.removeprefix("file://"))
+    home = os.path.realpath(settings.GASTOWN_HOME)
+    ours = (os.path.join(home, name) for name in ("repos", "workspaces", "gates", "worktrees", "runs", "trash"))
+    if url.startswith(("/", "file://")) and any(path == one or path.startswith(f"{one}/") for one in ours):
+        raise Invalid("remote_url: that is a repository of Gastown's own, in GASTOWN_HOME", field="remote_url")
 
 
 # -- beads and convoys ----------------------------------------------------------------------------------------------

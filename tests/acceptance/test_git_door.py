@@ -15,6 +15,8 @@ from agents import dispatch, work
 from agents.models import Run
 from agents.runtime import door, workspace
 from agents.runtime.workspace import Plan
+from beads.errors import Invalid
+from refinery import doors
 from refinery.git.mirror import repo_of
 from tests.acceptance.conftest import Stage
 
@@ -133,3 +135,10 @@ def test_g2_s10_the_report_names_a_head_that_never_arrived_and_it_counts_for_not
     run = Run.objects.get(pk=worker.run.pk)
     assert run.exited_at is not None
     assert (run.head_sha, run.published, run.on_remote) == ("", False, False)
+
+
+def test_gastowns_own_repositories_are_nobodys_remotes(worker: Worker) -> None:
+    for path in (worker.space.mirror, worker.space.origin, worker.space.tree):
+        for url in (str(path), f"file://{path}"):
+            with pytest.raises(Invalid, match="repository of Gastown's own"):
+                doors.add_rig("main", "inner", url, "main", {})
