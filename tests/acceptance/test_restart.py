@@ -74,7 +74,7 @@ def test_after_a_reboot_runs_are_fenced_and_retried_without_using_up_attempts(li
 
 def test_a_train_that_is_killed_on_its_way_lands_each_change_once(tmp_path: Path) -> None:
     """Every process dies at once while the gates of eight cars run; after that, while they land."""
-    town = Living(tmp_path, refinery={"gates": ["sleep 1"], "code_review": False, "train": {"window": 8}}, lease="4s")
+    town = Living(tmp_path, refinery={"gates": ["sleep 2"], "code_review": False, "train": {"window": 8}}, lease="4s")
     try:
         town.more(rigs=1, beads=8, convoys=0)
         town.start()
