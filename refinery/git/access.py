@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from agents import access
-from beads.models import Rig
 
 
 @dataclass(frozen=True)
@@ -18,8 +14,3 @@ class Access:
 
     env: Callable[[], Mapping[str, str]] = dict
     signing_key: Callable[[], Path | None] = lambda: None
-
-
-def access_of(rig: Rig) -> Access:
-    """A rig's own credential and signing key, each read once by whoever holds this."""
-    return Access(functools.cache(lambda: access.access_of(rig)), functools.cache(lambda: access.signing_key(rig)))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
 from django.conf import settings
 
+from agents import access
 from agents.runtime.gitcmd import GitFailed, check_branch, redact
 from beads.errors import Invalid, Refused
 from beads.models import Rig
-from refinery.git.access import Access, access_of
+from refinery.git.access import Access
 from refinery.git.repo import Repo
+
+
+def access_of(rig: Rig) -> Access:
+    """A rig's own credential and signing key, each read once by whoever holds this."""
+    return Access(functools.cache(lambda: access.access_of(rig)), functools.cache(lambda: access.signing_key(rig)))
 
 
 def repo_of(rig: Rig) -> Repo:
