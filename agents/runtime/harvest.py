@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import threading
@@ -31,6 +32,7 @@ FILES_SECONDS = 900.0
 SAID_BYTES = 1 << 20
 MOST_BRANCHES = 20
 FILES_BYTES = 2 << 30
+MEMORY_BYTES = 4 << 30
 RUNS, BRANCHES, SALVAGE = "refs/gastown/runs", "refs/gastown/branches", "refs/gastown/salvage"
 
 _SAVED = " salvage"  # no branch is called so
@@ -162,10 +164,13 @@ def _run(inside: Inside, argv: Sequence[str], env: Mapping[str, str], seconds: f
     ]
     for reader in readers:
         reader.start()
+    end = time.monotonic() + seconds
     try:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        process.wait(seconds)
+        for reader in readers:  # `Popen.wait` with a limit looks only now and then; the end of its output comes at once
+            reader.join(max(end - time.monotonic(), 0))
+        process.wait(max(end - time.monotonic(), 0.001))
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # a box dies with its bubblewrap; a plain process has children
@@ -319,6 +324,13 @@ def _save_files(space: Workspace, run: str, inside: Inside) -> str:
     return f"file:salvage/{path.name}"
 
 
+def _within_limits() -> None:
+    """In the child: die with the shim, and take no more memory than git needs here. It is git alone that runs, for
+    seconds: a control group would take as long to make as git takes to answer."""
+    processes.die_with_shim()
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+
+
 def inside(space: Workspace, box: Box) -> Inside:
     """The run's own box, without its network, its tools, its home and its secrets; what is seen is the tree, the rescue
     and the mirror's objects. Where there is no sandbox: the plain process."""
@@ -341,8 +353,9 @@ def inside(space: Workspace, box: Box) -> Inside:
         ours = ("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMMITTER")
         given = {name: value for name, value in gitcmd.environment().items() if name.startswith(ours)}
         variables = seen.environment({**given, **env})
-        before = processes.die_with_shim
-        started = sandbox.start(seen, argv, variables, str(space.tree), before=before, talks=True)
+        started = sandbox.start(
+            seen, argv, variables, str(space.tree), before=_within_limits, talks=True, grouped=False
+        )
 
         def let_go() -> None:
             """When it has ended, in whatever way."""

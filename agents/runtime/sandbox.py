@@ -106,15 +106,17 @@ def start(
     say: Callable[[str], None] = lambda text: None,
     keeper: Sequence[str] = (),
     talks: bool = False,
+    grouped: bool = True,
 ) -> Started:
     """Start a command; its output, both streams, is in `process.stdout`. Raises OSError when it cannot be.
 
     `env`: all of its variables (inside: `Box.environment`). `talks`: it has an input, and its errors are apart from its
-    output. `before` is called in the child. `mark`: the few variables that bubblewrap itself carries; they are seen
-    inside, in /proc/1/environ. `keeper`: a command to put before it where there is no sandbox.
+    output. `grouped`: in a control group of its own. `before` is called in the child. `mark`: the few variables that
+    bubblewrap itself carries; they are seen inside, in /proc/1/environ. `keeper`: a command to put before it where
+    there is no sandbox.
     """
     limits = Limits.of(box.limits)
-    group = Group.make(limits)
+    group = Group.make(limits) if grouped else None
     # bubblewrap's first process is taken in while it mounts: joining a cgroup takes the kernel some 10 ms
     join = group.joining() if group is not None and not box.boxed else lambda: None
 
@@ -193,7 +195,8 @@ def _open_doors(started: Started, box: Box, go: int, say: Callable[[str], None])
                 started.tmps.append(os.open(f"/proc/{pid}/root{place}", os.O_PATH | os.O_CLOEXEC))
         wanted = [(network.tool_port(box.tools), "tools")] if box.tools else []
         wanted += [(network.PROXY_PORT, "proxy")] if box.proxied else []
-        for listener, (_, what) in zip(network.listen_inside(pid, [p for p, _ in wanted]), wanted, strict=True):
+        listeners = network.listen_inside(pid, [port for port, _ in wanted]) if wanted else []
+        for listener, (_, what) in zip(listeners, wanted, strict=True):
             if what == "tools":
                 started.doors.append(ToolRelay(listener, box.tools, say))
             else:
