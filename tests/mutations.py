@@ -62,8 +62,8 @@ MUTATIONS = (
     Mutation(
         "a repository inside the repository passes the door",
         "agents/runtime/door.py",
-        "if problems := policy.refusals(mirror, base, sha, env=env):",
-        "if problems := list[str]():",
+        "problems = policy.refusals(mirror, base, sha, env=env)",
+        "problems = list[str]()",
         "tests/acceptance/test_workspaces.py -k g11",
     ),
     Mutation(
