@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from agents.runtime import gitcmd
 from beads import config as configs
-from beads import keyring, secrets
+from beads import keyring, private, secrets
 from beads.errors import GastownError, Invalid
 from beads.models import Rig, Town
 
@@ -167,7 +167,7 @@ def _file(folder: Path, name: str, value: str) -> Path:
             return file
     except (OSError, UnicodeDecodeError):
         pass  # it is written anew
-    keyring.write_private(file, text)
+    private.write(file, text)
     return file
 
 
@@ -222,4 +222,4 @@ def adopt(folder: Path, rig: Rig) -> None:
         return
     own = folder_of(rig)
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keyring.write_private(own / KNOWN_HOSTS, text)
+    private.write(own / KNOWN_HOSTS, text)

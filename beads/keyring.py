@@ -11,11 +11,11 @@ import base64
 import os
 import secrets
 import stat
-import tempfile
 from pathlib import Path
 
 from django.conf import settings
 
+from beads import private
 from beads.errors import Refused
 
 _KEY, _NONCE = 32, 12
@@ -39,38 +39,15 @@ def key_file() -> Path:
     return folder() / "secrets"
 
 
-def write_private(file: Path, text: str) -> None:
-    """Write a file that only we can read (0600), whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=file.parent)  # made with 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as handle:
-            handle.write(text)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def make() -> None:
     """Make the key file when there is none; of two who do so at once, one is first and both use its key."""
-    file = key_file()
-    if file.exists():
-        return
-    descriptor, name = tempfile.mkstemp(dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "w") as handle:
-            handle.write(_fresh())
-        os.link(name, file)
-    except FileExistsError:
-        pass  # the other one was first
-    finally:
-        os.unlink(name)
+    private.write_once(key_file(), _fresh())
 
 
 def rotate() -> None:
     """Put a new key first; the old ones still open what they have sealed."""
     _keys()
-    write_private(key_file(), _fresh() + key_file().read_text())
+    private.write(key_file(), _fresh() + key_file().read_text())
 
 
 def seal(text: str, place: str) -> str:

@@ -154,15 +154,7 @@ def _socket_dir() -> Path:
 
 def _password() -> str:
     """The server's password, made once (0600)."""
-    file = home.ensure() / "pg_password"
-    if not file.exists():
-        fd, name = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(fd, "w") as handle:
-            handle.write(secrets.token_urlsafe(24))
-        with contextlib.suppress(FileExistsError):
-            os.link(name, file)
-        os.unlink(name)
-    return file.read_text().strip()
+    return home.made_once(home.ensure() / "pg_password", secrets.token_urlsafe(24))
 
 
 def _server_user() -> str | None:

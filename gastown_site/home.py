@@ -8,6 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from beads import private
 from beads.errors import Refused
 
 # Folders of ours in the home: sources, logs, caches and keys, for nobody else's eyes.
@@ -94,26 +95,17 @@ def let_through(group: int) -> None:
 
 def secret_key() -> str:
     """The installation's secret, generated once (0600). Two first starts at once agree on one."""
-    return _made_once(ensure() / "secret_key", secrets.token_urlsafe(50))
+    return made_once(ensure() / "secret_key", secrets.token_urlsafe(50))
 
 
 def metrics_token() -> str:
     """What a scraper shows at `/metrics` and `/readyz` when GASTOWN_METRICS_TOKEN is not set; made once (0600)."""
     keys = ensure() / "keys"
     keys.mkdir(mode=0o700, exist_ok=True)
-    return _made_once(keys / "metrics_token", secrets.token_urlsafe(32))
+    return made_once(keys / "metrics_token", secrets.token_urlsafe(32))
 
 
-def _made_once(file: Path, content: str) -> str:
+def made_once(file: Path, content: str) -> str:
     """The file's content; `content` is put there when it is missing. Two first starts at once agree on one."""
-    if not file.exists():
-        fd, name = tempfile.mkstemp(dir=file.parent)  # 0600
-        with os.fdopen(fd, "w") as handle:
-            handle.write(content)
-        try:
-            os.link(name, file)
-        except FileExistsError:
-            pass  # the other start was first
-        finally:
-            os.unlink(name)
+    private.write_once(file, content)
     return file.read_text().strip()
