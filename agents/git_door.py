@@ -134,7 +134,7 @@ async def _start(request: HttpRequest, run: Run, space: Workspace, path: str) ->
         "git",
         "http-backend",
         cwd=space.origin,
-        env=gitcmd.environment(told, config),
+        env=gitcmd.environment(told | gitcmd.more_config(config)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

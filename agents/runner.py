@@ -168,16 +168,16 @@ class Runner:
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         repo = self._repository(run)
-        slot, space, beside = None, None, list[Path]()
-        if run.kind == RunKind.GATES:
-            start_sha = run.start_sha
-            tree, slot = self._gates_worktree(run, repo)
-            beside = [Path(path) for path in trees.borrowed(tree)]
-        else:
-            space = work.workspace_of(run)
-            start_sha, beside = self._workspace(run, repo, space)
-            tree = space.tree
+        slot, space = None, None
         try:
+            if run.kind == RunKind.GATES:
+                start_sha = run.start_sha
+                tree, slot = self._gates_worktree(run, repo)
+                beside = [Path(path) for path in trees.borrowed(tree)]
+            else:
+                space = work.workspace_of(run)
+                start_sha, beside = self._workspace(run, repo, space)
+                tree = space.tree
             spec = self._spec(run, secret, run_dir, tree, [repo, *beside], start_sha)
             if space is not None:
                 spec["workspace"] = str(space.root)
@@ -218,17 +218,11 @@ class Runner:
         git = configs.usable(run.rig.town.config, run.rig.config)[0].git
         view = gitdirs.View(repo, start, heads[run.target], run.target, run.rig.remote_url)
         modules_home = self.home / "repos" / "modules"
-        try:
-            wanted = {"submodules": git.submodules, "lfs": git.lfs}
-            return start, modules.into_workspace(space.tree, view, modules_home, **wanted)
-        except BaseException:
-            workspace.released(space)
-            workspace.discard(space)
-            raise
+        return start, modules.into_workspace(space.tree, view, modules_home, submodules=git.submodules, lfs=git.lfs)
 
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""
-        path = self.home / "repos" / f"{run.rig_id}.git"
+        path = work.mirror_of(run.rig_id)
         gitcmd.ensure_bare(path)
         return path
 

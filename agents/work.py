@@ -69,8 +69,7 @@ def settle(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
 def _arrived(mirror: Path, run_id: str, name: str, sha: str) -> bool:
     """True when this branch of the run is in the mirror with exactly this commit."""
     ref = f"{harvest.BRANCHES}/{run_id}/{gitcmd.check_branch(name)}"
-    found = gitcmd.run_git(["rev-parse", "--verify", "--quiet", ref], cwd=mirror, check=False)
-    return found.returncode == 0 and found.text == sha
+    return gitcmd.resolve(mirror, ref) == sha
 
 
 def _named(run: Run) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
+from agents import work
 from agents.models import Run
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
@@ -295,11 +296,10 @@ def made(run: Run) -> str:
 
 def restore(run: Run) -> str:
     """The command that shows what was saved of a run; empty where nothing was."""
-    home = Path(settings.GASTOWN_HOME)
     if run.salvage_ref.startswith("file:"):
-        return f"tar -tf {shlex.quote(str(home / run.salvage_ref.removeprefix('file:')))}"
-    mirror = home / "repos" / f"{run.rig_id}.git"
-    return f"git -C {shlex.quote(str(mirror))} show {run.salvage_ref}" if run.salvage_ref else ""
+        archive = Path(settings.GASTOWN_HOME) / run.salvage_ref.removeprefix("file:")
+        return f"tar -tf {shlex.quote(str(archive))}"
+    return f"git -C {shlex.quote(str(work.mirror_of(run.rig_id)))} show {run.salvage_ref}" if run.salvage_ref else ""
 
 
 def history(bead: Bead) -> list[dict[str, Any]]:

@@ -77,11 +77,6 @@ def deliver(
     return {offer.name: Verdict(offer.sha, own[offer.name]) for offer in offers}
 
 
-def pin(mirror: Path, ref: str, sha: str) -> None:
-    """Note a commit that the mirror has already."""
-    gitcmd.pin(mirror, ref, sha)
-
-
 def check(mirror: Path, base: str, offer: Offer, env: Mapping[str, str], run: str) -> int:
     """How many commits of the offer nobody but this run had before. Raises _Refused for what is not complete or would
     be lost.
@@ -166,11 +161,7 @@ def _move(source: Path, target: Path) -> None:
 
 def head_of(mirror: Path, run: str) -> str:
     """The head of a run: what arrived at the door; "" when nothing did."""
-    ref = f"refs/gastown/runs/{run}"
-    with contextlib.suppress(OSError):
-        if gitcmd.SHA.fullmatch(found := (mirror / ref).read_text().strip()):
-            return found
-    return gitcmd.resolve(mirror, ref) or ""
+    return gitcmd.read_ref(mirror, f"refs/gastown/runs/{run}") or ""
 
 
 # -- the hook of the HTTP door ------------------------------------------------------------------------------------

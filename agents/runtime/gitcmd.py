@@ -124,9 +124,8 @@ class GitResult:
         return self.stdout.decode("utf-8", "replace").strip()
 
 
-def environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The scrubbed environment. `GASTOWN_GIT_CONFIG` may name a config file, for credential helpers. `config`: more
-    git config, over ours."""
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The scrubbed environment. `GASTOWN_GIT_CONFIG` may name a config file, for credential helpers."""
     env = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": os.environ.get("HOME", "/"),
@@ -151,18 +150,13 @@ def environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str
     for name in ("SSH_AUTH_SOCK", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
         if name in os.environ:
             env[name] = os.environ[name]
-    settings = {**_CONFIG, **(config or {})}
-    env["GIT_CONFIG_COUNT"] = str(len(settings))
-    for number, (key, value) in enumerate(settings.items()):
-        env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
-    env.update(extra or {})
-    return env
+    return env | more_config(_CONFIG, 0) | dict(extra or {})
 
 
-def more_config(config: Mapping[str, str]) -> dict[str, str]:
-    """Variables that add to the config that every git process here gets."""
-    told = {"GIT_CONFIG_COUNT": str(len(_CONFIG) + len(config))}
-    for number, (key, value) in enumerate(config.items(), len(_CONFIG)):
+def more_config(config: Mapping[str, str], first: int = len(_CONFIG)) -> dict[str, str]:
+    """Variables that add to the config that every git process here gets, and go over it."""
+    told = {"GIT_CONFIG_COUNT": str(first + len(config))}
+    for number, (key, value) in enumerate(config.items(), first):
         told[f"GIT_CONFIG_KEY_{number}"], told[f"GIT_CONFIG_VALUE_{number}"] = key, value
     return told
 
@@ -479,14 +473,18 @@ def publish(
 
 
 def resolve(repo: Path, name: str) -> str | None:
-    """The commit that a ref names, or None when there is none such."""
+    """The commit that a ref or an expression names, or None when there is none such."""
     found = run_git(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], cwd=repo, check=False)
     return found.text if found.returncode == 0 else None
 
 
 def known_branch(repo: Path, branch: str) -> str | None:
     """Where a branch of the remote was when it was last fetched; None when it never was."""
-    ref = f"refs/gastown/remote/{check_branch(branch)}"
+    return read_ref(repo, f"refs/gastown/remote/{check_branch(branch)}")
+
+
+def read_ref(repo: Path, ref: str) -> str | None:
+    """As `resolve`, for a ref of ours that names a commit: read from its file where it has one, without a process."""
     with contextlib.suppress(OSError):
         if SHA.fullmatch(found := (repo / ref).read_text().strip()):
             return found

@@ -89,7 +89,7 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
     head = seen.head if seen is not None else ""
     if head == start:
         found.head = start
-        door.pin(space.mirror, f"{RUNS}/{run}", start)
+        gitcmd.pin(space.mirror, f"{RUNS}/{run}", start)
         found.work = NEW if not saved and not unsaved and _beyond_the_remote(space.mirror, start) else NOTHING
     delivered = _deliver(space, run, start, wanted, saved, inside, limits)
     for name, verdict in delivered.items():

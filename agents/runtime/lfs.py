@@ -112,15 +112,10 @@ def _fetch(view: View) -> None:
         "lfs.fetchexclude": "",
         "lfs.locksverify": "false",
     }
-    env = dict(gitcmd.environment())
-    count = int(env["GIT_CONFIG_COUNT"])
-    for number, (key, value) in enumerate(pinned.items(), start=count):
-        env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
-    env["GIT_CONFIG_COUNT"] = str(count + len(pinned))
     asked = ["lfs", "fetch", "--include=", "--exclude=", "origin", view.sha]
     try:
         with gitcmd.repo_lock(view.mirror, exclusive=False):
-            run_git(asked, cwd=view.mirror, env=env, timeout=gitcmd.NETWORK_TIMEOUT)
+            run_git(asked, cwd=view.mirror, env=gitcmd.more_config(pinned), timeout=gitcmd.NETWORK_TIMEOUT)
     except GitFailed as error:
         raise GitFailed(f"files of git-lfs cannot be fetched: {error.message}", kind=error.kind) from error
 

@@ -28,6 +28,7 @@ from agents.runtime.gitcmd import (
     check_sha,
     ensure_bare,
     has_commit,
+    known_branch,
     pin,
     redact,
     repo_lock,
@@ -150,8 +151,7 @@ def _for_gates(slot: trees.Slot, source: Source, view: View) -> list[Module]:
 
 def _landed(view: View) -> str:
     """The target's head as it was last seen on the remote: a candidate's base may itself be one that has not landed."""
-    ref = f"refs/gastown/remote/{view.target}^{{commit}}"
-    return run_git(["rev-parse", "--verify", "--quiet", ref], cwd=view.mirror, check=False).text
+    return known_branch(view.mirror, view.target) or "" if view.target else ""
 
 
 def config(modules: Sequence[Module]) -> dict[str, str]:

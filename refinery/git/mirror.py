@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from agents import access
+from agents import access, work
 from agents.runtime.gitcmd import GitFailed, check_branch, redact
 from beads.errors import Invalid, Refused
 from beads.models import Rig
@@ -23,8 +23,7 @@ def access_of(rig: Rig) -> Access:
 
 def repo_of(rig: Rig) -> Repo:
     """The rig's bare mirror, made when missing."""
-    path = Path(settings.GASTOWN_HOME) / "repos" / f"{rig.pk}.git"
-    return Repo.open_or_create(path, access_of(rig))
+    return Repo.open_or_create(work.mirror_of(rig.pk), access_of(rig))
 
 
 def look(url: str, branch: str | None, opened: Mapping[str, str]) -> str:
