@@ -12,7 +12,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,8 +23,9 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.acceptance.agents import odd
+from tests.acceptance.desk import Desk
 from tests.machine.town import COUNTS, Machine
-from tests.web.installation import Installation, installation, until
+from tests.web.installation import installation, until
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "20"))
 LENGTH = int(os.environ.get("SOAK_LENGTH", "100"))  # steps of one town, before it must come to rest
@@ -102,37 +102,6 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-class Desk:
-    """Commands typed at a running installation, all in one process: a process for each would leave no time to soak."""
-
-    def __init__(self, up: Installation) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "acceptance/driver.py")],
-            env=up.env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def type(self, *words: str) -> Any:
-        """One command's data. Raises AssertionError when it is refused: it may meet what was just killed."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps([*words, "--json"]) + "\n")
-        self.process.stdin.flush()
-        code, out, err = json.loads(self.process.stdout.readline())
-        assert code == 0, err or out
-        return json.loads(out)["data"]
-
-    def beads(self) -> list[dict[str, Any]]:
-        """The planned work."""
-        return [b for b in self.type("bead", "list", "--limit", "100000") if b["purpose"] == "work"]
-
-    def leave(self) -> None:
-        """End the process."""
-        self.process.communicate(timeout=60)
-
-
 def live(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that have not ended."""
     return [row for row in rows if row["status"] not in ("closed", "failed")]
@@ -181,11 +150,11 @@ def test_soak_of_processes(tmp_path: Path) -> None:
         beads: list[str] = []
         convoys: list[str] = []
         kills = 0
-        desk = Desk(up)
+        desk = Desk(up.env)
         end = time.monotonic() + MINUTES * 60
         while time.monotonic() < end:
             with contextlib.suppress(AssertionError):  # a command may meet a database or server that was just killed
-                open_ = [c for c in desk.type("convoy", "list") if c["phase"] not in ("landed", "failed", "closed")]
+                open_ = [c for c in desk("convoy", "list") if c["phase"] not in ("landed", "failed", "closed")]
                 if len(open_) < 3:
                     plan = tmp_path / "plan.toml"
                     ways = [f" ({chance.choice(WAYS)})" if chance.random() < 0.2 else "" for _ in range(4)]
@@ -193,11 +162,11 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                     plan.write_text("".join(items))
                     more = chance.choice([[], ["--merge-mode", "review-and-merge"]])
                     title = f"Convoy {len(convoys)}"
-                    made = desk.type("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
+                    made = desk("convoy", "create", "proj", "--title", title, "--file", str(plan), *more)
                     convoys.append(made["id"])
                 for _ in range(max(0, 20 - len(live(desk.beads())))):
                     way = f" ({chance.choice(WAYS)})" if chance.random() < 0.4 else ""
-                    beads.append(desk.type("sling", "proj", "--title", f"Bead {len(beads)}{way}")["id"])
+                    beads.append(desk("sling", "proj", "--title", f"Bead {len(beads)}{way}")["id"])
             pid = chance.choice(_parts(up.process.pid) or [0])
             if pid and chance.random() < 0.25:
                 with contextlib.suppress(ProcessLookupError):
@@ -205,17 +174,17 @@ def test_soak_of_processes(tmp_path: Path) -> None:
                     kills += 1
             time.sleep(chance.uniform(0.5, 3))
         until(lambda: all(b["phase"] == "awaiting_human" for b in live(desk.beads())), 900, up.said)
-        desk.type("wait", "--idle", "--timeout", "600")
+        desk("wait", "--idle", "--timeout", "600")
         asked = {b["id"] for b in live(desk.beads())}  # what waits for a person's word: here, that nothing is needed
         for key in asked:
-            desk.type("bead", "cancel", key, "--reason", "nothing is needed")
+            desk("bead", "cancel", key, "--reason", "nothing is needed")
         for row in desk.beads():  # and whose agent changed nothing: a person agrees, so that its convoy can land
             if (row["status"], row["resolution"]) == ("failed", "nothing_changed"):
-                desk.type("bead", "confirm", row["id"])
+                desk("bead", "confirm", row["id"])
         until(lambda: not live(desk.beads()), 300, up.said)
-        desk.type("wait", "--idle", "--timeout", "600")
+        desk("wait", "--idle", "--timeout", "600")
         rows = desk.beads()
-        ended = desk.type("convoy", "list", "--all")
+        ended = desk("convoy", "list", "--all")
         log = up.git("log", "--format=%(trailers:key=Bead,valueonly,separator=%x2C)", f"{begin}..{up.branch}").split()
         merged = [b["id"] for b in rows if b["resolution"] in ("merged", "already_merged")]
         files = set(up.git("ls-tree", "-r", "--name-only", up.branch).splitlines())
@@ -231,7 +200,7 @@ def test_soak_of_processes(tmp_path: Path) -> None:
         lost = [b for b in merged if f"work/{b}.txt" not in files]
         doubled = [b for b in merged if log.count(b) > 1]
         open_beads = [b["id"] for b in rows if b["status"] not in ("closed", "failed")]
-        runs = desk.type("runs", "list", "--all")
+        runs = desk("runs", "list", "--all")
         desk.leave()
         worktrees = [p.name for p in (up.home / "workspaces").glob("*")] if (up.home / "workspaces").exists() else []
         doctor = json.loads(up.run("doctor", "--json"))["data"]

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agents.runtime import forkserver, processes, sandbox
+from tests.acceptance.desk import Desk
 from tests.acceptance.test_installation import ROOT, Up, postmasters, until
 from tests.acceptance.test_private import passable
 from tests.seed import environment
@@ -41,34 +41,6 @@ read_only = {shown}
 """
 
 
-class Desk:
-    """Commands typed at the installation, all in one process of the code at `root`."""
-
-    def __init__(self, root: Path, home: Path) -> None:
-        command = [sys.executable, str(root / "tests/acceptance/driver.py")]
-        self.process = subprocess.Popen(
-            command,
-            env=environment(home),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def __call__(self, *words: str) -> Any:
-        """One command's data."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps([*words, "--json"]) + "\n")
-        self.process.stdin.flush()
-        code, out, err = json.loads(self.process.stdout.readline())
-        assert code == 0, err or out
-        return json.loads(out)["data"]
-
-    def leave(self) -> None:
-        """End the process."""
-        self.process.communicate(timeout=60)
-
-
 class Upgrade:
     """The installation: its home and port stay, its code does not."""
 
@@ -87,7 +59,7 @@ class Upgrade:
         self.port = started.port
         until(lambda: "ready: " in started.text() or started.process.poll() is not None, 120)
         assert started.process.poll() is None, started.text()
-        self.desk = Desk(code, self.home)
+        self.desk = Desk(environment(self.home), code)
         return self.desk
 
     def stop(self) -> None:
