@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.runtime import gitcmd, modules
+from agents.runtime import modules
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads.models import Rig
@@ -21,7 +21,7 @@ def look(rig: Rig) -> tuple[dict[str, Any], list[str]]:
     """
     repo = repo_of(rig)
     try:
-        sha = gitcmd.fetch(repo.path, rig.remote_url, rig.default_branch)
+        sha = repo.fetch_branch(rig.remote_url, rig.default_branch)
         found = modules.found(repo.path, sha)
     except GitFailed as error:
         return {}, [f"whether it has submodules or git-lfs files could not be seen: {error.message}"]
