@@ -269,8 +269,8 @@ def _entries(
     effects: dict[str, EffectView],
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
-    retried = {e.pk: e.gates_again_at for e in entries}
-    candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids) if not _forgotten(c, retried[c.entry_id])}
+    since = {e.pk: e.gates_again_at for e in entries}
+    candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids) if not _forgotten(c, since[c.entry_id])}
     contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == "conflict"}
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
     fails: Counter[tuple[str, ...]] = Counter()
@@ -279,7 +279,6 @@ def _entries(
         current = candidates.get((e.pk, e.build_no))
         if current is not None and current.tree_sha:
             trees[e.rig_id, current.tree_sha].append(e.pk)
-    since = {e.pk: e.gates_again_at for e in entries}
     # results are of a tree in a rig: whoever has the same one there has the same results, for another rig's gates see
     # another repository, and its remote another history
     for result in rows.RESULTS(ids, list({tree for _, tree in trees}), list({e.rig_id for e in entries})):

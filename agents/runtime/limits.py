@@ -58,10 +58,9 @@ class Limits:
     wall: float = 0.0
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], over: Mapping[str, Any] | None = None) -> Limits:
-        """From a spec's `limits`, with a step's own in their place."""
-        merged = {**given, **{k: v for k, v in (over or {}).items() if v is not None}}
-        return cls(**{name: merged[name] for name in cls.__dataclass_fields__ if merged.get(name)})
+    def of(cls, given: Mapping[str, Any]) -> Limits:
+        """From a box's `limits`."""
+        return cls(**{name: given[name] for name in cls.__dataclass_fields__ if given.get(name)})
 
     def reached(self, which: str) -> str:
         """`memory limit of 4G reached`."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from agents.runtime.gitcmd import GitFailed, Started, disk_failure, run_git, started_git
-from agents.runtime.policy import EMPTY_TREE, SYMLINK
+from agents.runtime.policy import EMPTY_TREE
 
 Files = tuple[tuple[str, str], ...]  # (path of a .gitattributes, its blob), sorted
 
@@ -113,7 +113,7 @@ def _applied(files: Files, raw: bytes) -> Files:
     for head, name in zip(words[::2], words[1::2], strict=False):
         _, mode, _, blob, _ = head.split(" ")
         found.pop(name, None)
-        if mode in _FILES and mode != SYMLINK and _safe(name):
+        if mode in _FILES and _safe(name):
             found[name] = blob
     return tuple(sorted(found.items()))
 

@@ -306,12 +306,8 @@ def squash(title: str, body: str, commits: Sequence[Written], ours: Sequence[Tra
     elif len(told) == 1:  # nothing but trailers: they may hold lines that are none (`[ann: a typo]`)
         body = "\n\n".join(part for part in (body.strip(), pieces[0]) if part)
     message = f"{title}\n\n{body.strip(_SPACE)}".rstrip(_SPACE)
-    found = [t for commit in commits for t in _kept(commit)]
+    found = [t for commit in commits for t in parse_trailers(commit.message)]
     return with_trailers(message, _unique([*found, *_co_authors(commits)], commits, ours))
-
-
-def _kept(commit: Written) -> Iterator[Trailer]:
-    yield from parse_trailers(commit.message)
 
 
 def _unique(found: Sequence[Trailer], commits: Sequence[Written], ours: Sequence[Trailer]) -> Iterator[Trailer]:

@@ -255,9 +255,7 @@ class Repo(Candidates):
 
     def known_branch(self, branch: str) -> str | None:
         """Where the branch was when it was last fetched; None when it never was."""
-        ref = f"refs/gastown/remote/{check_branch(branch)}^{{commit}}"
-        found = run_git(["rev-parse", "--verify", "--quiet", ref], cwd=self.path, check=False)
-        return found.text if found.returncode == 0 else None
+        return gitcmd.known_branch(self.path, branch)
 
     def has(self, sha: str) -> bool:
         """True when the commit is here."""
