@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,16 +129,18 @@ def note_nudged(run_id: str, now: dt.datetime) -> None:
 # -- the runner's side ---------------------------------------------------------------------
 
 
-def pick(runner: str, now: dt.datetime) -> tuple[Run, str] | None:
+def pick(runner: str, now: dt.datetime, without: Collection[int] = ()) -> tuple[Run, str] | None:
     """Take the oldest queued run for `runner`; returns it and the secret for its shim's claim.
 
-    Two runners never get the same run (`SKIP LOCKED`). The run is `starting` until its deadline.
+    Two runners never get the same run (`SKIP LOCKED`). The run is `starting` until its deadline. `without`: rigs whose
+    starts have to wait.
     """
     with transaction.atomic():
         run = (
             Run.objects.select_for_update(skip_locked=True, of=("self",))
             .select_related("rig", "agent", "bead", "town")
             .filter(state=RunState.QUEUED, stop_requested_at=None)
+            .exclude(rig__in=list(without))
             .order_by("created_at", "id")
             .first()
         )
@@ -171,15 +173,17 @@ def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, pid: i
         raise LostRace(f"run {run_id} was ended while it was prepared")
 
 
-def start_failed(run_id: str, error: str) -> None:
-    """The runner could not start it: the host's fault. Fenced for the shim, and told as a fact."""
+def start_failed(run_id: str, error: str, fault: str = "") -> None:
+    """The runner could not start it: the host's fault. Fenced for the shim, and told as a fact. `fault`: a kind of
+    `agents.runtime.failures`, `sandbox` or `set_up` (it stays so until a person mends something); empty: not known."""
     with transaction.atomic():
         run = _locked(run_id)
         if run is None or run.state != RunState.STARTING or run.claimed_at:
             return
         run.claim_hash = ""
         run.start_error = inbox.storable(error[:2000]) or "it could not be started"
-        run.save(update_fields=["claim_hash", "start_error"])
+        run.fault = fault[:20]
+        run.save(update_fields=["claim_hash", "start_error", "fault"])
         inbox.record(run.town, "run.start_failed", run.pk, {"error": run.start_error}, actor=run.runner)
 
 

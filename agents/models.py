@@ -150,6 +150,7 @@ class Run(models.Model):
     result_at = models.DateTimeField(null=True, blank=True)
     summary = models.TextField(blank=True)
     start_error = models.TextField(blank=True)
+    fault = models.CharField(max_length=20, blank=True, help_text="the kind of its start's failure; see start_failed")
     exited_at = models.DateTimeField(null=True, blank=True, help_text="tools are refused from here on")
     exit_code = models.IntegerField(null=True, blank=True)
     exit_signal = models.IntegerField(null=True, blank=True)

@@ -7,13 +7,14 @@ host's fault and costs the bead no attempt. After the start the runner is not ne
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import signal
 import socket
-import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,33 +25,28 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import access, boxes, dispatch, prompts, work
-from agents.models import Run, RunKind, RunState
+from agents import access, boxes, dispatch, leftovers, prompts, work
+from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
+from agents.models import Run, RunKind
 from agents.runtime import (
     crashpoints,
+    failures,
     forkserver,
     gitcmd,
     gitdirs,
-    harvest,
-    limits,
     modules,
     processes,
     sandbox,
-    trash,
     trees,
     workspace,
 )
-from agents.runtime.box import Box
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
 from beads import config as configs
-from beads import ops, owner, secrets
-from beads.errors import GastownError
+from beads import ops, outages, owner, room, secrets
+from beads.errors import Disposition, GastownError
 
 log = structlog.get_logger(__name__)
-CLEAN_SECONDS = 15.0
-LATEST = 3600.0  # so rarely, at the end, is a workspace tried that cannot be taken in
-MARK = "GASTOWN_RUN"  # every process of a run carries it, whatever became of its parents
 
 
 class Runner:
@@ -62,11 +58,10 @@ class Runner:
         self.slots = int(os.environ.get("GASTOWN_RUNNER_SLOTS", "16"))
         self.shims: dict[str, Child] = {}
         self.forks = ForkServer(_clean_environment())
-        self.starting: set[str] = set()
-        self.pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="start")
+        self.starting: dict[str, int] = {}  # run → its rig
+        self.pool = ThreadPoolExecutor(max_workers=self.slots, thread_name_prefix="start")
         self.stopping = False
-        self._cleaner: threading.Thread | None = None
-        self._later: dict[str, tuple[float, float]] = {}  # run → when its workspace is tried again, and the wait after
+        self.leftovers = Leftovers(self.home)
         self._told = 0.0  # when it last said that it is alive, and what it prepares
 
     def serve(self) -> None:
@@ -83,7 +78,7 @@ class Runner:
                         self._look()
                         if time.monotonic() - cleaned > CLEAN_SECONDS:
                             cleaned = time.monotonic()
-                            self._clean_aside()
+                            self.leftovers.clean_aside()
                         self._wait(listener)
             except (psycopg.OperationalError, OperationalError) as error:
                 log.warning("runner.database", error=str(error))
@@ -117,25 +112,35 @@ class Runner:
             self._told = time.monotonic()
             ops.beat("runner", self.name)
             dispatch.preparing(list(self.starting), timezone.now())
-        while len(self.shims) + len(self.starting) < self.slots and not self.stopping:
-            picked = dispatch.pick(self.name, timezone.now())
+        while len(self.shims) + len(self.starting) < self.slots and not self.stopping and not room.lacking():
+            picked = dispatch.pick(self.name, timezone.now(), self._waiting())
             if picked is None:
                 return
             run, secret = picked
             crashpoint("run.picked")
-            self.starting.add(run.pk)
+            self.starting[run.pk] = run.rig_id
             self.pool.submit(self._start_in_thread, run, secret)
+
+    def _waiting(self) -> set[int]:
+        """Rigs of which no run is started now: their share of the starts is taken, so that a remote that keeps its own
+        runs waiting keeps nobody else's."""
+        most = max(self.slots // 4, 1)
+        return {rig for rig, count in Counter(list(self.starting.values())).items() if count >= most}
 
     def _start_in_thread(self, run: Run, secret: str) -> None:
         try:
             self.start(run, secret)
         except Exception as error:
-            log.warning("run.start_failed", run=run.pk, error=str(error))
+            fault = fault_of(error)
+            log.warning("run.start_failed", run=run.pk, fault=fault, error=str(error))
             message = str(error) if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OperationalError):
-                dispatch.start_failed(run.pk, message)
+                if isinstance(error, gitcmd.GitFailed) and error.fate in failures.TROUBLE:
+                    whole_host = failures.KINDS[error.kind].whole_host
+                    outages.failed(run.rig, error.kind, message, timezone.now(), whole_host=whole_host)
+                dispatch.start_failed(run.pk, message, fault)
         finally:
-            self.starting.discard(run.pk)
+            self.starting.pop(run.pk, None)
             connection.close()
 
     def _bury(self, run_id: str, code: int) -> None:
@@ -151,7 +156,7 @@ class Runner:
             processes.kill_marked(MARK, run_id)
             dispatch.start_failed(run_id, how)
             run = Run.objects.select_related("rig").get(pk=run_id)
-            report: dict[str, Any] = {"error": how, **self._harvest(run)}
+            report: dict[str, Any] = {"error": how, **self.leftovers.take_in(run)}
             with contextlib.suppress(GastownError):  # it was not claimed, or it has ended
                 dispatch.record_exit(run_id, work.settle(run, report) if "work" in report else report, timezone.now())
             log.warning("shim.died", run=run_id, how=how)
@@ -239,7 +244,14 @@ class Runner:
 
     def _fetch(self, run: Run, repo: Path, ref: str) -> str:
         """Fetch a branch or a commit with the rig's own credential; returns the commit."""
-        return gitcmd.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
+        try:
+            found = gitcmd.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
+        except gitcmd.GitFailed as error:
+            if error.kind != "missing_ref" or ref != run.rig.default_branch:
+                raise
+            raise gitcmd.GitFailed(f"the remote has no branch {ref} any more", kind="missing_target") from error
+        outages.worked(run.rig)
+        return found
 
     def _gates_worktree(self, run: Run, repo: Path) -> tuple[Path, int]:
         """A kept worktree that nobody uses: its lock is handed to the shim and dies with it."""
@@ -374,104 +386,20 @@ class Runner:
 
     def poke(self, run_id: str) -> None:
         """Let a run's shim look at once, if it is alive on this machine."""
-        if (pid := self._shim(run_id)) is not None:
+        if (pid := leftovers.shim_of(self.home, run_id)) is not None:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGUSR1)
 
-    # -- leftovers --
 
-    def _clean_aside(self) -> None:
-        """`_clean` in a thread of its own, one at a time: taking in what a run has left may last for many minutes, as
-        long as that run likes, and nobody waits for it."""
-        if self._cleaner is None or not self._cleaner.is_alive():
-            self._cleaner = threading.Thread(target=self._clean_in_thread, name="clean", daemon=True)
-            self._cleaner.start()
-
-    def _clean_in_thread(self) -> None:
-        try:
-            self._clean()
-        except Exception:
-            log.exception("runner.unclean")  # tried again
-        finally:
-            connection.close()
-
-    def _clean(self) -> None:
-        """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
-        limits.clean()
-        for run_id in processes.marked(MARK):
-            ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
-            if ended and self._shim(run_id) is None:
-                log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
-        for name in ("worktrees", "workspaces"):  # in this order: a worktree of before becomes a workspace first
-            root = self.home / name
-            for path in list(root.iterdir()) if root.is_dir() else ():
-                run = Run.objects.select_related("rig").filter(pk=path.name).first()
-                if run is None or run.state != RunState.ENDED or self._shim(path.name) is not None:
-                    continue  # alive, or not ours to judge: doctor shows it
-                if time.monotonic() < self._later.get(run.pk, (0.0, 0.0))[0]:
-                    continue
-                try:
-                    if name == "workspaces":
-                        self._clear(run)
-                    else:
-                        self._clear_worktree(run, path)
-                except Exception:
-                    log.exception("workspace.unremoved", run=run.pk)  # and the others go on
-                if path.exists():  # once more soon, then more and more rarely
-                    wait = self._later.get(run.pk, (0.0, 0.0))[1]
-                    self._later[run.pk] = (time.monotonic() + wait, min(max(wait * 2, CLEAN_SECONDS), LATEST))
-                else:
-                    self._later.pop(run.pk, None)
-                    log.info("workspace.removed", run=run.pk)
-        trash.empty(self.home / "trash")
-
-    def _harvest(self, run: Run) -> dict[str, Any]:
-        """Take in what a run without a shim has left; an empty report when there is no workspace of it."""
-        space = work.workspace_of(run)
-        if not run.branch or not run.start_sha or not space.tree.is_dir():
-            return {}
-        try:
-            return harvest.take_in(space, run.pk, run.start_sha, self._inside(run, space)).report()
-        except Exception as error:
-            log.warning("workspace.unsaved", run=run.pk, error=str(error))
-            return {"work": "unsaved", "work_text": str(error)[:1000], "branches": {}, "salvage_ref": ""}
-
-    def _inside(self, run: Run, space: workspace.Workspace) -> harvest.Inside:
-        """Where git runs on what an ended run has left: a box as its shim would have made. Raises NoSandbox."""
-        config = configs.usable(run.rig.town.config, run.rig.config)[0]
-        found = sandbox.Status(sandbox.UNSANDBOXED) if boxes.is_off(config) else sandbox.required()
-        return harvest.inside(space, Box(found.kind, found.bwrap))
-
-    def _clear(self, run: Run) -> None:
-        """Take in the work of an ended run whose shim is gone, then remove its workspace; else it is tried again."""
-        space = work.workspace_of(run)
-        if run.branch and run.work in ("", "unsaved"):
-            found = self._harvest(run)
-            if found.get("work") == "unsaved":
-                return
-            if found:
-                dispatch.note_saved(run.pk, work.settle(run, found))
-        if workspace.released(space):
-            workspace.discard(space)
-
-    def _clear_worktree(self, run: Run, path: Path) -> None:
-        """What a run of an older release has left: a worktree of the mirror, with its branch there. It becomes the tree
-        of a workspace, so that no git is run in it outside a sandbox."""
-        space = work.workspace_of(run)
-        with contextlib.suppress(gitcmd.GitFailed, OSError):
-            if run.branch and (head := gitcmd.resolve(space.mirror, f"refs/heads/{run.branch}")):
-                gitcmd.pin(space.mirror, f"{harvest.RUNS}/{run.pk}", head)
-            space.root.mkdir(parents=True, exist_ok=True)
-            path.rename(space.tree)
-            gitcmd.run_git(["worktree", "prune"], cwd=space.mirror, check=False)
-
-    def _shim(self, run_id: str) -> int | None:
-        """The process of a run's shim; None when it is not alive on this machine."""
-        try:
-            pid = int((self.home / "runs" / run_id / "pid").read_text())
-        except (OSError, ValueError):
-            return None
-        return pid if forkserver.alive(pid) else None
+def fault_of(error: Exception) -> str:
+    """The kind of a start's failure; see `dispatch.start_failed`."""
+    if isinstance(error, gitcmd.GitFailed):
+        return error.kind
+    if isinstance(error, sandbox.NoSandbox):
+        return "sandbox"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full"
+    return "set_up" if isinstance(error, GastownError) and error.disposition == Disposition.PERMANENT else ""
 
 
 def _clean_environment() -> dict[str, str]:

@@ -450,6 +450,14 @@ def settle_key(town: Town, key: str, who: str, now: dt.datetime, reason: str) ->
         close_escalation(escalation, who, now, reason)
 
 
+def settle_keys(town: Town, prefix: str, who: str, now: dt.datetime, reason: str) -> None:
+    """As `settle_key`, for all keys that begin so."""
+    for escalation in Escalation.objects.select_related("bead").filter(
+        town=town, key__startswith=prefix, closed_at=None
+    ):
+        close_escalation(escalation, who, now, reason)
+
+
 def close_escalation(escalation: Escalation, who: str, now: dt.datetime, reason: str = "") -> None:
     """It needs nobody any more. LostRace when it was closed before."""
     if Escalation.objects.filter(pk=escalation.pk, closed_at=None).update(closed_at=now) != 1:

@@ -268,9 +268,13 @@ class Effect(models.Model):
     town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="effects")
     kind = models.CharField(max_length=40)
     key = models.CharField(max_length=200, unique=True)
+    rig = models.ForeignKey(
+        Rig, on_delete=models.CASCADE, related_name="effects", null=True, blank=True, help_text="whose share it has"
+    )
     payload = models.JSONField(default=dict)
     state = models.CharField(max_length=10, default="pending")
     attempts = models.PositiveSmallIntegerField(default=0)
+    failing_since = models.DateTimeField(null=True, blank=True, help_text="an outage of the remote does not count")
     next_try_at = models.DateTimeField()
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -289,6 +293,26 @@ class Effect(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pk} {self.key}"
+
+
+class Outage(models.Model):
+    """Something outside that does not work now, for one rig or for all that have their remote on one host.
+
+    `kind`: as in `agents.runtime.failures`. One row while it lasts; `next_look_at`: when it is tried again.
+    """
+
+    key = models.CharField(max_length=300, primary_key=True, help_text="rig:<id> or host:<host>")
+    rig = models.ForeignKey(Rig, on_delete=models.CASCADE, related_name="outages", help_text="who met it last")
+    kind = models.CharField(max_length=20)
+    error = models.TextField()
+    at_work = models.BooleanField(default=False, help_text="a look at the remote does not show it, only work does")
+    failures = models.PositiveIntegerField(default=1)
+    since = models.DateTimeField()
+    failed_at = models.DateTimeField()
+    next_look_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.kind}"
 
 
 class Heartbeat(models.Model):

@@ -1,57 +1,69 @@
 """The only writer of Effect: what must be done outside the database, at least once, under a deterministic key.
 
-An effect is enqueued in the tick's transaction together with its django-q2 task, so neither exists without the
-other. Whoever runs it holds a PostgreSQL advisory lock on its id while doing so: a killed worker loses the lock
-with its connection, and the next sweep hands the effect on. No clock decides who owns an effect.
+An effect is enqueued in the tick's transaction; the executor process hears of it at the commit, and looks by itself
+when the next one is due. Whoever runs it holds a PostgreSQL advisory lock on its id while doing so: a killed executor
+loses the lock with its connection, and the next one goes on. No clock decides who owns an effect.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from django.db import connection
-from django.db.models import F
-from django_q.tasks import async_task
+from django.db.models import F, Window
+from django.db.models.functions import RowNumber
 
 from beads.inbox import storable
-from beads.models import Effect, Town
+from beads.models import Effect, Rig, Town
 
-TASK = "refinery.tasks.run_effect"
+CHANNEL = "gastown_effects"  # there is something to do outside, or a look at a remote is due: the executor listens
+EACH = 4  # so many of one rig are looked at: it may begin two
 LOCK_CLASS = 0x6A57  # first key of the advisory lock pair; the second is the effect's id
-MAX_TRIES = 12
 
 
-def enqueue(town: Town, kind: str, key: str, payload: Mapping[str, Any], now: dt.datetime) -> bool:
-    """Add an effect unless its key is known. Returns True when it is new."""
-    made = Effect.objects.bulk_create(
-        [Effect(town=town, kind=kind, key=key, payload=dict(payload), next_try_at=now)],
+def wake() -> None:
+    """Tell the executor, at commit, that there is news. Nothing depends on it but speed."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_notify(%s, '')", [CHANNEL])
+
+
+def enqueue(
+    town: Town, kind: str, key: str, payload: Mapping[str, Any], now: dt.datetime, rig: int | Rig | None = None
+) -> bool:
+    """Add an effect unless its key is known. Returns True when it is new. `rig`: whose remote it asks, if any's."""
+    rig_id = rig.pk if isinstance(rig, Rig) else rig
+    Effect.objects.bulk_create(
+        [Effect(town=town, kind=kind, key=key, payload=dict(payload), next_try_at=now, rig_id=rig_id)],
         ignore_conflicts=True,
     )
-    del made
     effect = Effect.objects.get(key=key)
     if effect.attempts or effect.state != "pending":
         return False
-    _hand_over(effect)
+    wake()
     return True
 
 
-def _hand_over(effect: Effect) -> None:
-    async_task(TASK, effect.pk, task_name=effect.key[:100], save=False)  # type: ignore[no-untyped-call]
+def due(now: dt.datetime, running: Collection[int], waiting: Collection[int], limit: int) -> list[Effect]:
+    """Pending effects whose time has come, the first few of each rig (or town, where no rig has it), those that wait
+    longest first. Without those that are `running` and those of the rigs that are `waiting`."""
+    found = Effect.objects.filter(state="pending", next_try_at__lte=now)
+    if waiting:
+        found = found.exclude(rig__in=waiting)
+    if running:
+        found = found.exclude(pk__in=running)
+    order = [F("next_try_at").asc(), F("id").asc()]
+    place = Window(RowNumber(), partition_by=[F("town"), F("rig")], order_by=order)
+    fair = found.annotate(place=place).filter(place__lte=EACH).select_related("rig").defer("payload")
+    return list(fair.order_by("next_try_at", "id")[:limit])
 
 
-def sweep(now: dt.datetime, grace: dt.timedelta = dt.timedelta(seconds=5), limit: int = 200) -> int:
-    """Hand over again every pending effect that is due since longer than `grace`. Safe to repeat.
-
-    A doubled task does no harm: only one holder of the advisory lock runs an effect at a time.
-    """
-    due = list(Effect.objects.filter(state="pending", next_try_at__lte=now - grace).order_by("next_try_at")[:limit])
-    for effect in due:
-        Effect.objects.filter(pk=effect.pk, state="pending").update(next_try_at=now)
-        _hand_over(effect)
-    return len(due)
+def next_due(now: dt.datetime) -> dt.datetime | None:
+    """When the next pending effect is due that is not due now; None when there is none."""
+    later = Effect.objects.filter(state="pending", next_try_at__gt=now)
+    return later.order_by("next_try_at").values_list("next_try_at", flat=True).first()
 
 
 @contextmanager
@@ -89,18 +101,26 @@ def give_up(effect: Effect, now: dt.datetime, error: str) -> None:
 def retry_later(effect: Effect, now: dt.datetime, error: str) -> dt.datetime:
     """Push an effect forward by an exponential back-off (2 s, doubled, at most 5 min); returns when."""
     wait = dt.timedelta(seconds=min(2.0 * 2 ** max(effect.attempts - 1, 0), 300.0))
-    Effect.objects.filter(pk=effect.pk, state="pending").update(next_try_at=now + wait, error=storable(error[:2000]))
+    since = effect.failing_since or now
+    Effect.objects.filter(pk=effect.pk, state="pending").update(
+        next_try_at=now + wait, error=storable(error[:2000]), failing_since=since
+    )
     return now + wait
+
+
+def wait_for_remote(effect: Effect, error: str) -> None:
+    """An outage of the remote stands in its way (see `beads.outages`): it goes on when that is over, and this was no
+    attempt."""
+    Effect.objects.filter(pk=effect.pk, state="pending").update(
+        attempts=max(effect.attempts - 1, 0), error=storable(error[:2000]), failing_since=None
+    )
 
 
 def again(effect: Effect, now: dt.datetime) -> None:
     """Run an ended effect once more: a person asks for it, or its answer was lost. It looks before it acts."""
-    if (
-        Effect.objects.filter(pk=effect.pk)
-        .exclude(state="pending")
-        .update(state="pending", attempts=0, next_try_at=now, finished_at=None, error="")
-    ):
-        _hand_over(effect)
+    fresh = {"state": "pending", "attempts": 0, "next_try_at": now, "finished_at": None, "error": ""}
+    if Effect.objects.filter(pk=effect.pk).exclude(state="pending").update(**fresh, failing_since=None):
+        wake()
 
 
 def prune(town: Town, before: dt.datetime) -> int:

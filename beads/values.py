@@ -43,6 +43,11 @@ def format_duration(value: dt.timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def moment(at: dt.datetime, now: dt.datetime) -> str:
+    """A moment for people: its time, and its date where that is not today's."""
+    return f"{at:%H:%M:%S} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M} UTC"
+
+
 Duration = Annotated[dt.timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 

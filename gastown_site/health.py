@@ -20,7 +20,7 @@ from refinery.live import hub
 from refinery.models import GateResult, ReviewEntry, TickRecord, TickTotal, Violation
 
 FRESH = dt.timedelta(seconds=90)
-PARTS = ("reconciler", "cluster", "runner")
+PARTS = ("reconciler", "executor", "cluster", "runner")
 
 
 def healthz(request: HttpRequest) -> HttpResponse:

@@ -207,8 +207,8 @@ Q_CLUSTER = {
     "name": "gastown",
     "orm": "default",
     "broker_class": "gastown_site.broker.NotifyBroker",
-    "workers": 3,
-    "timeout": 1500,  # a build may fetch a large repository: see gitcmd.NETWORK_TIMEOUT
+    "workers": 2,
+    "timeout": 1500,  # packing a mirror takes long: see gitcmd.PACK_TIMEOUT
     "retry": 7200,
     "ack_failures": True,
     "max_attempts": 1,

@@ -39,7 +39,8 @@ HUNG_SECONDS = 75.0
 # What the parts import, and what they import only when they are asked.
 LOADED = (
     "django_q.cluster", "gastown_site.asgi", "gastown_site.urls", "gastown_site.web", "refinery.tasks",
-    "refinery.management.commands.reconciler", "agents.management.commands.runner",
+    "refinery.management.commands.reconciler", "refinery.management.commands.executor",
+    "agents.management.commands.runner",
 )  # fmt: skip
 _libc = ctypes.CDLL(None)
 
@@ -258,5 +259,6 @@ def parts(host: str, port: int) -> list[Part]:
         Part("web", partial(call_command, "web", host=host, port=port)),
         Part("cluster", partial(call_command, "qcluster")),
         Part("reconciler", partial(call_command, "reconciler")),
+        Part("executor", partial(call_command, "executor")),
         Part("runner", partial(call_command, "runner")),
     ]

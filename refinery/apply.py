@@ -23,10 +23,10 @@ from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
 from beads.prepared import Prepared
-from refinery import briefs, forecasts, landings, notices, queue
+from refinery import briefs, forecasts, landings, lost, notices, queue
 from refinery.keys import branch_key, build_key, land_key, publish_key
-from refinery.models import Candidate, ReviewEntry
-from refinery.reasons import Exit
+from refinery.models import Candidate, Landing, ReviewEntry
+from refinery.reasons import Exit, Held
 from refinery.relations import foresee_key
 from refinery.rules.actions import (
     AbandonLanding,
@@ -78,6 +78,7 @@ class Applied:
 def carry_out(town: Town, decisions: Iterable[Decision], now: dt.datetime) -> Applied:
     """Apply all decisions that have actions."""
     done = Applied()
+    failed: dict[str, tuple[str, str]] = {}
     for decision in decisions:
         if not decision.actions:
             continue
@@ -87,15 +88,39 @@ def carry_out(town: Town, decisions: Iterable[Decision], now: dt.datetime) -> Ap
                     _apply(town, action, now)
         except GastownError as error:
             done.lost += 1
+            failed[decision.subject] = (decision.rule, error.message)
             log.info("decision.lost", subject=decision.subject, rule=decision.rule, error=error.message)
-        except Exception:
+        except Exception as error:
             done.failed += 1
+            failed[decision.subject] = (decision.rule, f"{type(error).__name__}: {error}")
             log.exception("decision.failed", subject=decision.subject, rule=decision.rule)
         else:
             done.actions.update(type(a).__name__ for a in decision.actions)
+    _tell_of_lost(town, failed, now)
     crashpoint("tick.applied")
     transaction.on_commit(lambda: crashpoint("tick.committed"))
     return done
+
+
+def _tell_of_lost(town: Town, failed: dict[str, tuple[str, str]], now: dt.datetime) -> None:
+    """A decision that is lost again and again is not tried for ever in silence."""
+    stuck, over = lost.note(town, failed, now)
+    for row in stuck:
+        why = f"the decision {row.rule!r} could not be carried out {row.times} times: {row.error}"
+        what, _, name = row.subject.partition(" ")
+        try:
+            with transaction.atomic():
+                if what == "entry":
+                    _hold(town, name, Held.STUCK, why, now)
+                else:
+                    about = Bead.objects.filter(pk=name, town=town).first() if what in ("bead", "convoy") else None
+                    title, key = f"Does not go on: {row.subject}"[:300], f"lost:{row.subject}"
+                    text = f"{why}\n\nWhat to do: gastown tick --town {town.slug} --explain shows it; see the log, too."
+                    ledger.escalate(town, key, title, body=text, severity="high", about=about, actor=ACTOR)
+        except GastownError as error:
+            log.info("lost.untold", subject=row.subject, error=error.message)
+    for row in over:
+        ledger.settle_key(town, f"lost:{row.subject}", ACTOR, now, "it goes on")
 
 
 def _apply(town: Town, action: Action, now: dt.datetime) -> None:
@@ -105,13 +130,14 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _start_run(action)
         case EndRun(run, expect, outcome, reason):
             dispatch.end(run, expect, RunOutcome(outcome), reason, now)
+            ledger.settle_keys(town, f"idle:{run}:", ACTOR, now, f"the run has ended: {reason}")
         case StopRun(run, reason, counts):
             dispatch.request_stop(run, reason, now, counts=counts)
         case NudgeRun(run, message):
             _nudge(run, message, now)
         case PublishRun(run):
             dispatch.request_publish(run, now)
-            _effect(town, "publish", publish_key(run), {"run": run}, now)
+            _effect(town, "publish", publish_key(run), {"run": run}, now, Run.objects.only("rig").get(pk=run).rig_id)
         case MoveBead(bead, expect, to, reason, resolution, sha):
             ledger.move(
                 Bead(pk=bead),
@@ -150,9 +176,10 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
             waivers = {c.candidate: c.waiver for c in cars if c.waiver}
             landing = landings.intend([(found[c.candidate], c.evidence) for c in cars], waivers)
-            _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now)
+            _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now, landing.rig_id)
         case PushAgain(landing_id):
-            _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now)
+            pushed = Landing.objects.only("rig").get(pk=landing_id)
+            _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now, pushed.rig_id)
         case SetWindow(rig, target, size):
             queue.set_window(rig, target, size)
         case AbandonLanding(landing_id):
@@ -164,7 +191,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case Foresee(rig, target, expect, heads, tip):
             asked = forecasts.ask(rig, target, expect, heads, tip, now)
             told = {"forecast": asked.pk, "number": asked.number}
-            _effect(town, "foresee", foresee_key(asked.pk, asked.number), told, now)
+            _effect(town, "foresee", foresee_key(asked.pk, asked.number), told, now, rig)
         case BranchLanded(branch_id, sha):
             ledger.branch_landed(ConvoyBranch(pk=branch_id), sha)
         case ConvoyLanded(convoy, sha):
@@ -181,9 +208,9 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             roster.retire(Agent(pk=agent), now)
 
 
-def _effect(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime) -> None:
-    """New work, or work whose answer was lost: then it is done once more."""
-    if not outbox.enqueue(town, kind, key, payload, now):
+def _effect(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime, rig: int) -> None:
+    """New work, or work whose answer was lost: then it is done once more. `rig`: whose remote it asks."""
+    if not outbox.enqueue(town, kind, key, payload, now, rig):
         outbox.repeat(key, now)
 
 
@@ -205,7 +232,7 @@ def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.dat
         "seal": seal,
         "date": int(now.timestamp()),
     }
-    _effect(town, "build", build_key(entry_id, build_no), payload, now)
+    _effect(town, "build", build_key(entry_id, build_no), payload, now, entry.rig_id)
 
 
 def _admit(town: Town, action: Admit, now: dt.datetime) -> None:
@@ -378,7 +405,8 @@ def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
                 "sha": entry.head_sha,
                 "target": entry.target,
             }
-            _effect(town, "delete_branch", f"delete:{entry.rig_id}:{entry.branch}:{entry.pk}", payload, now)
+            key = f"delete:{entry.rig_id}:{entry.branch}:{entry.pk}"
+            _effect(town, "delete_branch", key, payload, now, entry.rig_id)
     elif source is not None and action.reason not in ("superseded", "cancelled"):
         nothing = action.reason == Exit.NOTHING_CHANGED
         ledger.move(
@@ -403,7 +431,7 @@ def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> N
     ledger.ask_branch(branch, now)
     kind = "create_branch" if create else "observe_branch"
     payload = {"branch": branch_id, "asked_at": now.isoformat()}
-    _effect(town, kind, branch_key(kind, branch_id, now), payload, now)
+    _effect(town, kind, branch_key(kind, branch_id, now), payload, now, branch.rig_id)
 
 
 def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:
@@ -428,4 +456,4 @@ def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> No
             "sha": branch.head_sha,
             "target": branch.rig.default_branch,
         }
-        _effect(town, "delete_branch", f"delete:{branch.rig_id}:{branch.name}", payload, now)
+        _effect(town, "delete_branch", f"delete:{branch.rig_id}:{branch.name}", payload, now, branch.rig_id)

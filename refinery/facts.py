@@ -176,6 +176,12 @@ class EffectTold(Payload):
     payload: dict[str, Any] = {}
 
 
+class EffectKey(Payload):
+    """effect.recovered: it has failed time and again, and now succeeded"""
+
+    key: Annotated[str, Field(max_length=200)]
+
+
 KINDS: dict[str, type[Payload]] = {
     "run.exited": Payload,
     "run.start_failed": Payload,
@@ -224,6 +230,7 @@ KINDS: dict[str, type[Payload]] = {
     "convoy.retry": Reason,
     "effect.failed": EffectTold,
     "effect.struggling": EffectTold,
+    "effect.recovered": EffectKey,
 }
 
 

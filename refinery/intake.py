@@ -132,6 +132,8 @@ def take(fact: Fact, now: dt.datetime) -> None:
                 about=Bead.objects.filter(pk=str(data["payload"].get("entry", "")), town=fact.town).first(),
                 actor="gastown",
             )
+        case "effect.recovered":
+            ledger.settle_key(fact.town, f"effect:{data['key']}", "gastown", now, "it has succeeded")
         case _:
             raise AssertionError(f"{fact.kind} is a known kind that nobody takes")
 

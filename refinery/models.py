@@ -279,6 +279,23 @@ class Waiver(models.Model):
         return f"gates skipped by {self.by} because {self.reason}"[:200]
 
 
+class LostDecision(models.Model):
+    """A decision that could not be carried out, time and again. One row for each subject, while it lasts."""
+
+    town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="lost_decisions")
+    subject = models.CharField(max_length=300, help_text="as the plan names it: entry gt-…, lane rig branch, …")
+    rule = models.CharField(max_length=60)
+    error = models.TextField()
+    times = models.PositiveIntegerField(default=1)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["town", "subject"], name="lost_decision_once")]
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.rule} × {self.times}"
+
+
 class ReviewComment(models.Model):
     """A person's remark on one line of one head's diff. `side`: old (the base) or new (the candidate).
 

@@ -84,12 +84,26 @@ _LANDING_STAGE = {
 }
 
 
+# what goes no further while the remote is away
+_ASKS_REMOTE = frozenset(
+    {Stage.UNPROVEN, Stage.UNBUILT, Stage.BUILDING, Stage.COUPLING, Stage.STALE, Stage.GREEN, Stage.LANDING}
+    | {Stage.TARGET_MOVED, Stage.HEAD_MOVED}
+)
+
+
 def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     """Where an active entry stands, from what is stored and observed. Total: every entry has a stage."""
+    stands = _standing(entry, rig, now)
+    if rig.outage is not None and stands.stage in _ASKS_REMOTE:
+        return Standing(stands.stage, f"{stands.why}; {rig.outage.words(now)}")
+    return stands
+
+
+def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     landing = entry.landing
     if landing is not None and landing.state in ("intent", "pushing", "landed"):
         stage, why = _LANDING_STAGE[landing.state]
-        return Standing(stage, landing.message or why)
+        return Standing(stage, landing.trouble or landing.message or why)
     if entry.waiting_for:
         names = ", ".join(f"{b.id} ({b.status})" for b in entry.waiting_for)
         return Standing(Stage.BLOCKED, f"waits for {entry.waiting_for[0].purpose} {names}")

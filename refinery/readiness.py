@@ -5,23 +5,38 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
+from agents.runtime.failures import KINDS, TROUBLE, Fate
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.convoyviews import ConvoyView
 from refinery.phases import HOST_FAULTS_FREE
 from refinery.world import BeadView, RunView, World
 
+SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def host_faults(bead_runs: Iterable[RunView]) -> int:
-    """How many of the latest runs in a row ended by the host's fault."""
+    """How many of the latest runs in a row ended by the host's fault; an outage of the remote, and a full disk, are
+    waited for and do not count."""
     count = 0
     for run in reversed([r for r in bead_runs if not r.live]):
         if run.outcome not in ("lost", "start_failed"):
             break
-        count += 1
+        count += not passes(run.fault)
     return count
+
+
+def passes(fault: str) -> bool:
+    """True for a kind of failure of a start that goes by itself, or with the outage that it belongs to."""
+    return fault == "disk_full" or (fault in KINDS and KINDS[fault].fate in TROUBLE)
+
+
+def stays(run: RunView) -> bool:
+    """True when a run could not be started, and the next one cannot either until a person mends something."""
+    if run.outcome != "start_failed":
+        return False
+    return run.fault in SET_UP or (run.fault in KINDS and KINDS[run.fault].fate == Fate.CHANGE)
 
 
 def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
@@ -29,14 +44,23 @@ def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
     last = bead.last_run
     if last is None or last.ended_at is None:
         return EPOCH
-    faults = host_faults(bead.runs)
-    if faults:
-        if faults < HOST_FAULTS_FREE:
-            return EPOCH
-        return last.ended_at + config.dispatch.backoff_for(faults - HOST_FAULTS_FREE + 1)
     if last.outcome == "failed":
         return last.ended_at + config.dispatch.backoff_for(bead.attempts_used)
-    return EPOCH
+    return start_again_at(bead.runs, config)
+
+
+def start_again_at(runs: Iterable[RunView], config: Config) -> dt.datetime:
+    """The earliest moment for another start after runs that ended by the host's fault: the first few at once."""
+    ended = [r for r in runs if not r.live]
+    faults = 0
+    for run in reversed(ended):
+        if run.outcome not in ("lost", "start_failed"):
+            break
+        faults += 1
+    at = ended[-1].ended_at if ended else None
+    if faults < HOST_FAULTS_FREE or at is None:
+        return EPOCH
+    return at + config.dispatch.backoff_for(faults - HOST_FAULTS_FREE + 1)
 
 
 def bead_wait(world: World, bead: BeadView) -> str | None:
@@ -49,6 +73,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return f"town {world.town} is paused: {world.paused_reason or 'no reason given'}"
     if rig.parked:
         return f"rig {rig.slug} is parked"
+    if world.no_room:
+        return world.no_room
     if convoy is not None and convoy.started_at is None:
         return "its convoy is staged: start it"
     if bead.waiting_for:
@@ -59,6 +85,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
             return "its convoy's feature branch is being created"
     if rig.problems:
         return f"the config is refused: {rig.problems[0]}"
+    if rig.outage is not None:
+        return rig.outage.words(world.now)
     if rig.config.agents.polecat is None:
         return f"rig {rig.slug} has no agents.polecat.command"
     if world.breaker_open and not world.probe_due:

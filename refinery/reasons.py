@@ -37,6 +37,7 @@ class Held(StrEnum):
     PUSH_RETRIES = "push_retries"
     REVIEW_GAVE_UP = "review_gave_up"
     REWORK_LIMIT = "rework_limit"
+    STUCK = "stuck"  # a decision was lost time and again
 
 
 _RETRY = "mq retry {id}"

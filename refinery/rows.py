@@ -6,7 +6,7 @@ from django.db.models import F, Q
 
 from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome
 from beads.lifecycle import FINAL, LIVE, BeadType
-from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Rig
+from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Outage, Rig
 from beads.prepared import Prepared
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
 
@@ -68,9 +68,10 @@ EFFECTS = Prepared(
     lambda town: (
         Effect.objects.filter(town=town, state__in=["pending", "failed"])
         .order_by()
-        .values_list("key", "state", "error")
+        .values_list("key", "state", "error", "attempts", "failing_since", "next_try_at")
     )
 )
+OUTAGES = Prepared(lambda: Outage.objects.order_by("since"))
 LANES = Prepared(lambda town: Lane.objects.filter(rig__town=town))
 FORECASTS = Prepared(lambda town: Forecast.objects.filter(rig__town=town))
 STACKS = Prepared(

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from agents.models import Run, RunOutcome
-from beads import config as configs
-from beads import inbox
+from beads import inbox, room
 from beads.lifecycle import FINAL
-from beads.models import Rig, Town
-from refinery import foresight, phases, rows, trains
+from beads.models import Town
+from beads.values import moment
+from refinery import foresight, outside, phases, rows, trains
 from refinery.convoyviews import BranchView, ConvoyView, LandingEntry, TrackedBead
 from refinery.gates import say
-from refinery.keys import build_key
+from refinery.keys import build_key, land_key
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
 from refinery.relations import ForecastView, Refused, Ties
 from refinery.texts import tame
@@ -41,11 +41,13 @@ from refinery.world import (
 )
 
 RECENT = 100
+_UNASKED = EffectView("")
 
 
 def load(town: Town, now: dt.datetime) -> World:
     """The world of `town` at `now`: about fifteen queries."""
-    rigs = {rig.pk: _rig(town, rig) for rig in rows.RIGS(town.pk)}
+    troubles = {outage.key: outage for outage in rows.OUTAGES()}
+    rigs = {rig.pk: outside.rig_view(town, rig, troubles) for rig in rows.RIGS(town.pk)}
     entries = rows.ENTRIES(town.pk)
     runs = _runs(town)
     by_bead: dict[str, list[RunView]] = defaultdict(list)
@@ -55,8 +57,8 @@ def load(town: Town, now: dt.datetime) -> World:
     convoys = _convoys(town)
     live_runs = tuple(r for r in runs if r.live)
     failures, last_failure = _failures(town, now)
-    effects = _effects(town)
-    views = _entries(entries, blockers, by_bead, effects)
+    effects = outside.effects_of(town)
+    views = _entries(entries, blockers, by_bead, effects, now)
     shown = _shown(town, entries)
     return World(
         now=now,
@@ -76,6 +78,7 @@ def load(town: Town, now: dt.datetime) -> World:
         last_failure_at=last_failure,
         escalated=frozenset(rows.ESCALATED(town.pk)),
         effects=effects,
+        no_room=room.lacking(),
         behind=inbox.has_pending(town),  # read after the effects: an answer is recorded as they are ended
     )
 
@@ -156,22 +159,6 @@ def _frozen(lane: Lane, now: dt.datetime) -> str:
     return f"the lane is frozen by {lane.frozen_by}{until}: {lane.frozen_reason}"
 
 
-def _effects(town: Town) -> dict[str, EffectView]:
-    return {key: EffectView(state, error) for key, state, error in rows.EFFECTS(town.pk)}
-
-
-def _rig(town: Town, rig: Rig) -> RigView:
-    config, problems = configs.usable(town.config, rig.config)
-    return RigView(
-        id=rig.pk,
-        slug=rig.slug,
-        default_branch=rig.default_branch,
-        config=config,
-        parked=rig.parked_at is not None,
-        problems=tuple(problems),
-    )
-
-
 def _runs(town: Town) -> list[RunView]:
     """Live runs, and the ended ones of live beads since their last retry, oldest first."""
     return [run_view(r) for r in rows.RUNS(town.pk) if _counts(r)]
@@ -203,6 +190,7 @@ def run_view(r: Run) -> RunView:
         active_tool=r.active_tool,
         nudged_at=r.nudged_at,
         start_error=r.start_error,
+        fault=r.fault,
         exited_at=r.exited_at,
         exit_code=r.exit_code,
         exit_signal=r.exit_signal,
@@ -267,6 +255,7 @@ def _entries(
     blockers: dict[str, list[Blocker]],
     runs: dict[str, list[RunView]],
     effects: dict[str, EffectView],
+    now: dt.datetime,
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
     since = {e.pk: e.gates_again_at for e in entries}
@@ -318,7 +307,9 @@ def _entries(
             tuple(blockers.get(e.pk, ())),
             tuple(b for b in blockers.get(e.source_id or e.convoy_id or "", ()) if b.id not in own[e.pk]),
             tuple(runs.get(e.pk, ())),
-            effects[key].error if (key := build_key(e.pk, e.build_no)) in effects else "",
+            effects.get(build_key(e.pk, e.build_no), _UNASKED),
+            effects.get(land_key(held_over.push_id or held_over.pk), _UNASKED) if held_over else _UNASKED,
+            now,
             waivers.get((e.pk, e.head_sha)),
             contested.get(e.pk, ()),
         )
@@ -342,7 +333,9 @@ def _entry(
     blockers: tuple[Blocker, ...],
     after: tuple[Blocker, ...],
     runs: tuple[RunView, ...],
-    build_error: str,
+    build: EffectView,
+    push: EffectView,
+    now: dt.datetime,
     waiver: Waiver | None,
     contested: tuple[str, ...],
 ) -> EntryView:
@@ -371,7 +364,8 @@ def _entry(
         slot=e.slot,
         batch=e.batch,
         build_no=e.build_no,
-        build_error=f"building it failed, trying again: {build_error}" if build_error else "",
+        build_error=build.trouble("building it", now),
+        build_failing_since=build.since,
         held=e.held,
         held_text=e.held_text,
         attempts=e.attempts,
@@ -387,7 +381,14 @@ def _entry(
             VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now)
             for v in verdicts
         ),
-        landing=LandingView(landing.pk, landing.candidate_id, landing.state, landing.message, landing.push_id or 0)
+        landing=LandingView(
+            landing.pk,
+            landing.candidate_id,
+            landing.state,
+            landing.message,
+            landing.push_id or 0,
+            push.trouble("pushing it", now) or _pushing(landing, now),
+        )
         if landing
         else None,
         blockers=blockers,
@@ -396,6 +397,10 @@ def _entry(
         reopened_at=beside.bead_retried_at,
         runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
     )
+
+
+def _pushing(landing: Landing, now: dt.datetime) -> str:
+    return f"being pushed since {moment(landing.created_at, now)}" if landing.state == "pushing" else ""
 
 
 def _gate(g: GateResult, fails: int) -> GateView:

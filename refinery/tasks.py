@@ -1,4 +1,4 @@
-"""django-q2's entry points: the minute's reconcile tick and look-out, and one effect. Thin doors, no logic.
+"""django-q2's entry points: the minute's reconcile tick and look-out. Thin doors, no logic.
 
 The schedule is the safety net of the reconciler process: the very same tick, in `transaction.atomic` with
 `select_for_update`, so that nothing depends on a wake-up.
@@ -10,27 +10,20 @@ from django.utils import timezone
 
 from beads import ops
 from refinery import reconciler
-from refinery.executor import effects, head_poll, housekeeping
+from refinery.executor import head_poll, housekeeping
 
 MINUTELY = {"reconcile": "refinery.tasks.reconcile", "lookout": "refinery.tasks.look"}
 
 
 def reconcile() -> int:
-    """Every minute: settle all towns and hand over effects that lie about. Returns the number of ticks."""
+    """Every minute: settle all towns. Returns the number of ticks."""
     ops.beat("cluster", "ran the minute's tick")
-    ticks = reconciler.settle_all()
-    effects.sweep()
-    return ticks
+    return reconciler.settle_all()
 
 
 def look() -> int:
     """Every minute: see whether a branch that waits for a person has moved. Returns how many have."""
     return head_poll.look()
-
-
-def run_effect(effect_id: int) -> str:
-    """Run one effect."""
-    return effects.run_effect(effect_id)
 
 
 def heartbeat() -> None:

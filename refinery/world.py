@@ -12,6 +12,7 @@ from functools import cached_property
 
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Purpose
+from beads.values import moment
 from refinery.convoyviews import ConvoyView
 from refinery.relations import ForecastView, Ties
 
@@ -23,10 +24,42 @@ FENCE_MARGIN = dt.timedelta(seconds=15)
 
 @dataclass(frozen=True, slots=True)
 class EffectView:
-    """Outside work that is `pending`, or `failed` for good."""
+    """Outside work that is `pending`, or `failed` for good. `since`: it has been failing; an outage of the remote, for
+    which the rig has words of its own, does not count."""
 
     state: str
     error: str = ""
+    attempts: int = 0
+    since: dt.datetime | None = None
+    next_at: dt.datetime | None = None
+
+    def trouble(self, doing: str, now: dt.datetime) -> str:
+        """Since when, what, and when next; empty while nothing is wrong with it."""
+        if self.since is None or self.next_at is None:
+            return ""
+        times = f" ({self.attempts} times since {moment(self.since, now)})"
+        return f"{doing} failed{times}: {self.error}; tried again at {moment(self.next_at, now)}"
+
+
+@dataclass(frozen=True, slots=True)
+class OutageView:
+    """What of a rig's remote does not work. `whose`: the host that all have who are there, or the rig; `lasting`: it
+    takes a person to mend it."""
+
+    key: str
+    whose: str
+    kind: str
+    error: str
+    since: dt.datetime
+    next_at: dt.datetime
+    failures: int = 1
+    remedy: str = ""
+    lasting: bool = False
+
+    def words(self, now: dt.datetime) -> str:
+        """Since when, what, and when next, in one sentence."""
+        again = f"looked at again at {moment(self.next_at, now)}" if self.next_at > now else "being looked at again"
+        return f"its remote does not work since {moment(self.since, now)}: {self.error}; {again}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +72,7 @@ class RigView:
     config: Config
     parked: bool = False
     problems: tuple[str, ...] = ()
+    outage: OutageView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +95,7 @@ class RunView:
     active_tool: str = ""
     nudged_at: dt.datetime | None = None
     start_error: str = ""
+    fault: str = ""  # the kind of its start's failure
     exited_at: dt.datetime | None = None
     exit_code: int | None = None
     exit_signal: int | None = None
@@ -254,6 +289,7 @@ class LandingView:
     state: str
     message: str = ""
     push: int = 0
+    trouble: str = ""  # what its push has met
 
     @property
     def carrier(self) -> int:
@@ -287,6 +323,7 @@ class EntryView:
     car: CarView | None = None
     build_no: int = 0
     build_error: str = ""
+    build_failing_since: dt.datetime | None = None
     held: str = ""
     held_text: str = ""
     attempts: int = 0
@@ -375,6 +412,7 @@ class World:
     escalated: frozenset[str] = frozenset()
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     behind: bool = False
+    no_room: str = ""  # why what writes has to wait
 
     @cached_property
     def convoy(self) -> dict[str, ConvoyView]:

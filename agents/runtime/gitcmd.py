@@ -8,7 +8,6 @@ ref or URL from outside reaches git unchecked.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -18,20 +17,27 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
 
+from agents.runtime import failures, processes
 from agents.runtime.crashpoints import crashpoint
+from agents.runtime.failures import GitFailed as GitFailed
+from agents.runtime.failures import disk_failure as disk_failure
+from agents.runtime.failures import refusal as refusal
 from agents.runtime.names import check_branch as check_branch
 from agents.runtime.names import check_remote_url as check_remote_url
 from agents.runtime.names import redact as redact
-from beads.errors import Disposition, GastownError
 
 TIMEOUT = 60.0
-NETWORK_TIMEOUT = 600.0
+NETWORK_TIMEOUT = 3600.0  # what is still coming in may take that long: silence ends sooner
+ASK_SILENCE = 15.0  # for so many seconds nothing at all happens: the remote is taken to be away
+SILENCE = 30.0  # likewise, while objects come; git's own servers say every 5 s that they are at work
+PUSH_SILENCE = 60.0  # likewise, while the remote's hooks may be at work
 PACK_TIMEOUT = 1200.0
 # of what one git process has for itself: objects come from outside, and a few bytes of them may stand for gigabytes
 MEMORY = max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, 1 << 30)
@@ -61,53 +67,6 @@ _NOT_OURS = (  # what git would read in a repository besides its config, and a m
     "config.worktree", "commondir", "shallow", "info/attributes", "info/grafts",
     "objects/info/alternates", "objects/info/http-alternates",
 )  # fmt: skip
-_KINDS = (
-    ("disk_full", re.compile(r"no space left on device|disk quota exceeded", re.I)),
-    ("stale_lease", re.compile(r"stale info|\(fetch first\)|non-fast-forward|failed to lock|cannot lock ref", re.I)),
-    (
-        "rejected",
-        re.compile(r"pre-receive hook declined|hook declined|protected branch|remote rejected|deny|denied by", re.I),
-    ),
-    ("host_key", re.compile(r"host key verification failed|remote host identification has changed", re.I)),
-    ("auth", re.compile(r"authentication failed|could not read username|permission denied|access denied|403", re.I)),
-    ("unrelated", re.compile(r"refusing to merge unrelated histories", re.I)),
-    ("missing_ref", re.compile(r"couldn't find remote ref|not our ref|unadvertised object|bad revision", re.I)),
-    (
-        "unreachable",
-        re.compile(
-            r"could not resolve host|connection (refused|timed out|reset)|unable to access|does not appear to be a git"
-            r"|could not read from remote|repository .* not found|unable to connect|early eof|hung up",
-            re.I,
-        ),
-    ),
-    (  # the last, for it is what git says of its own disk when nothing else is known
-        "bad_object",
-        re.compile(
-            r"not something we can merge|not a (?:valid|commit) object|is not a commit|bad object|not a tree object"
-            r"|(?:unable to read|unable to parse|could not parse) (?:tree|commit|object|[0-9a-f]{40})"
-            r"|missing (?:blob|tree|commit|object)|does not point to a",
-            re.I,
-        ),
-    ),
-)
-_ANSWERS = ("missing_ref", "rejected", "stale_lease", "bad_object", "unrelated", "unfit")
-
-
-class GitFailed(GastownError):
-    """A git command failed.
-
-    `kind` says how: unreachable, auth, credential (the rig's own cannot be had), host_key, timeout, stale_lease,
-    rejected, missing_ref, disk_full, bad_object (objects that git needs are missing or are none), unrelated (histories
-    without a common commit), unfit (a change that must not be built, by the message's reason), local (git failed on
-    this machine, and it is not known why) or other.
-    """
-
-    code = "git"
-
-    def __init__(self, message: str, *, kind: str = "other") -> None:
-        told = kind in _ANSWERS  # an answer; anything else may be the weather
-        super().__init__(message, disposition=Disposition.PERMANENT if told else Disposition.RETRY)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -169,12 +128,24 @@ class Started:
     process: subprocess.Popen[bytes]
     rig: str = "RIG"
 
-    def result(self, *, input: bytes | None = None, timeout: float = TIMEOUT, check: bool = True) -> GitResult:
-        """Wait for its end. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
-        try:
-            out, err = self.process.communicate(input, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise GitFailed(f"git {self.name} took longer than {timeout:.0f} s", kind="timeout") from None
+    def result(
+        self, *, input: bytes | None = None, timeout: float = TIMEOUT, check: bool = True, silence: float = 0.0
+    ) -> GitResult:
+        """Wait for its end. Raises GitFailed on a time-out, when for `silence` seconds (0: for ever) it and what it has
+        started did nothing at all and, with `check`, on a non-zero exit."""
+        end, quiet = time.monotonic() + timeout, _Quiet(self.process.pid)
+        while True:
+            try:
+                step = min(1.0, silence) if silence else timeout
+                out, err = self.process.communicate(input, timeout=max(min(step, end - time.monotonic()), 0.001))
+                break
+            except subprocess.TimeoutExpired:
+                if time.monotonic() >= end:
+                    raise GitFailed(f"git {self.name} took longer than {timeout:.0f} s", kind="timeout") from None
+                if silence and quiet.seconds() >= silence:
+                    said = f"git {self.name}: the remote has been silent for {silence:.0f} s"
+                    raise GitFailed(said, kind="silent") from None
+                input = None  # it has it
         result = GitResult(self.process.returncode, out, err.decode("utf-8", "replace"))
         if check and result.returncode:
             raise failure(self.name, result, self.rig)
@@ -200,6 +171,23 @@ class Started:
         if rest.returncode:
             raise failure(self.name, rest, self.rig)
         return out
+
+
+class _Quiet:
+    """How long a process and all that it has started have neither read, written nor computed anything. Whatever the
+    transport is: bytes of a socket are handed on through pipes between git's processes."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.seen: object = None
+        self.since = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds without any of it, as seen by calling this now and then."""
+        found = {pid: processes.activity(pid) for pid in (self.pid, *processes.descendants(self.pid))}
+        if found != self.seen:
+            self.seen, self.since = found, time.monotonic()
+        return time.monotonic() - self.since
 
 
 @contextlib.contextmanager
@@ -249,10 +237,11 @@ def run_git(
     input: bytes | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
+    silence: float = 0.0,
 ) -> GitResult:
-    """Run `git ARGS` in `cwd`. Raises GitFailed on a time-out and, with `check`, on a non-zero exit."""
+    """Run `git ARGS` in `cwd`. Raises GitFailed as `Started.result` does."""
     with started_git(args, cwd=cwd, env=env, talks=input is not None) as started:
-        return started.result(input=input, timeout=timeout, check=check)
+        return started.result(input=input, timeout=timeout, check=check, silence=silence)
 
 
 def ssh_signature(key: Path, payload: bytes) -> str:
@@ -274,34 +263,8 @@ def ssh_signature(key: Path, payload: bytes) -> str:
 
 
 def failure(what: str, result: GitResult, rig: str = "RIG") -> GitFailed:
-    """The typed error for a failed git process: one line, credentials removed. `rig`: see `Started`."""
-    lines = [line for line in redact(result.stderr).strip().splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
-    if telling and telling[0].startswith("fatal: Could not read from remote"):  # why not, ssh has said before
-        telling = [line for line in lines if not line.startswith("Warning:")] or telling
-    kind = next((name for name, pattern in _KINDS if pattern.search(result.stderr)), "other")
-    said = telling[0][:1000] if telling else f"exit {result.returncode}"
-    if kind == "host_key":
-        said = (
-            "the remote does not show the host key that is pinned: if its owner has changed it, "
-            f"`gastown rig host-key {rig} --renew` trusts the new one"
-        )
-    elif re.search(r"returned error: 30\d", said):
-        said += " (it redirects elsewhere: give the remote's own address)"
-    return GitFailed(f"git {what}: {said}", kind=kind)
-
-
-def disk_failure(what: str, error: OSError) -> GitFailed:
-    """The typed error for what could not be written beside git: a full disk is waited for, else a person looks."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return GitFailed(f"{what}: {error.strerror or error}", kind="disk_full" if full else "local")
-
-
-def refusal(stderr: str) -> str:
-    """What the remote said when it refused."""
-    said = [line.removeprefix("remote:").strip() for line in redact(stderr).splitlines()]
-    telling = [line for line in said if line and not line.startswith(("To ", "error: failed to push"))]
-    return "; ".join(telling)[:500]
+    """The typed error for a failed git process: see `failures.failure`. `rig`: see `Started`."""
+    return failures.failure(what, result.returncode, result.stderr, rig)
 
 
 def _without_credentials(args: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -433,7 +396,8 @@ def fetch(
             with repo_lock(repo, exclusive=False):
                 # at last without the remote's tags: one that stands in another's way must not keep a branch from us
                 more = ["--no-tags"] if attempt == 3 else []
-                run_git([arguments[0], *more, *arguments[1:], url, spec], cwd=repo, timeout=timeout, env=env)
+                words = [arguments[0], *more, *arguments[1:], url, spec]
+                run_git(words, cwd=repo, timeout=timeout, env=env, silence=SILENCE)
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
@@ -469,7 +433,8 @@ def publish(
 ) -> None:
     """Push `sha` as `branch`: idempotent, never forced. `env`: what opens the remote. Raises GitFailed."""
     spec = f"{check_sha(sha)}:refs/heads/{check_branch(branch)}"
-    run_git(["push", "--quiet", "--no-verify", "--end-of-options", url, spec], cwd=path, timeout=timeout, env=env)
+    words = ["push", "--quiet", "--no-verify", "--end-of-options", url, spec]
+    run_git(words, cwd=path, timeout=timeout, env=env, silence=PUSH_SILENCE)
 
 
 def resolve(repo: Path, name: str) -> str | None:

@@ -45,6 +45,18 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def activity(pid: int) -> tuple[str, ...]:
+    """What a process has read, written and computed so far; empty when it has ended. Two looks with the same answer:
+    meanwhile it did nothing but wait."""
+    with contextlib.suppress(OSError):
+        try:
+            moved = Path(f"/proc/{pid}/io").read_text().splitlines()[:2]  # rchar, wchar
+        except FileNotFoundError:  # a kernel that does not count it
+            moved = []
+        return *moved, *Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
+    return ()
+
+
 def kill_descendants(number: int, root: int | None = None) -> None:
     """Signal everything below `root` (None: us); for SIGKILL again until nothing is left, for what is killed may have
     just forked."""

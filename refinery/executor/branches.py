@@ -9,14 +9,14 @@ from agents.models import Run
 from beads.errors import GastownError
 from beads.models import ConvoyBranch, Rig
 from refinery.executor.result import Result
-from refinery.git.mirror import repo_of
+from refinery.git.mirror import fetch_target, repo_of
 
 
 def create_branch(payload: Mapping[str, Any]) -> Result | None:
     """Cut a convoy's feature branch from the default branch, once."""
     branch = ConvoyBranch.objects.select_related("rig").get(pk=payload["branch"])
     repo = repo_of(branch.rig)
-    base = repo.fetch_branch(branch.rig.remote_url, branch.rig.default_branch)
+    base = fetch_target(branch.rig, repo, branch.rig.default_branch)
     sha = repo.create_branch(branch.rig.remote_url, branch.name, base)
     return "branch.seen", str(branch.pk), {"sha": sha, "asked_at": payload["asked_at"]}
 

@@ -10,7 +10,7 @@ import structlog
 
 from agents.models import Run
 from agents.roster import refinery_for
-from agents.runtime.gitcmd import GitFailed
+from agents.runtime.failures import TROUBLE, GitFailed
 from beads import config as configs
 from beads import globs
 from beads.config import RefineryConfig
@@ -19,7 +19,7 @@ from refinery.briefs import lane_convoy
 from refinery.executor.proof import is_on_target
 from refinery.executor.result import Result
 from refinery.git import repo as git
-from refinery.git.mirror import repo_of
+from refinery.git.mirror import fetch_target, repo_of
 from refinery.models import Candidate, ReviewEntry, Verdict
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,14 @@ def build(payload: Mapping[str, Any]) -> Result | None:
     repo = repo_of(rig)
     head = payload["head"]
     on = payload.get("on")
-    base = Candidate.objects.get(pk=on).sha if on else repo.fetch_branch(rig.remote_url, entry.target)
+    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "on": on}
+    try:
+        base = Candidate.objects.get(pk=on).sha if on else fetch_target(rig, repo, entry.target)
+    except GitFailed as error:
+        if error.kind != "unfit":
+            raise
+        return "candidate.built", entry.pk, told | {"result": "refused", "error": error.message[:2000]}
+    told["base"] = base
     method = str(config.merge_method)
     if entry.kind == "landing" and method == "squash":
         method = "merge"  # the beads were squashed one by one: landing keeps their commits
@@ -51,11 +58,10 @@ def build(payload: Mapping[str, Any]) -> Result | None:
         date=int(payload["date"]),
     )
     seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""
-    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "base": base, "on": on}
     try:
         built = _candidate(repo, entry, spec)
     except GitFailed as error:
-        if error.kind not in ("unfit", "unrelated"):
+        if error.kind not in ("unfit", "unrelated", "missing_ref"):
             raise
         return "candidate.built", entry.pk, told | {"result": "refused", "error": _why(error, entry)}
     match built:
@@ -76,7 +82,7 @@ def build(payload: Mapping[str, Any]) -> Result | None:
 
 
 def _candidate(repo: git.Repo, entry: ReviewEntry, spec: git.CandidateSpec) -> git.Answer:
-    """Build it. Raises GitFailed: `unfit` and `unrelated` for what the change itself is to blame for."""
+    """Build it. Raises GitFailed: `unfit`, `unrelated` and `missing_ref` for what the change itself is to blame for."""
     rig, base, head = entry.rig, spec.base, spec.head
     try:
         built = _build(repo, spec)
@@ -100,7 +106,7 @@ def _build(repo: git.Repo, spec: git.CandidateSpec) -> git.Answer:
     try:
         return repo.build_candidate(spec)
     except GitFailed as error:
-        if error.kind != "other":
+        if error.fate not in TROUBLE or error.kind == "credential":
             raise
         raise GitFailed(error.message, kind="local") from error
 

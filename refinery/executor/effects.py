@@ -16,15 +16,16 @@ from django.db import transaction
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
+from agents.runtime import failures
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed
-from beads import inbox, outbox
+from beads import inbox, outages, outbox, room
 from beads.errors import Disposition, GastownError
-from beads.models import Effect
+from beads.models import Effect, Rig
 from refinery import forecasts, foresight, notices
 from refinery.executor import branches, build, land
 from refinery.executor.result import Result
-from refinery.git.mirror import repo_of
+from refinery.git.mirror import missing_target, repo_of
 from refinery.models import Forecast, ReviewEntry
 
 log = structlog.get_logger(__name__)
@@ -48,17 +49,39 @@ def run_effect(effect_id: int) -> str:
         crashpoint(f"effect.acted.{effect.kind}")
         now = timezone.now()
         with transaction.atomic():
-            if outbox.succeed(effect, now) and result is not None:
-                kind, subject, payload = result
-                inbox.record(effect.town, kind, subject, payload, actor="executor")
+            if outbox.succeed(effect, now):
+                if result is not None:
+                    inbox.record(effect.town, *result, actor="executor")
+                if effect.attempts > STRUGGLING:
+                    inbox.record(effect.town, "effect.recovered", effect.key[:100], {"key": effect.key})
+                if effect.rig is not None and _asks_remote(effect):
+                    outages.worked(effect.rig)
         crashpoint(f"effect.recorded.{effect.kind}")
         return "done"
 
 
+PUSHES = frozenset({"land", "publish", "create_branch", "delete_branch"})
+ASKS = PUSHES | {"observe_branch"}
+ONLY_AT_WORK = frozenset({"other", "timeout", "credential"})  # a look at the remote need not show it
+ONLY_BY_PUSHES = frozenset({"auth", "remote_full"})
+
+
+def _asks_remote(effect: Effect) -> bool:
+    """True for work that cannot be done without an answer of the remote."""
+    return effect.kind in ASKS or (effect.kind == "build" and not effect.payload.get("on"))
+
+
 def _failed(effect: Effect, error: Exception) -> str:
-    """Try again later, or report the failure: the error's disposition decides; bugs count as permanent."""
+    """Wait for the remote, try again later, or report it: the error's kind decides; bugs count as permanent."""
     now = timezone.now()
     message = (f"{error}" if isinstance(error, GastownError) else f"{type(error).__name__}: {error}")[:2000]
+    if isinstance(error, GitFailed) and error.fate in failures.TROUBLE and effect.rig is not None:
+        at_work = error.kind in ONLY_AT_WORK or (effect.kind in PUSHES and error.kind in ONLY_BY_PUSHES)
+        log.warning("effect.outage", town=effect.town.slug, effect=effect.key, kind=error.kind, error=message)
+        with transaction.atomic():
+            note_outage(effect.rig, error, now, at_work=at_work)
+            outbox.wait_for_remote(effect, message)
+        return "retry"
     again = isinstance(error, GastownError) and error.disposition != Disposition.PERMANENT
     if isinstance(error, GitFailed) and error.kind == "local" and effect.attempts >= STRUGGLING:
         again = False  # git fails here, again and again: a person looks at it, and nobody waits behind it
@@ -69,7 +92,7 @@ def _failed(effect: Effect, error: Exception) -> str:
     with transaction.atomic():
         if again:
             outbox.retry_later(effect, now, message)
-            if effect.attempts == STRUGGLING:
+            if effect.attempts == STRUGGLING and not room.lacking():
                 inbox.record(
                     effect.town,
                     "effect.struggling",
@@ -87,6 +110,27 @@ def _failed(effect: Effect, error: Exception) -> str:
             dedupe_key=f"gave-up:{effect.pk}:{effect.attempts}",
         )
     return "failed"
+
+
+def note_outage(rig: Rig, error: GitFailed, now: dt.datetime, *, at_work: bool = False) -> None:
+    """A rig's remote could not be asked, or says no to everything; other failures are no outage."""
+    if error.fate not in failures.TROUBLE:
+        return
+    whole_host = failures.KINDS[error.kind].whole_host
+    outages.failed(rig, error.kind, error.message, now, whole_host=whole_host, at_work=at_work)
+
+
+def look_at_remote(rig_id: int) -> str:
+    """See whether an outage of a rig's remote is over: `done`, or `retry`."""
+    rig = Rig.objects.select_related("town").get(pk=rig_id)
+    try:
+        if repo_of(rig).ls_remote(rig.remote_url, rig.default_branch) is None:
+            raise missing_target(rig)
+    except GitFailed as error:
+        note_outage(rig, error if error.fate in failures.TROUBLE else GitFailed(error.message), timezone.now())
+        return "retry"
+    outages.worked(rig)
+    return "done"
 
 
 # -- handlers ---------------------------------------------------------------------
@@ -118,8 +162,3 @@ HANDLERS: dict[str, Callable[[Mapping[str, Any]], Result | None]] = {
     "publish": branches.publish,
     "notify": _notify,
 }
-
-
-def sweep(now: dt.datetime | None = None) -> int:
-    """Hand over again what is due and lies about; see `beads.outbox.sweep`."""
-    return outbox.sweep(now or timezone.now())

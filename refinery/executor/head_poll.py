@@ -16,12 +16,13 @@ from agents.runtime.gitcmd import GitFailed
 from beads import inbox
 from beads.models import Rig, Town
 from refinery import phases, snapshot
+from refinery.executor import effects
 from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
 from refinery.world import EntryView, World
 
 log = structlog.get_logger(__name__)
-PATIENCE = 30.0  # seconds
+PATIENCE = 10.0  # seconds
 MINUTE = 60.0
 
 
@@ -44,11 +45,14 @@ def _look(town: Town, world: World) -> int:
             by_rig[entry.rig].append(entry)
     seen = 0
     for rig_id, entries in by_rig.items():
-        found = Rig.objects.get(pk=rig_id)
+        if world.rigs[rig_id].outage is not None:
+            continue  # looked at by the executor
+        found = Rig.objects.select_related("town").get(pk=rig_id)
         try:
             heads = repo_of(found).heads(found.remote_url, [e.branch for e in entries], PATIENCE)
         except GitFailed as error:
             log.info("lookout.unknown", rig=found.slug, error=error.message)
+            effects.note_outage(found, error, timezone.now())
             continue
         for entry in entries:
             head = heads[entry.branch]

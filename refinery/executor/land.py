@@ -14,7 +14,7 @@ from beads.models import Rig
 from refinery import landings
 from refinery.executor.result import Result
 from refinery.git import repo as git
-from refinery.git.mirror import repo_of
+from refinery.git.mirror import missing_target, repo_of
 from refinery.models import Landing
 
 
@@ -31,6 +31,8 @@ def land(payload: Mapping[str, Any]) -> Result | None:
     branches = [landing.target, *(car.entry.branch for car in cars if car.entry.on_remote)]
     heads = repo.look(rig.remote_url, branches, landing.expected_sha, landing.candidate.sha)
     actual = heads[landing.target]
+    if actual is None and landing.target == rig.default_branch:
+        raise missing_target(rig, repo)
     if actual is None:
         return _landed(cars, "refused", f"{landing.target} no longer exists on the remote")
     if actual != landing.expected_sha:

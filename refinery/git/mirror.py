@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,28 @@ def access_of(rig: Rig) -> Access:
 def repo_of(rig: Rig) -> Repo:
     """The rig's bare mirror, made when missing."""
     return Repo.open_or_create(work.mirror_of(rig.pk), access_of(rig))
+
+
+def fetch_target(rig: Rig, repo: Repo, target: str) -> str:
+    """The head of a branch that changes are for. Raises GitFailed: `missing_target` when the rig's default branch is
+    not on the remote, `unfit` when another one is not."""
+    try:
+        return repo.fetch_branch(rig.remote_url, target)
+    except GitFailed as error:
+        if error.kind != "missing_ref":
+            raise
+        if target == rig.default_branch:
+            raise missing_target(rig, repo) from error
+        raise GitFailed(f"the remote has no branch {target} (any more)", kind="unfit") from error
+
+
+def missing_target(rig: Rig, repo: Repo | None = None) -> GitFailed:
+    """What is said of a remote that answers, and has not got the rig's default branch."""
+    said = f"the remote has no branch {rig.default_branch}"
+    with contextlib.suppress(GitFailed):
+        if named := (repo or repo_of(rig)).default_branch(rig.remote_url):
+            said += f" any more: its default branch is {named}"
+    return GitFailed(said, kind="missing_target")
 
 
 def look(url: str, branch: str | None, opened: Mapping[str, str]) -> str:

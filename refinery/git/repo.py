@@ -93,17 +93,15 @@ class Repo(Candidates):
 
     # -- the remote --
 
-    def ls_remote(self, url: str, branch: str, timeout: float = gitcmd.NETWORK_TIMEOUT) -> str | None:
+    def ls_remote(self, url: str, branch: str, timeout: float = gitcmd.TIMEOUT) -> str | None:
         """The branch's head on the remote; None only when the remote answered that it has no such branch."""
         return self.heads(url, [branch], timeout)[branch]
 
-    def heads(
-        self, url: str, branches: Sequence[str], timeout: float = gitcmd.NETWORK_TIMEOUT
-    ) -> dict[str, str | None]:
+    def heads(self, url: str, branches: Sequence[str], timeout: float = gitcmd.TIMEOUT) -> dict[str, str | None]:
         """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
         refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
         asked = ["ls-remote", "--end-of-options", url, *refs]
-        result = run_git(asked, cwd=self.path, timeout=timeout, env=self.access.env())
+        result = run_git(asked, cwd=self.path, timeout=timeout, env=self.access.env(), silence=gitcmd.ASK_SILENCE)
         rows = [line.partition("\t") for line in result.text.splitlines()]
         found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
         return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
@@ -119,7 +117,7 @@ class Repo(Candidates):
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
         arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
-        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, env=self.access.env())
+        result = run_git(arguments, cwd=self.path, env=self.access.env(), silence=gitcmd.ASK_SILENCE)
         for line in result.text.splitlines():
             if line.startswith("ref: refs/heads/"):
                 return line.removeprefix("ref: refs/heads/").partition("\t")[0]
@@ -190,7 +188,14 @@ class Repo(Candidates):
         ref = f"refs/heads/{check_branch(target)}"
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{candidate}:{ref}"]
-        result = run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, check=False, env=self.access.env())
+        result = run_git(
+            arguments,
+            cwd=self.path,
+            check=False,
+            env=self.access.env(),
+            timeout=gitcmd.NETWORK_TIMEOUT,
+            silence=gitcmd.PUSH_SILENCE,
+        )
         crashpoint("land.pushed")
         if result.returncode == 0:
             return Landed(candidate)
@@ -199,7 +204,7 @@ class Repo(Candidates):
         if actual is not None and actual != expected:
             actual = self.fetch_branch(url, target)
             return Landed(actual) if self.is_ancestor(candidate, actual) else TargetMoved(actual)
-        if error.kind in ("rejected", "other", "stale_lease", "auth"):
+        if error.kind in ("rejected", "other", "stale_lease"):
             return PushRefused(gitcmd.refusal(result.stderr) or error.message)
         raise error
 
@@ -223,7 +228,7 @@ class Repo(Candidates):
             return found is None
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
-        run_git(arguments, cwd=self.path, timeout=gitcmd.NETWORK_TIMEOUT, env=self.access.env())
+        run_git(arguments, cwd=self.path, env=self.access.env(), silence=gitcmd.PUSH_SILENCE)
         return True
 
     def drop_refs(self, refs: Iterable[str]) -> int:

@@ -6,7 +6,7 @@ without actions says what the subject waits for; `explain` and the pages show th
 
 from __future__ import annotations
 
-from refinery.rules import beads, convoys, forecasts, gc, lanes, reviews, runs
+from refinery.rules import beads, convoys, forecasts, gc, lanes, reviews, runs, troubles
 from refinery.rules.actions import Action, Decision
 from refinery.world import World
 
@@ -23,4 +23,5 @@ def plan(world: World) -> list[Decision]:
         *forecasts.decide(world),
         *convoys.decide(world),
         *gc.decide(world),
+        *troubles.decide(world),
     ]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.keys import publish_key
-from refinery.readiness import bead_wait
+from refinery.phases import HOST_FAULTS_FREE
+from refinery.readiness import bead_wait, host_faults, stays
 from refinery.rules.actions import (
     Action,
     Decision,
@@ -61,7 +62,9 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
         why = "the review entry it was for has ended"
         return "unneeded", why, (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, why, "superseded"),)
     if bead.live_run is not None:
-        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", ()
+        runs = bead.live_run.state == "running" and _start_key(bead) in world.escalated
+        over = (Settle(_start_key(bead), "runs start again"),) if runs else ()
+        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", over
     if entry is not None:
         if bead.status == BeadStatus.IN_REVIEW:
             return "in-review", f"review entry {entry.id}", ()
@@ -111,7 +114,28 @@ def _after_run(world: World, bead: BeadView) -> Told:
             return "attempt-failed", why, (*shown, MoveBead(bead.id, bead.status, BeadStatus.OPEN, why))
         case _:
             why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
-            return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+            alarm = _cannot_start(world, bead, run)
+            return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why), *alarm)
+
+
+def _start_key(bead: BeadView) -> str:
+    return f"start:{bead.rig}"
+
+
+def _cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
+    """What keeps all runs of a rig from starting is one need, until one of them runs."""
+    lasting = stays(run) or host_faults(bead.runs) >= HOST_FAULTS_FREE
+    if run.outcome != "start_failed" or not lasting or _start_key(bead) in world.escalated:
+        return ()
+    rig = world.rigs[bead.rig].slug
+    text = (
+        f"Run {run.id} of {bead.id} could not be started: {run.reason}\n\n"
+        f"What to do: mend that (gastown doctor looks at this machine; gastown rig config {rig} --config FILE replaces "
+        "the config). It is tried again by itself, more and more rarely."
+    )
+    return (
+        Escalate(_start_key(bead), f"Rig {rig}: runs cannot be started: {run.reason}"[:300], text, "high", bead.id),
+    )
 
 
 def _always(world: World, bead: BeadView) -> bool:

@@ -68,7 +68,10 @@ def _cut(world: World, uncut: list[BranchView]) -> Told:
         if found is not None and found.state == "failed":
             return "cut-failed", f"feature branch {branch.name} cannot be made: {found.error}", ()
     due = [b for b in uncut if b.id not in asked or world.unanswered(asked[b.id])]
-    return "cut-branch", "its feature branch is being cut", tuple(CreateBranch(b.id) for b in due)
+    why = "its feature branch is being cut"
+    if away := next((out for b in uncut if (out := world.rigs[b.rig].outage)), None):
+        why += f"; {away.words(world.now)}"
+    return "cut-branch", why, tuple(CreateBranch(b.id) for b in due)
 
 
 def _close(world: World, convoy: ConvoyView) -> Told:
@@ -122,6 +125,8 @@ def _land_branch(world: World, convoy: ConvoyView, branch: BranchView, last: Lan
     closed = [b.closed_at for b in convoy.beads if b.rig == branch.rig and b.closed_at]
     newest = max(closed, default=None)
     why = "the remote is asked where the feature branch stands"
+    if (away := world.rigs[branch.rig].outage) is not None:
+        why += f"; {away.words(world.now)}"
     if branch.asked_at is None or (newest is not None and branch.asked_at < newest):
         return "observe-branch", why, (ObserveBranch(branch.id),)
     if branch.observed_at != branch.asked_at:

@@ -92,6 +92,10 @@ def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, st
         return "parked", f"rig {rig.slug} is parked"
     if rig.problems:
         return "misconfigured", rig.problems[0]
+    if rig.outage is not None:
+        return "outage", rig.outage.words(world.now)
+    if world.no_room:
+        return "no-room", world.no_room
     if popped >= rig.config.refinery.pop_limit:
         return "pop-limit", "the next tick goes on"
     return None

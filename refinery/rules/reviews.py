@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
+from beads.values import format_duration, moment
 from refinery.foresight import refused, uncompared
 from refinery.keys import build_key, land_key
 from refinery.phases import (
@@ -19,7 +21,7 @@ from refinery.phases import (
     results_on,
     standing,
 )
-from refinery.readiness import host_faults
+from refinery.readiness import host_faults, start_again_at, stays
 from refinery.rules.actions import (
     AbandonLanding,
     Action,
@@ -45,6 +47,7 @@ from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView
 
 Told = tuple[str, str, tuple[Action, ...]]
 GATES_TRIES = HOST_FAULTS_FREE + 2
+BUILD_PATIENCE = dt.timedelta(minutes=10)  # for what fails here and there, and not by an outage that all have
 
 
 def decide(world: World) -> Iterator[Decision]:
@@ -147,6 +150,9 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
     config = rig.config.refinery
     candidate = entry.candidate
     on, seal = (entry.car.on, entry.car.seal) if entry.car else (None, None)
+    if stage in (Stage.UNPROVEN, Stage.BUILDING) and _hopeless(world, entry, rig):
+        text = f"it could not be built for {format_duration(BUILD_PATIENCE)}: {entry.build_error}"
+        return "build-hopeless", text, (Hold(entry.id, "build_error", text),)
     if stage == Stage.UNPROVEN:
         if candidate is None and not world.unanswered(build_key(entry.id, entry.build_no)):
             return "build", "is being built, to be gated by itself", ()
@@ -180,7 +186,7 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.NEEDS_GATES if entry.id in lane.ahead:
             return "built-ahead", f"{why}; {lane.window} cars are gated before it", ()
         case Stage.NEEDS_GATES:
-            return _gates(entry, why)
+            return _gates(world, entry, why)
         case Stage.GATE_ERROR:
             return "gate-error", why, (Hold(entry.id, "gate_error", why),)
         case Stage.GATE_FAILED:
@@ -202,6 +208,12 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
             return "push-refused", why, (Hold(entry.id, "push_refused", why),)
         case _:
             return str(stage), why, ()
+
+
+def _hopeless(world: World, entry: EntryView, rig: RigView) -> bool:
+    """True for a build that has failed for long while others' work: nobody waits behind it any longer."""
+    since = entry.build_failing_since
+    return since is not None and rig.outage is None and not world.no_room and world.now - since >= BUILD_PATIENCE
 
 
 def _of_a_batch(entry: EntryView, car: CarView, lane: _Lane, stage: Stage, why: str) -> Told | None:
@@ -266,10 +278,17 @@ def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[
     return tuple(latest[g.name, g.command].id if needed(g, candidate) else NotNeeded(g.name, g.paths) for g in gates)
 
 
-def _gates(entry: EntryView, why: str) -> Told:
+def _gates(world: World, entry: EntryView, why: str) -> Told:
     if entry.live_run("gates"):
         return "gates-stopping", "the gates of an older candidate are being stopped", ()
+    if world.no_room:
+        return "no-room", f"{why}; {world.no_room}", ()
     runs = entry.runs_of_candidate("gates")
+    if runs and stays(runs[-1]):
+        text = f"the gates cannot be started: {runs[-1].reason}"
+        return "gates-broken", text, (Hold(entry.id, "gate_error", text),)
+    if world.now < (due := start_again_at(runs, world.rigs[entry.rig].config)) and host_faults(runs) < GATES_TRIES:
+        return "gates-backoff", f"{why}; they could not be started, tried again at {moment(due, world.now)}", ()
     if host_faults(runs) >= GATES_TRIES:
         text = f"the gates could not be started {GATES_TRIES} times: {runs[-1].reason}"
         return "gates-broken", text, (Hold(entry.id, "gate_error", text),)
@@ -292,6 +311,13 @@ def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
         due = failed[-1].ended_at + rig.config.dispatch.backoff_for(len(failed))
         if world.now < due:
             return "review-backoff", f"the next review starts at {due:%H:%M:%S} UTC", ()
+    if world.no_room:
+        return "no-room", f"{why}; {world.no_room}", ()
+    if runs and stays(runs[-1]):
+        text = f"the review cannot be started: {runs[-1].reason}"
+        return "review-broken", text, (Hold(entry.id, "review_gave_up", text),)
+    if world.now < (due := start_again_at(runs, rig.config)) and host_faults(runs) < GATES_TRIES:
+        return "review-backoff", f"{why}; it could not be started, tried again at {moment(due, world.now)}", ()
     if host_faults(runs) >= GATES_TRIES:
         text = f"the review could not be started {GATES_TRIES} times: {runs[-1].reason}"
         return "review-broken", text, (Hold(entry.id, "review_gave_up", text),)

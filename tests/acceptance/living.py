@@ -121,13 +121,13 @@ class Living:
             self.up = None
 
     def kill_all_parts(self) -> None:
-        """SIGKILL to web, cluster, reconciler and runner at once, and wait until all are back."""
+        """SIGKILL to web, cluster, reconciler, executor and runner at once, and wait until all are back."""
         assert self.up is not None
         up = self.up
-        before: dict[str, int] = until(lambda: (found := up.parts()) if len(up.parts()) == 4 else None)
+        before: dict[str, int] = until(lambda: (found := up.parts()) if len(up.parts()) == 5 else None)
         for pid in before.values():
             os.killpg(pid, signal.SIGKILL)
-        until(lambda: len(now := up.parts()) == 4 and not set(now.values()) & set(before.values()))
+        until(lambda: len(now := up.parts()) == 5 and not set(now.values()) & set(before.values()))
 
     def pull_the_plug(self) -> None:
         """What a power cut does: every process of it, PostgreSQL, shims and agents included, dies at once."""

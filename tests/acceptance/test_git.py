@@ -170,7 +170,7 @@ def test_a_refusing_remote_says_why(ground: Ground) -> None:
 def test_a_remote_that_cannot_be_asked_is_unknown_never_absent(ground: Ground) -> None:
     with pytest.raises(GitFailed) as failed:
         ground.repo.ls_remote(str(ground.root / "nowhere.git"), "main")
-    assert failed.value.kind == "unreachable"
+    assert failed.value.kind == "not_found"
     assert ground.repo.ls_remote(ground.url, "no-such-branch") is None
 
 

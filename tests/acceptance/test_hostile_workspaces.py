@@ -208,8 +208,8 @@ def test_hostile_one_workspace_that_cannot_be_cleared_keeps_no_other_and_nobody_
         cleared.append(run.pk)
         (root / run.pk).rmdir()
 
-    monkeypatch.setattr(runner, "_clear", clear)
-    runner._clean()
+    monkeypatch.setattr(runner.leftovers, "_clear", clear)
+    runner.leftovers.clean()
     assert sorted(cleared) == sorted(run.pk for run in runs[1:])
     held, go_on = [], threading.Event()
 
@@ -217,10 +217,10 @@ def test_hostile_one_workspace_that_cannot_be_cleared_keeps_no_other_and_nobody_
         held.append(True)
         go_on.wait(20)
 
-    monkeypatch.setattr(runner, "_clean", wait)
-    runner._clean_aside()
-    runner._clean_aside()
-    assert runner._cleaner is not None and runner._cleaner.is_alive()  # and we are here
+    monkeypatch.setattr(runner.leftovers, "clean", wait)
+    runner.leftovers.clean_aside()
+    runner.leftovers.clean_aside()
+    assert runner.leftovers._cleaner is not None and runner.leftovers._cleaner.is_alive()  # and we are here
     go_on.set()
-    runner._cleaner.join(5)
+    runner.leftovers._cleaner.join(5)
     assert len(held) == 1

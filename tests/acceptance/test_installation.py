@@ -139,7 +139,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(fresh: Path) -> None:
     assert not (fresh / "pg" / "data").exists()
 
 
-PARTS = ("web", "cluster", "reconciler", "runner")
+PARTS = ("web", "cluster", "reconciler", "executor", "runner")
 
 
 class Up:

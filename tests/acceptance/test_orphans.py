@@ -33,7 +33,7 @@ def test_a_killed_shim_ends_its_run_at_once_its_daemons_die_and_its_draft_is_kep
     assert alive(mark) == [] and alive(str(stage.root / "agent.py")) == []
     repo = Path(stage.runner.home) / "repos" / f"{stage.rig.pk}.git"
     assert stage.git("show", f"{run.salvage_ref}:draft.txt", cwd=repo) == "half"
-    stage.runner._clean()
+    stage.runner.leftovers.clean()
     assert not (Path(stage.runner.home) / "workspaces" / run.pk).exists()
 
 
@@ -67,5 +67,5 @@ def test_processes_that_outlive_an_ended_run_are_found_by_their_mark(
     stage.runner.shims.clear()
     assert alive(f"sleep\0{mark}")
     dispatch.end(run.pk, "running", RunOutcome.LOST, "its lease ran out", timezone.now())
-    stage.runner._clean()
+    stage.runner.leftovers.clean()
     assert alive(mark) == []

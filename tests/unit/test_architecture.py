@@ -24,6 +24,8 @@ WRITERS = {
     ),
     "Fact": "beads/inbox.py",
     "Effect": "beads/outbox.py",
+    "Outage": "beads/outages.py",
+    "LostDecision": "refinery/lost.py",
     "Heartbeat": "beads/ops.py",
     "Secret": "beads/secrets.py",
     "Membership": "beads/people.py",
@@ -85,6 +87,6 @@ def test_every_public_thing_says_what_it_is() -> None:
 
 
 def test_help_names_each_command_but_the_servers_own_parts() -> None:
-    parts = {"web", "reconciler", "runner"}
+    parts = {"web", "reconciler", "executor", "runner"}
     commands = {p.stem for p in SOURCES if p.parent.name == "commands" and p.stem != "__init__"} - parts
     assert commands == {line.split()[0] for line in cli.HELP.splitlines() if line.startswith("  ")}

@@ -12,7 +12,7 @@ from gastown_site import database, entrance, home, supervisor
 
 
 class Command(BaseCommand):
-    help = "Database, migrations, web, cluster, reconciler, runner; stops them all on SIGTERM."
+    help = "Database, migrations, web, cluster, reconciler, executor, runner; stops them all on SIGTERM."
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -18,13 +18,12 @@ from beads import ops
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Town
 from refinery import reconciler
-from refinery.executor import effects
 from refinery.tasks import ensure_schedule
 
 log = structlog.get_logger(__name__)
 LEADER = 0x6A57001  # advisory lock of the reconciler that ticks
 STANDBY_SECONDS = 0.5
-LOOK_SECONDS = 5.0  # leases, deadlines, back-offs and effects that lie about come due without a fact
+LOOK_SECONDS = 5.0  # leases, deadlines and back-offs come due without a fact
 
 
 class Command(BaseCommand):
@@ -75,7 +74,6 @@ class Command(BaseCommand):
                     due = time.monotonic() + LOOK_SECONDS
                     ops.beat("reconciler")
                     reconciler.settle_all()
-                    effects.sweep(timezone.now())
                 woken = {
                     n.payload for n in listener.notifies(timeout=min(max(due - time.monotonic(), 0), 1), stop_after=1)
                 }
