@@ -358,6 +358,11 @@ def set_published(run_id: str) -> None:
     Run.objects.filter(pk=run_id).update(published=True, on_remote=True)
 
 
+def note_refused(run_id: str, text: str) -> None:
+    """Observation from a publish effect: the remote does not take its branch."""
+    Run.objects.filter(pk=run_id, on_remote=False).update(work_text=text[:2000])
+
+
 def note_saved(run_id: str, found: Mapping[str, Any]) -> None:
     """Observation: the work of a run that has ended could be taken in after all."""
     fields = {"head_sha": found["head_sha"], "published": bool(found["head_sha"]), "salvage_ref": found["salvage_ref"]}

@@ -122,6 +122,11 @@ def unpark_rig(rig: Rig) -> None:
     Rig.objects.filter(pk=rig.pk).update(parked_at=None)
 
 
+def set_default_branch(rig: Rig, branch: str) -> None:
+    """Changes of the rig are for this branch from now on."""
+    Rig.objects.filter(pk=rig.pk).update(default_branch=branch)
+
+
 def set_config(
     owner: Town | Rig,
     config: Mapping[str, Any],

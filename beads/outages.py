@@ -72,9 +72,9 @@ def worked(rig: Rig) -> bool:
     return bool(gone)
 
 
-def look_now(rig: Rig, now: dt.datetime) -> None:
-    """A person has mended something, or wants to know: an outage of the rig's is looked at at once."""
-    keys = [rig_key(rig.pk), host_key(rig.remote_url)]
+def look_now(rigs: Iterable[Rig], now: dt.datetime) -> None:
+    """A person has mended something, or wants to know: outages of these rigs are looked at at once."""
+    keys = [key for rig in rigs for key in (rig_key(rig.pk), host_key(rig.remote_url)) if key]
     if Outage.objects.filter(pk__in=keys).update(next_look_at=now):
         outbox.wake()
 

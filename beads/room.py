@@ -7,7 +7,8 @@ from pathlib import Path
 
 from django.conf import settings
 
-LEAST = 256 << 20  # of a small disk: a twentieth
+LEAST = 256 << 20  # bytes
+SMALL = 20  # of a small disk: a twentieth
 
 
 def lacking(home: Path | str | None = None) -> str:
@@ -18,7 +19,7 @@ def lacking(home: Path | str | None = None) -> str:
         found = os.statvfs(place)
     except OSError:
         return ""
-    free, least = found.f_bavail * found.f_frsize, min(LEAST, found.f_blocks * found.f_frsize // 20)
+    free, least = found.f_bavail * found.f_frsize, min(LEAST, found.f_blocks * found.f_frsize // SMALL)
     if os.geteuid() == 0:
         free = found.f_bfree * found.f_frsize
     if free >= least:

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from beads import inbox, keyring
+from beads import inbox, keyring, outages
 from beads.config import Config, usable
 from beads.errors import Invalid, NotFound, Refused
 from beads.models import Rig, Secret, Town
@@ -62,6 +62,7 @@ def _write(town: Town, name: str, value: str, who: str) -> None:
             keyring.make()
         row = {"ciphertext": keyring.seal(value, _place(town, name)), "updated_by": who[:150]}
         Secret.objects.update_or_create(town=town, name=name, defaults=row)
+        outages.look_now(town.rigs.all(), timezone.now())  # perhaps it is what a remote has been waiting for
         inbox.record(town, "secret.set", name, {}, actor=who)
 
 

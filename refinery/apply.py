@@ -368,10 +368,11 @@ def _open_conflict(town: Town, entry_id: str, candidate_id: int, files: tuple[st
 
 def _hold(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> None:
     queue.hold(entry_id, code, text)
-    entry = ReviewEntry.objects.select_related("bead", "source").get(pk=entry_id)
+    entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=entry_id)
     ledger.note(entry.bead, "held", ACTOR, text, code=code)
-    key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person: {entry.bead.title}"
-    body = f"{text}\n\nBranch {entry.branch} for {entry.target}. When it is mended: mq retry {entry_id}"
+    key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person in {entry.rig.slug}: {entry.bead.title}"[:300]
+    where = f"Rig {entry.rig.slug}, entry {entry_id}, branch {entry.branch} for {entry.target}."
+    body = f"{text}\n\n{where} When it is mended: gastown mq retry {entry_id}"
     made = ledger.escalate(town, key, title, body=body, severity="high", about=entry.bead, actor=ACTOR)
     if made is not None:
         notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)

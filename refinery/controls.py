@@ -13,14 +13,15 @@ from django.utils import timezone
 
 from agents import access
 from agents.runtime import lfs
+from agents.runtime.gitcmd import GitFailed
 from agents.runtime.names import check_branch
 from beads import config as configs
-from beads import inbox, ledger, outbox
+from beads import inbox, ledger, outages, outbox
 from beads import owner as reserved
-from beads.errors import Conflict, Invalid
+from beads.errors import Conflict, Invalid, Refused
 from beads.models import ConfigVersion, Effect, Fact, Rig, Town
 from refinery import queue
-from refinery.git.mirror import look
+from refinery.git.mirror import look, repo_of
 
 
 def check_config(owner: Town | Rig, text: str, *, by_owner: bool = False) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def set_config(
     with transaction.atomic():
         made = ledger.set_config(owner, overrides, who=who, why=reason, text=text, expect=expect)
         inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=who)
+        outages.look_now([owner] if isinstance(owner, Rig) else owner.rigs.all(), timezone.now())
     return made
 
 
@@ -71,6 +73,35 @@ def renew_host_key(rig: Rig, who: str) -> None:
         look(rig.remote_url, rig.default_branch, opened)
         access.adopt(folder, rig)
     inbox.record(rig.town, "rig.host_key", rig.slug, {}, actor=who)
+    look_again(rig)
+
+
+def set_default_branch(rig: Rig, branch: str, who: str, reason: str = "") -> int:
+    """Let a rig's changes be for another branch, which its remote must have; what is queued for the old one, and not
+    being pushed, is for the new one from now on. Returns how many entries that were. Raises Invalid, Refused."""
+    branch = check_branch(branch, "branch")
+    try:
+        if repo_of(rig).ls_remote(rig.remote_url, branch) is None:
+            raise Invalid(f"the remote of rig {rig.slug} has no branch {branch}", field="branch")
+    except GitFailed as error:
+        message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
+        raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        old = Rig.objects.get(pk=rig.pk).default_branch
+        if old == branch:
+            return 0
+        ledger.set_default_branch(rig, branch)
+        moved = queue.retarget(rig, old, branch, who)
+        told = {"reason": f"{old} → {branch}{f': {reason}' if reason else ''}"}
+        inbox.record(rig.town, "rig.default_branch", rig.slug, told, actor=who)
+        outages.look_now([rig], timezone.now())
+    return moved
+
+
+def look_again(rig: Rig) -> None:
+    """A person wants to know whether the rig's remote works again: it is looked at now, and not in a minute."""
+    outages.look_now([rig], timezone.now())
 
 
 REPLAYABLE = frozenset(

@@ -28,7 +28,7 @@ from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Escalation, Rig, Town
 from refinery import comments, emergencies, queue
 from refinery.git import ranges
-from refinery.git.mirror import look, repo_of
+from refinery.git.mirror import fetched_first, look, repo_of
 from refinery.models import ReviewComment, ReviewEntry
 from refinery.phases import is_own
 
@@ -98,10 +98,11 @@ def add_rig(
     with access.scratch() as folder:
         opened = access.variables(town, config.git.credential, url, folder, slug)
         branch = look(url, branch, opened)
-        with transaction.atomic():
+        with fetched_first(url, branch, opened, slug) as make_mirror, transaction.atomic():
             town = town or ledger.create_town("main")
             rig = ledger.create_rig(town, slug, url, branch, overrides)
             access.adopt(folder, rig)
+            make_mirror(rig)
     return rig
 
 

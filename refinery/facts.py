@@ -197,6 +197,7 @@ KINDS: dict[str, type[Payload]] = {
     "config.set": Reason,
     "secret.set": Payload,
     "rig.host_key": Payload,
+    "rig.default_branch": Reason,
     "secret.remove": Payload,
     "lane.freeze": Reason,
     "lane.thaw": Reason,

@@ -45,6 +45,7 @@ def take(fact: Fact, now: dt.datetime) -> None:
             | "secret.set"
             | "secret.remove"
             | "rig.host_key"
+            | "rig.default_branch"
             | "fact.release"
             | "effect.again"
         ):
@@ -375,10 +376,12 @@ def _effect_failed(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
             queue.record_candidate(payload["entry"], int(payload["build_no"]), failed)
         case "land":
             landings.conclude(int(payload["landing"]), "refused", data["error"], now)
+        case "publish":
+            dispatch.note_refused(payload["run"], f"the remote refused its branch: {data['error']}")
         case _:
             ledger.escalate(
                 fact.town,
-                f"effect:{data['key']}",
+                f"effect:{data['kind']}:{fact.town.slug}",
                 f"Outside work failed: {data['kind']}",
                 body=data["error"],
                 severity="high",

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from beads import ledger
 from beads.errors import Conflict, LostRace
@@ -140,6 +141,24 @@ def leave(entry_id: str, *, innocent: bool = False) -> None:
 def set_window(rig_id: int, target: str, size: int) -> None:
     """How many cars a lane's train may have from now on."""
     Lane.objects.update_or_create(rig_id=rig_id, target=target, defaults={"window": size})
+
+
+def retarget(rig: Rig, old: str, new: str, who: str) -> int:
+    """What is queued for branch `old` of a rig, and is not being pushed, is for `new` from now on; returns how many.
+    What is offered for `new` from the same branch stays where it is. Under the town's lock."""
+    active = ReviewEntry.objects.filter(rig=rig, state="active")
+    taken = set(active.filter(target=new).values_list("branch", flat=True))
+    moved = 0
+    for entry in active.filter(target=old).exclude(branch__in=taken | {new}):
+        if entry.landings.filter(state="pushing").exists():
+            continue
+        landings.abandon_intents(entry, timezone.now())
+        _swap(entry.pk, {"target": old}, target=new, build_no=F("build_no") + 1, **OFF)
+        ledger.note(entry.bead, "retargeted", who, f"its target {old} is {new} from now on")
+        moved += 1
+    if not Lane.objects.filter(rig=rig, target=new).exists():
+        Lane.objects.filter(rig=rig, target=old).update(target=new)
+    return moved
 
 
 def freeze(rig: Rig, target: str, reason: str, who: str, now: dt.datetime, until: dt.datetime | None = None) -> None:

@@ -64,6 +64,11 @@ KINDS: dict[str, Kind] = {
         r"|returned error: 40[13]|invalid credentials|\bpermission to \S+ denied",
         _CREDENTIAL,
     ),
+    "format": Kind(
+        Fate.RIG,
+        r"mismatched algorithms",
+        "give a repository whose object names are SHA-1: those with SHA-256 cannot be served",
+    ),
     "unrelated": Kind(Fate.CHANGE, r"refusing to merge unrelated histories"),
     "missing_ref": Kind(Fate.CHANGE, r"couldn't find remote ref|not our ref|unadvertised object|bad revision"),
     "not_found": Kind(
@@ -86,13 +91,14 @@ KINDS: dict[str, Kind] = {
         r"|missing (?:blob|tree|commit|object)|does not point to a",
     ),
     # what git does not say in words
-    "timeout": Kind(Fate.WEATHER, remedy="see whether the remote is slow", whole_host=False),
+    "timeout": Kind(Fate.WEATHER, remedy="see why the remote's host takes so long", whole_host=True),
     "silent": Kind(
         Fate.WEATHER,
         remedy="see why the remote's host accepts and does not answer; it is tried again by itself",
         whole_host=True,
     ),
     "credential": Kind(Fate.RIG, remedy=_CREDENTIAL),
+    "shallow": Kind(Fate.RIG, remedy="give a remote with the whole history (git fetch --unshallow, there)"),
     "missing_target": Kind(Fate.RIG, remedy="gastown rig set-default-branch {rig} BRANCH"),
     "unfit": Kind(Fate.CHANGE),
     "local": Kind(Fate.HERE),
@@ -126,6 +132,7 @@ def kind_of(stderr: str) -> str:
 def failure(what: str, returncode: int, stderr: str, rig: str = "RIG") -> GitFailed:
     """The typed error for a failed git process: one line, credentials removed. `rig`: whose remote was spoken to."""
     lines = [line for line in redact(stderr).strip().splitlines() if line.strip()]
+    lines = [line for line in lines if "askpass" not in line] or lines  # how we let it ask is nobody's matter
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", " !"))] or lines
     if telling and telling[0].startswith("fatal: Could not read from remote"):  # why not, ssh has said before
         telling = [line for line in lines if not line.startswith("Warning:")] or telling

@@ -37,6 +37,7 @@ TIMEOUT = 60.0
 NETWORK_TIMEOUT = 3600.0  # what is still coming in may take that long: silence ends sooner
 ASK_SILENCE = 15.0  # for so many seconds nothing at all happens: the remote is taken to be away
 SILENCE = 30.0  # likewise, while objects come; git's own servers say every 5 s that they are at work
+WAITING = 0.3  # seconds of processor time: who waits for a socket looks at it now and then
 PUSH_SILENCE = 60.0  # likewise, while the remote's hooks may be at work
 PACK_TIMEOUT = 1200.0
 # of what one git process has for itself: objects come from outside, and a few bytes of them may stand for gigabytes
@@ -174,19 +175,20 @@ class Started:
 
 
 class _Quiet:
-    """How long a process and all that it has started have neither read, written nor computed anything. Whatever the
-    transport is: bytes of a socket are handed on through pipes between git's processes."""
+    """How long a process and all that it has started have neither read nor written anything, nor computed for long.
+    Whatever the transport is: bytes of a socket are handed on through pipes between git's processes."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.seen: object = None
+        self.moved, self.computed = -1, 0.0
         self.since = time.monotonic()
 
     def seconds(self) -> float:
         """Seconds without any of it, as seen by calling this now and then."""
-        found = {pid: processes.activity(pid) for pid in (self.pid, *processes.descendants(self.pid))}
-        if found != self.seen:
-            self.seen, self.since = found, time.monotonic()
+        found = [processes.activity(pid) for pid in (self.pid, *processes.descendants(self.pid))]
+        moved, computed = sum(one[0] for one in found), sum(one[1] for one in found)
+        if moved != self.moved or computed >= self.computed + WAITING:
+            self.moved, self.computed, self.since = moved, computed, time.monotonic()
         return time.monotonic() - self.since
 
 
@@ -397,7 +399,9 @@ def fetch(
                 # at last without the remote's tags: one that stands in another's way must not keep a branch from us
                 more = ["--no-tags"] if attempt == 3 else []
                 words = [arguments[0], *more, *arguments[1:], url, spec]
-                run_git(words, cwd=repo, timeout=timeout, env=env, silence=SILENCE)
+                told = run_git(words, cwd=repo, timeout=timeout, env=env, silence=SILENCE).stderr
+                if "shallow roots are not allowed" in told:  # it says so, and exits with 0
+                    raise GitFailed(f"the remote is shallow: it has not got the whole history of {ref}", kind="shallow")
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref

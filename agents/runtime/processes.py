@@ -45,16 +45,15 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def activity(pid: int) -> tuple[str, ...]:
-    """What a process has read, written and computed so far; empty when it has ended. Two looks with the same answer:
-    meanwhile it did nothing but wait."""
+def activity(pid: int) -> tuple[int, float]:
+    """The bytes that a process has read and written so far, and its seconds of processor time; nothing of one that has
+    ended, or where the kernel does not count it."""
+    moved, ticks = 0, 0
     with contextlib.suppress(OSError):
-        try:
-            moved = Path(f"/proc/{pid}/io").read_text().splitlines()[:2]  # rchar, wchar
-        except FileNotFoundError:  # a kernel that does not count it
-            moved = []
-        return *moved, *Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
-    return ()
+        moved = sum(int(line.split()[1]) for line in Path(f"/proc/{pid}/io").read_text().splitlines()[:2])
+    with contextlib.suppress(OSError):
+        ticks = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return moved, ticks / os.sysconf("SC_CLK_TCK")
 
 
 def kill_descendants(number: int, root: int | None = None) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from django.conf import settings
 
 from agents import access, work
+from agents.runtime.failures import KINDS
 from agents.runtime.gitcmd import GitFailed, check_branch, redact
 from beads.errors import Invalid, Refused
 from beads.models import Rig
@@ -47,6 +49,32 @@ def missing_target(rig: Rig, repo: Repo | None = None) -> GitFailed:
         if named := (repo or repo_of(rig)).default_branch(rig.remote_url):
             said += f" any more: its default branch is {named}"
     return GitFailed(said, kind="missing_target")
+
+
+@contextlib.contextmanager
+def fetched_first(url: str, branch: str, opened: Mapping[str, str], slug: str) -> Iterator[Callable[[Rig], None]]:
+    """The branch of a remote that is to be a rig, fetched: what it yields makes that the rig's mirror. Else it goes.
+
+    Raises Refused, with nothing left behind, for a remote that cannot be served: shallow, or of another object format.
+    """
+    path = Path(settings.GASTOWN_HOME) / "repos" / f"new-{slug}.git"
+    shutil.rmtree(path, ignore_errors=True)
+    scratch = Repo.open_or_create(path, Access(lambda: opened))
+    try:
+        scratch.fetch_branch(url, branch)
+        yield lambda rig: _adopt(path, rig)
+    except GitFailed as error:
+        remedy = KINDS[error.kind].remedy.format(rig=slug, branch=branch, secret="NAME")  # noqa: S106 - a placeholder
+        said = f"remote_url {redact(url)} cannot be used: {error.message}{f': {remedy}' if remedy else ''}"
+        raise Refused(said, code=error.kind, details={"field": "remote_url"}) from error
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _adopt(path: Path, rig: Rig) -> None:
+    mirror = work.mirror_of(rig.pk)
+    if not mirror.exists():
+        path.rename(mirror)
 
 
 def look(url: str, branch: str | None, opened: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from refinery.rules.actions import (
 )
 from refinery.world import BeadView, RunView, World
 
+REFUSALS = 2  # so often is a branch offered that its remote refuses
 Told = tuple[str, str, tuple[Action, ...]]
 
 
@@ -102,7 +103,7 @@ def _after_run(world: World, bead: BeadView) -> Told:
             if bead.purpose == Purpose.WORK and run.work == "nothing":
                 return _nothing_changed(bead, run)
             if not run.published or (_shown(world, bead) and not run.on_remote):
-                return _publish(world, run)
+                return _publish(world, bead, run)
             return _hand_over(world, bead, run)
         case "failed":
             limit = world.rigs[bead.rig].config.dispatch.max_attempts
@@ -166,13 +167,29 @@ def _nothing_changed(bead: BeadView, run: RunView) -> Told:
     )
 
 
-def _publish(world: World, run: RunView) -> Told:
+def _publish(world: World, bead: BeadView, run: RunView) -> Told:
     key = publish_key(run.id)
     asked = world.effects.get(key)
     if asked is not None and asked.state == "failed":
-        return "publish-failed", f"its commits could not be published: {asked.error}", ()
+        return _not_published(world, bead, asked.error)
     again = not run.publish_requested or world.unanswered(key)
     return "publish", "its commits are being published", (PublishRun(run.id),) if again else ()
+
+
+def _not_published(world: World, bead: BeadView, error: str) -> Told:
+    """The remote refused the branch: perhaps for what is in it, which its agent is told once; then a person looks."""
+    keys = [publish_key(run.id) for run in bead.runs]
+    refused = sum(1 for key in keys if key in world.effects and world.effects[key].state == "failed")
+    why = f"the remote refused its branch: {error}"
+    if refused < REFUSALS:
+        return "publish-refused", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+    rig = world.rigs[bead.rig].slug
+    text = (
+        f"Rig {rig}, bead {bead.id}: {why}, {refused} times.\n\nWhat to do: let the remote take it, or give agents' "
+        f"branches other names (git.branch_prefix); then: gastown bead retry {bead.id}"
+    )
+    told = Escalate(f"failed:{bead.id}", f"Refused by the remote of {rig}: {bead.title}"[:300], text, "high", bead.id)
+    return "publish-failed", why, (MoveBead(bead.id, bead.status, BeadStatus.FAILED, why, "gave_up"), told)
 
 
 def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:

@@ -5,13 +5,15 @@ One need for each cause, that names who waits, since when, why, and the one thin
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
 from beads.values import moment
 from refinery.rules.actions import Decision, Escalate, Settle
 from refinery.world import OutageView, World
 
-PATIENCE = 3  # so many looks in a row, before people are told of what may go by itself
+PATIENCE = 3  # so many looks in a row, or so long, before people are told of what may go by itself
+LONG = dt.timedelta(seconds=30)
 OUTAGE, ROOM = "outage:", "no-room"
 
 
@@ -34,7 +36,8 @@ def decide(world: World) -> Iterator[Decision]:
 def _outage(world: World, outage: OutageView, rigs: list[str]) -> Decision:
     key = OUTAGE + outage.key
     why = outage.words(world.now)
-    if key in world.escalated or not (outage.lasting or outage.failures >= PATIENCE):
+    long = outage.failures > 1 and world.now - outage.since >= LONG
+    if key in world.escalated or not (outage.lasting or outage.failures >= PATIENCE or long):
         return Decision(key, "outage", why)
     who = f"rig {rigs[0]}" if len(rigs) == 1 else f"rigs {', '.join(rigs)}"
     text = f"Since {moment(outage.since, world.now)}, for {who}: {outage.error}"

@@ -40,6 +40,10 @@ class Command(GastownCommand):
         pinned = self.sub(verbs, "host-key", self.host_key, "the ssh host keys that are pinned for git.credential")
         pinned.add_argument("slug")
         pinned.add_argument("--renew", action="store_true", help="trust the key that the remote shows now")
+        renamed = self.sub(verbs, "set-default-branch", self.set_default_branch, "let changes be for another branch")
+        renamed.add_argument("slug")
+        renamed.add_argument("branch")
+        renamed.add_argument("--reason", default="")
         listing = self.sub(verbs, "list", self.list, "all rigs")
         listing.add_argument("--town")
         self.sub(verbs, "park", self.park, "stop dispatching in a rig").add_argument("slug")
@@ -72,6 +76,12 @@ class Command(GastownCommand):
         keys = access.host_keys(rig)
         text = "\n".join(keys) or "none is pinned: git.credential is no ssh key, or the remote was not asked yet"
         return Said({"slug": slug, "host_keys": keys}, text)
+
+    def set_default_branch(self, slug: str, branch: str, reason: str, **_: Any) -> Any:
+        """Let a rig's changes be for another branch."""
+        moved = controls.set_default_branch(rig_of(slug), branch, actor(), reason)
+        said = f"changes of rig {slug} are for {branch} from now on; {moved} that were queued for another are, too"
+        return Said({"slug": slug, "default_branch": branch, "moved": moved}, said)
 
     def list(self, town: str | None, **_: Any) -> Any:
         """All rigs."""
