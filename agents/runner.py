@@ -135,7 +135,7 @@ class Runner:
             log.warning("run.start_failed", run=run.pk, fault=fault, error=str(error))
             message = str(error) if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OperationalError):
-                if isinstance(error, gitcmd.GitFailed) and error.fate in failures.TROUBLE:
+                if isinstance(error, gitcmd.GitFailed) and fault and error.fate in failures.TROUBLE:
                     whole_host = failures.KINDS[error.kind].whole_host
                     outages.failed(run.rig, error.kind, message, timezone.now(), whole_host=whole_host)
                 dispatch.start_failed(run.pk, message, fault)
@@ -221,7 +221,7 @@ class Runner:
         )
         workspace.make(space, plan)
         git = configs.usable(run.rig.town.config, run.rig.config)[0].git
-        view = gitdirs.View(repo, start, heads[run.target], run.target, run.rig.remote_url)
+        view = gitdirs.View(repo, start, heads[run.target], run.target, run.rig.remote_url, opened=_opened(run, git))
         modules_home = self.home / "repos" / "modules"
         return start, modules.into_workspace(space.tree, view, modules_home, submodules=git.submodules, lfs=git.lfs)
 
@@ -275,8 +275,9 @@ class Runner:
     def _view(self, run: Run, repo: Path) -> tuple[gitdirs.View, trees.Fill | None]:
         """What gates see of the repository: the commit is fetched when the mirror has not got it."""
         base = str((run.brief.get("candidate") or {}).get("base", ""))
-        view = gitdirs.View(repo, self._start_commit(run, repo), base, run.target, run.rig.remote_url)
         git = configs.usable(run.rig.town.config, run.rig.config)[0].git
+        start, opened = self._start_commit(run, repo), _opened(run, git)
+        view = gitdirs.View(repo, start, base, run.target, run.rig.remote_url, opened=opened)
         home = self.home / "repos" / "modules"
         return view, modules.filler(view, home, submodules=git.submodules, lfs=git.lfs)
 
@@ -391,10 +392,15 @@ class Runner:
                 os.kill(pid, signal.SIGUSR1)
 
 
+def _opened(run: Run, git: configs.GitConfig) -> dict[str, str]:
+    """What opens the rig's remote, where something is to be fetched beside commits."""
+    return access.access_of(run.rig) if git.submodules or git.lfs else {}
+
+
 def fault_of(error: Exception) -> str:
     """The kind of a start's failure; see `dispatch.start_failed`."""
     if isinstance(error, gitcmd.GitFailed):
-        return error.kind
+        return "" if error.kind == "other" else error.kind
     if isinstance(error, sandbox.NoSandbox):
         return "sandbox"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -121,6 +121,11 @@ def more_config(config: Mapping[str, str], first: int = len(_CONFIG)) -> dict[st
     return told
 
 
+def next_config(env: Mapping[str, str]) -> int:
+    """Where config goes that is added to what `env` already adds; see `more_config`."""
+    return int(env.get("GIT_CONFIG_COUNT", len(_CONFIG)))
+
+
 @dataclass(frozen=True)
 class Started:
     """A git process at work; `rig`: whose remote it talks to with a credential of the rig's own."""

@@ -32,7 +32,8 @@ _DISPOSABLE = {
 
 @dataclass(frozen=True)
 class View:
-    """What of a repository's history is shown in a git directory that borrows the mirror's objects."""
+    """What of a repository's history is shown in a git directory that borrows the mirror's objects. `opened`: the
+    variables with which the server's own git asks the remote for what is still missing; nothing of it is shown."""
 
     mirror: Path
     sha: str
@@ -40,6 +41,7 @@ class View:
     target: str = ""
     remote_url: str = ""
     config: Mapping[str, str] = field(default_factory=dict)
+    opened: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def config_text(values: Mapping[str, str]) -> str:

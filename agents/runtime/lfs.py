@@ -63,7 +63,7 @@ def fill(tree: Path, index: Path, git: Path, view: View) -> int:
     Raises GitFailed: a content is not to be had, or is not what its pointer says.
     """
     if not installed():
-        raise GitFailed(MISSING)
+        raise GitFailed(MISSING, kind="local")
     pointers = _pointers(tree, git)
     missing = {p.oid for p in pointers if not _stored(view.mirror, p.oid).is_file()}
     if missing:
@@ -115,7 +115,9 @@ def _fetch(view: View) -> None:
     asked = ["lfs", "fetch", "--include=", "--exclude=", "origin", view.sha]
     try:
         with gitcmd.repo_lock(view.mirror, exclusive=False):
-            run_git(asked, cwd=view.mirror, env=gitcmd.more_config(pinned), timeout=gitcmd.NETWORK_TIMEOUT)
+            more = gitcmd.more_config(pinned, gitcmd.next_config(view.opened))
+            env = {**view.opened, **more}
+            run_git(asked, cwd=view.mirror, env=env, timeout=gitcmd.NETWORK_TIMEOUT, silence=gitcmd.SILENCE)
     except GitFailed as error:
         raise GitFailed(f"files of git-lfs cannot be fetched: {error.message}", kind=error.kind) from error
 

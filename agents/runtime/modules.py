@@ -22,6 +22,7 @@ from agents.runtime import lfs as large
 from agents.runtime import trees
 from agents.runtime.gitcmd import (
     NETWORK_TIMEOUT,
+    SILENCE,
     GitFailed,
     check_branch,
     check_remote_url,
@@ -47,6 +48,7 @@ _HOSTED = re.compile(
 _SCP = re.compile(r"(?P<user>[\w.+-]+)@(?P<host>[A-Za-z0-9.-]+):(?P<path>[\w.~/+%@-]+)")
 _PORTS = {"http": "80", "https": "443", "ssh": "22", "git": "9418"}
 
+_AWAY = ("auth", "credential", "host_key", "not_found", "redirect", "silent", "timeout", "unreachable")
 Fetch = Callable[[Path, str, Sequence[str]], None]  # mirror, URL, refspecs
 
 
@@ -71,11 +73,18 @@ class Module:
     mirror: Path
 
 
-def fetch(repo: Path, url: str, refspecs: Sequence[str]) -> None:
-    """Fetch into a mirror. Raises GitFailed."""
-    arguments = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules"]
-    with repo_lock(repo, exclusive=False):
-        run_git([*arguments, "--end-of-options", url, *refspecs], cwd=repo, timeout=NETWORK_TIMEOUT)
+def fetcher(view: View) -> Fetch:
+    """Fetches into mirrors, raising GitFailed: with what opens the rig's remote exactly from that remote's host."""
+
+    def _fetch(repo: Path, url: str, refspecs: Sequence[str]) -> None:
+        own = _host(view.remote_url)
+        opened = view.opened if own is not None and _host(url) == own else {}
+        words = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules"]
+        words += ["--end-of-options", url, *refspecs]
+        with repo_lock(repo, exclusive=False):
+            run_git(words, cwd=repo, timeout=NETWORK_TIMEOUT, env=opened, silence=SILENCE)
+
+    return _fetch
 
 
 def found(mirror: Path, sha: str) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def checkout(tree: Path, source: Source, sha: str, *, base: str = "", scratch: P
     return made
 
 
-def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch = fetch) -> trees.Fill | None:
+def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch | None = None) -> trees.Fill | None:
     """What `trees.prepare` is to put into a tree of gates; `home`: GASTOWN_HOME/repos/modules. None: nothing."""
 
     def act(slot: trees.Slot) -> trees.Filled:
@@ -110,7 +119,7 @@ def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch 
         if lfs:
             large.fill(slot.tree, slot.git / "index", slot.git, view)
         if submodules:
-            made = _for_gates(slot, Source(view.mirror, view.remote_url, home, fetch), view)
+            made = _for_gates(slot, Source(view.mirror, view.remote_url, home, fetch or fetcher(view)), view)
         values = config(made) | (large.CONFIG if lfs else {})
         return trees.Filled(values, [module.mirror for module in made])
 
@@ -125,7 +134,7 @@ def into_workspace(tree: Path, view: View, home: Path, *, submodules: bool, lfs:
     if lfs:
         large.fill(tree, git / "index", git, view)
     if submodules:
-        source = Source(view.mirror, view.remote_url, home, fetch)
+        source = Source(view.mirror, view.remote_url, home, fetcher(view))
         made = checkout(tree, source, view.sha, base=_landed(view), scratch=tree.parent / "modules")
     with (git / "config").open("a") as file:
         file.write(config_text(config(made) | (large.CONFIG if lfs else {})))
@@ -220,8 +229,10 @@ def _bring(source: Source, url: str, sha: str, path: str) -> Path:
     try:
         source.fetch(mirror, url, [f"+{sha}:{kept}"])
     except GitFailed as error:
-        if error.kind in ("auth", "unreachable", "timeout", "disk_full"):
-            raise GitFailed(f"submodule {path}: {error.message}", kind=error.kind) from error
+        if error.kind in (*_AWAY, "disk_full"):
+            # another host's trouble is not that of the rig's remote
+            own = error.kind == "disk_full" or _host(url) in (None, _host(source.remote_url))
+            raise GitFailed(f"submodule {path}: {error.message}", kind=error.kind if own else "other") from error
         # a remote that gives out only what its branches and tags name
         source.fetch(mirror, url, ["+refs/heads/*:refs/gastown/heads/*", "+refs/tags/*:refs/tags/*"])
     if not has_commit(mirror, sha):

@@ -22,7 +22,7 @@ import pytest
 
 from agents import access
 from agents.models import Run
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, gitdirs, modules
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import ledger, secrets
@@ -453,3 +453,51 @@ def test_a_kind_of_key_that_never_signs_alike_is_refused(stage: Stage, tmp_path:
         secrets.set_secret(stage.town, "SIGNER", value, "test")
         with pytest.raises(GitFailed, match=needle):
             access.signing_key(rig)
+
+
+# -- what a commit only points to -------------------------------------------------------------------------------------
+
+
+def test_a_private_submodule_comes_with_the_rigs_credential_from_the_rigs_host_alone(
+    served: tuple[str, str], town: Town, tmp_path: Path
+) -> None:
+    place, _ = served
+    git_ = partial(subprocess.run, check=True, capture_output=True, text=True)
+    who = ["git", "-c", "user.name=Ann", "-c", "user.email=a@x.org", "-c", "protocol.file.allow=always"]
+    git_(["git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "sub.git")])
+    git_([*who, "init", "-q", "-b", "main", str(tmp_path / "lib")])
+    (tmp_path / "lib" / "lib.txt").write_text("private\n")
+    git_([*who, "add", "-A"], cwd=tmp_path / "lib")
+    git_([*who, "commit", "-q", "-m", "lib"], cwd=tmp_path / "lib")
+    git_([*who, "push", "-q", str(tmp_path / "sub.git"), "main"], cwd=tmp_path / "lib")
+    git_([*who, "clone", "-q", str(tmp_path / "r.git"), str(tmp_path / "work")])
+    git_([*who, "submodule", "--quiet", "add", str(tmp_path / "sub.git"), "lib"], cwd=tmp_path / "work")
+    git_([*who, "config", "-f", ".gitmodules", "submodule.lib.url", "../sub.git"], cwd=tmp_path / "work")
+    git_([*who, "add", "-A"], cwd=tmp_path / "work")
+    git_([*who, "commit", "-q", "-m", "with a submodule"], cwd=tmp_path / "work")
+    git_([*who, "push", "-q", str(tmp_path / "r.git"), "HEAD:main"], cwd=tmp_path / "work")
+    for name in ("r.git", "sub.git"):
+        git_(["git", "update-server-info"], cwd=tmp_path / name)
+    secrets.set_secret(town, "DEPLOY", f"{USER}:{PASSWORD}", "test")
+    rig = rig_at(town, f"http://{place}")
+    mirror = repo_of(rig)
+    head = mirror.fetch_branch(rig.remote_url, "main")
+    tree = tmp_path / "tree"
+    for name in ("without", "with"):
+        (tree / "lib").mkdir(parents=True)
+        opened = access.access_of(rig) if name == "with" else {}
+        view = gitdirs.View(mirror.path, head, head, "main", rig.remote_url, opened=opened)
+        source = modules.Source(mirror.path, rig.remote_url, tmp_path / f"modules {name}", modules.fetcher(view))
+        if name == "without":
+            with pytest.raises(GitFailed) as failed:
+                modules.checkout(tree, source, head, base=head, scratch=tmp_path / "scratch")
+            assert failed.value.kind == "auth"
+            shutil.rmtree(tree)
+            continue
+        (made,) = modules.checkout(tree, source, head, base=head, scratch=tmp_path / "scratch")
+        assert (tree / "lib" / "lib.txt").read_text() == "private\n" and PASSWORD not in made.url
+    TOLD.clear()
+    elsewhere = gitdirs.View(mirror.path, head, head, "main", "http://elsewhere.example.org/r.git", opened=opened)
+    with pytest.raises(GitFailed):
+        modules.fetcher(elsewhere)(mirror.path, f"http://{place}", ["refs/heads/main:refs/gastown/x"])
+    assert TOLD == [None]
