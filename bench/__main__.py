@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench import candidates, dispatching, landing, pages, reviews, tickers, ticks, train
+from bench import candidates, dispatching, fair, landing, lanes, pages, reviews, tickers, ticks, train
 
 BENCHES = {
     "candidates": candidates.main,
@@ -13,7 +13,9 @@ BENCHES = {
     "train": train.main,
     "ticks": ticks.main,
     "tickers": tickers.main,
+    "lanes": lanes.main,
     "dispatching": dispatching.main,
+    "fair": fair.main,
     "reviews": reviews.main,
     "pages": pages.main,
 }
