@@ -344,7 +344,7 @@ class HeartbeatView(ShimDoor):
             "lease_seconds": run.lease_seconds,
             "finish": reported,
             "stop": run.stop_requested_at is not None,
-            "nudges": mail.take_nudges(run.agent, now) if run.agent else [],
+            "nudges": mail.take_nudges(run, now),
         }
         return Response({"ok": True, "data": data})
 

@@ -276,6 +276,11 @@ def hold(run_id: str) -> Run:
     return run
 
 
+def holds_prompt(run_id: str) -> bool:
+    """True when no prompt has been written for a run yet, and none will be before this transaction ends."""
+    return Run.objects.select_for_update().filter(pk=run_id, state=RunState.QUEUED).exists()
+
+
 def heartbeat(
     run_id: str, now: dt.datetime, *, activity_at: dt.datetime | None = None, active_tool: str | None = None
 ) -> Run:

@@ -108,7 +108,7 @@ class Run(models.Model):
     bead = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="runs")
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="runs", null=True, blank=True)
     kind = models.CharField(max_length=10, choices=_choices(RunKind))
-    purpose = models.CharField(max_length=10, help_text="work, rework, conflict, review, resolve or gates")
+    purpose = models.CharField(max_length=10, help_text="work, rework, conflict, review, resolve, triage or gates")
     attempt = models.PositiveIntegerField()
     state = models.CharField(max_length=10, choices=_choices(RunState), default=RunState.QUEUED)
     outcome = models.CharField(max_length=15, choices=_choices(RunOutcome), blank=True)
@@ -217,7 +217,11 @@ class ToolCall(models.Model):
 
 
 class Mail(models.Model):
-    """A message to an agent (by name), to `mayor`, or to `overseer`: the people."""
+    """A message to an agent (by name), to whoever works on `bead`, to `mayor`, or to `overseer`: the people.
+
+    Names are used again by other beads, so what is for an agent belongs to the work that it is about, and is told to
+    that work's runs alone.
+    """
 
     town = models.ForeignKey(Town, on_delete=models.PROTECT, related_name="mail")
     sender = models.CharField(max_length=100)
@@ -226,6 +230,12 @@ class Mail(models.Model):
     subject = models.CharField(max_length=300)
     body = models.TextField(blank=True)
     about = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="mail", null=True, blank=True)
+    bead = models.ForeignKey(
+        Bead, on_delete=models.PROTECT, related_name="+", null=True, blank=True, help_text="whose work it belongs to"
+    )
+    run = models.ForeignKey(
+        Run, on_delete=models.PROTECT, related_name="+", null=True, blank=True, help_text="the run that was told it"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     read_at = models.DateTimeField(null=True, blank=True)
 
@@ -239,9 +249,10 @@ class Mail(models.Model):
 
 
 class Nudge(models.Model):
-    """A short-lived hint, shown once at the agent's next heartbeat or tool call."""
+    """A short-lived hint to one run, shown once at its next heartbeat or tool call."""
 
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="nudges")
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="nudges", null=True, blank=True)
     sender = models.CharField(max_length=100)
     message = models.CharField(max_length=1000)
     created_at = models.DateTimeField(auto_now_add=True)

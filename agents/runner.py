@@ -25,7 +25,7 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import access, boxes, dispatch, leftovers, prompts, work
+from agents import access, boxes, dispatch, guides, leftovers, mail, prompts, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.models import Run, RunKind
 from agents.runtime import (
@@ -309,18 +309,27 @@ class Runner:
             branch = ""
         else:
             prompt = run_dir / "prompt.md"
+            letters = mail.for_run(run)
             text = prompts.render(
-                run.brief, role=run.kind, agent=agent, bead=run.bead_id, branch=run.branch, target=run.target
+                run.brief,
+                role=run.kind,
+                agent=agent,
+                bead=run.bead_id,
+                branch=run.branch,
+                target=run.target,
+                guides=guides.named(repos[0], start_sha, run.purpose),
+                mail=[mail.data(m) for m in letters],
             )
+            mail.note_told(letters, run)
             prompt.write_text(text)
-            mail = f"{agent}@gastown.invalid"
+            address = f"{agent}@gastown.invalid"
             branch = run.branch or f"gt/{agent}/{run.bead_id}/{run.pk}"
             env |= {
                 "HOME": str(work.workspace_of(run).home),
                 "GIT_AUTHOR_NAME": agent,
-                "GIT_AUTHOR_EMAIL": mail,
+                "GIT_AUTHOR_EMAIL": address,
                 "GIT_COMMITTER_NAME": agent,
-                "GIT_COMMITTER_EMAIL": mail,
+                "GIT_COMMITTER_EMAIL": address,
                 "GASTOWN_URL": settings.GASTOWN_URL,
                 MARK: run.pk,
                 "GASTOWN_ROLE": str(run.kind),

@@ -121,7 +121,7 @@ def _call(name: str, run: Run, body: object, now: dt.datetime, key: str | None) 
         data = found.handler(Call(held, now), args)
         dispatch.touch(held, now)
         if held.agent is not None:
-            nudges = mail.take_nudges(held.agent, now)
+            nudges = mail.take_nudges(held, now)
             if nudges:
                 data = {**data, "nudges": nudges}
         kept = {} if key is None else data

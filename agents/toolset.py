@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agents import dispatch, filing, mail, work
-from agents.models import Agent, Role, Run
+from agents import dispatch, filing, guides, mail, work
+from agents.models import LIVE_RUN, Agent, Role, Run
 from agents.runtime import gitcmd
 from agents.tools import ALL, Args, Call, tool
 from beads import config as configs
@@ -24,6 +24,10 @@ MAYOR = frozenset({Role.MAYOR})
 REFINERY = frozenset({Role.REFINERY})
 MAX_CHECKPOINT = 64 * 1024
 
+BRIEFED = (  # of its brief, what `gt_prime` tells as it is
+    *("gates", "gate_results", "rework", "asked", "conflict", "candidate", "convoy", "checkpoint", "previous"),
+    *("rounds", "attempts", "start", "instructions"),
+)
 prime_extras: list[Callable[[Run], dict[str, Any]]] = []
 convoy_extras: list[Callable[[Convoy], dict[str, Any]]] = []
 
@@ -77,7 +81,8 @@ def _sender(call: Call) -> str:
 def prime(call: Call, args: Args) -> dict[str, Any]:
     """Who you are and what you are to do: agent, run, bead, branch, target, gates, mail, rework or conflict."""
     run = call.run
-    letters = mail.unread(run.town, _sender(call))
+    letters = mail.for_run(run)
+    mail.note_told(letters, run)
     data: dict[str, Any] = {
         "agent": {"name": _sender(call), "role": run.kind},
         "run": run.pk,
@@ -86,10 +91,11 @@ def prime(call: Call, args: Args) -> dict[str, Any]:
         "branch": run.branch,
         "target": run.target,
         "purpose": run.purpose,
-        "mail": [mail_data(m) for m in letters],
+        "mail": [mail.data(m) for m in letters],
     }
-    for key in ("gates", "gate_results", "rework", "conflict", "candidate", "convoy", "checkpoint", "previous"):
+    for key in BRIEFED:
         data[key] = run.brief.get(key)
+    data["guides"] = guides.seen(run)
     data["task"] = {"title": run.brief.get("title"), "body": run.brief.get("body")}
     for extra in prime_extras:
         data |= extra(run)
@@ -223,21 +229,6 @@ def escalate(call: Call, args: EscalateArgs) -> dict[str, Any]:
 # -- mail -----------------------------------------------------------------------------------------------------------
 
 
-def mail_data(m: Any) -> dict[str, Any]:
-    """A mail as tools and commands show it."""
-    return {
-        "id": m.pk,
-        "from": m.sender,
-        "to": m.recipient,
-        "kind": m.kind,
-        "subject": m.subject,
-        "body": m.body,
-        "about": m.about_id,
-        "at": m.created_at.isoformat(),
-        "read": m.read_at is not None,
-    }
-
-
 class MailArgs(Args):
     """gt_mail_send"""
 
@@ -251,11 +242,13 @@ class MailArgs(Args):
 def mail_send(call: Call, args: MailArgs) -> dict[str, Any]:
     """Send mail (at most 64 KiB) to an agent by name, to `mayor`, or to `overseer` (the people).
 
+    It belongs to work: yours, where the agent has a part in it, else what that agent is at; it is told once.
     Mails and nudges of a run are counted together ([limits] mail_per_run).
     """
     filing.write(call)
+    kin = call.run.brief.get("beads") or ()
     sent = mail.send(
-        call.run.town, _sender(call), args.to, args.subject, args.body, kind=args.kind, about=call.run.bead
+        call.run.town, _sender(call), args.to, args.subject, args.body, kind=args.kind, about=call.run.bead, kin=kin
     )
     return {"id": sent.pk}
 
@@ -269,8 +262,8 @@ class MailCheckArgs(Args):
 @tool("gt_mail_check", ALL, MailCheckArgs)
 def mail_check(call: Call, args: MailCheckArgs) -> dict[str, Any]:
     """Your unread mail, oldest first; it counts as read afterwards."""
-    letters = mail.unread(call.run.town, _sender(call), args.limit)
-    data = {"mail": [mail_data(m) for m in letters]}
+    letters = mail.for_run(call.run, args.limit)
+    data = {"mail": [mail.data(m) for m in letters]}
     mail.mark_read(letters, call.now)
     return data
 
@@ -286,10 +279,13 @@ class NudgeArgs(Args):
 def nudge(call: Call, args: NudgeArgs) -> dict[str, Any]:
     """Leave a short-lived hint for an agent, shown at its next heartbeat or tool call. Counts as a mail."""
     filing.write(call)
-    agent = Agent.objects.filter(town=call.run.town, name=args.to, retired_at=None).first()
-    if agent is None:
+    if not Agent.objects.filter(town=call.run.town, name=args.to, retired_at=None).exists():
         raise NotFound(f"no agent {args.to!r} in this town", details={"field": "to"})
-    mail.nudge(agent, _sender(call), args.message, call.now)
+    live = Run.objects.select_related("agent").filter(LIVE_RUN, town=call.run.town, agent__name=args.to)
+    for run in live:
+        mail.nudge(run, _sender(call), args.message, call.now)
+    if not live:
+        raise Conflict(f"{args.to} is not at work: send mail", details={"field": "to"})
     return {}
 
 

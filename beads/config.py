@@ -46,9 +46,11 @@ from beads.values import (
     Size,
     Value,
     Variable,
+    Words,
     enum_of,
     report_pattern,
     words_of,
+    words_only,
 )
 
 
@@ -80,6 +82,13 @@ class GateWhen(StrEnum):
     ENTRY = "entry"
     LANDING = "landing"
     BOTH = "both"
+
+
+class Triage(StrEnum):
+    """Whether the refinery agent looks at red gates before they are sent back, where one is configured."""
+
+    AUTO = "auto"
+    OFF = "off"
 
 
 class Gate(Section):
@@ -151,6 +160,7 @@ class RefineryConfig(Section):
     max_rework_cycles: Annotated[int, Field(ge=0, le=100)] = 3
     push_retries: Annotated[int, Field(ge=0, le=1000)] = 5
     allow_no_gates: bool = False
+    triage: Annotated[Triage, enum_of(Triage)] = Triage.AUTO
     train: TrainConfig = TrainConfig()
     batch: BatchConfig = BatchConfig()
 
@@ -221,9 +231,10 @@ class AgentCommand(Section):
     """The program that is an agent; see the contract's *Agent environment*.
 
     `secrets`: names of the town's secrets that its runs get as variables. `wall`, `memory`, `processes`, `disk`, `tmp`:
-    in place of what [sandbox] says.
+    in place of what [sandbox] says. `instructions`: told to it in every prompt, in the operator's voice.
     """
 
+    instructions: Words = ""
     network: Network = (OPEN,)
     secrets: Annotated[tuple[SecretName, ...], Field(strict=False, max_length=20)] = ()
     env: Annotated[dict[Variable, Value], Field(max_length=100)] = {}
@@ -391,8 +402,12 @@ def _without_none(value: Any) -> Any:
 
 def validate(overrides: Mapping[str, Any], source: str = "config") -> dict[str, Any]:
     """Check a town's or rig's overrides; returns them normalised and JSON-able. Raises Invalid naming the key."""
-    config = _parse(overrides, source)
-    return config.model_dump(mode="json", exclude_unset=True)
+    rest, only = words_only(overrides)
+    told = _parse(rest, source).model_dump(mode="json", exclude_unset=True)
+    for role, words in only.items():  # the command may be the town's
+        _parse({"agents": {role: {"command": ["-"], **words}}}, source)
+        told["agents"][role] = dict(words)
+    return told
 
 
 def effective(town: Mapping[str, Any], rig: Mapping[str, Any]) -> Config:
@@ -402,7 +417,7 @@ def effective(town: Mapping[str, Any], rig: Mapping[str, Any]) -> Config:
 
 @functools.lru_cache(maxsize=256)
 def _effective(town: str, rig: str) -> Config:
-    return _parse(_merge(json.loads(town), json.loads(rig)), "config")
+    return _parse(words_only(_merge(json.loads(town), json.loads(rig)))[0], "config")
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,11 +43,21 @@ def format_duration(value: dt.timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+MOST_WORDS = 64 * 1024
+
+
+def _few_words(value: str) -> str:
+    if len(value.encode()) > MOST_WORDS:
+        raise ValueError(f"is longer than {MOST_WORDS // 1024} KiB")
+    return value
+
+
 def moment(at: dt.datetime, now: dt.datetime) -> str:
     """A moment for people: its time, and its date where that is not today's."""
     return f"{at:%H:%M:%S} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M} UTC"
 
 
+Words = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$"), AfterValidator(_few_words)]
 Duration = Annotated[dt.timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 
@@ -207,3 +217,13 @@ def words_of(error: Mapping[str, Any]) -> str:
             return words
         case _:
             return str(error["msg"]).removeprefix("Value error, ")
+
+
+def words_only(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(overrides without the roles of which only `instructions` are told, those roles)."""
+    agents = overrides.get("agents")
+    if not isinstance(agents, Mapping):
+        return dict(overrides), {}
+    only = {role: told for role, told in agents.items() if isinstance(told, Mapping) and set(told) == {"instructions"}}
+    rest = {role: told for role, told in agents.items() if role not in only}
+    return {**overrides, "agents": rest}, only

@@ -23,15 +23,16 @@ from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
 from beads.prepared import Prepared
-from refinery import briefs, forecasts, landings, lost, notices, queue
+from refinery import briefs, comments, forecasts, landings, lost, notices, queue
 from refinery.keys import branch_key, build_key, land_key, publish_key
 from refinery.models import Candidate, Landing, ReviewEntry
-from refinery.reasons import Exit, Held
+from refinery.reasons import Exit, Held, way_on
 from refinery.relations import foresee_key
 from refinery.rules.actions import (
     AbandonLanding,
     Action,
     Admit,
+    Answered,
     BranchLanded,
     CloseEntry,
     ConvoyLanded,
@@ -127,7 +128,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
     """Carry out one action."""
     match action:
         case StartRun():
-            _start_run(action)
+            _start_run(action, now)
         case EndRun(run, expect, outcome, reason):
             dispatch.end(run, expect, RunOutcome(outcome), reason, now)
             ledger.settle_keys(town, f"idle:{run}:", ACTOR, now, f"the run has ended: {reason}")
@@ -166,6 +167,9 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case NewHead(entry, expect, head, branch, why, on_remote):
             queue.new_head(entry, expect, head, branch, on_remote=on_remote)
             ledger.note(Bead(pk=entry), "new_head", ACTOR, why, head=head, old=expect)
+        case Answered(entry, head, answer):
+            queue.answered(entry, head, answer)
+            ledger.note(Bead(pk=entry), "answered", ACTOR, answer or "nothing was committed", head=head)
         case OpenRework(entry, cause, number):
             _open_rework(town, entry, cause, number)
         case OpenConflict(entry, candidate, files):
@@ -218,7 +222,7 @@ def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
     dispatch.note_nudged(run_id, now)
     run = Run.objects.select_related("agent").get(pk=run_id)
     if run.agent is not None:
-        mail.nudge(run.agent, "patrol", message, now)
+        mail.nudge(run, "patrol", message, now)
 
 
 def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.datetime, seal: int | None = None) -> None:
@@ -249,7 +253,7 @@ _BEAD = Prepared(lambda pk: Bead.objects.select_related("town", "rig", "convoy",
 _ENTRY = Prepared(lambda pk: ReviewEntry.objects.select_related("rig", "convoy").filter(pk=pk))
 
 
-def _start_run(action: StartRun) -> None:
+def _start_run(action: StartRun, now: dt.datetime) -> None:
     (bead,) = _BEAD(action.bead)
     if action.expect_status is not None:
         ledger.move(
@@ -280,6 +284,9 @@ def _start_run(action: StartRun) -> None:
         lease=order.lease,
         prefix=order.prefix,
     )
+    mail.briefed(order.brief.get("beads") or (), now)
+    queue.pass_on(order.words.verdicts, bead)
+    comments.pass_on(order.words.comments, bead)
 
 
 def _open_entry(action: OpenEntry) -> None:
@@ -345,6 +352,7 @@ def _open_rework(town: Town, entry_id: str, cause: str, number: int) -> None:
         text,
         kind="REWORK_REQUEST",
         about=about,
+        bead=about,
     )
     ledger.note(about, "rework_requested", ACTOR, text[:2000], round=number, cause=cause)
     if number:
@@ -372,7 +380,7 @@ def _hold(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> 
     ledger.note(entry.bead, "held", ACTOR, text, code=code)
     key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person in {entry.rig.slug}: {entry.bead.title}"[:300]
     where = f"Rig {entry.rig.slug}, entry {entry_id}, branch {entry.branch} for {entry.target}."
-    body = f"{text}\n\n{where} When it is mended: gastown mq retry {entry_id}"
+    body = f"{text}\n\n{where} {way_on(code, entry_id)}"
     made = ledger.escalate(town, key, title, body=body, severity="high", about=entry.bead, actor=ACTOR)
     if made is not None:
         notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)
@@ -384,6 +392,7 @@ def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
     source = entry.source
     ledger.settle_escalations([entry.pk], ACTOR, now, f"its entry is {action.state}")
     if action.state == "merged":
+        _too_late(town, entry)
         if source is not None:
             ledger.settle_escalations([source.pk], ACTOR, now, "it is merged")
         if source is not None:
@@ -425,6 +434,18 @@ def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
             ledger.escalate(
                 town, f"nothing:{source.pk}", title, body=text, severity="medium", about=source, actor=ACTOR
             )
+
+
+def _too_late(town: Town, entry: ReviewEntry) -> None:
+    """What people asked for while it was being pushed led to nothing: they are told, and keep their words."""
+    landing = entry.landings.filter(state="landed").last()
+    asked = entry.verdicts.filter(run=None, decision="request_changes", task=None)
+    late = list(asked.filter(created_at__gte=landing.created_at)) if landing else []
+    if late:
+        text = "\n\n".join(f"{v.by}: {v.feedback}" for v in late)
+        title = f"Too late: {entry.bead.title} had landed when changes were asked for"
+        text += "\n\nIt is on the target now. What is still to be done is another bead: sling it."
+        mail.send(town, ACTOR, "overseer", title[:300], text, kind="TOO_LATE", about=entry.bead)
 
 
 def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> None:

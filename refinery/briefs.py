@@ -7,17 +7,19 @@ from typing import Any
 
 from agents.models import Run
 from beads import config as configs
+from beads import inbox
 from beads.errors import LostRace
 from beads.lifecycle import Purpose
 from beads.models import Bead, Convoy, Rig
 from beads.prepared import Prepared
+from refinery import words
 from refinery.gates import say, steps_for
 from refinery.models import Candidate, GateResult, ReviewEntry
 
 
 @dataclass(frozen=True)
 class Order:
-    """A run to be queued."""
+    """A run to be queued. `words`: what people said that its brief gives to its agent."""
 
     rig: Rig
     target: str
@@ -27,6 +29,7 @@ class Order:
     author: str
     lease: dict[str, int]
     prefix: str
+    words: words.Words
 
 
 def lane_convoy(entry: ReviewEntry) -> Convoy | None:
@@ -35,6 +38,7 @@ def lane_convoy(entry: ReviewEntry) -> Convoy | None:
     return entry.convoy if own_lane else None
 
 
+REFINERY = frozenset({"review", "resolve", "triage"})  # what runs of a refinery are for
 _ENTRY = Prepared(lambda pk: ReviewEntry.objects.select_related("bead", "source", "convoy__bead", "rig").filter(pk=pk))
 _BUILT = Prepared(lambda entry, build_no: Candidate.objects.filter(entry=entry, build_no=build_no))
 _RESULTS = Prepared(lambda rig, tree: GateResult.objects.filter(entry__rig=rig, tree_sha=tree).order_by("id"))
@@ -75,17 +79,36 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         brief["parallel"] = config.refinery.parallel_gates
     else:
         agents = config.agents
-        command = agents.refinery if purpose in ("review", "resolve") else agents.polecat
+        command = agents.refinery if purpose in REFINERY else agents.polecat
         if command is None:
             raise LostRace(f"no command is configured for {purpose} any more")
         steps = [{"name": "agent", "argv": list(command.command)}]
+        brief["instructions"] = command.instructions
     if entry is not None:
-        brief |= _review_context(entry, bead, purpose, start_sha)
-    brief |= _history(bead)
+        brief |= _review_context(entry, bead, purpose)
+    told = words.Words()
+    if purpose != "gates":
+        about, told = _words(bead, entry, purpose)
+        brief |= about | {"start": start_sha}
+    brief |= _history(bead, purpose)
     author = entry.author if entry else ""
-    return Order(
-        rig, target, lane_convoy(entry) if entry else None, steps, brief, author, lease, config.git.branch_prefix
-    )
+    lane = lane_convoy(entry) if entry else None
+    return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told)
+
+
+def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[str, Any], words.Words]:
+    """What an agent is told of what was said and tried, and which of it are people's words that it is given."""
+    found = words.family(bead, entry)
+    told: dict[str, Any] = {"beads": list(found.ids), "rounds": words.rounds(found, bead.pk)}
+    if purpose in REFINERY and entry is not None:
+        return told | {"asked": words.for_review(found, entry)}, words.Words()
+    told["attempts"] = words.attempts(bead, purpose)
+    people = words.of_people(found.entries, bead.pk, entry)
+    if purpose == Purpose.REWORK:
+        told["rework"] = words.rework(bead, people)
+    else:
+        told["asked"] = list(people.said)
+    return told, people
 
 
 def _entry_of(bead: Bead) -> ReviewEntry | None:
@@ -114,7 +137,7 @@ def _target(bead: Bead) -> str:
     return bead.rig.default_branch
 
 
-def _review_context(entry: ReviewEntry, bead: Bead, purpose: str, start_sha: str) -> dict[str, Any]:
+def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, Any]:
     candidate = _built(entry)
     context: dict[str, Any] = {
         "fetch_branch": entry.branch,
@@ -139,9 +162,9 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str, start_sha: str
                 "source_title": entry.bead.title,
             }
             context["gate_results"] = gate_results(entry, candidate)
-    if purpose in ("review", "resolve", "gates") and entry.source is not None:
-        context["title"] = entry.source.title
-        context["body"] = entry.source.body
+    work = entry.source or (entry.convoy.bead if entry.kind == "landing" and entry.convoy else None)
+    context["title"] = work.title if work is not None else entry.bead.title
+    context["body"] = work.body if work is not None else entry.bead.body
     return context
 
 
@@ -192,10 +215,10 @@ def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str,
     return {g.name: g.paths for g in gates if g.paths and list(g.paths) in candidate.untouched}
 
 
-def _history(bead: Bead) -> dict[str, Any]:
-    last = Run.objects.filter(bead=bead).exclude(kind="gates").order_by("-created_at").first()
-    count = Run.objects.filter(bead=bead).exclude(kind="gates").count()
-    told: dict[str, Any] = {"attempt": count + 1}
+def _history(bead: Bead, purpose: str) -> dict[str, Any]:
+    before = Run.objects.filter(bead=bead, purpose=purpose)
+    last = before.order_by("-created_at").first()
+    told: dict[str, Any] = {"attempt": before.count() + 1}
     if last is not None:
         told["previous"] = {"run": last.pk, "reason": last.reason}
         told["checkpoint"] = last.checkpoint
@@ -203,30 +226,60 @@ def _history(bead: Bead) -> dict[str, Any]:
 
 
 def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, Any]]:
-    """The text of a rework request and the context of its bead: what failed, file, line, what to do."""
+    """The text of a rework request and the context of its bead: who asks for what, file, line, what to do."""
     candidate = _built(entry)
-    lines = [f"{entry.bead.title}: branch {entry.branch} at {entry.head_sha[:12]} for {entry.target}."]
     context: dict[str, Any] = {"branch": entry.branch}
+    people = words.of_people(words.family(entry.bead, entry).entries, "", entry)
+    said = list(people.said)
     if cause == "gates" and candidate is not None:
         failed = [r for r in gate_results(entry, candidate) if r["outcome"] == "fail"]
-        items = []
-        for result in failed:
-            lines.append(f"\nGate {result['gate']!r} failed: {result['say']}")
-            for f in result["failures"]:
-                lines.append(f"- {f['file']}:{f['line']}: {f['text']}")
-                items.append({"file": f["file"], "line": f["line"], "problem": f["text"] or "gate failed here"})
-            lines.append(f"\n{result['output'][-2000:]}")
-        context["rework"] = {"feedback": lines[1].strip() if len(lines) > 1 else "", "items": items}
+        said += [*_triage(entry, candidate), *(_red(result) for result in failed)]
         context["gate_results"] = failed
     else:
-        verdict = entry.verdicts.filter(head_sha=entry.head_sha, decision="request_changes").last()
-        feedback = verdict.feedback if verdict else ""
-        items = verdict.items if verdict else []
-        lines.append(f"\n{verdict.by if verdict else 'The reviewer'} asks for changes:\n{feedback}")
-        for item in items:
-            place = f"{item.get('file', '')}:{item['line']}" if item.get("line") else item.get("file", "")
-            hint = f" Suggestion: {item['suggestion']}" if item.get("suggestion") else ""
-            lines.append(f"- {place}: {item.get('problem', '')}{hint}")
-        context["rework"] = {"feedback": feedback, "items": items}
-    context["rework"]["round"] = number
-    return "\n".join(lines), context
+        said += _reviewers(entry)
+    told = {"cause": cause, "round": number, "head": entry.head_sha, "said": said, **words.merged(said)}
+    lines = [f"{entry.bead.title}: branch {entry.branch} at {entry.head_sha[:12]} for {entry.target}."]
+    for one in said:
+        lines.append(f"\n{one['by']} asks for changes:\n{one['feedback']}".rstrip())
+        lines += [f"- {_item(item)}" for item in one["items"]]
+    lines += [f"\nGate {r['gate']!r} has printed:\n{r['output'][-2000:]}" for r in context.get("gate_results", ())]
+    return "\n".join(lines), context | {"rework": told}
+
+
+def _item(item: dict[str, Any]) -> str:
+    place = f"{item.get('file', '')}:{item['line']}" if item.get("line") else item.get("file", "")
+    hint = f" Suggestion: {item['suggestion']}" if item.get("suggestion") else ""
+    return f"{place}: {item.get('problem', '')}{hint}"
+
+
+def _red(result: dict[str, Any]) -> dict[str, Any]:
+    """What a failed gate asks for."""
+    items = [
+        {"file": f["file"], "line": f["line"], "problem": f["text"] or "gate failed here"} for f in result["failures"]
+    ]
+    feedback = f"Gate {result['gate']!r} failed: {result['say']}"
+    return {"by": f"gate {result['gate']!r}", "person": False, "feedback": feedback, "items": items}
+
+
+def _triage(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
+    """What the refinery has found out about the red gates of this candidate, if it has said so."""
+    looks = Run.objects.select_related("agent").filter(
+        bead=entry.bead_id, purpose="triage", start_sha=candidate.sha, result="request_changes"
+    )
+    run = looks.order_by("created_at").last()
+    if run is None:
+        return []
+    items = (inbox.payload_of(f"result:{run.pk}") or {}).get("items") or []
+    return [_said(run.agent.name if run.agent else run.pk, run.summary, items)]
+
+
+def _reviewers(entry: ReviewEntry) -> list[dict[str, Any]]:
+    """What the refinery's newest verdict on this head asks for, unless its author has answered it."""
+    verdict = entry.verdicts.filter(head_sha=entry.head_sha, run__isnull=False).last()
+    if verdict is None or verdict.decision != "request_changes" or verdict.pk <= (entry.answered_to_id or 0):
+        return []
+    return [_said(verdict.by, verdict.feedback, verdict.items)]
+
+
+def _said(by: str, feedback: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"by": by, "person": False, "feedback": feedback, "items": items}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from beads import inbox, ledger
+from beads.models import Bead
 from refinery.models import ReviewComment, ReviewEntry
 
 MAX_BODY = 16 * 1024
@@ -57,10 +59,16 @@ def set_resolved(comment: ReviewComment, by: str, resolved: bool) -> bool:
 def items(entry: ReviewEntry) -> list[dict[str, Any]]:
     """The head's unresolved remarks as items of a request for changes: what the rework mail and its bead name."""
     rows = ReviewComment.objects.filter(entry=entry, head_sha=entry.head_sha, resolved_at=None)
-    return [_item(row) for row in rows[:MAX_COMMENTS]]
+    return [item(row) for row in rows[:MAX_COMMENTS]]
 
 
-def _item(row: ReviewComment) -> dict[str, Any]:
+def pass_on(remarks: Sequence[int], task: Bead) -> None:
+    """Observation: the agent that works on `task` is given these."""
+    ReviewComment.objects.filter(pk__in=remarks).update(task=task)
+
+
+def item(row: ReviewComment) -> dict[str, Any]:
+    """One remark as an item of a request for changes."""
     where = f"on the removed line `{row.quote}`: " if row.side == "old" else ""
-    item = {"file": row.file, "line": row.line, "problem": f"{where}{row.body}", "by": row.by}
-    return item | ({"quote": row.quote} if row.quote else {})
+    told = {"file": row.file, "line": row.line, "problem": f"{where}{row.body}", "by": row.by}
+    return told | ({"quote": row.quote} if row.quote else {})

@@ -311,7 +311,11 @@ def request_changes(
     entry: ReviewEntry, who: str, feedback: str, *, items: Sequence[Mapping[str, Any]] = (), head: str | None = None
 ) -> bool:
     """A person sends the change back, with `items` and the head's unresolved remarks. False when said before."""
+    if entry.state == "failed":
+        raise Conflict(f"{entry.pk} is failed: to bring it back with your words, mq retry {entry.pk} --reason TEXT")
     _active(entry)
+    if entry.landings.filter(state="pushing").exists():
+        raise Conflict(f"{entry.pk} is being pushed right now: it is too late to change it")
     _same_head(entry, head)
     told = [*(dict(i) for i in items), *comments.items(entry)]
     feedback = ledger.check_text("body", feedback, 64 * 1024, required=not told)
@@ -399,7 +403,8 @@ def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> None:
     """Clear an entry's hold, or bring a failed one back."""
     if entry.state == "merged":
         raise Conflict(f"{entry.pk} is merged")
-    if entry.state == "active" and not entry.held:
+    working = entry.bead.blocked_by.filter(on__parent=entry.pk).exclude(on__status=BeadStatus.CLOSED)
+    if entry.state == "active" and not entry.held and not working.exists():
         raise Conflict(f"{entry.pk} is not held: there is nothing to retry")
     inbox.record(entry.rig.town, "entry.retry", entry.pk, {"reason": reason}, actor=who)
 

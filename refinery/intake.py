@@ -11,14 +11,14 @@ import datetime as dt
 import hashlib
 from typing import Any
 
-from agents import dispatch
+from agents import dispatch, mail
 from agents.models import Run, RunKind, RunOutcome, RunState
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
 from beads.prepared import Prepared
-from refinery import emergencies, facts, forecasts, gates, landings, notices, queue
+from refinery import emergencies, facts, forecasts, gates, hearsay, landings, notices, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
@@ -68,8 +68,10 @@ def take(fact: Fact, now: dt.datetime) -> None:
             _limit_reached(fact, data)
         case "escalation.ack":
             ledger.acknowledge(_escalation(fact), fact.actor, now, data["reason"])
+            hearsay.answer(_escalation(fact), fact.actor, data["reason"])
         case "escalation.close":
             ledger.close_escalation(_escalation(fact), fact.actor, now, data["reason"])
+            hearsay.answer(_escalation(fact), fact.actor, data["reason"])
         case "candidate.built":
             _built(fact, data)
         case "lane.foreseen":
@@ -79,15 +81,17 @@ def take(fact: Fact, now: dt.datetime) -> None:
         case "branch.seen":
             ledger.branch_seen(_branch(fact).pk, data["sha"], data["asked_at"])
         case "entry.verdict":
-            _verdict(fact, data)
+            _verdict(fact, data, now)
         case "entry.head_seen":
             queue.head_seen(_entry(fact).pk, data["head"])
         case "entry.reject":
             queue.request_reject(_entry(fact), data["reason"])
+            hearsay.say(_entry(fact).bead, fact.actor, "rejected", data["reason"])
         case "entry.retry":
             queue.reopen(_entry(fact), now, fact.actor)
             ledger.settle_escalations([fact.subject], fact.actor, now, "retried")
             ledger.note(_entry(fact).bead, "retried", fact.actor, data["reason"])
+            hearsay.say(_entry(fact).bead, fact.actor, "retried", data["reason"])
         case "entry.requeue":
             queue.requeue(_entry(fact), now)
             ledger.note(_entry(fact).bead, "requeued", fact.actor, data["reason"])
@@ -112,6 +116,7 @@ def take(fact: Fact, now: dt.datetime) -> None:
             _filed(fact, data, now)
         case "bead.release":
             ledger.release(_bead(fact), now, actor=fact.actor, reason=data["reason"])
+            hearsay.say(_bead(fact), fact.actor, "released", data["reason"])
         case "bead.block" | "bead.unblock":
             _depend(fact, data)
         case "convoy.start":
@@ -221,6 +226,7 @@ def _run_result(fact: Fact, data: dict[str, Any]) -> None:
     summary = data["summary"] or data["feedback"]
     if not dispatch.set_result(run.pk, result, summary[:10000], fact.recorded_at):
         return
+    mail.took_in(run, fact.recorded_at)
     if run.kind != RunKind.REFINERY or run.purpose != "review":
         return
     entry = ReviewEntry.objects.select_related("bead").get(pk=run.bead_id)
@@ -269,10 +275,11 @@ def _limit_reached(fact: Fact, data: dict[str, Any]) -> None:
     ledger.escalate(fact.town, key, title, body=body, severity="low", about=run.bead, actor="gastown")
 
 
-def _verdict(fact: Fact, data: dict[str, Any]) -> None:
-    """A person's verdict counts for the head they saw, whatever the head is now."""
+def _verdict(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
+    """A person's verdict counts for the head they saw, whatever the head is now; who is changing it hears of it."""
+    entry = _entry(fact)
     queue.record_verdict(
-        _entry(fact),
+        entry,
         head=data["head"],
         decision=data["decision"],
         by=fact.actor,
@@ -280,6 +287,8 @@ def _verdict(fact: Fact, data: dict[str, Any]) -> None:
         feedback=data["feedback"],
         items=data["items"],
     )
+    if data["decision"] == "request_changes":
+        hearsay.tell_at_work(entry, fact.actor, data["feedback"], data["items"], now)
 
 
 def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
@@ -315,6 +324,7 @@ def _retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> N
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
     ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
     ledger.settle_escalations([bead.pk], actor, now, "retried")
+    hearsay.say(bead, actor, "retried", reason)
 
 
 def _confirm_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:

@@ -56,6 +56,13 @@ class ReviewEntry(models.Model):
     reject_requested = models.TextField(blank=True)
     land_now_at = models.DateTimeField(null=True, blank=True, help_text="a person sent it to the front of the train")
     observed_head = models.CharField(max_length=64, blank=True, help_text="a newer head seen on the branch")
+    answered_head = models.CharField(
+        max_length=64, blank=True, help_text="the head that its author gave back without a new commit"
+    )
+    answered_to = models.ForeignKey(
+        "Verdict", on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="the latest one then"
+    )
+    answer = models.TextField(blank=True, help_text="what its author said then")
     created_at = models.DateTimeField(auto_now_add=True)
     closed_at = models.DateTimeField(null=True, blank=True)
 
@@ -235,7 +242,10 @@ class GateResult(models.Model):
 
 
 class Verdict(models.Model):
-    """A review of one head, by an agent's run or a person. Never changed; a newer one counts."""
+    """A review of one head, by an agent's run or a person. Never changed; a newer one counts.
+
+    `task`: the bead whose agent was given a person's request; until then it stands, whatever the head is by now.
+    """
 
     entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="verdicts")
     head_sha = models.CharField(max_length=64)
@@ -243,6 +253,7 @@ class Verdict(models.Model):
     by = models.CharField(max_length=150)
     run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="verdict", null=True, blank=True)
     merge_now = models.BooleanField(default=False)
+    task = models.ForeignKey(Bead, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     feedback = models.TextField(blank=True)
     items = models.JSONField(default=list, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -300,6 +311,7 @@ class ReviewComment(models.Model):
     """A person's remark on one line of one head's diff. `side`: old (the base) or new (the candidate).
 
     `quote` is the line as it was read, so that the remark can be understood, and found, after the line has moved.
+    `task`: the bead whose agent was given it.
     """
 
     entry = models.ForeignKey(ReviewEntry, on_delete=models.PROTECT, related_name="comments")
@@ -312,6 +324,7 @@ class ReviewComment(models.Model):
     by = models.CharField(max_length=150)
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_by = models.CharField(max_length=150, blank=True)
+    task = models.ForeignKey(Bead, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     digest = models.CharField(max_length=64, unique=True, help_text="the same remark twice is one")
     created_at = models.DateTimeField(auto_now_add=True)
 

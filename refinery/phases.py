@@ -52,6 +52,7 @@ class Stage(StrEnum):
     BATCHED = "batched"
     GATE_ERROR = "gate_error"
     GATE_FAILED = "gate_failed"
+    TRIAGE = "triage"
     CHANGES_REQUESTED = "changes_requested"
     NEEDS_REVIEW = "needs_review"
     REVIEWING = "reviewing"
@@ -111,6 +112,10 @@ def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.HELD, entry.held_text or entry.held)
     if rig.problems:
         return Standing(Stage.HELD, f"the config is refused: {rig.problems[0]}")
+    if (against := objection(entry)) is not None:  # wherever it stands: what is to be changed need not be gated first
+        return Standing(Stage.CHANGES_REQUESTED, f"{against.by} asked for changes")
+    if entry.triages and not entry.admitted and not entry.ties.waived and (failed := red(entry, rig)):
+        return Standing(Stage.TRIAGE, f"the refinery looks at why it is red: {failed}")
     if (back := _held_back(entry)) is not None:
         return back
     if landing is not None and landing.state in _LANDING_STAGE:
@@ -258,6 +263,21 @@ def judged(
     return Standing(Stage.NEEDS_GATES, f"gates to run: {', '.join(missing)}")
 
 
+def failing(entry: EntryView, rig: RigView) -> list[GateView]:
+    """The red gates of the current candidate."""
+    candidate = entry.candidate
+    if candidate is None or candidate.head != entry.head:
+        return []
+    results = results_on(candidate, entry.gates)
+    found = [results.get((g.name, g.command)) for g in rig.config.refinery.gates if needed(g, candidate)]
+    return [r for r in found if r is not None and r.outcome == "fail"]
+
+
+def red(entry: EntryView, rig: RigView) -> str:
+    """What the red gates of the current candidate say, or an empty string."""
+    return "; ".join(f"gate {r.gate!r} failed: {r.detail}" for r in failing(entry, rig))
+
+
 _SIGNED_IN = ("web", "admin")
 
 
@@ -273,10 +293,13 @@ def approvals(entry: EntryView) -> tuple[VerdictView, ...]:
 
 
 def objection(entry: EntryView) -> VerdictView | None:
-    """A person's standing wish for changes to this head: until that person approves it, or somebody merges over it."""
+    """A person's standing wish for changes to this head, or to an earlier one as long as no agent was given it: until
+    that person approves it, or somebody merges over it."""
     merged_over = max((v.id for v in approvals(entry) if v.merge_now), default=0)
-    standing_ones = (v for v in entry.people if v.decision == "request_changes" and v.id > merged_over)
-    return max(standing_ones, key=lambda v: v.id, default=None)
+    approved = {person(v.by): v.id for v in entry.verdicts if v.human and v.decision == "approve"}
+    standing_ones = [v for v in entry.people if v.decision == "request_changes"]
+    standing_ones += [v for v in entry.verdicts if v.pending and approved.get(person(v.by), 0) < v.id]
+    return max((v for v in standing_ones if v.id > merged_over), key=lambda v: v.id, default=None)
 
 
 def approvals_needed(entry: EntryView, config: Config) -> int:
@@ -292,6 +315,8 @@ def reviewed(entry: EntryView, rig: RigView) -> Standing | None:
     """The review's part of `standing`; None when nothing stands against merging."""
     against, approved = objection(entry), approvals(entry)
     agent = entry.latest_verdict(human=False)
+    if entry.answered and agent is not None and agent.decision == "request_changes" and agent.id <= entry.answered_to:
+        agent = None  # its author has answered instead of changing it: the answer is reviewed
     if against is None and agent is not None and agent.decision == "request_changes":
         against = agent if agent.id > max((v.id for v in approved), default=0) else None
     if against is not None:
@@ -352,6 +377,8 @@ def phase(stage: Stage, *, admitted: bool) -> str:
         return "blocked"
     if stage in _WAITS_FOR_PERSON:
         return "awaiting_human"
+    if stage == Stage.TRIAGE:
+        return "gating"
     if not admitted:
         return "queued"
     if stage in _LANDS:
@@ -368,6 +395,8 @@ def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     stage = standing(entry, rig, now).stage
     return stage not in _WAITS_FOR_PERSON and stage not in (
         Stage.BLOCKED,
+        Stage.TRIAGE,
+        Stage.CHANGES_REQUESTED,
         Stage.BEHIND,
         Stage.LANDING,
         Stage.LANDED,

@@ -23,6 +23,7 @@ from refinery.models import Candidate, Lane, ReviewEntry, Verdict, Waiver
 from refinery.reasons import Exit, Held
 
 OFF: dict[str, Any] = {"admitted_at": None, "slot": None, "batch": None}  # what leaving the train sets
+_UNANSWERED: dict[str, Any] = {"answered_head": "", "answered_to": None, "answer": ""}
 
 
 _ENDS = {
@@ -195,8 +196,20 @@ def new_head(entry_id: str, expect: str, head: str, branch: str, *, on_remote: b
         observed_head="",
         held="",
         held_text="",
+        **_UNANSWERED,
         build_no=F("build_no") + 1,
     )
+
+
+def answered(entry_id: str, head: str, answer: str) -> None:
+    """Its author has given this head back as it was, with an answer to all that was said of it until now."""
+    latest = Verdict.objects.filter(entry=entry_id).last()
+    _swap(entry_id, {"head_sha": head}, answered_head=head, answered_to=latest, answer=answer)
+
+
+def pass_on(verdicts: Sequence[int], task: Bead) -> None:
+    """Observation: the agent that works on `task` is given what people asked for."""
+    Verdict.objects.filter(pk__in=verdicts).update(task=task)
 
 
 def count_rework(entry_id: str, purpose: str) -> None:
@@ -255,6 +268,7 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
         "rework_count": 0,
         "conflict_count": 0,
         "reject_requested": "",
+        **_UNANSWERED,
     }
     if entry.state == "active":
         _swap(entry.pk, {"admitted_at": entry.admitted_at}, **fresh)
@@ -352,7 +366,8 @@ def record_verdict(
     feedback: str = "",
     items: Sequence[Mapping[str, Any]] = (),
 ) -> bool:
-    """Observation: a review of `head`. One per run. A person's approval also lifts a hold."""
+    """Observation: a review of `head`. One per run. A person's word also lifts a hold: an approval that of its head, a
+    request for changes whatever the head is by now."""
     verdict = Verdict(
         entry=entry,
         head_sha=head,
@@ -365,9 +380,8 @@ def record_verdict(
     )
     if run_id is None:
         verdict.save()
-        ReviewEntry.objects.filter(pk=entry.pk, state="active", head_sha=head).exclude(held="").update(
-            held="", held_text=""
-        )
+        same = {"head_sha": head} if decision == "approve" else {}
+        ReviewEntry.objects.filter(pk=entry.pk, state="active", **same).exclude(held="").update(held="", held_text="")
     elif not Verdict.objects.filter(run_id=run_id).exists():
         verdict.save()
     else:

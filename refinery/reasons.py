@@ -28,7 +28,7 @@ class Exit(StrEnum):
 
 
 class Held(StrEnum):
-    """Why an active entry waits for a person. `mq retry` lets it go on."""
+    """Why an active entry waits for a person; see `way_on`. `mq retry` always lets it go on."""
 
     GATE_ERROR = "gate_error"
     BUILD_ERROR = "build_error"
@@ -38,8 +38,18 @@ class Held(StrEnum):
     REVIEW_GAVE_UP = "review_gave_up"
     REWORK_LIMIT = "rework_limit"
     STUCK = "stuck"  # a decision was lost time and again
+    NOTHING_COMMITTED = "nothing_committed"
 
 
+_MENDED = "When it is mended: gastown mq retry {id}"
+_AGAIN = "To ask for another round in your own words: gastown mq request-changes {id} --body TEXT"
+_WAYS_ON: dict[Held, str] = {
+    Held.REWORK_LIMIT: f"{_AGAIN}. To let the agents go on: gastown mq retry {{id}}",
+    Held.NOTHING_COMMITTED: (
+        f"{_AGAIN}. If its author is right: gastown mq approve {{id}}. "
+        "To let everything be tried again: gastown mq retry {id}"
+    ),
+}
 _RETRY = "mq retry {id}"
 _SUBMIT = "mq submit {rig} --branch {branch} --target {target}"
 RE_ENTRY: dict[Exit, str] = {
@@ -66,3 +76,8 @@ def re_entry(reason: str, **words: str) -> str:
     `words`: id, rig, branch, target, convoy, source.
     """
     return RE_ENTRY[Exit(reason)].format(**words) if reason in set(Exit) else _RETRY.format(**words)
+
+
+def way_on(held: str, key: str) -> str:
+    """The sentence that says how an entry that is held goes on."""
+    return (_WAYS_ON.get(Held(held), _MENDED) if held in set(Held) else _MENDED).format(id=key)

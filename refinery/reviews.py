@@ -333,7 +333,7 @@ def _do(request: HttpRequest, entry: ReviewEntry, verb: str) -> str:
             doors.reject(entry, form.get("reason", ""), who)
             return "Rejected: the next tick takes it out of the queue."
         case "retry":
-            doors.retry_entry(entry, who)
+            doors.retry_entry(entry, who, form.get("reason", ""))
             return "Recorded: the next tick carries it out."
         case "land-now":
             people.act_in(request.user, entry.rig.town, TownRole.OPERATOR)

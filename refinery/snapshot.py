@@ -374,11 +374,14 @@ def _entry(
         land_retries=e.land_retries,
         reject_requested=e.reject_requested,
         observed_head=e.observed_head,
+        answered_head=e.answered_head,
+        answered_to=e.answered_to_id or 0,
+        answer=e.answer,
         candidate=_candidate(candidate) if candidate else None,
         contested=contested,
         gates=gates,
         verdicts=tuple(
-            VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now)
+            VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now, _pending(v))
             for v in verdicts
         ),
         landing=LandingView(
@@ -401,6 +404,10 @@ def _entry(
 
 def _pushing(landing: Landing, now: dt.datetime) -> str:
     return f"being pushed since {moment(landing.created_at, now)}" if landing.state == "pushing" else ""
+
+
+def _pending(v: Verdict) -> bool:
+    return v.run_id is None and v.decision == "request_changes" and v.task_id is None
 
 
 def _gate(g: GateResult, fails: int) -> GateView:

@@ -10,7 +10,7 @@ from agents.models import Run
 from agents.tools import Args, Call, tool
 from agents.toolset import MAYOR, REFINERY, convoy_extras, prime_extras
 from beads import inbox
-from beads.errors import NotFound
+from beads.errors import Forbidden, NotFound
 from beads.models import Convoy
 from refinery import shows
 from refinery.briefs import gate_results
@@ -29,7 +29,10 @@ def _candidate(run: Run) -> Candidate | None:
 
 @tool("gt_run_gates", REFINERY, RunGatesArgs)
 def run_gates(call: Call, args: RunGatesArgs) -> dict[str, Any]:
-    """The gate results of your candidate; with `again` they are run again before it may land."""
+    """The gate results of your candidate; with `again` they are run again before it may land. Who was called to look at
+    red gates does not run them again: a person does (`mq retry`)."""
+    if args.again and call.run.purpose == "triage":
+        raise Forbidden("a look at red gates does not run them again: say what is wrong, or call gt_done")
     candidate = _candidate(call.run)
     if candidate is None:
         raise NotFound("this run reviews no candidate")

@@ -122,7 +122,7 @@ def bead_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
             case "cancel":
                 doors.cancel_bead(found, "", _name(user))
             case "retry":
-                doors.retry_bead(found, _name(user))
+                doors.retry_bead(found, _name(user), request.POST.get("reason", ""))
             case "confirm":
                 doors.confirm_bead(found, _name(user))
             case _:

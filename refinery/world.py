@@ -273,6 +273,7 @@ class VerdictView:
     human: bool
     created_at: dt.datetime
     merge_now: bool = False
+    pending: bool = False  # a person's request that no agent has been given yet
 
 
 def person(by: str) -> str:
@@ -332,6 +333,9 @@ class EntryView:
     land_retries: int = 0
     reject_requested: str = ""
     observed_head: str = ""
+    answered_head: str = ""  # given back by its author without a new commit
+    answered_to: int = 0  # the latest verdict then
+    answer: str = ""
     candidate: CandidateView | None = None
     on_remote: bool = True  # its branch is one of the remote's, not only of the mirror
     contested: tuple[str, ...] = ()  # the files of its latest conflict
@@ -350,6 +354,11 @@ class EntryView:
         return self.admitted_at is not None
 
     @property
+    def answered(self) -> bool:
+        """True when its author was asked to change exactly this head, and committed nothing."""
+        return bool(self.answered_head) and self.answered_head == self.head
+
+    @property
     def waiting_for(self) -> tuple[Blocker, ...]:
         """Open rework or conflict tasks."""
         return tuple(b for b in self.blockers if b.status != BeadStatus.CLOSED)
@@ -364,6 +373,11 @@ class EntryView:
             return ()
         shas = {self.candidate.sha, self.candidate.head} - {""}
         return tuple(r for r in self.runs if r.kind == kind and r.start_sha in shas)
+
+    @property
+    def triages(self) -> tuple[RunView, ...]:
+        """The refinery's looks at the red gates of the current candidate."""
+        return tuple(r for r in self.runs_of_candidate("refinery") if r.purpose == "triage")
 
     @property
     def people(self) -> tuple[VerdictView, ...]:

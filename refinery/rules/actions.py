@@ -158,6 +158,15 @@ class NewHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The author has given `head` back without a new commit, and said why."""
+
+    entry: str
+    head: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenRework:
     """Send the change back: mail, a rework bead that blocks the entry. `cause`: gates or review."""
 
@@ -317,6 +326,7 @@ Action = (
     | Leave
     | Rebuild
     | NewHead
+    | Answered
     | OpenRework
     | OpenConflict
     | Hold

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.keys import publish_key
-from refinery.phases import HOST_FAULTS_FREE
+from refinery.phases import HOST_FAULTS_FREE, objection, red
 from refinery.readiness import bead_wait, host_faults, stays
 from refinery.rules.actions import (
     Action,
+    Answered,
     Decision,
     Escalate,
+    Hold,
     MoveBead,
     NewHead,
     OpenEntry,
@@ -21,7 +23,8 @@ from refinery.rules.actions import (
     Settle,
     StartRun,
 )
-from refinery.world import BeadView, RunView, World
+from refinery.rules.rework import nothing_committed
+from refinery.world import BeadView, EntryView, RunView, World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses
 Told = tuple[str, str, tuple[Action, ...]]
@@ -102,6 +105,9 @@ def _after_run(world: World, bead: BeadView) -> Told:
         case "done":
             if bead.purpose == Purpose.WORK and run.work == "nothing":
                 return _nothing_changed(bead, run)
+            entry = world.entry.get(bead.parent or "")
+            if entry is not None and bead.purpose != Purpose.WORK and _nothing_new(entry, run):
+                return _hand_over(world, bead, run)
             if not run.published or (_shown(world, bead) and not run.on_remote):
                 return _publish(world, bead, run)
             return _hand_over(world, bead, run)
@@ -207,10 +213,30 @@ def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:
         return "submit", why, (opened, MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why))
     entry = world.entry[bead.parent or ""]
     actions: tuple[Action, ...] = (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, run.summary or "done", "done"),)
+    if _nothing_new(entry, run):
+        return f"{bead.purpose}-unchanged", *_unchanged(world, entry, run, actions)
     if run.head_sha != entry.head:
         why = f"{bead.purpose} {bead.id} is done"
         actions = (NewHead(entry.id, entry.head, run.head_sha, run.branch, why, run.on_remote), *actions)
     return f"{bead.purpose}-done", run.summary or "done", actions
+
+
+def _nothing_new(entry: EntryView, run: RunView) -> bool:
+    """True when a run that was to change an entry's head has given it back as it was."""
+    return run.head_sha == entry.head or (run.work == "nothing" and not run.head_sha)
+
+
+def _unchanged(
+    world: World, entry: EntryView, run: RunView, actions: tuple[Action, ...]
+) -> tuple[str, tuple[Action, ...]]:
+    """Nothing was committed: the author's answer goes to who asked. Gates read no answers: they would fail again, and a
+    person is told at once."""
+    why = f"nothing was committed: {run.summary}" if run.summary else "nothing was committed"
+    actions = (*actions, Answered(entry.id, entry.head, run.summary))
+    if (failed := red(entry, world.rigs[entry.rig])) and objection(entry) is None and not entry.held:
+        text = f"{nothing_committed(failed, run.summary)}. The gates would fail again"
+        actions = (*actions, Hold(entry.id, "nothing_committed", text))
+    return why, actions
 
 
 def _give_up(bead: BeadView, run: RunView, why: str) -> Told:

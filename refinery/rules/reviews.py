@@ -17,6 +17,7 @@ from refinery.phases import (
     is_feature_lane,
     judged,
     needed,
+    objection,
     proving,
     results_on,
     standing,
@@ -33,7 +34,6 @@ from refinery.rules.actions import (
     Leave,
     NewHead,
     OpenConflict,
-    OpenRework,
     Place,
     Prove,
     PushAgain,
@@ -42,6 +42,7 @@ from refinery.rules.actions import (
     SetWindow,
     StartRun,
 )
+from refinery.rules.rework import after_triage, gates_failed, nothing_committed, rework
 from refinery.trains import gating_room, groups, landing_cars, new_batches
 from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World
 
@@ -102,7 +103,7 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     rig = lane.rig
     stands = standing(entry, rig, world.now)
     stage, why = stands.stage, stands.why
-    candidate = entry.candidate
+    candidate, asked = entry.candidate, objection(entry)
     if stage == Stage.LANDED and candidate is not None:
         return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"), *lane.widen())
     withdrawn = _withdrawn(entry) or refused(entry)
@@ -118,6 +119,13 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     if entry.observed_head not in ("", entry.head) and not entry.waiting_for and stage != Stage.LANDING:
         moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
         return "head-moved", "the branch has a newer head", (moved,)
+    if stage == Stage.LANDING and asked is not None and entry.landing and entry.landing.state == "intent":
+        rule, text, actions = rework(entry, rig, "review", f"{asked.by} asked for changes")
+        return rule, text, (AbandonLanding(entry.landing.id), *actions)
+    if stage == Stage.CHANGES_REQUESTED:
+        return rework(entry, rig, "review", why)
+    if stage in (Stage.TRIAGE, Stage.GATE_FAILED) and (after := after_triage(entry, rig, world.now)):
+        return after
     if stage == Stage.BEHIND or (stage == Stage.BLOCKED and not entry.waiting_for):
         return str(stage), why, (Leave(entry.id, innocent=True),) if entry.admitted else ()
     if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
@@ -190,10 +198,10 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.GATE_ERROR:
             return "gate-error", why, (Hold(entry.id, "gate_error", why),)
         case Stage.GATE_FAILED:
-            rule, told, actions = _rework(entry, rig, "gates", why)
+            busy = _refinery_busy(world, entry) or ("its refinery starts a review" if lane.reviewing else "")
+            rule, told, actions = gates_failed(entry, rig, why, busy)
+            lane.reviewing = lane.reviewing or rule == "triage"
             return rule, told, (*actions, *(lane.narrow() if entry.admitted else ()))
-        case Stage.CHANGES_REQUESTED:
-            return _rework(entry, rig, "review", why)
         case Stage.NEEDS_REVIEW:
             return _review(world, entry, lane, why)
         case Stage.GREEN:
@@ -302,7 +310,7 @@ def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
     if wait or lane.reviewing:
         return "refinery-busy", wait or "its refinery starts another review", ()
     assert entry.candidate is not None
-    runs = [r for r in entry.runs_of_candidate("refinery") if not r.live]
+    runs = [r for r in entry.runs_of_candidate("refinery") if not r.live and r.purpose != "triage"]
     failed = [r for r in runs if r.outcome == "failed"]
     if len(failed) >= rig.config.dispatch.max_attempts:
         text = f"the refinery ended {len(failed)} times without a verdict; the last: {failed[-1].reason}"
@@ -332,21 +340,6 @@ def _refinery_busy(world: World, entry: EntryView) -> str:
     return f"its refinery is at run {run}" if run else ""
 
 
-def _rework(entry: EntryView, rig: RigView, cause: str, why: str) -> Told:
-    limit = rig.config.refinery.max_rework_cycles
-    if rig.config.agents.polecat is None:
-        code = "gates_failed" if cause == "gates" else "changes_requested"
-        return (
-            f"{cause}-no-polecat",
-            why,
-            (OpenRework(entry.id, cause, 0), CloseEntry(entry.id, "failed", code, why)),
-        )
-    if entry.rework_count >= limit:
-        text = f"still not right after {limit} rounds of rework: {why}"
-        return "rework-limit", text, (Hold(entry.id, "rework_limit", text),)
-    return "rework", why, (OpenRework(entry.id, cause, entry.rework_count + 1),)
-
-
 def _conflict(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
     config = rig.config
     candidate = entry.candidate
@@ -355,6 +348,9 @@ def _conflict(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
         return "conflict-waits", entry.ties.yields, (Leave(entry.id, innocent=True),) if entry.admitted else ()
     if not entry.admitted and world.tip(entry.rig, entry.target) not in ("", candidate.base):
         return "prove", f"built again, for the target has moved; it {why}", (Prove(entry.id, entry.build_no),)
+    if entry.answered:
+        text = nothing_committed(why, entry.answer)
+        return "nothing-committed", text, (Hold(entry.id, "nothing_committed", text),)
     if entry.conflict_count >= CONFLICT_LIMIT:
         text = f"conflicted {CONFLICT_LIMIT} times: {why}"
         return "conflict-limit", text, (Hold(entry.id, "conflict", text),)

@@ -111,6 +111,8 @@ def _unwanted(world: World, run: RunView) -> str:
     if entry is not None and run.kind in ("gates", "refinery"):
         if entry.reject_requested or entry.source_cancelled:
             return "its review entry is being withdrawn"
+        if entry.waiting_for:
+            return "its change is being worked on again"
         candidate = entry.candidate
         if candidate is None or run.start_sha not in (candidate.sha, candidate.head):
             return "its candidate was replaced"

@@ -93,7 +93,7 @@ class Stage:
     def open(self, *, agents: bool = True, git: dict[str, Any] | None = None, **refinery: Any) -> Rig:
         """Make the town and the rig. Keywords go into [refinery]; `git` is [git]; `agents=False`: no agent commands."""
         config: dict[str, Any] = {
-            "refinery": {"code_review": False, "gates": ["true"], **refinery},
+            "refinery": {"code_review": False, "gates": ["true"], "triage": "off", **refinery},
             "dispatch": {"max_polecats": 8, "backoff": ["1ms"], "heartbeat": "1s", "lease": "20s"},
             "sandbox": {"read_only": [*TOOLS, str(self.signals), str(self.root / "agent.py")]},
         }

@@ -25,7 +25,7 @@ class Place:
 
     def __init__(self, **refinery: Any) -> None:
         config = {
-            "refinery": {"code_review": False, "gates": ["true"], **refinery},
+            "refinery": {"code_review": False, "gates": ["true"], "triage": "off", **refinery},
             "agents": {"polecat": {"command": ["polecat"]}, "refinery": {"command": ["refinery"]}},
         }
         self.now = timezone.now()

@@ -387,7 +387,7 @@ class Machine(RuleBasedStateMachine):
 
     def work(self, run: Run, pick: int) -> None:
         """Commits in the run's worktree."""
-        if run.purpose in ("review", "gates"):
+        if run.purpose in ("review", "triage", "gates"):
             return
         files = {**self.remote.files(self.heads[run.pk])}
         if run.purpose in ("conflict", "resolve"):

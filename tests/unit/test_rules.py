@@ -78,9 +78,15 @@ def actions(found: World) -> list[str]:
         (replace(ENTRY, candidate=replace(BUILT, result="error")), {}, Stage.BUILD_ERROR, ["Hold"]),
         (
             replace(ENTRY, candidate=BUILT, gates=(replace(PASS, outcome="fail"),)),
-            {},
+            {"triage": "off"},
             Stage.GATE_FAILED,
             ["OpenRework", "SetWindow"],
+        ),
+        (
+            replace(ENTRY, candidate=BUILT, gates=(replace(PASS, outcome="fail"),)),
+            {},
+            Stage.GATE_FAILED,
+            ["StartRun", "Leave", "SetWindow"],
         ),
         (replace(ENTRY, candidate=BUILT, gates=(replace(PASS, outcome="error"),)), {}, Stage.GATE_ERROR, ["Hold"]),
         (replace(ENTRY, candidate=BUILT, gates=(replace(PASS, tree="other"),)), {}, Stage.NEEDS_GATES, ["StartRun"]),

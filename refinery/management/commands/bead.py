@@ -36,7 +36,9 @@ class Command(GastownCommand):
         cancel = self.sub(verbs, "cancel", self.cancel, "cancel: never merged, runs stopped")
         cancel.add_argument("id")
         cancel.add_argument("--reason", default="")
-        self.sub(verbs, "retry", self.retry, "bring a failed bead back").add_argument("id")
+        retry = self.sub(verbs, "retry", self.retry, "bring a failed bead back")
+        retry.add_argument("id")
+        retry.add_argument("--reason", default="", help="for whoever works on it next")
         confirm = self.sub(verbs, "confirm", self.confirm, "say that a bead whose agent changed nothing needed nothing")
         confirm.add_argument("id")
         confirm.add_argument("--reason", default="")
@@ -124,9 +126,9 @@ class Command(GastownCommand):
         doors.cancel_bead(bead_of(id), reason, actor())
         return Said({"id": id}, f"{id} is being cancelled")
 
-    def retry(self, id: str, **_: Any) -> Any:
+    def retry(self, id: str, reason: str, **_: Any) -> Any:
         """Retry."""
-        doors.retry_bead(bead_of(id), actor())
+        doors.retry_bead(bead_of(id), actor(), reason)
         return Said({"id": id}, f"{id} is being retried")
 
     def confirm(self, id: str, reason: str, **_: Any) -> Any:

@@ -42,7 +42,10 @@ class Command(GastownCommand):
             ("close", self.close, "close midway: runs stop, entries are cancelled, the branch is kept"),
             ("retry", self.retry, "retry failed beads, or a failed landing"),
         ):
-            self.sub(verbs, name, run, text).add_argument("id")
+            verb = self.sub(verbs, name, run, text)
+            verb.add_argument("id")
+            if name == "retry":
+                verb.add_argument("--reason", default="", help="for whoever works on its beads next")
 
     def create(self, rig: str, title: str, file: str, merge_mode: str | None, staged: bool | None, **_: Any) -> Any:
         """Make a convoy."""
@@ -62,9 +65,9 @@ class Command(GastownCommand):
         doors.close_convoy(convoy_of(id), actor())
         return Said({"id": id}, f"convoy {id} is being closed")
 
-    def retry(self, id: str, **_: Any) -> Any:
+    def retry(self, id: str, reason: str, **_: Any) -> Any:
         """Retry."""
-        doors.retry_convoy(convoy_of(id), actor())
+        doors.retry_convoy(convoy_of(id), actor(), reason)
         return Said({"id": id}, f"convoy {id} is being retried")
 
     def status(self, id: str, **_: Any) -> Any:

@@ -9,8 +9,7 @@ from django.utils import timezone
 
 from agents import mail as post
 from agents.models import Mail
-from agents.toolset import mail_data
-from beads.command import GastownCommand, Said, actor, table, town_of
+from beads.command import GastownCommand, Said, actor, bead_of, table, town_of
 from beads.errors import NotFound
 
 
@@ -26,8 +25,9 @@ class Command(GastownCommand):
         listing.add_argument("--unread", action="store_true")
         read = self.sub(verbs, "read", self.read, "one mail; it counts as read when it is for the overseer")
         read.add_argument("id", type=int)
-        send = self.sub(verbs, "send", self.send, "send to an agent by name")
+        send = self.sub(verbs, "send", self.send, "send to an agent by name, or (polecat) to who works on a bead")
         send.add_argument("to")
+        send.add_argument("--bead", help="whose work it belongs to; else what the agent works on")
         send.add_argument("--town")
         send.add_argument("--subject", required=True)
         send.add_argument("--body", default="")
@@ -39,7 +39,7 @@ class Command(GastownCommand):
             found = found.filter(recipient=to)
         if unread:
             found = found.filter(read_at=None)
-        rows = [mail_data(m) for m in found[:200]]
+        rows = [post.data(m) for m in found[:200]]
         return Said(rows, table(rows, ["id", "from", "to", "kind", "subject", "about"], "no mail"))
 
     def read(self, id: int, **_: Any) -> Any:
@@ -49,10 +49,12 @@ class Command(GastownCommand):
             raise NotFound(f"no mail {id}", details={"field": "id"})
         if found.recipient == "overseer":
             post.mark_read([found], timezone.now())
-        data = mail_data(found)
+        data = post.data(found)
         return Said(data, f"{found.sender} → {found.recipient} [{found.kind}] {found.subject}\n\n{found.body}")
 
-    def send(self, to: str, town: str | None, subject: str, body: str, **_: Any) -> Any:
+    def send(self, to: str, bead: str | None, town: str | None, subject: str, body: str, **_: Any) -> Any:
         """Send."""
-        sent = post.send(town_of(town), actor(), to, subject, body)
+        about = bead_of(bead) if bead else None
+        where = about.town if about else town_of(town)
+        sent = post.send(where, actor(), to, subject, body, about=about, bead=about)
         return Said({"id": sent.pk}, str(sent.pk))

@@ -51,7 +51,9 @@ class Command(GastownCommand):
         reject = self.sub(verbs, "reject", self.reject, "take it out for good")
         reject.add_argument("id")
         reject.add_argument("--reason", required=True)
-        self.sub(verbs, "retry", self.retry, "clear a hold, or bring a failed entry back").add_argument("id")
+        retry = self.sub(verbs, "retry", self.retry, "clear a hold, or bring a failed entry back")
+        retry.add_argument("id")
+        retry.add_argument("--reason", default="", help="for whoever works on it next")
         promote = self.sub(verbs, "promote", self.promote, "let it go before others")
         promote.add_argument("id")
         promote.add_argument("--priority", type=int, default=0, help="0 (urgent: the train starts again behind) to 4")
@@ -152,9 +154,9 @@ class Command(GastownCommand):
         doors.reject(entry_of(id), reason, actor())
         return Said({"id": id}, f"{id} is rejected")
 
-    def retry(self, id: str, **_: Any) -> Any:
+    def retry(self, id: str, reason: str, **_: Any) -> Any:
         """Retry."""
-        doors.retry_entry(entry_of(id), actor())
+        doors.retry_entry(entry_of(id), actor(), reason)
         return Said({"id": id}, f"{id} is being retried")
 
     def promote(self, id: str, priority: int, reason: str, **_: Any) -> Any:
