@@ -385,6 +385,16 @@ def forget_branch(run: Run) -> None:
     Run.objects.filter(pk=run.pk).update(on_remote=False)
 
 
+def disown_all(now: dt.datetime) -> int:
+    """The rows come from a backup: no process of theirs is here, and no log. Live runs are fenced at once (no secret of
+    theirs opens anything) and overdue, so that the next ticks end them; returns how many there were."""
+    live = Run.objects.filter(state__in=[RunState.STARTING, RunState.RUNNING])
+    secrets_gone: dict[str, Any] = {"claim_hash": "", "token_hash": None, "shim_hash": None}
+    count = live.update(lease_until=now, start_deadline=now, fenced_hash=F("token_hash"), **secrets_gone)
+    Run.objects.exclude(log_path="").update(log_path="")
+    return count
+
+
 def _locked(run_id: str) -> Run | None:
     return (
         Run.objects.select_for_update(of=("self",))

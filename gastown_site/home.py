@@ -12,7 +12,12 @@ from beads import private
 from beads.errors import Refused
 
 # Folders of ours in the home: sources, logs, caches and keys, for nobody else's eyes.
-OURS = ("repos", "worktrees", "workspaces", "gates", "runs", "caches", "keys", "secrets", "stage", "logs")
+OURS = (
+    "repos", "worktrees", "workspaces", "gates", "runs", "caches", "keys", "secrets", "stage", "logs", "salvage",
+    "archive",
+)  # fmt: skip
+RESTORING = "restoring"  # is there while a home is half-made: see `gastown_site.restore`
+restoring = False  # this process makes it
 _closed: set[Path] = set()  # homes that this process has looked at
 
 
@@ -44,6 +49,7 @@ def ensure() -> Path:
     (0710): see `gastown_site.database`.
     """
     home = path()
+    refuse_half_made()
     try:
         if not home.is_dir():
             _make_parents(home.parent)
@@ -58,6 +64,15 @@ def ensure() -> Path:
             f"GASTOWN_HOME {home} is not writable ({error.strerror}): set GASTOWN_HOME to a directory of yours"
         ) from error
     return home
+
+
+def refuse_half_made() -> None:
+    """Raise Refused for a home into which a restore is going on, or was cut off."""
+    if not restoring and (path() / RESTORING).exists():
+        raise Refused(
+            f"a restore into GASTOWN_HOME {path()} is not finished: run `gastown restore FILE` again, it begins anew",
+            code="half_restored",
+        )
 
 
 def _make_parents(directory: Path) -> None:
