@@ -18,7 +18,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Q
 
 from agents.models import LIVE_RUN, Agent, Run, RunKind, RunOutcome, RunState
-from beads import inbox
+from beads import inbox, prune
 from beads.errors import LostRace, NotFound, Superseded
 from beads.models import Bead
 
@@ -383,6 +383,11 @@ def forget_log(run: Run) -> None:
 def forget_branch(run: Run) -> None:
     """Its branch is gone from the remote, or is somebody else's by now."""
     Run.objects.filter(pk=run.pk).update(on_remote=False)
+
+
+def forget(beads: Sequence[str]) -> int:
+    """Remove the runs of these beads: they have been archived."""
+    return prune.delete(Run.objects.filter(bead__any=beads).exclude(LIVE_RUN))
 
 
 def disown_all(now: dt.datetime) -> int:

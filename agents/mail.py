@@ -11,10 +11,10 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from agents.models import LIVE_RUN, Agent, Mail, Nudge, Role, Run
-from beads import inbox
+from beads import inbox, prune
 from beads.errors import Conflict, NotFound
 from beads.ledger import check_text
 from beads.lifecycle import is_final
@@ -145,3 +145,23 @@ def take_nudges(run: Run, now: dt.datetime) -> list[str]:
     waiting = list(Nudge.objects.filter(run=run, delivered_at=None, expires_at__gt=now).order_by("id")[:20])
     Nudge.objects.filter(pk__in=[n.pk for n in waiting]).update(delivered_at=now)
     return [f"{n.sender}: {n.message}" for n in waiting]
+
+
+def past(town: Town, before: dt.datetime) -> QuerySet[Mail]:
+    """Mail that was read before then and is about no bead; the rest goes with its bead, or waits to be read."""
+    return Mail.objects.filter(town=town, about=None, read_at__lt=before).order_by("pk")
+
+
+def past_nudges(town: Town, before: dt.datetime) -> QuerySet[Nudge]:
+    """Nudges that had expired then."""
+    return Nudge.objects.filter(agent__town=town, expires_at__lt=before).order_by("pk")
+
+
+def forget(keys: Sequence[int]) -> int:
+    """Remove this mail: it has been archived."""
+    return prune.some(Mail.objects.all(), keys)
+
+
+def forget_nudges(keys: Sequence[int]) -> int:
+    """Remove these nudges: they have been archived."""
+    return prune.some(Nudge.objects.all(), keys)

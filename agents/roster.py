@@ -7,10 +7,12 @@ convoy's own in that rig; the database allows one of each.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from django.db import IntegrityError, transaction
 
 from agents.models import LIVE_RUN, Agent, Role, Run
+from beads import prune
 from beads.models import Convoy, Rig, Town
 
 NAMES = (
@@ -65,3 +67,8 @@ def retire(agent: Agent, now: dt.datetime) -> bool:
     if Run.objects.filter(LIVE_RUN, agent=agent).exists():
         return False
     return bool(Agent.objects.filter(pk=agent.pk, retired_at=None).update(retired_at=now))
+
+
+def forget(convoys: Sequence[str]) -> int:
+    """Remove the refineries of these convoys, which have been archived with their runs."""
+    return prune.delete(Agent.objects.filter(convoy__any=convoys))

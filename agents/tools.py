@@ -10,18 +10,20 @@ import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pydantic
 from django.db import transaction
+from django.db.models import QuerySet
 from pydantic import BaseModel, ConfigDict
 
 from agents import dispatch, mail
-from agents.models import Role, Run, ToolCall
-from beads import inbox
+from agents.models import Role, Run, RunState, ToolCall
+from beads import inbox, prune
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
+from beads.models import Town
 
 ALL = frozenset({Role.POLECAT, Role.REFINERY, Role.MAYOR})
 CALLS_PER_MINUTE = 300
@@ -183,3 +185,13 @@ class LimitReached(Throttled):
     def __init__(self, limit: str, value: int, message: str) -> None:
         super().__init__(message, details={"limit": limit, "value": value})
         self.limit = limit
+
+
+def past(town: Town, before: dt.datetime) -> QuerySet[ToolCall]:
+    """The answered calls of runs that ended before then: nobody asks for these answers again."""
+    return ToolCall.objects.filter(run__town=town, run__state=RunState.ENDED, run__ended_at__lt=before).order_by("pk")
+
+
+def forget(keys: Sequence[int]) -> int:
+    """Remove these calls: they have been archived."""
+    return prune.some(ToolCall.objects.all(), keys)

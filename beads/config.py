@@ -29,9 +29,11 @@ from pydantic import (
 
 from beads.errors import Invalid
 from beads.values import (
+    FOREVER,
     NONE,
     OPEN,
     AbsolutePath,
+    Age,
     Count,
     Duration,
     Line,
@@ -350,13 +352,29 @@ class PatrolConfig(Section):
 
 
 class RetentionConfig(Section):
-    """[retention]: how long what is finished is kept. Unlanded work is kept for ever."""
+    """[retention]: how long what is finished is kept. Unlanded work is kept for ever. What is removed from the database
+    is in the archive.
 
-    branches: Duration = dt.timedelta(days=7)
-    logs: Duration = dt.timedelta(days=30)
-    salvage: Duration = dt.timedelta(days=90)
-    facts: Duration = dt.timedelta(days=30)
-    caches: Duration = dt.timedelta(days=14)
+    `facts`: and effects, and failed tasks; `calls`: of tools, by runs that have ended; `ticks`: what each did; `work`:
+    closed beads, once they have landed and nothing that stays refers to them, with all that hangs on them, and the
+    console's and config's history; `archives`: the archive's files. A year of work: long enough for whoever looks back
+    from one to the next, short enough that a town of a thousand beads a day stays within some gigabytes.
+    """
+
+    branches: Age = dt.timedelta(days=7)
+    logs: Age = dt.timedelta(days=30)
+    salvage: Age = dt.timedelta(days=90)
+    facts: Age = dt.timedelta(days=30)
+    caches: Age = dt.timedelta(days=14)
+    calls: Age = dt.timedelta(days=90)
+    ticks: Age = dt.timedelta(days=7)
+    work: Age = dt.timedelta(days=365)
+    archives: Age = FOREVER
+
+    @property
+    def whole_work(self) -> dt.timedelta:
+        """After how long closed work goes: not before what belongs to it and is kept for longer."""
+        return max(self.work, self.branches, self.logs, self.salvage, self.calls)
 
 
 class NotifyConfig(Section):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
+from beads import prune
 from beads.errors import Conflict, LostRace
 from beads.models import Fact, Town
 from beads.prepared import Prepared
@@ -144,9 +145,14 @@ def release(fact: Fact) -> None:
     wake(fact.town)
 
 
-def prune(town: Town, before: dt.datetime) -> int:
-    """Forget the drained facts that are older; what waits or is quarantined stays. Returns how many went."""
-    return Fact.objects.filter(town=town, processed_at__lt=before).delete()[0]
+def past(town: Town, before: dt.datetime) -> QuerySet[Fact]:
+    """The facts that were drained before then; what waits, or is in quarantine, is not among them."""
+    return Fact.objects.filter(town=town, processed_at__lt=before).order_by("pk")
+
+
+def forget(keys: Sequence[int]) -> int:
+    """Remove these facts: they have been archived."""
+    return prune.some(Fact.objects.all(), keys)
 
 
 def again(fact: Fact) -> None:

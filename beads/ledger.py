@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from beads import prune
 from beads.errors import Conflict, Invalid, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final, may_move
 from beads.models import Bead, BeadEvent, ConfigVersion, Convoy, ConvoyBranch, Dependency, Escalation, Rig, Town
@@ -312,6 +313,31 @@ def release(bead: Bead, now: dt.datetime, *, actor: str, reason: str = "") -> No
 def retitle_priority(bead: Bead, priority: int) -> None:
     """Change a bead's priority (promotion of an entry)."""
     Bead.objects.filter(pk=bead.pk).update(priority=priority)
+
+
+def forget(keys: Sequence[str]) -> int:
+    """Remove these beads with their history and sides: they have been archived (see `refinery.executor.retention`)."""
+    for rows in (
+        BeadEvent.objects.filter(bead__any=keys),
+        Dependency.objects.filter(bead__any=keys),
+        Escalation.objects.filter(bead__any=keys),
+        ConvoyBranch.objects.filter(convoy__any=keys),
+        Convoy.objects.filter(bead__any=keys),
+    ):
+        prune.delete(rows)
+    return prune.delete(Bead.objects.filter(pk__any=keys))
+
+
+def old_configs(town: Town, before: dt.datetime) -> QuerySet[ConfigVersion]:
+    """Changes of configs that are older than that; the latest of each town and rig is not among them."""
+    later = ConfigVersion.objects.filter(town=OuterRef("town"), number__gt=OuterRef("number"))
+    followed = Exists(later.filter(rig=OuterRef("rig"))) | Q(rig=None) & Exists(later.filter(rig=None))
+    return ConfigVersion.objects.filter(followed, town=town, created_at__lt=before).order_by("pk")
+
+
+def forget_configs(keys: Sequence[int]) -> int:
+    """Remove these changes of configs: they have been archived."""
+    return prune.some(ConfigVersion.objects.all(), keys)
 
 
 # -- convoys ---------------------------------------------------------------------

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
+from beads import prune
 from beads.models import Heartbeat
 
 
@@ -17,3 +20,13 @@ def beat(name: str, detail: str = "") -> None:
 def heartbeats() -> dict[str, dt.datetime]:
     """When each part was last seen alive."""
     return {h.name: h.at for h in Heartbeat.objects.all()}
+
+
+def past(before: dt.datetime) -> QuerySet[Heartbeat]:
+    """Parts that were last seen before then: they are no more."""
+    return Heartbeat.objects.filter(at__lt=before)
+
+
+def forget(keys: Sequence[str]) -> int:
+    """Remove these parts' heartbeats: they have been archived."""
+    return prune.some(Heartbeat.objects.all(), keys)

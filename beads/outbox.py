@@ -8,14 +8,15 @@ loses the lock with its connection, and the next one goes on. No clock decides w
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from django.db import connection
-from django.db.models import F, Window
+from django.db.models import F, QuerySet, Window
 from django.db.models.functions import RowNumber
 
+from beads import prune
 from beads.inbox import storable
 from beads.models import Effect, Rig, Town
 
@@ -123,9 +124,14 @@ def again(effect: Effect, now: dt.datetime) -> None:
         wake()
 
 
-def prune(town: Town, before: dt.datetime) -> int:
-    """Forget the effects that were done before then; what waits or gave up stays. Returns how many went."""
-    return Effect.objects.filter(town=town, state="done", finished_at__lt=before).delete()[0]
+def past(town: Town, before: dt.datetime, state: str = "done") -> QuerySet[Effect]:
+    """The effects that ended so before then; what waits is never among them."""
+    return Effect.objects.filter(town=town, state=state, finished_at__lt=before).order_by("pk")
+
+
+def forget(keys: Sequence[int]) -> int:
+    """Remove these effects: they have been archived."""
+    return prune.some(Effect.objects.exclude(state="pending"), keys)
 
 
 def repeat(key: str, now: dt.datetime) -> None:

@@ -58,6 +58,26 @@ def moment(at: dt.datetime, now: dt.datetime) -> str:
 
 
 Words = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$"), AfterValidator(_few_words)]
+FOREVER = dt.timedelta(days=36500)
+
+
+def parse_age(value: object) -> object:
+    """As `parse_duration`, up to a hundred years; `"forever"` → `FOREVER`."""
+    if value == "forever":
+        return FOREVER
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,5})d", value)):
+        if not 0 < int(found[1]) <= FOREVER.days:
+            raise ValueError('an age must be more than 0 and at most "36500d", or "forever"')
+        return dt.timedelta(days=int(found[1]))
+    return parse_duration(value)
+
+
+def format_age(value: dt.timedelta) -> str:
+    """The inverse of `parse_age`."""
+    return "forever" if value >= FOREVER else format_duration(value)
+
+
+Age = Annotated[dt.timedelta, BeforeValidator(parse_age), PlainSerializer(format_age)]
 Duration = Annotated[dt.timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 

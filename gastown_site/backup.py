@@ -39,7 +39,6 @@ from gastown_site.backupfile import Writer
 from refinery.git import copies
 
 
-
 def make(target: Path) -> dict[str, Any]:
     """Write a backup to `target`, whole or not at all; returns its manifest with `file` and `bytes`, and `notes`.
 
@@ -116,16 +115,8 @@ def _files() -> Iterator[Path]:
     """The files of the home that are kept as they are. Links are not followed: we make none."""
     for name in backupfile.FILES:
         place = Path(settings.GASTOWN_HOME) / name
-        if place.is_dir():
-            found = (Path(root) / file for root, _, files in os.walk(place) for file in files)
-        else:
-            found = iter([place])
-        yield from sorted(path for path in found if path.is_file() and not path.is_symlink() and _lasts(path))
-
-
-def _lasts(path: Path) -> bool:
-    """False for what is a lock, or somebody's half-written file."""
-    return path.suffix not in (".lock", ".at") and not path.name.startswith((".", "tmp"))
+        found = [Path(root) / file for root, _, files in os.walk(place) for file in files] or [place]
+        yield from sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def _migrations() -> dict[str, list[str]]:

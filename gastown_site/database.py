@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from beads import serverlog
 from beads.errors import Refused
-from gastown_site import home, serverlog
+from gastown_site import home
 
 USER = "gastown"
 NAME = "gastown"

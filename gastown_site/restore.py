@@ -218,7 +218,9 @@ def _database(backup: Reader, mark: Path) -> None:
     ours = f"{LOADED}{backup.parts[backupfile.DATABASE]['sha256']}"
     if not pgtools.is_empty():
         if mark.read_text() != ours:
-            raise Refused("the database that DATABASE_URL names is not empty: restore into one that is", code="not_empty")
+            raise Refused(
+                "the database that DATABASE_URL names is not empty: restore into one that is", code="not_empty"
+            )
         return
     mark.write_text(ours)
     os.sync()

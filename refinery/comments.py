@@ -9,7 +9,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from beads import inbox, ledger
+from beads import inbox, ledger, prune
 from beads.models import Bead
 from refinery.models import ReviewComment, ReviewEntry
 
@@ -72,3 +72,8 @@ def item(row: ReviewComment) -> dict[str, Any]:
     where = f"on the removed line `{row.quote}`: " if row.side == "old" else ""
     told = {"file": row.file, "line": row.line, "problem": f"{where}{row.body}", "by": row.by}
     return told | ({"quote": row.quote} if row.quote else {})
+
+
+def forget(entries: Sequence[str]) -> int:
+    """Remove the remarks on these entries: they have been archived."""
+    return prune.delete(ReviewComment.objects.filter(entry__any=entries))

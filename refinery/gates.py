@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.models import Run
-from beads import ledger
+from beads import ledger, prune
 from beads.config import Gate
 from refinery import flakiness
 from refinery.models import Candidate, GateResult
@@ -171,3 +171,8 @@ def say(result: GateResult) -> str:
         first = result.failures[0]
         how += f", first at {first['file']}:{first['line']} {first['text']}".rstrip()
     return how
+
+
+def forget(entries: Sequence[str]) -> int:
+    """Remove the results of these entries: they have been archived."""
+    return prune.delete(GateResult.objects.filter(entry__any=entries))

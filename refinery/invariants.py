@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from django.db import connection
+from django.db.models import QuerySet
 
+from beads import prune
 from beads.models import Town
 from refinery.models import Violation
 
@@ -248,3 +250,13 @@ def check(town: Town, now: dt.datetime, ids: Iterable[str] | None = None) -> lis
     if gone:
         Violation.objects.filter(pk__in=gone).update(cleared_at=now)
     return found
+
+
+def past(town: Town, before: dt.datetime) -> QuerySet[Violation]:
+    """What was seen broken, and seen to hold again before then."""
+    return Violation.objects.filter(town=town, cleared_at__lt=before).order_by("pk")
+
+
+def forget(keys: Sequence[int]) -> int:
+    """Remove these: they have been archived."""
+    return prune.some(Violation.objects.all(), keys)

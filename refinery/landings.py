@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 
+from beads import prune
 from beads.errors import LostRace
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
 from refinery.world import NotNeeded
@@ -149,3 +150,8 @@ def abandon_intents(entry: ReviewEntry, now: dt.datetime) -> None:
     """Withdraw the intents of an entry that leaves; LostRace when one is being pushed."""
     for landing in entry.landings.filter(state="intent"):
         abandon(landing.pk, now)
+
+
+def forget(entries: Sequence[str]) -> int:
+    """Remove the landings of these entries: they have been archived."""
+    return prune.delete(Landing.objects.filter(entry__any=entries))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
+from beads import prune
 from beads.models import Effect, Town
 from refinery.models import TickRecord, TickTotal
 
-KEPT = dt.timedelta(days=7)
 SUMS = ("facts", "lost_races", "failed", "violations", "effects_done", "effects_failed", "milliseconds")
 
 
@@ -43,6 +43,11 @@ def note(town: Town, now: dt.datetime, measured: Mapping[str, Any], actions: Map
     return record
 
 
-def prune(now: dt.datetime) -> int:
-    """Forget the records that are older than a week; the sums stay. Returns how many."""
-    return TickRecord.objects.filter(at__lt=now - KEPT).delete()[0]
+def past(town: Town, before: dt.datetime) -> QuerySet[TickRecord]:
+    """The records of ticks before then; their sums stay."""
+    return TickRecord.objects.filter(town=town, at__lt=before).order_by("pk")
+
+
+def forget(keys: Sequence[int]) -> int:
+    """Remove these records: they have been archived."""
+    return prune.some(TickRecord.objects.all(), keys)

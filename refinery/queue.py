@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
-from beads import ledger
+from beads import ledger, prune
 from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Resolution
-from beads.models import Bead, Convoy, Rig
+from beads.models import Bead, Convoy, Rig, Town
 from refinery import landings
 from refinery.models import Candidate, Lane, ReviewEntry, Verdict, Waiver
 from refinery.reasons import Exit, Held
@@ -403,3 +403,22 @@ def gates_again(entry: ReviewEntry, now: dt.datetime) -> None:
 def forget_landings(convoy: Convoy) -> None:
     """A retried convoy may enqueue its landing again: ended ones count as superseded."""
     ReviewEntry.objects.filter(convoy=convoy, kind="landing", state="failed").update(reason="superseded")
+
+
+def forget(entries: Sequence[str]) -> int:
+    """Remove these entries with their candidates, verdicts and waivers: they have been archived."""
+    for rows in (Verdict.objects, Waiver.objects, Candidate.objects):
+        prune.delete(rows.filter(entry__any=entries))
+    return prune.delete(ReviewEntry.objects.filter(pk__any=entries))
+
+
+def past_lanes(town: Town) -> QuerySet[Lane]:
+    """Lanes onto convoys' branches of which no entry is left, but for frozen ones."""
+    left = ReviewEntry.objects.filter(rig=OuterRef("rig"), target=OuterRef("target"))
+    lanes = Lane.objects.filter(~Exists(left), rig__town=town, target__startswith="convoy/", frozen_at=None)
+    return lanes.order_by("pk")
+
+
+def forget_lanes(keys: Sequence[int]) -> int:
+    """Remove these lanes: they have been archived."""
+    return prune.some(Lane.objects.all(), keys)

@@ -232,9 +232,12 @@ class Repo(Candidates):
         return True
 
     def drop_refs(self, refs: Iterable[str]) -> int:
-        """Delete refs of ours (all under refs/gastown/), those that exist; returns how many went."""
+        """Delete refs of ours (all under refs/gastown/), those that exist; returns how many went. A name that ends in /
+        stands for all below it."""
         known = set(self._git("for-each-ref", "--format=%(refname)", "refs/gastown/").splitlines())
-        doomed = [ref for ref in refs if ref in known]
+        wanted = set(refs)
+        folders = tuple(ref for ref in wanted if ref.endswith("/"))
+        doomed = sorted(ref for ref in known if ref in wanted or ref.startswith(folders))
         if doomed:
             told = "".join(f"delete {ref}\0\0" for ref in doomed)
             self._git("update-ref", "--stdin", "-z", input=told.encode())

@@ -148,10 +148,14 @@ def test_o15_an_old_backup_meets_remotes_that_have_gone_on(town: Living) -> None
                 desk("bead", "confirm", key, "--reason", "it is on the target")
             assert time.monotonic() < end, f"{left}\n{other.up.text()[-4000:] if other.up else ''}"
             time.sleep(0.5)
-        trees = {slug: other._git("-C", str(town.root / f"{slug}.git"), "rev-parse", "main^{tree}") for slug in town.rigs}
+        trees = {
+            slug: other._git("-C", str(town.root / f"{slug}.git"), "rev-parse", "main^{tree}") for slug in town.rigs
+        }
         assert trees == heads
         for slug in town.rigs:
-            log = other._git("-C", str(town.root / f"{slug}.git"), "log", "--format=%(trailers:key=Bead,valueonly)", "main")
+            log = other._git(
+                "-C", str(town.root / f"{slug}.git"), "log", "--format=%(trailers:key=Bead,valueonly)", "main"
+            )
             beads = [bead for bead in log.split() if bead in town.beads]
             assert len(beads) == len(set(beads))
     finally:
@@ -217,8 +221,8 @@ def test_o15_a_restore_that_is_killed_anywhere_leaves_nothing_that_starts_and_be
         (armed / point).touch()
         died = manage(new, "restore", str(file), GASTOWN_CRASH_AT=str(armed))
         assert died.returncode == -signal.SIGKILL, died.stderr
-        for command in ("up", "town"):
-            refused = manage(new, command, *(["list"] if command == "town" else []))
+        for words in (["up"], ["town", "list"]):
+            refused = manage(new, *words)
             assert refused.returncode == 1 and "restore into GASTOWN_HOME" in refused.stderr, (point, refused)
     for seconds in (0.3, 0.8, 1.6):
         command = [sys.executable, str(ROOT / "manage.py"), "restore", str(file)]

@@ -50,7 +50,9 @@ def _expand(argument: ast.expr, path: Path) -> list[str]:
 def test_every_point_is_found_once_and_belongs_to_a_group() -> None:
     found = points()
     assert len(found) == len(set(found)) >= 30
-    assert {name.partition(".")[0] for name in found} == {kind for kinds in GROUPS.values() for kind in kinds} | ELSEWHERE
+    assert {name.partition(".")[0] for name in found} == {
+        kind for kinds in GROUPS.values() for kind in kinds
+    } | ELSEWHERE
 
 
 @pytest.fixture(scope="module")

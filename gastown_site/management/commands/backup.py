@@ -17,9 +17,9 @@ class Command(GastownCommand):
         """Where to."""
         parser.add_argument("file", metavar="FILE", type=Path)
 
-    def run(self, file: Path, **_: Any) -> Any:
+    def run(self, **options: Any) -> Any:
         """Make it."""
-        told = backup.make(file)
+        told = backup.make(options["file"])
         notes = told.pop("notes")
         text = f"{told['file']}: {told['bytes'] / (1 << 20):.1f} MiB, {len(told['rigs'])} rigs, of {told['made_at']}"
         return noted(told, text, notes)
