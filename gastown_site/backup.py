@@ -82,7 +82,7 @@ def _fill(writer: Writer, version: str, database: int) -> dict[str, Any]:
         "postgresql": version,
         "made_at": made_at.isoformat(),
         "home": settings.GASTOWN_HOME,
-        "secret_key": "environment" if os.environ.get("GASTOWN_SECRET_KEY") else "file",
+        "key_given": bool(os.environ.get("GASTOWN_SECRET_KEY")),
         "database_bytes": database,
         "migrations": _migrations(),
         "rigs": rigs,

@@ -105,7 +105,7 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._tar = tarfile.open(path, "r:")
+            self._tar = tarfile.open(path, "r:")  # noqa: SIM115 - until `close`
             self._members = {member.name: member for member in self._tar}
             first = next(iter(self._members), "")
         except FileNotFoundError:

