@@ -85,7 +85,11 @@ def test_o14_landed_work_goes_after_its_time_and_is_in_the_archive(place: Place)
     tree = run_git(["hash-object", "-t", "tree", "-w", "/dev/null"], cwd=repo.path).text
     sha = run_git(["commit-tree", tree, "-m", "x"], cwd=repo.path).text
     run = Run.objects.get(bead=bead, kind="polecat")
-    ours = [f"refs/gastown/runs/{run.pk}", f"refs/gastown/branches/{run.pk}/side", f"refs/gastown/fetched/{entry.head_sha}"]
+    ours = [
+        f"refs/gastown/runs/{run.pk}",
+        f"refs/gastown/branches/{run.pk}/side",
+        f"refs/gastown/fetched/{entry.head_sha}",
+    ]
     for ref in (*ours, "refs/tags/v1", "refs/gastown/remote/main", "refs/gastown/runs/run-other"):
         run_git(["update-ref", ref, sha], cwd=repo.path)
     before = {
@@ -121,7 +125,7 @@ def test_o14_what_is_open_unlanded_or_referred_to_stays(place: Place) -> None:
     opened = place.bead("Open, and waits for the first", first)
     ledger.escalate(place.town, "about", "Look", about=third, actor="test")
     failed = ledger.create_bead(place.town, place.rig, "Failed", actor="test")
-    ledger.move(failed, "open", "failed", actor="test", resolution="gave_up")
+    ledger.move(failed, "open", "failed", actor="test", resolution="gave_up", reason="its agent gave up")
     cancelled = ledger.create_bead(place.town, place.rig, "Cancelled, with a commit", actor="test")
     ledger.move(cancelled, "open", "closed", actor="test", resolution="cancelled", now=place.now)
     Run.objects.create(
@@ -136,7 +140,10 @@ def test_o14_what_is_open_unlanded_or_referred_to_stays(place: Place) -> None:
     assert left == {"First", "Third", "Open, and waits for the first", "Failed", "Cancelled, with a commit"}
     assert Landing.objects.count() == GateResult.objects.count() == 2  # with all that hangs on them
     assert not invariants.look(place.town, place.now)
-    ledger.move(opened, "open", "closed", actor="test", resolution="done", now=place.now)
+    opened.refresh_from_db()
+    ledger.move(opened, opened.status, "closed", actor="test", resolution="done", now=place.now)
+    assert not housekeeping.collect(place.now + YEARS)["beads"], "its run is still to be ended"
+    Run.objects.filter(bead=opened).update(state="ended", outcome="stopped", ended_at=place.now)
     housekeeping.collect(place.now + YEARS)
     assert not Bead.objects.filter(pk=first.pk).exists() and Bead.objects.filter(pk=third.pk).exists()
 
@@ -232,7 +239,9 @@ def test_o14_ticks_and_new_references_are_not_held_up_and_what_comes_to_be_refer
         assert not beside.is_alive() and gone["beads"] == 2
     bead, _ = landed(place, "Another")
     with transaction.atomic():
-        place.bead("Comes in between", bead)  # not committed yet: nobody sees it, but the row is locked
+        with connection.cursor() as cursor:
+            cursor.execute("set constraints all immediate")
+        place.bead("Comes in between", bead)  # not committed yet: nobody sees it, but what it refers to is locked
         beside = threading.Thread(target=collect)
         beside.start()
         beside.join(60)
