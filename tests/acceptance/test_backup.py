@@ -123,8 +123,8 @@ def test_o15_an_old_backup_meets_remotes_that_have_gone_on(town: Living) -> None
     town.stop()
     heads = {slug: on_main(town, slug, "rev-parse", "main^{tree}") for slug in town.rigs}
 
-    end = restored(town, late, "as it was at the end")
-    listed = json.loads(manage(end.home, "bead", "list", "--json").stdout)["data"]
+    ended = restored(town, late, "as it was at the end")
+    listed = json.loads(manage(ended.home, "bead", "list", "--json").stdout)["data"]
     assert {bead["id"] for bead in listed} >= set(town.beads)
     assert {bead["status"] for bead in listed if bead["id"] in town.beads} == {"closed"}
 
