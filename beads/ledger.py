@@ -317,14 +317,9 @@ def retitle_priority(bead: Bead, priority: int) -> None:
 
 def forget(keys: Sequence[str]) -> int:
     """Remove these beads with their history and sides: they have been archived (see `refinery.executor.retention`)."""
-    for rows in (
-        BeadEvent.objects.filter(bead__any=keys),
-        Dependency.objects.filter(bead__any=keys),
-        Escalation.objects.filter(bead__any=keys),
-        ConvoyBranch.objects.filter(convoy__any=keys),
-        Convoy.objects.filter(bead__any=keys),
-    ):
-        prune.delete(rows)
+    prune.delete(ConvoyBranch.objects.filter(convoy__any=keys))
+    for rows in (BeadEvent.objects, Dependency.objects, Escalation.objects, Convoy.objects):
+        prune.delete(rows.filter(bead__any=keys))
     return prune.delete(Bead.objects.filter(pk__any=keys))
 
 
