@@ -17,11 +17,11 @@ from axes.models import AccessAttempt
 from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
 from django.db import IntegrityError, OperationalError, connection, transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django_q.models import Task
 
 from agents import dispatch, mail, roster, tools
-from agents.models import Agent, Mail, Run, ToolCall
+from agents.models import Agent, Mail, Nudge, Run, ToolCall
 from beads import inbox, ledger, ops, outbox, prune
 from beads.config import RetentionConfig
 from beads.models import Bead, BeadEvent, Convoy, ConvoyBranch, Dependency, Escalation, Rig, Town
@@ -149,7 +149,7 @@ def _hanging(keys: list[str]) -> Iterator[Model]:
         Agent.objects.filter(convoy__any=keys),
         Run.objects.filter(bead__any=keys),
         ToolCall.objects.filter(run__bead__any=keys),
-        Mail.objects.filter(about__any=keys),
+        Mail.objects.filter(_mail_of(keys)),
         ReviewEntry.objects.filter(pk__any=keys),
         Candidate.objects.filter(entry__any=keys),
         Verdict.objects.filter(entry__any=keys),
@@ -162,12 +162,18 @@ def _hanging(keys: list[str]) -> Iterator[Model]:
         yield from rows.order_by("pk").iterator(chunk_size=200)
 
 
+def _mail_of(keys: list[str]) -> Q:
+    """Mail about these beads, for work on them, or told to a run of theirs."""
+    return Q(about__any=keys) | Q(bead__any=keys) | Q(run__bead__any=keys)
+
+
 def _forget(keys: list[str]) -> int:
     """Through the writers of their tables; returns how many beads went."""
     tools.forget(list(ToolCall.objects.filter(run__bead__any=keys).values_list("pk", flat=True)))
-    mail.forget(list(Mail.objects.filter(about__any=keys).values_list("pk", flat=True)))
+    mail.forget(list(Mail.objects.filter(_mail_of(keys)).values_list("pk", flat=True)))
     agents = Agent.objects.filter(convoy__any=keys)
-    mail.forget_nudges([n for agent in agents for n in agent.nudges.values_list("pk", flat=True)])
+    nudges = Nudge.objects.filter(Q(agent__in=agents) | Q(run__bead__any=keys))
+    mail.forget_nudges(list(nudges.values_list("pk", flat=True)))
     for writer in (comments, landings, gates, queue, dispatch, roster):
         writer.forget(keys)
     return ledger.forget(keys)
