@@ -2,8 +2,9 @@
 `GASTOWN_POSTGRES_BIN` names a folder of others, such as those of the version that made the home's database.
 
 Promises: one server per GASTOWN_HOME, shared by all processes that use it and stopped by the last one; a killed
-server or holder is recovered by the next start; only a Unix socket, with a password; never run as root; the
-permissions of what is not ours are never changed.
+server or holder is recovered by the next start, a first start that was killed anywhere by the next one; nothing of
+a cluster that may have data is ever removed; only a Unix socket, with a password; never run as root; the permissions
+of what is not ours are never changed.
 
 Who uses the server is told by file locks alone (the kernel drops them when a process dies): every user holds
 `users.lock` shared, start and stop happen under `start.lock`.
@@ -23,7 +24,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +37,8 @@ from gastown_site import home
 USER = "gastown"
 NAME = "gastown"
 START_SECONDS = 60
+INCLUDE = "include_if_exists = 'gastown.conf'"  # the last line that makes a cluster ours
+FIRST_OWN_OID = 16384  # PostgreSQL's own databases, which initdb makes, are below
 _users: IO[bytes] | None = None
 
 
@@ -59,9 +61,26 @@ def ensure_running() -> None:
     with _locked(base / "start.lock"):
         _users = (base / "users.lock").open("ab")
         fcntl.flock(_users, fcntl.LOCK_SH)
-        if not _alive():
-            _start(base)
+        _bring_up(base)
     atexit.register(stop)
+
+
+def revive() -> None:
+    """Start the embedded server again when it does not run. For a fork of one of its users, which stays its user."""
+    base = _base()
+    with _locked(base / "start.lock"):
+        _bring_up(base)
+
+
+def postmaster() -> int | None:
+    """The process of the embedded server; None when none runs."""
+    data = _data(_base())
+    try:
+        pid = int((data / "postmaster.pid").read_text().split()[0])
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError, IndexError):
+        return None
+    return pid if words[0].endswith(b"postgres") and str(data).encode() in words else None
 
 
 def stop() -> None:
@@ -102,13 +121,21 @@ def ensure_migrated() -> None:
     if not executor.migration_plan(targets):
         return
     if not embedded() and executor.loader.applied_migrations:
-        raise Refused("the database misses migrations: run manage.py migrate", code="unmigrated")
+        raise Refused(unmigrated(len(executor.migration_plan(targets))), code="unmigrated")
     with connection.cursor() as cursor:
         cursor.execute("select pg_advisory_lock(%s)", [0x6A57000])
         try:
             call_command("migrate", verbosity=0, interactive=False)
         finally:
             cursor.execute("select pg_advisory_unlock(%s)", [0x6A57000])
+
+
+def unmigrated(missing: int) -> str:
+    """What to do about an external database that is behind this release, or was left half-way."""
+    return (
+        f"the database of DATABASE_URL misses {missing} migrations of this release: make a copy of it, stop every "
+        "gastown that uses it, then run: gastown migrate"
+    )
 
 
 # -- places -------------------------------------------------------------------------------------------------------
@@ -257,12 +284,12 @@ def _pg(program: str, *args: str, check: bool = True) -> subprocess.CompletedPro
     return result
 
 
-def _alive() -> bool:
+def _alive(database: str = "postgres") -> bool:
     """True when the server answers a real connection with our password."""
     import psycopg
 
     try:
-        with psycopg.connect(_dsn("postgres"), connect_timeout=5):
+        with psycopg.connect(_dsn(database), connect_timeout=5):
             return True
     except psycopg.OperationalError:
         return False
@@ -285,12 +312,21 @@ def _own(path: Path, mode: int) -> None:
         path.chmod(mode)
 
 
+def _bring_up(base: Path) -> None:
+    """Under `start.lock`: make the server answer with our database in it, wherever an earlier start was killed."""
+    if _alive(NAME):
+        return
+    if not _alive():
+        _start(base)
+    _ensure_database()
+
+
 def _start(base: Path) -> None:
     """Initialise the cluster when there is none, and start it; a crashed server's leftovers are recovered."""
     data = _data(base)
     sockets = _socket_dir()
     user = _server_user()
-    if not (data / "PG_VERSION").exists():
+    if not _initialised(data):
         _initialise(data)
     elif user is not None and not _reachable(data.parent):
         raise Refused(
@@ -311,9 +347,7 @@ def _start(base: Path) -> None:
         **({"fsync": "off"} if os.environ.get("GASTOWN_TEST_FAST_DB") else {}),
     }
     lines = [f"{key} = '{value.replace(chr(39), chr(39) * 2)}'" for key, value in options.items()]
-    conf = data / "gastown.conf"
-    conf.write_text("\n".join(lines) + "\n")
-    conf.chmod(0o644)
+    _write_config(data / "gastown.conf", "\n".join(lines) + "\n")
     log = data.parent / "server.log"
     serverlog.tidy(data)
     deadline = time.monotonic() + START_SECONDS
@@ -327,7 +361,37 @@ def _start(base: Path) -> None:
             said = said or (result.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise Refused(f"the embedded PostgreSQL does not start: {said} (see {where})", code="database")
         time.sleep(0.2)
-    _ensure_database()
+
+
+def _write_config(file: Path, text: str) -> None:
+    """Whole or not at all: a full disk must not leave a server without its settings."""
+    if file.exists() and file.read_text() == text:
+        return
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.write_text(text)
+    fresh.chmod(0o644)
+    fresh.replace(file)
+
+
+def _initialised(data: Path) -> bool:
+    """True when there is a cluster that was made to its end. What a killed first start of an older release has left,
+    which made it in place, is put aside; what may have data is not touched, and refused."""
+    config = data / "postgresql.conf"
+    with contextlib.suppress(FileNotFoundError):
+        if (data / "PG_VERSION").exists() and INCLUDE in config.read_text():
+            return True
+    if not data.is_dir() or not any(data.iterdir()):
+        return False
+    own = [p.name for p in (data / "base").glob("*") if p.name.isdigit() and int(p.name) >= FIRST_OWN_OID]
+    if own:
+        lost = "PG_VERSION is missing" if not (data / "PG_VERSION").exists() else f"{config} does not {INCLUDE}"
+        raise Refused(
+            f"the database in {data} has data, but cannot be started as it is: {lost}. Nothing was changed; put that "
+            "back, or move the directory away to begin with an empty database",
+            code="database",
+        )
+    data.rename(data.with_name(f"{data.name}.unfinished-{time.time_ns()}"))
+    return False
 
 
 def _check_major(data: Path) -> None:
@@ -367,33 +431,37 @@ def data_place() -> Path:
 
 
 def _initialise(data: Path) -> None:
-    """initdb into a fresh directory; a half-made one of a killed start is thrown away."""
+    """initdb beside the place, all settings included, then one rename: a killed start leaves nothing half-made there.
+
+    Under `start.lock` no other start is at it, so what is beside was left by killed ones, and never had a server. An
+    initdb that has outlived its start may still write there: hence a name of its own for each.
+    """
     _own(data.parent, 0o700)
-    shutil.rmtree(data, ignore_errors=True)
-    with tempfile.NamedTemporaryFile("w", dir=_base()) as handle:
-        handle.write(_password())
-        handle.flush()
-        user = _server_user()
-        path = handle.name
-        if user is not None:  # the server's user must read it: a copy in its own directory, for a moment
-            path = str(data.parent / "pwfile")
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(fd, "w") as copy:
-                copy.write(_password())
-            os.chown(path, pwd.getpwnam(user).pw_uid, -1)
-        try:
-            _pg(
-                "initdb", "-D", str(data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={path}",
-                "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions",
-            )  # fmt: skip
-        except BaseException:
-            shutil.rmtree(data, ignore_errors=True)
-            raise
-        finally:
-            if user is not None:
-                os.unlink(path)
-    with (data / "postgresql.conf").open("a") as conf:
-        conf.write("\ninclude_if_exists = 'gastown.conf'\n")
+    for left in data.parent.glob(f"{data.name}.initdb-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    fresh, password = data.with_name(f"{data.name}.initdb-{time.time_ns()}"), data.with_name("pwfile")
+    password.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as copy:
+            copy.write(_password())
+        if (user := _server_user()) is not None:  # it must read it
+            os.chown(password, pwd.getpwnam(user).pw_uid, -1)
+        _pg(
+            "initdb", "-D", str(fresh), "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}",
+            "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions",
+        )  # fmt: skip
+        with (fresh / "postgresql.conf").open("a") as conf:
+            conf.write(f"\n{INCLUDE}\n")
+            conf.flush()
+            os.fsync(conf.fileno())
+        if data.is_dir():
+            data.rmdir()  # empty, or this fails
+        fresh.rename(data)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    finally:
+        password.unlink(missing_ok=True)
 
 
 def _ensure_database() -> None:
