@@ -90,7 +90,7 @@ class ConfigVersionAdmin(ReadOnlyAdmin):
 
 @admin.register(models.Membership)
 class MembershipAdmin(ReadOnlyAdmin):
-    """Who may do what, to look at: `manage.py person` grants and revokes."""
+    """Who may do what, to look at: `gastown person` grants and revokes."""
 
     list_display = ("user", "town", "role", "granted_by", "granted_at")
     list_filter = ("role", ("town", admin.RelatedOnlyFieldListFilter))
@@ -100,7 +100,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 
 @admin.register(models.Secret)
 class SecretAdmin(ReadOnlyAdmin):
-    """Which secrets a town has: names only. `manage.py secret` sets and removes them."""
+    """Which secrets a town has: names only. `gastown secret` sets and removes them."""
 
     list_display = ("name", "town", "updated_at", "updated_by")
     list_select_related = ("town",)

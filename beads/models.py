@@ -326,6 +326,23 @@ class Heartbeat(models.Model):
         return self.name
 
 
+class Installation(models.Model):
+    """A running `up`: which home on which host works on this database."""
+
+    home_key = models.CharField(max_length=64)  # of GASTOWN_HOME
+    boot = models.CharField(max_length=64)  # of the kernel that it runs on
+    host = models.CharField(max_length=255)
+    home = models.TextField()
+    since = models.DateTimeField()
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["home_key", "boot"], name="one_row_for_a_running_up")]
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.home}"
+
+
 class TownRole(StrEnum):
     """What a person may do in one town. Each may do what the one before it may."""
 

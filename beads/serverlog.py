@@ -7,6 +7,7 @@ How many are kept is seen to at each start and by the hourly housekeeping. Stand
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 MOST_FILES = 20
@@ -28,19 +29,35 @@ def tidy(data: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             file.unlink()
             gone += 1
-    early = data.parent / "server.log"
+    early = _early(data)
     with contextlib.suppress(FileNotFoundError):
         if early.stat().st_size > EARLY_BYTES:
             early.replace(early.with_suffix(".log.1"))
     return gone
 
 
-def last_line(data: Path) -> tuple[str, Path]:
-    """What the server has said last, and in which file."""
-    early = data.parent / "server.log"
-    last = max([early, *_files(data)[-1:]], key=lambda file: file.stat().st_mtime_ns if file.exists() else 0)
-    lines = last.read_text(errors="replace").strip().splitlines() if last.exists() else []
-    return (lines[-1] if lines else ""), last
+def sizes(data: Path) -> dict[Path, int]:
+    """How long each of its files is now, for `telling_line`."""
+    return {file: file.stat().st_size for file in (_early(data), *_files(data)) if file.exists()}
+
+
+def telling_line(data: Path, before: Mapping[Path, int]) -> tuple[str, Path]:
+    """Why the server has not started: the last fatal line since the files were as long as `before`, else the last line,
+    and in which file."""
+    found: list[tuple[bool, str, Path]] = []
+    for file in (_early(data), *_files(data)):
+        with contextlib.suppress(OSError), file.open("rb") as handle:
+            handle.seek(before.get(file, 0))
+            for line in handle.read().decode(errors="replace").strip().splitlines():
+                kind = next((kind for kind in ("FATAL:", "PANIC:") if kind in line), "")
+                found.append((bool(kind), f"{kind}{line.split(kind, 1)[1]}" if kind else line, file))
+    fatal = [one for one in found if one[0]]
+    _, said, where = (fatal or found or [(False, "", _early(data))])[-1]
+    return said, where
+
+
+def _early(data: Path) -> Path:
+    return data.parent / "server.log"
 
 
 def _files(data: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Accounts in the console, and their roles in towns, for superusers. `manage.py person` does the same."""
+"""Accounts in the console, and their roles in towns, for superusers. `gastown person` does the same."""
 
 from __future__ import annotations
 

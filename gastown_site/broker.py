@@ -6,10 +6,11 @@ The table stays the only truth; the notification is for speed, and without it th
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 
@@ -33,7 +34,17 @@ class NotifyBroker(ORM):
         return made
 
     def dequeue(self) -> Any:
-        """Claimed tasks, or None after at most a second's wait for news."""
+        """Claimed tasks, or None after at most a second's wait for news. A database that is away is waited for: the
+        pusher would die of it, and stay away for longer than the database."""
+        try:
+            return self._dequeue()
+        except OperationalError:
+            self._drop()
+            close_old_connections()
+            time.sleep(WAIT_SECONDS)
+            return None
+
+    def _dequeue(self) -> Any:
         listener = self._listen()
         if listener is None:
             return super().dequeue()  # type: ignore[no-untyped-call]

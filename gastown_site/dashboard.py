@@ -159,7 +159,7 @@ def _escalations(towns: list[Town]) -> list[Need]:
 
 def _alive() -> list[Tile]:
     link = reverse("admin:beads_heartbeat_changelist")
-    return [Tile(part, word, "ok" if word == "ok" else "bad", link, True) for part, word in health.readiness().items()]
+    return [Tile(s.part, s.wrong or "ok", "bad" if s.wrong else "ok", link, True) for s in health.standings()]
 
 
 def _count(label: str, count: int, bad: str, link: str) -> Tile:

@@ -38,6 +38,7 @@ USER = "gastown"
 NAME = "gastown"
 START_SECONDS = 60
 INCLUDE = "include_if_exists = 'gastown.conf'"  # the last line that makes a cluster ours
+LASTING = ("No space left", "Permission denied", "incompatible", "configuration")  # no start again soon helps these
 FIRST_OWN_OID = 16384  # PostgreSQL's own databases, which initdb makes, are below
 _users: IO[bytes] | None = None
 
@@ -65,6 +66,11 @@ def ensure_running() -> None:
     atexit.register(stop)
 
 
+def used() -> bool:
+    """True when this process is a user of the embedded server."""
+    return _users is not None
+
+
 def revive() -> None:
     """Start the embedded server again when it does not run. For a fork of one of its users, which stays its user."""
     base = _base()
@@ -72,9 +78,13 @@ def revive() -> None:
         _bring_up(base)
 
 
-def postmaster() -> int | None:
-    """The process of the embedded server; None when none runs."""
-    data = _data(_base())
+def data_directory() -> Path:
+    """Where the cluster's files are."""
+    return _data(_base())
+
+
+def postmaster(data: Path) -> int | None:
+    """The process of the embedded server with this data directory; None when none runs."""
     try:
         pid = int((data / "postmaster.pid").read_text().split()[0])
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -351,14 +361,15 @@ def _start(base: Path) -> None:
     log = data.parent / "server.log"
     serverlog.tidy(data)
     deadline = time.monotonic() + START_SECONDS
+    before = serverlog.sizes(data)
     while True:
         # after a kill -9 the old server's backends may still hold the data directory for a moment
         result = _pg("pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-t", str(START_SECONDS), check=False)
         if _alive():
             break
-        if time.monotonic() > deadline:
-            said, where = serverlog.last_line(data)
-            said = said or (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        said, where = serverlog.telling_line(data, before)
+        said = said or (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        if time.monotonic() > deadline or any(word in said for word in LASTING):
             raise Refused(f"the embedded PostgreSQL does not start: {said} (see {where})", code="database")
         time.sleep(0.2)
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
@@ -16,11 +22,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from agents.models import Run
 from beads import ops, people
 from beads.models import Bead, Effect, Fact
+from gastown_site import watch
 from refinery.live import hub
 from refinery.models import GateResult, ReviewEntry, TickRecord, TickTotal, Violation
 
-FRESH = dt.timedelta(seconds=90)
-PARTS = ("reconciler", "executor", "cluster", "runner")
+log = structlog.get_logger(__name__)
 
 
 def healthz(request: HttpRequest) -> HttpResponse:
@@ -29,14 +35,12 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 
 def _allowed(request: HttpRequest) -> bool:
-    """A member of some town or staff, or the metrics token; a run's token opens nothing here."""
-    if people.may_anywhere(request.user) or people.enters_console(request.user):
-        return True
+    """Who sends the metrics token, a member of some town or staff; a run's token opens nothing here."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        return False
     wanted: str = settings.GASTOWN_METRICS_TOKEN
-    return bool(wanted) and secrets.compare_digest(token.encode(), wanted.encode())
+    if scheme.lower() == "bearer" and wanted and secrets.compare_digest(token.encode(), wanted.encode()):
+        return True
+    return people.may_anywhere(request.user) or people.enters_console(request.user)
 
 
 def _refused() -> HttpResponse:
@@ -46,34 +50,80 @@ def _refused() -> HttpResponse:
     return answer
 
 
-def readiness() -> dict[str, str]:
-    """Each part: `ok`, or what is wrong with it."""
+@dataclass(frozen=True)
+class Standing:
+    """How one part is: nothing is wrong with it, or what is, and since when as far as one knows."""
+
+    part: str
+    wrong: str = ""
+    since: dt.datetime | None = None
+
+
+def standings() -> list[Standing]:
+    """The database, its tables, and each part that shows by heartbeats that it works."""
     try:
-        with connection.cursor() as cursor:
-            cursor.execute("select 1")
-        seen = ops.heartbeats()
+        missing = missing_migrations()
+        seen = ops.heartbeats() if not missing else {}
     except DatabaseError as error:
-        return {"database": f"cannot be asked: {error}"}
-    now = timezone.now()
-    told = {"database": "ok"}
-    for part in PARTS:
-        at = seen.get(part)
-        if at is None:
-            told[part] = "never seen"
-        elif now - at > FRESH:
-            told[part] = f"last seen {at.isoformat(timespec='seconds')}"
-        else:
-            told[part] = "ok"
-    return told
+        return [Standing("database", f"cannot be asked: {' '.join(str(error).split())}")]
+    if missing:
+        return [Standing("database"), Standing("migrations", f"{len(missing)} are missing")]
+    return [Standing("database"), Standing("migrations"), *(_of_part(row, seen) for row in watch.WATCHED if row.beats)]
+
+
+def _of_part(row: watch.Watched, seen: dict[str, dt.datetime]) -> Standing:
+    at = seen.get(row.key)
+    if at is None:
+        return Standing(row.name, "never seen")
+    age = (timezone.now() - at).total_seconds()
+    if age > row.limit:
+        return Standing(row.name, f"last seen {age:.0f} s ago, at {at.isoformat(timespec='seconds')}", at)
+    return Standing(row.name)
+
+
+@functools.cache
+def _known_migrations() -> frozenset[tuple[str, str]]:
+    return frozenset(MigrationLoader(None).graph.nodes)
+
+
+def missing_migrations() -> set[tuple[str, str]]:
+    """What this release has and the database has not. Raises DatabaseError."""
+    return set(_known_migrations()) - set(MigrationRecorder(connection).applied_migrations())
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """The database and the heartbeats of the other processes."""
-    if not _allowed(request):
-        return _refused()
-    parts = readiness()
-    ready = all(word == "ok" for word in parts.values())
-    return JsonResponse({"ok": ready, "data": parts}, status=200 if ready else 503)
+    """200, or 503 with each part that is not as it should be, and since when."""
+    try:
+        if not _allowed(request):
+            return _refused()
+    except DatabaseError:  # nobody can be known; who asks learns no more than that
+        return JsonResponse(_told([Standing("database", "cannot be asked")]), status=503)
+    told = _told(standings())
+    return JsonResponse(told, status=200 if told["ok"] else 503)
+
+
+def _told(found: list[Standing]) -> dict[str, Any]:
+    wrong = [{"part": s.part, "reason": s.wrong, "since": s.since} for s in found if s.wrong]
+    return {"ok": not wrong, "data": {s.part: s.wrong or "ok" for s in found}, "reasons": wrong}
+
+
+class Away:
+    """Middleware: a page that cannot be made because the database is away says so, and when to come again (503)."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Pass it on."""
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Of a view."""
+        if not isinstance(error, OperationalError | InterfaceError):
+            return None
+        log.error("page.database", path=request.path, error=" ".join(str(error).split()))
+        said = "The database cannot be reached now. It is waited for: load this page again in some seconds.\n"
+        return HttpResponse(said, status=503, content_type="text/plain; charset=utf-8", headers={"Retry-After": "5"})
 
 
 def metrics(request: HttpRequest) -> HttpResponse:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from beads import private
 from beads.errors import Refused
@@ -19,6 +21,7 @@ OURS = (
 RESTORING = "restoring"  # is there while a home is half-made: see `gastown_site.restore`
 restoring = False  # this process makes it
 _closed: set[Path] = set()  # homes that this process has looked at
+_held: IO[str] | None = None  # the lock of a running `up`
 
 
 def path() -> Path:
@@ -96,6 +99,32 @@ def _close(home: Path) -> None:
         keeps = 0o710 if passable and os.geteuid() == 0 else 0o700  # the group's bit: given by the database alone
         if found.st_mode & 0o777 & ~keeps:
             place.chmod(found.st_mode & keeps | 0o700)
+
+
+def hold(told: str) -> None:
+    """As `up`: have the home for oneself until this process ends. Raises Refused with what the other `up` told."""
+    global _held
+    lock = (ensure() / "up.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        said = lock.read().strip()
+        lock.close()
+        which = f" ({said})" if said else ""
+        raise Refused(f"gastown up runs already for {path()}{which}: stop that one first", code="conflict") from None
+    lock.truncate(0)
+    lock.write(told)
+    lock.flush()
+    _held = lock
+
+
+def leave_to_parent() -> None:
+    """In a fork: it is the parent that holds the home."""
+    global _held
+    if _held is not None:
+        _held.close()  # the parent's lock stays
+        _held = None
 
 
 def let_through(group: int) -> None:

@@ -92,6 +92,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
+    "gastown_site.health.Away",
 ]
 AUTHENTICATION_BACKENDS = ["gastown_site.lockout.Backend", "django.contrib.auth.backends.ModelBackend"]
 

@@ -1,20 +1,17 @@
-"""The processes of `up`: started in order, restarted when they die, taken down together.
+"""The processes of `up`: started in order, restarted when they die or hang, taken down together.
 
 The supervisor loads everything once and forks its parts (ADR 14). Each part has a session of its own, so that a part's
 whole process group can be killed: a dead `qcluster` leaves orphans that go on working. Parts also die with the
-supervisor (PDEATHSIG), whatever kills it. A cluster that hangs (its heartbeat task is not answered) is killed and
-restarted.
+supervisor (PDEATHSIG), whatever kills it. The supervisor itself waits for nothing: whatever may last is asked aside
+(`gastown_site.forks`), so that it restarts what dies and obeys SIGTERM while the database is away (ADR 19).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import gc
 import http.client
 import importlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -23,31 +20,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import setproctitle
-import structlog
-
 from beads.errors import Refused
-from gastown_site import database
+from gastown_site import forks, watch
+from gastown_site.database_watch import Keeper
+from gastown_site.forks import Errand
 
-log = structlog.get_logger(__name__)
-STOPS = {signal.SIGTERM, signal.SIGINT}
+if TYPE_CHECKING:
+    from beads.installations import Identity
+
 STOP_SECONDS = 10.0
-WATCHDOG_SECONDS = 20.0
-HUNG_SECONDS = 75.0
+ANSWER_SECONDS = 15.0  # for one look at all parts
+ASK_SECONDS = 20.0  # so often the cluster is given a task to show that it works
 # What the parts import, and what they import only when they are asked.
 LOADED = (
     "django_q.cluster", "gastown_site.asgi", "gastown_site.urls", "gastown_site.web", "refinery.tasks",
     "refinery.management.commands.reconciler", "refinery.management.commands.executor",
     "agents.management.commands.runner",
 )  # fmt: skip
-_libc = ctypes.CDLL(None)
-
-
-def die_with_parent() -> None:
-    """In a child: SIGTERM when the parent goes, whatever kills it."""
-    _libc.prctl(1, signal.SIGTERM)
 
 
 @dataclass
@@ -63,67 +55,62 @@ class Part:
 
     def start(self) -> None:
         """Fork it, into a session of its own."""
-        from django.db import connections
-
-        connections.close_all()  # no two processes on one connection
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the fork has handlers of its own
-        try:
-            process = multiprocessing.get_context("fork").Process(
-                target=self._run, args=(os.getpid(), held), name=self.name
-            )
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        self.process = process
-
-    def _run(self, supervisor: int, mask: set[signal.Signals]) -> None:
-        """In the fork."""
-        os.setsid()
-        die_with_parent()
-        if os.getppid() != supervisor:
-            return  # it was killed meanwhile
-        database.leave_to_parent()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
-        setproctitle.setproctitle(f"gastown {self.name}")
-        self.serve()
+        self.process = forks.fork(self.name, self.serve)
 
     def kill_group(self, number: int) -> None:
         """Signal the whole group, orphans included."""
-        if self.process is not None and self.process.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, number)
+        forks.kill_group(self.process, number)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look has shown: each part's sign of life, and who else has taken the database over."""
+
+    signs: dict[str, str]
+    rival: str = ""
 
 
 class Supervisor:
-    """Runs parts until told to stop."""
+    """Runs parts until told to stop. `me`: the installation that this is; None keeps nobody off the database."""
 
-    def __init__(self, parts: Sequence[Part], url: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        url: str,
+        say: Callable[[str], None],
+        me: Identity | None = None,
+    ) -> None:
         self.parts = list(parts)
         self.url = url
         self.say = say
+        self.me = me
         self.stopping = False
         self.ready = False
-        self.asked_at = 0.0
+        self.watch = watch.Watch(second=os.sysconf("SC_CLK_TCK"))
+        self.database = Keeper(say)
+        self._look = Errand("look", ANSWER_SECONDS)
+        self._looked = self._asked = 0.0
+        self._away = ""  # why the database cannot be asked, as it was said
+        self._rival = ""
 
     def run(self) -> None:
-        """Start all, watch, restart; returns when stopped."""
-        for number in STOPS:
+        """Start all, watch, restart; returns when stopped. Raises Refused when another installation has taken the
+        database over meanwhile."""
+        for number in forks.STOPS:
             signal.signal(number, self._stop)
         gc.collect()
         gc.freeze()  # what is loaded stays, and its pages stay shared
         try:
             while not self.stopping:
+                self.database.step()
                 self._watch()
                 self._announce()
                 self._watchdog()
                 signal.sigtimedwait([signal.SIGCHLD], 0.2)
         finally:
             self._take_down()
+        if self._rival:
+            raise Refused(self._rival, code="conflict")
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
@@ -159,31 +146,45 @@ class Supervisor:
             self.say(f"ready: {self.url}/")
 
     def _watchdog(self) -> None:
-        """Ask the cluster for a heartbeat task; kill it when no answer has come for long."""
+        """Every few seconds: look for signs of life, kill what has shown none for too long."""
         now = time.monotonic()
-        if now - self.asked_at < WATCHDOG_SECONDS:
-            return
-        self.asked_at = now
-        from django.db import DatabaseError, close_old_connections
-        from django.utils import timezone
-        from django_q.tasks import async_task
+        if self._look.under_way:
+            answer = self._look.answer()
+            if answer is not None and answer.error:
+                self._lost(answer.error)
+            elif answer is not None:
+                self._judge(answer.value, now)
+        elif now - self._looked >= watch.LOOK_SECONDS:
+            self._looked = now
+            ask = now - self._asked >= ASK_SECONDS
+            self._asked = now if ask else self._asked
+            try:
+                self._look.begin(partial(look, self.url, ask, self.me))
+            except OSError as error:
+                self._lost(f"cannot be looked for: {error}")
 
-        from beads import ops
+    def _lost(self, why: str) -> None:
+        """The database cannot be asked: said once, and nobody is judged."""
+        self.watch.lost()
+        if not self._away:
+            self._away = why
+            self.say(f"database cannot be asked: {why}")
 
-        cluster = next((p for p in self.parts if p.name == "cluster"), None)
-        if cluster is None:
+    def _judge(self, seen: Seen, now: float) -> None:
+        """Kill what hangs; `_watch` starts it again."""
+        if self._away:
+            self._away = ""
+            self.say("database answers again")
+        if seen.rival:
+            self._rival, self.stopping = seen.rival, True
             return
-        try:
-            close_old_connections()
-            seen = ops.heartbeats().get("cluster")
-            async_task("refinery.tasks.heartbeat", save=False)  # type: ignore[no-untyped-call]
-        except DatabaseError as error:
-            log.warning("watchdog.database", error=str(error))
-            return
-        silent = (timezone.now() - seen).total_seconds() if seen else now - cluster.started
-        if silent > HUNG_SECONDS and now - cluster.started > HUNG_SECONDS:
-            self.say(f"cluster hangs ({silent:.0f} s without a heartbeat): killing it")
-            cluster.kill_group(signal.SIGKILL)
+        running = {part.name: part for part in self.parts if part.process is not None}
+        leaders = {name: part.process.pid or 0 for name, part in running.items() if part.process is not None}
+        self.watch.see(seen.signs, watch.groups(leaders), {n: p.started for n, p in running.items()}, now)
+        for name, why in self.watch.hung(now).items():
+            if name in running:
+                self.say(f"{name} {why}: killing it")
+                running[name].kill_group(signal.SIGKILL)
 
     def _take_down(self) -> None:
         """SIGTERM to all (the web server first), SIGKILL to what is left; then whatever is left of the groups."""
@@ -191,19 +192,47 @@ class Supervisor:
             if part.process is not None:
                 part.process.terminate()
         end = time.monotonic() + STOP_SECONDS
+        self._look.end()
         for part in self.parts:
             if part.process is not None:
                 part.process.join(max(end - time.monotonic(), 0.1))
                 part.kill_group(signal.SIGKILL)
                 part.process.join()
                 self.say(f"stopped {part.name}")
+        if self.me is not None and not self._rival:  # who comes next need not wait to see that we are gone
+            farewell = Errand("farewell", STOP_SECONDS)
+            farewell.begin(partial(leave, self.me))
+            farewell.end(STOP_SECONDS)
+        self.database.end()
 
 
-def healthy(url: str) -> bool:
+def look(url: str, ask: bool, me: Identity | None) -> Seen:
+    """In a fork: say that we work, see who else does. `ask`: the cluster is given a task. Raises DatabaseError."""
+    from django_q.tasks import async_task
+
+    from beads import installations, ops
+
+    rival = installations.beat(me) if me is not None else ""
+    signs = {name: at.isoformat() for name, at in ops.heartbeats().items()}
+    if ask:
+        async_task("refinery.tasks.heartbeat", save=False)  # type: ignore[no-untyped-call]
+    if healthy(url, timeout=ANSWER_SECONDS / 2):
+        signs[watch.WEB] = str(time.monotonic())
+    return Seen(signs, rival)
+
+
+def leave(me: Identity) -> None:
+    """In a fork: say that we have ended."""
+    from beads import installations
+
+    installations.leave(me)
+
+
+def healthy(url: str, timeout: float = 2) -> bool:
     """True when `/healthz` answers 200."""
     host = url.removeprefix("http://").split("/")[0]
     try:
-        connection = http.client.HTTPConnection(host, timeout=2)
+        connection = http.client.HTTPConnection(host, timeout=timeout)
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
         connection.close()

@@ -16,6 +16,9 @@ import uvicorn
 from gastown_site import guard
 
 GRACE_SECONDS = 5  # for requests under way
+# Who asks while the database is away is told soon; an attempt that was given up is made anew by the next who asks, and
+# does not back off for minutes after the database is there again.
+POOL = {"min_size": 2, "max_size": 20, "timeout": 5, "reconnect_timeout": 10}
 
 
 class Server(uvicorn.Server):
@@ -46,7 +49,7 @@ def share_connections() -> None:
 
     ours = connections.settings["default"]
     ours["CONN_MAX_AGE"] = 0
-    ours["OPTIONS"] = {**ours["OPTIONS"], "pool": {"min_size": 2, "max_size": 20}}
+    ours["OPTIONS"] = {**ours["OPTIONS"], "pool": POOL}
 
 
 def serve(host: str, port: int) -> None:

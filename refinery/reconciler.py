@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -183,11 +183,15 @@ def _named(decision: Decision) -> Iterator[str]:
                 yield value
 
 
-def settle(town: Town, *, wait: bool = True, heard: dt.datetime | None = None) -> list[TickReport]:
-    """Tick until there is nothing to do (at most `MAX_ROUNDS`, then it is logged: rules must not fight)."""
+def settle(
+    town: Town, *, wait: bool = True, heard: dt.datetime | None = None, pulse: Callable[[], None] = lambda: None
+) -> list[TickReport]:
+    """Tick until there is nothing to do (at most `MAX_ROUNDS`, then it is logged: rules must not fight). `pulse` is
+    called after each tick."""
     reports: list[TickReport] = []
     for _ in range(MAX_ROUNDS):
         reports.append(tick(town, wait=wait, heard=heard))
+        pulse()
         if not reports[-1].changed:
             return reports
         heard = timezone.now()  # a tick of somebody else that begins from here on sees what this one did
@@ -195,12 +199,12 @@ def settle(town: Town, *, wait: bool = True, heard: dt.datetime | None = None) -
     return reports
 
 
-def settle_all() -> int:
+def settle_all(pulse: Callable[[], None] = lambda: None) -> int:
     """Settle every town; returns how many ticks were run. A town that fails does not stop the others."""
     count = 0
     for town in Town.objects.order_by("pk"):
         try:
-            count += len(settle(town, wait=False))
+            count += len(settle(town, wait=False, pulse=pulse))
         except Exception:
             log.exception("tick.failed", town=town.slug)
     return count

@@ -1,6 +1,6 @@
 """What is finished goes, after its time: rows, logs, refs, branches. Unlanded work stays for ever.
 
-Runs hourly as a django-q2 task, and by hand as `manage.py housekeeping`. Every part may fail without the others, says
+Runs hourly as a django-q2 task, and by hand as `gastown housekeeping`. Every part may fail without the others, says
 so, and is simply done the next time. Retention comes from each rig's `[retention]`; what is of a whole town, or of the
 installation, is kept for as long as the most patient of those who share it says. Nothing is removed while a backup is
 taken.

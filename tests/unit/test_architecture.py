@@ -27,6 +27,7 @@ WRITERS = {
     "Outage": "beads/outages.py",
     "LostDecision": "refinery/lost.py",
     "Heartbeat": "beads/ops.py",
+    "Installation": "beads/installations.py",
     "Secret": "beads/secrets.py",
     "Membership": "beads/people.py",
     "Agent": "agents/roster.py",

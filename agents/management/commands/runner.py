@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import Any
 
+import structlog
 from django.core.management.base import BaseCommand
+from django.db import OperationalError
 
 from agents.runner import Runner
+from beads import installations
+
+log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
     help = "Pick queued runs, prepare their workspaces, start their shims."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Serve until SIGTERM; shims go on without us."""
+        """Serve until SIGTERM; shims go on without us. Raises Refused when another installation works here."""
         runner = Runner()
 
         def stop(*_: object) -> None:
@@ -22,4 +28,11 @@ class Command(BaseCommand):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
+        while not runner.stopping:
+            try:
+                installations.check(installations.identity())
+                break
+            except OperationalError as error:  # its database is waited for
+                log.warning("runner.database", error=str(error))
+                time.sleep(1)
         runner.serve()

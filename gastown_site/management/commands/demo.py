@@ -28,7 +28,7 @@ from beads.errors import GastownError, Refused
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Town
 from beads.replies import refuse
-from gastown_site import database, home, supervisor
+from gastown_site import database, forks, home
 from gastown_site.demo import story
 from refinery import reconciler
 
@@ -83,7 +83,7 @@ class Command(BaseCommand):
             up.wait(30)
 
     def _start(self, port: int, stage: Path) -> subprocess.Popen[bytes]:
-        """`manage.py up`, on this database, logging to the stage."""
+        """`gastown up`, on this database, logging to the stage."""
         env = {k: v for k, v in os.environ.items() if k != "GASTOWN_URL"}
         env["DATABASE_URL"] = os.environ.get("DATABASE_URL") or database.url()
         with (stage / "up.log").open("wb") as log:
@@ -94,7 +94,7 @@ class Command(BaseCommand):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=supervisor.die_with_parent,
+                preexec_fn=forks.die_with_parent,
             )
 
     def _await_ready(self, up: subprocess.Popen[bytes], log: Path) -> None:

@@ -68,16 +68,16 @@ class Command(BaseCommand):
                 return
             listener.execute(f"listen {WAKE_CHANNEL}")
             log.info("reconciler.ready")
-            due = 0.0
+            due, pulse = 0.0, ops.Pulse("reconciler")
             while not self.stopping:
                 if time.monotonic() >= due:
                     due = time.monotonic() + LOOK_SECONDS
-                    ops.beat("reconciler")
-                    reconciler.settle_all()
+                    pulse()
+                    reconciler.settle_all(pulse)
                 woken = {
                     n.payload for n in listener.notifies(timeout=min(max(due - time.monotonic(), 0), 1), stop_after=1)
                 }
                 woken |= {n.payload for n in listener.notifies(timeout=0)}
                 heard = timezone.now()
                 for town in Town.objects.filter(slug__in=woken):
-                    reconciler.settle(town, heard=heard)
+                    reconciler.settle(town, heard=heard, pulse=pulse)
