@@ -34,10 +34,11 @@ class ExitWith:
 
 @dataclass(frozen=True)
 class Said:
-    """Data, and how a person reads it."""
+    """Data, and how a person reads it. `note`: what to know about it, which is no part of the data."""
 
     data: Any
     text: str
+    note: str = ""
 
 
 def noted(data: dict[str, Any], text: str, notes: Sequence[str]) -> Said:
@@ -95,6 +96,10 @@ class GastownCommand(BaseCommand):
         if isinstance(result, ExitWith):
             result, code = result.data, result.code
         text = result.text if isinstance(result, Said) else None
+        if isinstance(result, Said) and result.note:
+            if as_json:
+                self.stderr.write(result.note)
+            text = f"{text}\n{result.note}"
         data = result.data if isinstance(result, Said) else result
         if as_json:
             self.stdout.write(json.dumps({"ok": code == 0, "data": data}, default=str))

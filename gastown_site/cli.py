@@ -21,7 +21,6 @@ the installation
   restore       a backup into an empty GASTOWN_HOME
   doctor        check it; try to break out of the sandbox
   demo          two convoys of scripted agents on a clone of this project
-  migrate       bring an external database (DATABASE_URL) up to this release
   person        accounts and their roles: create, grant, list, password, unlock
   town          tenants: create, config, pause, resume, webhook-secret
   secret        secrets for runs, and for the server's own git: set, list, remove, rotate
@@ -43,6 +42,7 @@ looking closer
   simulate      the queue under a load, in virtual time
   housekeeping  remove what is past its retention
 
+gastown migrate brings a database of DATABASE_URL up to this release.
 gastown help --commands lists the server's parts and Django's own commands, too."""
 UNMIGRATED = {"migrate", "makemigrations", "dbshell", "shell", "qcluster"}
 
@@ -112,3 +112,7 @@ def _tell_url(command: str, words: list[str]) -> None:
     supervisor.arguments(parser)
     where, _ = parser.parse_known_args(words)
     os.environ["GASTOWN_URL"] = os.environ.get("GASTOWN_URL") or supervisor.local_url(where.host, where.port)
+
+
+if __name__ == "__main__":
+    main()

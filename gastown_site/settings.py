@@ -21,6 +21,8 @@ import structlog
 from gastown_site import database, home
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+_inside = Path(__file__).resolve().parent
+FILES = _inside if (_inside / "templates").is_dir() else BASE_DIR  # templates, static: inside the package in a wheel
 env: Any = environ.Env()  # type: ignore[no-untyped-call]
 
 DEBUG = env.bool("GASTOWN_DEBUG", default=False)
@@ -115,7 +117,7 @@ WSGI_APPLICATION = "gastown_site.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [FILES / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -153,7 +155,7 @@ TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = ["gastown_site.formats"]
 USE_TZ = True
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "static"  # ours; the apps' own files come from the finders, so nothing is collected
+STATIC_ROOT = FILES / "static"  # ours; the apps' own files come from the finders, so nothing is collected
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 PASSWORD_RESET_TIMEOUT = 86400  # of the first password's link

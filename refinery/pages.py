@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from agents import boxes
 from agents.models import LIVE_RUN, Agent, Mail, Run
+from beads import lists
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
 from refinery import ansi, drawing, estimates, flakiness, needs, shows
 from refinery.live import Topic
@@ -31,6 +32,7 @@ TRAIN = 40  # wagons drawn of a lane
 SHOWN_CONVOYS = 30
 MAX_FILED = 50  # beads that wait for a release, shown among what a town needs
 ENDED = 20  # entries that left the queue, the latest of them
+LISTED = 100  # rows of other lists, unless all are asked for (`?all=1`): what is cut says so (`_cut.html`)
 # The order of a progress bar: what is done on the left, what has not begun on the right.
 BAR = (
     "closed", "landing", "reviewing", "gating", "queued", "awaiting_human", "blocked",
@@ -104,25 +106,31 @@ def towns(found: Iterable[Town]) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def town(town: Town) -> dict[str, Any]:
-    """One town: what needs a person, convoys, who is at work, lanes, how fast it goes."""
+def town(town: Town, most: int = LISTED) -> dict[str, Any]:
+    """One town: what needs a person, convoys, who is at work, lanes, how fast it goes. `most`: of each list; 0: all."""
     board = shows.Board(town)
     live = [c.id for c in board.world.convoys]
     found = Convoy.objects.select_related("bead", "rig").filter(bead__town=town)
     recent = list(found.filter(pk__in=live).order_by("-bead__created_at"))
-    recent += list(found.exclude(pk__in=live).order_by("-bead__created_at")[: max(SHOWN_CONVOYS - len(recent), 5)])
+    past = lists.first(
+        found.exclude(pk__in=live).order_by("-bead__created_at"), most and max(SHOWN_CONVOYS - len(recent), 5)
+    )
+    recent += past.rows
     lanes = _lanes(board)
     convoys = _convoy_rows(board, recent)
     waiting = needs.of_entries(row for lane in lanes for row in lane["rows"])
-    waiting += needs.of_filed(board.unreleased[:MAX_FILED])
+    filed = lists.first(board.unreleased, most and MAX_FILED)
+    waiting += needs.of_filed(filed.rows)
     for row in convoys:
         if row["convoy"].pk in live:
             waiting += needs.of_convoy(row["convoy"], row["phase"], row["reason"])
     open_escalations = Escalation.objects.select_related("bead").filter(town=town, closed_at=None)
-    waiting += needs.of_escalations(open_escalations[:50], {n.key for n in waiting})
+    escalated = lists.first(open_escalations.order_by("-pk"), most)
+    waiting += needs.of_escalations(escalated.rows, {n.key for n in waiting})
     runs = list(_live_runs(town))
     resting = Agent.objects.filter(town=town, retired_at=None).order_by("name")
     loose = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
+    loose = lists.first(loose.filter(purpose="work"), most)
     return {
         "town": town,
         "rigs": list(board.world.rigs.values()),
@@ -130,12 +138,16 @@ def town(town: Town) -> dict[str, Any]:
         "unstarted": _unstarted(board.world),
         "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
         "needs": waiting,
+        "filed": filed,
+        "escalated": escalated,
         "quarantined": Fact.objects.filter(town=town, processed_at=None, quarantined_at__isnull=False).count(),
         "convoys": convoys,
+        "past": past,
         "runs": runs,
-        "resting": [a.name for a in resting.exclude(pk__in=[r.agent_id for r in runs if r.agent_id])[:50]],
+        "resting": lists.first(resting.exclude(pk__in=[r.agent_id for r in runs if r.agent_id]), most),
         "lanes": lanes,
-        "loose": [shows.bead_row(board, b) for b in loose.filter(purpose="work")[:100]],
+        "loose": [shows.bead_row(board, b) for b in loose.rows],
+        "loose_cut": loose,
         "flaky": flakiness.recent(town, board.world.now),
         "charts": _charts(town, board.world.now),
     }
@@ -212,7 +224,7 @@ def queued(found: Iterable[Town]) -> dict[str, int]:
     return {one.slug: counts.get(one.pk, 0) for one in towns}
 
 
-def queue(town: Town, counts: Mapping[str, int]) -> dict[str, Any]:
+def queue(town: Town, counts: Mapping[str, int], most: int = ENDED) -> dict[str, Any]:
     """One town's lanes, and the way to the queues of the others (`counts`: see `queued`)."""
     board = shows.Board(town)
     towns = [{"slug": slug, "count": n, "here": slug == town.slug} for slug, n in counts.items()]
@@ -221,25 +233,25 @@ def queue(town: Town, counts: Mapping[str, int]) -> dict[str, Any]:
         "town": town,
         "lanes": _lanes(board),
         "towns": towns if len(towns) > 1 else [],
-        "ended": ended.defer("bead__body", "bead__context").order_by("-closed_at")[:ENDED],
+        "ended": lists.first(ended.defer("bead__body", "bead__context").order_by("-closed_at"), most),
         "rig": next((rig.slug for rig in board.world.rigs.values()), ""),
     }
 
 
-def mail(found: QuerySet[Town]) -> dict[str, Any]:
-    """Open escalations of these towns, and their latest mail."""
+def mail(found: QuerySet[Town], most: int = LISTED) -> dict[str, Any]:
+    """Open escalations of these towns, and their latest mail. `most`: of each; 0: all."""
     escalations = Escalation.objects.select_related("bead", "town").filter(closed_at=None, town__in=found)
     return {
-        "escalations": escalations.order_by("-pk")[:100],
-        "mail": Mail.objects.select_related("town").filter(town__in=found).order_by("-id")[:100],
+        "escalations": lists.first(escalations.order_by("-pk"), most),
+        "mail": lists.first(Mail.objects.select_related("town").filter(town__in=found).order_by("-id"), most),
     }
 
 
 # -- runs -----------------------------------------------------------------------------------------------------------
 
 
-def run(run: Run) -> dict[str, Any]:
-    """One run with the end of its log."""
+def run(run: Run, most: int = LISTED) -> dict[str, Any]:
+    """One run with the end of its log, and its latest calls of tools."""
     text, cut = log_tail(run)
     return {
         "run": run,
@@ -247,7 +259,7 @@ def run(run: Run) -> dict[str, Any]:
         "restore": shows.restore(run),
         "log": ansi.spans(text),
         "cut": cut,
-        "calls": run.tool_calls.order_by("-id").values("pk", "tool", "created_at")[:100],
+        "calls": lists.first(run.tool_calls.order_by("-id").values("pk", "tool", "created_at"), most),
         "took": ((run.ended_at or timezone.now()) - run.created_at).total_seconds(),
     }
 
@@ -276,7 +288,7 @@ def log_tail(run: Run, limit: int = LOG_TAIL) -> tuple[str, bool]:
 # -- convoys --------------------------------------------------------------------------------------------------------
 
 
-def convoy(convoy: Convoy) -> dict[str, Any]:
+def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
     """A convoy's progress: what it waits for, who is at it, its graph, its branch, its history."""
     town = convoy.bead.town
     board = shows.Board(town)
@@ -299,6 +311,7 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
         row["since"] = row["run"].created_at if row["run"] else row["updated_at"]
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
+    timeline = lists.first(_timeline(convoy), most)
     listed = (e for e in entries if e.state == "active" or e.kind == "landing")
     shown = [shows.entry_data(board, e) | {"url": review_link(e.pk)} for e in listed]
     return {
@@ -316,7 +329,8 @@ def convoy(convoy: Convoy) -> dict[str, Any]:
             key=lambda e: (e.closed_at, e.pk),
         ),
         "landings": [row for row in shown if row["kind"] == "landing"],
-        "timeline": _timeline(convoy),
+        "timeline": timeline.rows,
+        "timeline_cut": timeline,
     }
 
 
@@ -370,20 +384,21 @@ def _graph(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _timeline(convoy: Convoy) -> list[BeadEvent]:
+def _timeline(convoy: Convoy) -> QuerySet[BeadEvent]:
     """What happened to the convoy, its beads and their reviews, newest first."""
     about = Q(bead=convoy.bead) | Q(bead__convoy=convoy) | Q(bead__review__convoy=convoy)
     told_by_source = Q(bead__review__source__isnull=False, kind__in=["created", "status"])
     rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind="blocked_by").exclude(told_by_source)
-    return list(rows.defer("bead__body", "bead__context", "data").order_by("-id")[:100])
+    return rows.defer("bead__body", "bead__context", "data").order_by("-id")
 
 
 # -- beads ----------------------------------------------------------------------------------------------------------
 
 
-def bead(bead: Bead) -> dict[str, Any]:
+def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
     """One bead with its runs, reviews, tasks and history."""
     board = shows.Board(bead.town)
+    history = shows.history(bead, most * 5)
     return {
         "bead": bead,
         "phase": board.bead_phase(bead),
@@ -391,9 +406,10 @@ def bead(bead: Bead) -> dict[str, Any]:
         "unreleased": bead.pk in {b.id for b in board.unreleased},
         "again": bead.status == "failed" and bead.type == "issue",
         "commands": shows.ways_on(bead),
-        "runs": bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at")[:50],
+        "runs": lists.first(bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at"), most),
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],
         "children": bead.children.all(),
-        "history": shows.history(bead),
+        "history": history,
+        "history_cut": lists.Shown(history, bead.events.count() if most and len(history) == most * 5 else len(history)),
     }

@@ -302,8 +302,9 @@ def restore(run: Run) -> str:
     return f"git -C {shlex.quote(str(work.mirror_of(run.rig_id)))} show {run.salvage_ref}" if run.salvage_ref else ""
 
 
-def history(bead: Bead) -> list[dict[str, Any]]:
-    """A bead's events, oldest first."""
+def history(bead: Bead, most: int = 0) -> list[dict[str, Any]]:
+    """A bead's events, oldest first; with `most` the latest of them."""
+    events = bead.events.order_by("-id")
     return [
         {
             "at": e.created_at.isoformat(),
@@ -314,7 +315,7 @@ def history(bead: Bead) -> list[dict[str, Any]]:
             "reason": e.reason,
             "data": e.data,
         }
-        for e in bead.events.all()[:500]
+        for e in reversed(events[:most] if most else events)
     ]
 
 

@@ -31,6 +31,11 @@ from refinery.live import MAX_BROWSERS, Topic, hub
 from refinery.render import page
 
 
+def _most(request: HttpRequest, usual: int = pages.LISTED) -> int:
+    """How many rows of each list somebody looks at: all of them (0) with `?all=1`."""
+    return 0 if request.GET.get("all") else usual
+
+
 @login_required
 @require_GET
 def towns(request: HttpRequest) -> HttpResponse:
@@ -45,7 +50,9 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
     """One town: what needs a person, convoys, who is at work, lanes."""
     found = get_object_or_404(Town, slug=slug)
     people.see(request.user, found)
-    return page(request, "refinery/town.html", lambda: pages.town(found), topic=Topic(found.slug), town=found)
+    return page(
+        request, "refinery/town.html", lambda: pages.town(found, _most(request)), topic=Topic(found.slug), town=found
+    )
 
 
 @login_required
@@ -61,9 +68,16 @@ def queue(request: HttpRequest) -> HttpResponse:
     if town is None:
         raise Http404
     # an update is asked of this town's page: another may be the first with a queue by then
-    here = f"{request.path}?{urlencode({'town': slug})}"
+    here = f"{request.path}?{urlencode({'town': slug, **({} if _most(request) else {'all': 1})})}"
     topic = Topic(town.slug)
-    return page(request, "refinery/queue.html", lambda: pages.queue(town, counts), topic=topic, town=town, here=here)
+    return page(
+        request,
+        "refinery/queue.html",
+        lambda: pages.queue(town, counts, _most(request, pages.ENDED)),
+        topic=topic,
+        town=town,
+        here=here,
+    )
 
 
 @login_required
@@ -73,7 +87,9 @@ def convoy(request: HttpRequest, key: str) -> HttpResponse:
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
     town = found.bead.town
     people.see(request.user, town)
-    return page(request, "refinery/convoy.html", lambda: pages.convoy(found), topic=Topic(town.slug), town=town)
+    return page(
+        request, "refinery/convoy.html", lambda: pages.convoy(found, _most(request)), topic=Topic(town.slug), town=town
+    )
 
 
 @login_required
@@ -86,7 +102,13 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
         return redirect("convoy", key)
     if found.type == "merge_request":
         return redirect("review", key)
-    return page(request, "refinery/bead.html", lambda: pages.bead(found), topic=Topic(found.town.slug), town=found.town)
+    return page(
+        request,
+        "refinery/bead.html",
+        lambda: pages.bead(found, _most(request)),
+        topic=Topic(found.town.slug),
+        town=found.town,
+    )
 
 
 @login_required
@@ -146,7 +168,7 @@ def run(request: HttpRequest, key: str) -> HttpResponse:
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
     people.see(request.user, found.town)
     topic = pages.run_topic(found)
-    return page(request, "refinery/run.html", lambda: pages.run(found), topic=topic, town=found.town)
+    return page(request, "refinery/run.html", lambda: pages.run(found, _most(request)), topic=topic, town=found.town)
 
 
 @login_required
@@ -154,7 +176,7 @@ def run(request: HttpRequest, key: str) -> HttpResponse:
 def mail(request: HttpRequest) -> HttpResponse:
     """Open escalations and the latest mail."""
     mine = people.towns(request.user)
-    return page(request, "refinery/mail.html", lambda: pages.mail(mine), topic=Topic())
+    return page(request, "refinery/mail.html", lambda: pages.mail(mine, _most(request)), topic=Topic())
 
 
 @login_required

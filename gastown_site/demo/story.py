@@ -13,7 +13,8 @@ from beads.models import Bead, BeadEvent, Convoy, Town
 from refinery.models import GateResult, ReviewEntry
 
 HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parent.parent
+ROOT = HERE.parent.parent
+PROJECT = ROOT if (ROOT / "pyproject.toml").is_file() else HERE.parent  # installed: beside us are others' packages
 _SKIP = shutil.ignore_patterns(".git", ".venv", ".uv", "__pycache__", ".*_cache", "*.egg-info", "staticfiles")
 
 

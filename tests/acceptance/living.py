@@ -111,7 +111,7 @@ class Living:
         """`up`, until it is ready."""
         self.up = started = Up(self.home, self.port, GASTOWN_CRASH_AT=str(self.crash))
         self.port = started.port  # shims come back to where they were told
-        until(lambda: "ready: " in started.text())
+        started.ready()
 
     def stop(self) -> None:
         """SIGTERM; shims go on."""

@@ -86,11 +86,13 @@ class Command(BaseCommand):
         """`gastown up`, on this database, logging to the stage."""
         env = {k: v for k, v in os.environ.items() if k != "GASTOWN_URL"}
         env["DATABASE_URL"] = os.environ.get("DATABASE_URL") or database.url()
+        env["GASTOWN_HOME"] = str(home.path())
         with (stage / "up.log").open("wb") as log:
-            command = [sys.executable, str(story.PROJECT / "manage.py"), "up", "--port", str(port)]
+            command = [sys.executable, "-m", "gastown_site.cli", "up", "--port", str(port)]
             return subprocess.Popen(
                 command,
                 env=env,
+                cwd=story.ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

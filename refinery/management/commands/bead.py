@@ -9,6 +9,7 @@ from typing import Any
 from django.db import transaction
 
 from agents.models import Run
+from beads import lists
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, town_of
 from beads.errors import Conflict, Invalid, NotFound
 from beads.lifecycle import LIVE
@@ -28,7 +29,7 @@ class Command(GastownCommand):
         listing.add_argument("--rig")
         listing.add_argument("--status")
         listing.add_argument("--type", default="issue")
-        listing.add_argument("--limit", type=int, default=100)
+        lists.limit_argument(listing, 100)
         release = self.sub(verbs, "release", self.release, "let what agents have filed be done by agents")
         release.add_argument("ids", nargs="*", metavar="ID")
         release.add_argument("--all-of", metavar="RUN", help="all that waits of what this run has filed")
@@ -89,8 +90,6 @@ class Command(GastownCommand):
 
     def list(self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any) -> Any:
         """Beads, the newest first."""
-        if limit < 1:
-            raise Invalid("--limit must be at least 1", field="limit")
         owner = rig_of(rig).town if rig else town_of(town)
         found = Bead.objects.select_related("rig").filter(town=owner).order_by("-created_at")
         if rig:
@@ -100,8 +99,9 @@ class Command(GastownCommand):
         if type != "all":
             found = found.filter(type=type)
         board = shows.Board(owner)
-        rows = [shows.bead_row(board, b) for b in found[:limit]]
-        return Said(rows, table(rows, ["id", "status", "priority", "rig", "title", "reason"], "no beads"))
+        shown = lists.first(found, limit)
+        rows = [shows.bead_row(board, b) for b in shown.rows]
+        return Said(rows, table(rows, ["id", "status", "priority", "rig", "title", "reason"], "no beads"), shown.note)
 
     def release(self, ids: Sequence[str], all_of: str | None, reason: str, **_: Any) -> Any:
         """Release all of them, or (when one cannot be) none."""

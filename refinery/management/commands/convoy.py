@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from beads import plans
+from beads import lists, plans
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.errors import NotFound
 from beads.models import Convoy
@@ -35,7 +35,8 @@ class Command(GastownCommand):
         create.add_argument("--staged", action="store_true", default=None)
         listing = self.sub(verbs, "list", self.list, "convoys, newest first")
         listing.add_argument("--town")
-        listing.add_argument("--all", action="store_true")
+        listing.add_argument("--all", action="store_true", help="ended ones too")
+        lists.limit_argument(listing)
         for name, run, text in (
             ("start", self.start, "dispatch a staged convoy"),
             ("status", self.status, "a convoy's progress"),
@@ -79,16 +80,16 @@ class Command(GastownCommand):
         rows = table(data["beads"], ["wave", "id", "status", "title", "reason"])
         return Said(data, f"{head}{landed}\n{rows}")
 
-    def list(self, town: str | None, all: bool, **_: Any) -> Any:
+    def list(self, town: str | None, all: bool, limit: int, **_: Any) -> Any:
         """Convoys."""
         owner = town_of(town)
         board = shows.Board(owner)
         found = Convoy.objects.select_related("bead", "rig").filter(bead__town=owner).order_by("-bead__created_at")
+        shown = lists.first(found if all else found.filter(pk__in=list(board.world.convoy)), limit)
         rows = []
-        for convoy in found[:200]:
+        for convoy in shown.rows:
             phase, why = board.convoy(convoy)
-            if all or convoy.pk in board.world.convoy:
-                rows.append(
-                    {"id": convoy.pk, "phase": phase, "rig": convoy.rig.slug, "title": convoy.bead.title, "reason": why}
-                )
-        return Said(rows, table(rows, ["id", "phase", "rig", "title", "reason"], "no convoys"))
+            rows.append(
+                {"id": convoy.pk, "phase": phase, "rig": convoy.rig.slug, "title": convoy.bead.title, "reason": why}
+            )
+        return Said(rows, table(rows, ["id", "phase", "rig", "title", "reason"], "no convoys"), shown.note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from beads import lists
 from beads.command import GastownCommand, Said, actor, table
 from beads.errors import NotFound
 from beads.models import Escalation
@@ -25,17 +26,20 @@ class Command(GastownCommand):
     def arguments(self, parser: ArgumentParser) -> None:
         """Verbs."""
         verbs = self.subcommands(parser)
-        self.sub(verbs, "list", self.list, "open escalations").add_argument("--all", action="store_true")
+        listing = self.sub(verbs, "list", self.list, "open escalations, newest first")
+        listing.add_argument("--all", action="store_true", help="closed ones too")
+        lists.limit_argument(listing)
         self.sub(verbs, "ack", self.ack, "you have seen it").add_argument("id")
         close = self.sub(verbs, "close", self.close, "it needs nobody any more")
         close.add_argument("id")
         close.add_argument("--reason", default="")
 
-    def list(self, all: bool, **_: Any) -> Any:
+    def list(self, all: bool, limit: int, **_: Any) -> Any:
         """Escalations."""
         found = Escalation.objects.select_related("bead", "town").order_by("-bead__created_at")
         if not all:
             found = found.filter(closed_at=None)
+        shown = lists.first(found, limit)
         rows = [
             {
                 "id": e.pk,
@@ -47,9 +51,10 @@ class Command(GastownCommand):
                 "acknowledged_by": e.acknowledged_by,
                 "open": e.closed_at is None,
             }
-            for e in found[:200]
+            for e in shown.rows
         ]
-        return Said(rows, table(rows, ["id", "severity", "title", "about", "acknowledged_by"], "nothing needs you"))
+        columns = ["id", "severity", "title", "about", "acknowledged_by"]
+        return Said(rows, table(rows, columns, "nothing needs you"), shown.note)
 
     def ack(self, id: str, **_: Any) -> Any:
         """Acknowledge."""

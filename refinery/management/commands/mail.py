@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from agents import mail as post
 from agents.models import Mail
+from beads import lists
 from beads.command import GastownCommand, Said, actor, bead_of, table, town_of
 from beads.errors import NotFound
 
@@ -23,6 +24,7 @@ class Command(GastownCommand):
         listing.add_argument("--town")
         listing.add_argument("--to")
         listing.add_argument("--unread", action="store_true")
+        lists.limit_argument(listing)
         read = self.sub(verbs, "read", self.read, "one mail; it counts as read when it is for the overseer")
         read.add_argument("id", type=int)
         send = self.sub(verbs, "send", self.send, "send to an agent by name, or (polecat) to who works on a bead")
@@ -32,15 +34,16 @@ class Command(GastownCommand):
         send.add_argument("--subject", required=True)
         send.add_argument("--body", default="")
 
-    def list(self, town: str | None, to: str | None, unread: bool, **_: Any) -> Any:
+    def list(self, town: str | None, to: str | None, unread: bool, limit: int, **_: Any) -> Any:
         """Mail."""
         found = Mail.objects.filter(town=town_of(town)).order_by("-id")
         if to:
             found = found.filter(recipient=to)
         if unread:
             found = found.filter(read_at=None)
-        rows = [post.data(m) for m in found[:200]]
-        return Said(rows, table(rows, ["id", "from", "to", "kind", "subject", "about"], "no mail"))
+        shown = lists.first(found, limit)
+        rows = [post.data(m) for m in shown.rows]
+        return Said(rows, table(rows, ["id", "from", "to", "kind", "subject", "about"], "no mail"), shown.note)
 
     def read(self, id: int, **_: Any) -> Any:
         """One mail."""

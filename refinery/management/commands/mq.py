@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from beads import lists
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from beads.errors import NotFound
 from beads.models import Town
@@ -39,7 +40,8 @@ class Command(GastownCommand):
         submit.add_argument("--priority", type=int, default=2)
         listing = self.sub(verbs, "list", self.list, "entries in queue order")
         listing.add_argument("--rig")
-        listing.add_argument("--all", action="store_true", help="ended ones too")
+        listing.add_argument("--all", action="store_true", help="ended ones too, the latest of them: see --limit")
+        lists.limit_argument(listing)
         self.sub(verbs, "show", self.show, "one entry with all that is known").add_argument("id")
         approve = self.sub(verbs, "approve", self.approve, "a person's approval of exactly this head")
         approve.add_argument("id")
@@ -86,10 +88,10 @@ class Command(GastownCommand):
         entry, new = doors.submit(rig_of(rig), branch, target, title, source, priority, actor())
         return Said({"id": entry.pk, "new": new, "head": entry.head_sha, "target": entry.target}, entry.pk)
 
-    def list(self, rig: str | None, all: bool, **_: Any) -> Any:
-        """Entries in queue order."""
+    def list(self, rig: str | None, all: bool, limit: int, **_: Any) -> Any:
+        """Entries in queue order; then those that have ended."""
         towns = [rig_of(rig).town] if rig else list(Town.objects.order_by("pk"))
-        rows = []
+        rows, notes = [], []
         for town in towns:
             board = shows.Board(town)
             found = ReviewEntry.objects.select_related("bead", "rig").filter(rig__town=town)
@@ -98,10 +100,11 @@ class Command(GastownCommand):
             for views in board.lanes.values():
                 rows += [shows.entry_data(board, active[v.id]) for v in views if v.id in active]
             if all:
-                ended = found.exclude(state="active").order_by("-closed_at")[:200]
-                rows += [shows.entry_data(board, e) for e in ended]
+                ended = lists.first(found.exclude(state="active").order_by("-closed_at"), limit)
+                rows += [shows.entry_data(board, e) for e in ended.rows]
+                notes += [f"ended ones of town {town.slug}: {ended.note}"] if ended.cut else []
         columns = ["position", "id", "phase", "target", "branch", "attempts", "estimate", "title", "detail"]
-        return Said(rows, table(rows, columns, "the queue is empty"))
+        return Said(rows, table(rows, columns, "the queue is empty"), "\n".join(notes))
 
     def show(self, id: str, **_: Any) -> Any:
         """One entry."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.models import LIVE_RUN, Run
+from beads import lists
 from beads.command import GastownCommand, Said, actor, ago, table
 from beads.errors import NotFound
 from refinery import doors, shows
@@ -60,6 +61,7 @@ class Command(GastownCommand):
         listing = self.sub(verbs, "list", self.list, "live runs; with --all or --bead the latest of all")
         listing.add_argument("--all", action="store_true", help="ended ones too")
         listing.add_argument("--bead")
+        lists.limit_argument(listing)
         self.sub(verbs, "show", self.show, "one run").add_argument("id")
         log = self.sub(verbs, "log", self.log, "a run's output")
         log.add_argument("id")
@@ -68,16 +70,17 @@ class Command(GastownCommand):
         stop.add_argument("id")
         stop.add_argument("--reason", default="")
 
-    def list(self, all: bool, bead: str | None, **_: Any) -> Any:
+    def list(self, all: bool, bead: str | None, limit: int, **_: Any) -> Any:
         """Runs."""
         found = Run.objects.select_related("agent", "rig").order_by("-created_at")
         if bead:
             found = found.filter(bead_id=bead)
         elif not all:
             found = found.filter(LIVE_RUN)
-        rows = [run_row(r) for r in found[:200]]
+        shown = lists.first(found, limit)
+        rows = [run_row(r) for r in shown.rows]
         columns = ["id", "kind", "state", "outcome", "bead", "agent", "started", "status_message", "reason"]
-        return Said(rows, table(rows, columns, "no live runs"))
+        return Said(rows, table(rows, columns, "no live runs"), shown.note)
 
     def show(self, id: str, **_: Any) -> Any:
         """One run."""
