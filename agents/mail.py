@@ -79,6 +79,15 @@ def _work_of(agent: Agent, about: Bead | None, kin: Sequence[str]) -> Bead | Non
 
 def for_run(run: Run, limit: int = 50) -> Sequence[Mail]:
     """Unread mail for a run, oldest first: of its bead's work, or of its agent and no work, since the run was made."""
+    return list(_unread(run).order_by("id")[:limit])
+
+
+def count_for(run: Run) -> int:
+    """How much unread mail there is for a run."""
+    return _unread(run).count()
+
+
+def _unread(run: Run) -> QuerySet[Mail]:
     beads = run.brief.get("beads") or [run.bead_id]
     name = run.agent.name if run.agent else run.pk
     unread = Mail.objects.filter(town=run.town_id, read_at=None).exclude(recipient="overseer")
@@ -89,7 +98,7 @@ def for_run(run: Run, limit: int = 50) -> Sequence[Mail]:
         by_name &= Q(created_at__gte=run.created_at)
     else:
         of_work = Q(bead__in=beads, recipient=name)
-    return list(unread.filter(of_work | by_name).order_by("id")[:limit])
+    return unread.filter(of_work | by_name)
 
 
 def note_told(mail: Iterable[Mail], run: Run) -> None:

@@ -92,6 +92,7 @@ def prime(call: Call, args: Args) -> dict[str, Any]:
         "target": run.target,
         "purpose": run.purpose,
         "mail": [mail.data(m) for m in letters],
+        "mail_left": mail.count_for(run) - len(letters),
     }
     for key in BRIEFED:
         data[key] = run.brief.get(key)
@@ -261,11 +262,11 @@ class MailCheckArgs(Args):
 
 @tool("gt_mail_check", ALL, MailCheckArgs)
 def mail_check(call: Call, args: MailCheckArgs) -> dict[str, Any]:
-    """Your unread mail, oldest first; it counts as read afterwards."""
+    """Your unread mail, oldest first; it counts as read afterwards. `left` is unread still: call again to see it."""
     letters = mail.for_run(call.run, args.limit)
     data = {"mail": [mail.data(m) for m in letters]}
     mail.mark_read(letters, call.now)
-    return data
+    return {**data, "left": mail.count_for(call.run)}
 
 
 class NudgeArgs(Args):
@@ -311,11 +312,12 @@ class BeadListArgs(Args):
     type: Literal["issue", "merge_request", "convoy", "message", "escalation"] | None = None
     rig: str | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
+    skip: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
 @tool("gt_bead_list", ALL, BeadListArgs)
 def bead_list(call: Call, args: BeadListArgs) -> dict[str, Any]:
-    """Beads of your town, newest first."""
+    """Beads of your town, newest first. `total` says how many there are; `skip` so many to see the rest."""
     found = Bead.objects.select_related("rig").filter(town=call.run.town).order_by("-created_at")
     if args.status:
         found = found.filter(status=args.status)
@@ -323,7 +325,8 @@ def bead_list(call: Call, args: BeadListArgs) -> dict[str, Any]:
         found = found.filter(type=args.type)
     if args.rig:
         found = found.filter(rig=_rig(call, args.rig))
-    return {"beads": [bead_data(b) for b in found.prefetch_related("blocked_by")[: args.limit]]}
+    page = found.prefetch_related("blocked_by")[args.skip : args.skip + args.limit]
+    return {"beads": [bead_data(b) for b in page], "total": found.count()}
 
 
 class BeadCreateArgs(Args):

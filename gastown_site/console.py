@@ -59,7 +59,8 @@ class ConsoleSite(_Site):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The dashboard."""
-        answer = super().index(request, {**dashboard.look(request.user), **(extra_context or {})})
+        most = 0 if request.GET.get("all") else dashboard.LIMIT
+        answer = super().index(request, {**dashboard.look(request.user, most), **(extra_context or {})})
         assert isinstance(answer, TemplateResponse)
         return answer
 

@@ -14,7 +14,7 @@ from django.db.models import Model, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from beads import people
+from beads import lists, people
 from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
 from refinery import readiness, shows
@@ -47,8 +47,8 @@ class Need:
     since: dt.datetime | None = None
 
 
-def look(user: Any) -> dict[str, Any]:
-    """The dashboard's context."""
+def look(user: Any, most: int = LIMIT) -> dict[str, Any]:
+    """The dashboard's context. `most`: of what waits for a person; 0: all."""
     now = timezone.now()
     towns = list(people.towns(user, TownRole.OPERATOR))
     looks = [_Town(town, now) for town in towns]
@@ -59,8 +59,7 @@ def look(user: Any) -> dict[str, Any]:
         "alive": _alive(),
         "tiles": [*_queues(towns), _oldest(oldest, now), _count("Need a person", len(needs), "warn", "#needs")],
         "looks": looks,
-        "needs": needs[:LIMIT],
-        "more_needs": max(0, len(needs) - LIMIT),
+        "needs": lists.first(needs, most),
         "invariants": [f"{v.number}: {v.subject}: {v.sentence}. To mend it: {v.remedy}" for v in _violations(towns)],
         "asked_at": now,
     }
@@ -153,7 +152,7 @@ def _escalations(towns: list[Town]) -> list[Need]:
             reverse("admin:beads_escalation_change", args=[one.pk]),
             one.bead.created_at,
         )
-        for one in found.order_by("-bead__created_at")[:200]
+        for one in found.order_by("-bead__created_at")
     ]
 
 

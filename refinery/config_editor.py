@@ -17,7 +17,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from beads import config as configs
-from beads import ledger, people, secrets
+from beads import ledger, lists, people, secrets
 from beads.consoles import ReadOnlyAdmin, who
 from beads.errors import GastownError, Invalid
 from beads.models import ConfigVersion, Rig, Town, TownRole
@@ -134,7 +134,7 @@ class ConfigEditor(ReadOnlyAdmin):
             "title": f"Config of {meta.verbose_name} {owner}",
             "heading": "What changes" if shown["diff"] else f"{meta.verbose_name.title()} {owner}",
             "opts": meta,
-            "versions": versions[:50],
+            "versions": lists.first(versions, 0 if request.GET.get("all") else 50),
             "effective": effective,
             "effective_of": f"town {owner.town} with rig {owner}" if isinstance(owner, Rig) else "",
             "back": reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[owner.pk]),

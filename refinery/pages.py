@@ -129,8 +129,8 @@ def town(town: Town, most: int = LISTED) -> dict[str, Any]:
     waiting += needs.of_escalations(escalated.rows, {n.key for n in waiting})
     runs = list(_live_runs(town))
     resting = Agent.objects.filter(town=town, retired_at=None).order_by("name")
-    loose = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
-    loose = lists.first(loose.filter(purpose="work"), most)
+    outside = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
+    loose = lists.first(outside.filter(purpose="work"), most)
     return {
         "town": town,
         "rigs": list(board.world.rigs.values()),

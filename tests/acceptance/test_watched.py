@@ -165,7 +165,7 @@ def test_o13_a_second_up_on_one_home_is_refused(up: Up) -> None:
 
 
 @pytest.fixture
-def outside(home: Path) -> Iterator[dict[str, str]]:
+def outside(home: Path) -> Iterator[dict[str, Any]]:
     """A database of nobody's: `DATABASE_URL` for installations on other homes."""
     code = (
         "import sys; from gastown_site import database; database.ensure_running(); print(database.url(), flush=True); "
@@ -183,7 +183,7 @@ def outside(home: Path) -> Iterator[dict[str, str]]:
 
 
 def test_o13_one_installation_works_on_a_database_and_a_dead_one_is_not_in_the_way(
-    outside: dict[str, str], tmp_path: Path
+    outside: dict[str, Any], tmp_path: Path
 ) -> None:
     first = Up(tmp_path / "first", **outside)
     second: Up | None = None
@@ -211,7 +211,7 @@ def test_o13_one_installation_works_on_a_database_and_a_dead_one_is_not_in_the_w
 
 
 def test_o11_a_half_migrated_external_database_is_told_in_words_that_can_be_typed(
-    outside: dict[str, str], tmp_path: Path
+    outside: dict[str, Any], tmp_path: Path
 ) -> None:
     home = tmp_path / "another"
     assert manage(home, "migrate", "beads", "0001", "-v", "0", **outside).returncode == 0
