@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('beads', '0008_secrets'),
+        ('beads', '0009_outages'),
     ]
 
     operations = [
