@@ -30,7 +30,7 @@ def seed(home: Path) -> None:
             fresh = kept / "template.new"
             fresh.mkdir(mode=0o755)
             command = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
-            subprocess.run(command, env=environment(fresh), check=True, timeout=120)
+            subprocess.run(command, env=environment(fresh), check=True, timeout=600)  # machines differ
             fresh.rename(template)
     for name in ("pg", "pg_password"):
         subprocess.run(["cp", "-a", "--", str(template / name), str(home / name)], check=True)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def manage(home: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "manage.py"), *words]
     env = environment(home, **more)
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def postmasters(home: Path) -> list[int]:
