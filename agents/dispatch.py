@@ -63,13 +63,19 @@ def queue_run(
     start_sha: str = "",
     lease: Mapping[str, int] | None = None,
     prefix: str = "gt/",
+    at_most: int = 1,
 ) -> Run:
-    """Create a queued run. Raises LostRace when the bead or the agent has a live run already.
+    """Create a queued run. Raises LostRace when the bead has a live run already, or the agent as many as it may.
 
     The branch of a run that commits is its own: `<prefix><agent>/<bead>/<attempt>`. `lease`: seconds under the keys
-    `start_seconds`, `lease_seconds`, `heartbeat_seconds`.
+    `start_seconds`, `lease_seconds`, `heartbeat_seconds`. `at_most`: so many live runs may a refinery have, with this
+    one. No constraint can count, so that must be asked under the town's lock, which whoever starts runs holds.
     """
     assert bead.rig is not None
+    if agent is not None and kind == RunKind.REFINERY:
+        live = Run.objects.filter(LIVE_RUN, agent=agent).count()
+        if live >= at_most:
+            raise LostRace(f"{agent.name} has {live} live runs, and may have {at_most}")
     attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
     commits = kind == RunKind.POLECAT or purpose == "resolve"
     branch = f"{prefix}{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""

@@ -182,7 +182,9 @@ class Run(models.Model):
             models.UniqueConstraint(
                 fields=["bead"], name="one_live_gates_run_per_bead", condition=LIVE_RUN & Q(kind="gates")
             ),
-            models.UniqueConstraint(fields=["agent"], name="one_live_run_per_agent", condition=LIVE_RUN),
+            models.UniqueConstraint(  # a refinery may be at several: see agents.dispatch.queue_run
+                fields=["agent"], name="one_live_run_per_agent", condition=LIVE_RUN & ~Q(kind="refinery")
+            ),
             models.UniqueConstraint(fields=["bead", "kind", "attempt"], name="run_attempt_once"),
             models.CheckConstraint(name="run_state_legal", condition=Q(state__in=[s.value for s in RunState])),
             models.CheckConstraint(

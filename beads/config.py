@@ -156,6 +156,7 @@ class RefineryConfig(Section):
     require_clean_merge: bool = True
     code_review: bool = True
     max_convoy_concurrency: Annotated[int, Field(ge=1, le=1000)] = 3
+    max_reviews: Annotated[int, Field(ge=1, le=100)] = 3
     merge_strategy: Annotated[MergeStrategy, enum_of(MergeStrategy)] = MergeStrategy.DIRECT
     merge_method: Annotated[MergeMethod, enum_of(MergeMethod)] = MergeMethod.SQUASH
     pop_limit: Annotated[int, Field(ge=1, le=1000)] = 10

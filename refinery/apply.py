@@ -283,6 +283,7 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
         start_sha=action.start_sha,
         lease=order.lease,
         prefix=order.prefix,
+        at_most=action.at_most,
     )
     mail.briefed(order.brief.get("beads") or (), now)
     queue.pass_on(order.words.verdicts, bead)

@@ -73,7 +73,7 @@ def load(town: Town, now: dt.datetime) -> World:
         runs=live_runs,
         final_beads_with_live_runs=_ended_beads(live_runs),
         refineries=_refineries(town, convoys, live_runs),
-        busy_refineries=_busy(town, live_runs),
+        refinery_runs=_refinery_runs(town, live_runs),
         failures_in_a_row=failures,
         last_failure_at=last_failure,
         escalated=frozenset(rows.ESCALATED(town.pk)),
@@ -261,6 +261,10 @@ def _entries(
     since = {e.pk: e.gates_again_at for e in entries}
     candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids) if not _forgotten(c, since[c.entry_id])}
     contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == "conflict"}
+    built_as: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for c in candidates.values():
+        if c.result == "built":
+            built_as[c.entry_id, c.head_sha].append(c.sha)
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
     fails: Counter[tuple[str, ...]] = Counter()
     trees: dict[tuple[int, str], list[str]] = defaultdict(list)
@@ -310,6 +314,7 @@ def _entries(
             effects.get(build_key(e.pk, e.build_no), _UNASKED),
             effects.get(land_key(held_over.push_id or held_over.pk), _UNASKED) if held_over else _UNASKED,
             now,
+            frozenset(built_as[e.pk, e.head_sha]),
             waivers.get((e.pk, e.head_sha)),
             contested.get(e.pk, ()),
         )
@@ -336,6 +341,7 @@ def _entry(
     build: EffectView,
     push: EffectView,
     now: dt.datetime,
+    built_as: frozenset[str],
     waiver: Waiver | None,
     contested: tuple[str, ...],
 ) -> EntryView:
@@ -378,6 +384,7 @@ def _entry(
         answered_to=e.answered_to_id or 0,
         answer=e.answer,
         candidate=_candidate(candidate) if candidate else None,
+        built_as=built_as,
         contested=contested,
         gates=gates,
         verdicts=tuple(
@@ -490,7 +497,12 @@ def _refineries(town: Town, convoys: tuple[ConvoyView, ...], live_runs: tuple[Ru
     return tuple(views)
 
 
-def _busy(town: Town, live_runs: tuple[RunView, ...]) -> dict[tuple[int, str | None], str]:
-    """Refineries with a live run: (rig, convoy or None) → run id."""
-    by_agent = {r.agent: r.id for r in live_runs if r.kind == "refinery" and r.agent is not None}
-    return {(a.rig_id or 0, a.convoy_id): by_agent[a.pk] for a in rows.AGENTS(list(by_agent))} if by_agent else {}
+def _refinery_runs(town: Town, live_runs: tuple[RunView, ...]) -> dict[tuple[int, str | None], tuple[str, ...]]:
+    """The live runs of refineries, whatever they are for: (rig, convoy or None) → run ids."""
+    by_agent: dict[int, list[str]] = defaultdict(list)
+    for run in live_runs:
+        if run.kind == "refinery" and run.agent is not None:
+            by_agent[run.agent].append(run.id)
+    if not by_agent:
+        return {}
+    return {(a.rig_id or 0, a.convoy_id): tuple(by_agent[a.pk]) for a in rows.AGENTS(list(by_agent))}

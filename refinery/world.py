@@ -337,6 +337,7 @@ class EntryView:
     answered_to: int = 0  # the latest verdict then
     answer: str = ""
     candidate: CandidateView | None = None
+    built_as: frozenset[str] = frozenset()  # all candidates of its present head
     on_remote: bool = True  # its branch is one of the remote's, not only of the mirror
     contested: tuple[str, ...] = ()  # the files of its latest conflict
     gates: tuple[GateView, ...] = ()
@@ -420,7 +421,7 @@ class World:
     final_beads_with_live_runs: frozenset[str] = frozenset()
     refineries: tuple[AgentView, ...] = ()
     lanes: Mapping[tuple[int, str], LaneView] = field(default_factory=dict)
-    busy_refineries: Mapping[tuple[int, str | None], str] = field(default_factory=dict)
+    refinery_runs: Mapping[tuple[int, str | None], tuple[str, ...]] = field(default_factory=dict)
     failures_in_a_row: int = 0
     last_failure_at: dt.datetime | None = None
     escalated: frozenset[str] = frozenset()

@@ -470,10 +470,17 @@ MUTATIONS = (
     ),
     Mutation(
         "one agent may have two live runs",
-        "agents/migrations/0001_initial.py",
-        "one_live_run_per_agent",
-        "",
+        "agents/migrations/0007_parallel_reviews.py",
+        "models.Q(('kind', 'refinery'), _negated=True)",
+        "models.Q(('kind', 'nobody'))",
         RACES,
+    ),
+    Mutation(
+        "a refinery may have more live runs than it may",
+        "agents/dispatch.py",
+        "        if live >= at_most:\n",
+        "        if False:\n",
+        "tests/db/test_parallel_reviews.py",
     ),
     Mutation(
         "a branch may have two active entries",

@@ -13,7 +13,8 @@ from refinery.world import NotNeeded
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """Queue a run for a bead. `brief` says what for: work, rework, conflict, review, resolve, gates."""
+    """Queue a run for a bead. `brief` says what for: work, rework, conflict, review, resolve, gates. `at_most`: so many
+    live runs may its agent have, with this one."""
 
     bead: str
     kind: str
@@ -21,6 +22,7 @@ class StartRun:
     start_sha: str = ""
     prefer_agent: int | None = None
     expect_status: str | None = None
+    at_most: int = 1
 
 
 @dataclass(frozen=True, slots=True)

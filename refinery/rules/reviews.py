@@ -53,19 +53,48 @@ BUILD_PATIENCE = dt.timedelta(minutes=10)  # for what fails here and there, and 
 
 def decide(world: World) -> Iterator[Decision]:
     """One decision for each active entry (admission is the lanes' matter), trains from the front."""
-    for key, entries in by_lane(world.entries).items():
+    refineries = _Refineries(world)
+    # of lanes that share a refinery, the one with the fewest runs of it is served first
+    for key, entries in sorted(by_lane(world.entries).items(), key=lambda lane: _live_reviews(lane[1])):
         entries = in_queue_order(entries)
-        lane = _Lane(world, world.rigs[key[0]], key[1], entries)
+        lane = _Lane(world, world.rigs[key[0]], key[1], entries, refineries)
         for entry in entries:
             rule, why, actions = _one(world, entry, lane)
             yield Decision(f"entry {entry.id}", rule, why, actions)
 
 
+def _live_reviews(entries: list[EntryView]) -> int:
+    return sum(1 for e in entries if e.live_run("refinery"))
+
+
+class _Refineries:
+    """What refineries are at, and what this tick starts: one has at most `refinery.max_reviews` live runs, whatever
+    they are for. A convoy's own serves its lane; the rig's serves all other lanes."""
+
+    def __init__(self, world: World) -> None:
+        self._runs = {key: list(runs) for key, runs in world.refinery_runs.items()}
+
+    def busy(self, entry: EntryView, rig: RigView) -> str:
+        """Why the refinery that serves this entry can begin nothing now, or an empty string."""
+        at, most = self._at(entry), rig.config.refinery.max_reviews
+        return "" if len(at) < most else f"its refinery is at {', '.join(at)}: refinery.max_reviews is {most}"
+
+    def start(self, entry: EntryView, rig: RigView, purpose: str, sha: str) -> StartRun:
+        """A run of the refinery that serves this entry."""
+        self._at(entry).append(f"the {purpose} of {entry.id}")
+        return StartRun(entry.id, "refinery", purpose, sha, at_most=rig.config.refinery.max_reviews)
+
+    def _at(self, entry: EntryView) -> list[str]:
+        return self._runs.setdefault((entry.rig, entry.convoy if is_feature_lane(entry) else None), [])
+
+
 class _Lane:
     """What one tick's decisions in a lane share: who lands together, who is reviewed, the window as it changes."""
 
-    def __init__(self, world: World, rig: RigView, target: str, entries: list[EntryView]) -> None:
-        self.world, self.rig, self.target = world, rig, target
+    def __init__(
+        self, world: World, rig: RigView, target: str, entries: list[EntryView], refineries: _Refineries
+    ) -> None:
+        self.world, self.rig, self.target, self.refineries = world, rig, target, refineries
         self.landing = landing_cars(entries, rig, world.now, lambda e: uncompared(world, e))
         self._slot = max((e.slot or 0.0 for e in entries), default=0.0)
         self._batches = new_batches(entries, odd=True)
@@ -73,7 +102,6 @@ class _Lane:
         self.window = world.window(rig.id, target)
         train = groups(e for e in entries if e.admitted)
         self.ahead = {e.id for group in train[gating_room(train, rig, world.now, self.window) :] for e in group}
-        self.reviewing = False  # a review is started for one of them
 
     def widen(self) -> tuple[Action, ...]:
         """A car has landed: the window grows by one."""
@@ -190,7 +218,7 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.BUILD_ERROR:
             return "build-error", why, (Hold(entry.id, "build_error", why),)
         case Stage.CONFLICT:
-            return _conflict(world, entry, rig, why)
+            return _conflict(world, entry, lane, why)
         case Stage.NEEDS_GATES if entry.id in lane.ahead:
             return "built-ahead", f"{why}; {lane.window} cars are gated before it", ()
         case Stage.NEEDS_GATES:
@@ -198,9 +226,8 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.GATE_ERROR:
             return "gate-error", why, (Hold(entry.id, "gate_error", why),)
         case Stage.GATE_FAILED:
-            busy = _refinery_busy(world, entry) or ("its refinery starts a review" if lane.reviewing else "")
-            rule, told, actions = gates_failed(entry, rig, why, busy)
-            lane.reviewing = lane.reviewing or rule == "triage"
+            look = None if lane.refineries.busy(entry, rig) else lane.refineries.start
+            rule, told, actions = gates_failed(entry, rig, why, look)
             return rule, told, (*actions, *(lane.narrow() if entry.admitted else ()))
         case Stage.NEEDS_REVIEW:
             return _review(world, entry, lane, why)
@@ -306,9 +333,8 @@ def _gates(world: World, entry: EntryView, why: str) -> Told:
 
 def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
     rig = lane.rig
-    wait = _refinery_busy(world, entry)
-    if wait or lane.reviewing:
-        return "refinery-busy", wait or "its refinery starts another review", ()
+    if wait := lane.refineries.busy(entry, rig):
+        return "refinery-busy", wait, ()
     assert entry.candidate is not None
     runs = [r for r in entry.runs_of_candidate("refinery") if not r.live and r.purpose != "triage"]
     failed = [r for r in runs if r.outcome == "failed"]
@@ -329,19 +355,11 @@ def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
     if host_faults(runs) >= GATES_TRIES:
         text = f"the review could not be started {GATES_TRIES} times: {runs[-1].reason}"
         return "review-broken", text, (Hold(entry.id, "review_gave_up", text),)
-    lane.reviewing = True
-    return "review", why, (StartRun(entry.id, "refinery", "review", entry.candidate.sha),)
+    return "review", why, (lane.refineries.start(entry, rig, "review", entry.candidate.sha),)
 
 
-def _refinery_busy(world: World, entry: EntryView) -> str:
-    """What the lane's refinery is still busy with, or an empty string."""
-    key = (entry.rig, entry.convoy if is_feature_lane(entry) else None)
-    run = world.busy_refineries.get(key)
-    return f"its refinery is at run {run}" if run else ""
-
-
-def _conflict(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
-    config = rig.config
+def _conflict(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
+    config = lane.rig.config
     candidate = entry.candidate
     assert candidate is not None
     if entry.ties.yields:
@@ -355,13 +373,13 @@ def _conflict(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
         text = f"conflicted {CONFLICT_LIMIT} times: {why}"
         return "conflict-limit", text, (Hold(entry.id, "conflict", text),)
     if not config.refinery.require_clean_merge and config.agents.refinery is not None:
-        return _resolve(world, entry, rig, why)
+        return _resolve(entry, lane, why)
     if config.agents.polecat is None:
         return "conflict-no-polecat", why, (CloseEntry(entry.id, "failed", "conflict", why),)
     return "conflict", why, (OpenConflict(entry.id, candidate.id, candidate.files),)
 
 
-def _resolve(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
+def _resolve(entry: EntryView, lane: _Lane, why: str) -> Told:
     """The refinery agent resolves the conflict in its worktree; its result is a new head."""
     candidate = entry.candidate
     assert candidate is not None
@@ -383,10 +401,9 @@ def _resolve(world: World, entry: EntryView, rig: RigView, why: str) -> Told:
                 ),
             ),
         )
-    wait = _refinery_busy(world, entry)
-    if wait:
+    if wait := lane.refineries.busy(entry, lane.rig):
         return "refinery-busy", wait, ()
     ended = [r for r in entry.runs_of_candidate("refinery") if r.purpose == "resolve"]
-    if len(ended) >= rig.config.dispatch.max_attempts:
+    if len(ended) >= lane.rig.config.dispatch.max_attempts:
         return "resolve-gave-up", why, (OpenConflict(entry.id, candidate.id, candidate.files),)
-    return "resolve", why, (StartRun(entry.id, "refinery", "resolve", entry.head),)
+    return "resolve", why, (lane.refineries.start(entry, lane.rig, "resolve", entry.head),)

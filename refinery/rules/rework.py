@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 
 from beads.config import Triage
 from refinery.phases import failing, objection, red
@@ -49,13 +50,16 @@ def nothing_committed(why: str, answer: str) -> str:
     return f"nothing was committed in the last round: {why}; {said}"
 
 
-def gates_failed(entry: EntryView, rig: RigView, why: str, busy: str) -> Told:
-    """Red gates: where a round of rework would follow, the refinery agent looks at them first, unless it is `busy`: it
-    writes the request. The entry makes room for the cars behind it at once."""
+Start = Callable[[EntryView, RigView, str, str], StartRun]  # a run of the entry's refinery: for what, on which commit
+
+
+def gates_failed(entry: EntryView, rig: RigView, why: str, start: Start | None) -> Told:
+    """Red gates: where a round of rework would follow, the refinery agent looks at them first, unless it is busy
+    (`start` is None): it writes the request. The entry makes room for the cars behind it at once."""
     told = rework(entry, rig, "gates", why)
-    if told[0] != "rework" or not _triaged(entry, rig) or busy or entry.candidate is None:
+    if told[0] != "rework" or not _triaged(entry, rig) or start is None or entry.candidate is None:
         return told
-    look = StartRun(entry.id, "refinery", "triage", entry.candidate.sha)
+    look = start(entry, rig, "triage", entry.candidate.sha)
     return "triage", f"the refinery looks at it first: {why}", (look, *_make_room(entry))
 
 

@@ -113,7 +113,9 @@ def _unwanted(world: World, run: RunView) -> str:
             return "its review entry is being withdrawn"
         if entry.waiting_for:
             return "its change is being worked on again"
-        candidate = entry.candidate
-        if candidate is None or run.start_sha not in (candidate.sha, candidate.head):
+        wanted = {entry.candidate.sha, entry.candidate.head} if entry.candidate else set()
+        if run.purpose == "review":  # its verdict is of the head, whatever the car ahead has become meanwhile
+            wanted |= entry.built_as
+        if run.start_sha not in wanted:
             return "its candidate was replaced"
     return ""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import sys
+
 import pytest
 
 from agents.models import Agent, Mail, Run
+from beads import config as configs
+from beads import ledger
 from beads.errors import Conflict
 from beads.models import Bead, Convoy, Escalation
 from refinery import doors, phases, shows
 from refinery.models import ReviewEntry
-from tests.acceptance.conftest import WHO, Stage
+from tests.acceptance.conftest import AGENTS, WHO, Stage
 
 
 def write(name: str, text: str = "x") -> str:
@@ -29,15 +34,46 @@ def reviewing(convoy: bool | None = None) -> int:
 
 
 def test_c1_convoys_are_reviewed_side_by_side(stage: Stage) -> None:
-    stage.open(gates=[], code_review=True)
-    convoys = [stage.convoy(f"Convoy {n}", {"a": (write(f"{n}a"), []), "b": (write(f"{n}b"), [])}) for n in range(3)]
-    stage.until(lambda: reviewing() == 3)  # nobody has been approved yet: all three wait in parallel
+    stage.open(gates=[], code_review=True, max_reviews=2)
+    convoys = [stage.convoy(f"Convoy {n}", {k: (write(f"{n}{k}"), []) for k in "abc"}) for n in range(3)]
+    stage.until(lambda: reviewing() == 6)  # nobody has been approved yet: two of each wait in parallel
+    for convoy in convoys:
+        assert Run.objects.filter(kind="refinery", agent__convoy=convoy).count() == 2
     stage.release.touch()
     for convoy in convoys:
         assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
-    assert {"0a", "0b", "1a", "1b", "2a", "2b"} <= set(
+    assert {f"{n}{k}" for n in range(3) for k in "abc"} <= set(
         stage.git("ls-tree", "--name-only", "main", cwd=stage.remote).split()
     )
+
+
+def spans() -> list[tuple[dt.datetime, dt.datetime]]:
+    """When each review began and when it ended."""
+    found = Run.objects.filter(purpose="review", outcome="done", agent__convoy__isnull=False)
+    return [(r.claimed_at, r.ended_at) for r in found if r.claimed_at and r.ended_at]
+
+
+def at_once(found: list[tuple[dt.datetime, dt.datetime]]) -> int:
+    """The most of these at one moment."""
+    return max(sum(1 for begin, end in found if begin <= moment < end) for moment, _ in found)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 1), (3, 3)])
+def test_six_beads_of_one_convoy_are_reviewed_by_one_agent_as_many_at_once_as_may_be(
+    stage: Stage, most: int, expected: int
+) -> None:
+    stage.open(gates=[], code_review=True, max_reviews=most)
+    command = [sys.executable, str(AGENTS / "refinery.py"), str(stage.release), "2"]
+    config = {**stage.town.config, "agents": {**stage.town.config["agents"], "refinery": {"command": command}}}
+    ledger.set_config(stage.town, configs.validate(config))
+    stage.release.touch()
+    convoy = stage.convoy("Six", {f"b{n}": (write(f"b{n}"), []) for n in range(6)})
+    assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
+    found = spans()
+    print(f"max_reviews {most}: {max(e for _, e in found) - min(b for b, _ in found)}")  # shown by -s
+    assert (len(found), at_once(found)) == (6, expected)
+    assert Agent.objects.filter(role="refinery", convoy=convoy).count() == 1
+    assert {f"b{n}" for n in range(6)} <= set(stage.git("ls-tree", "--name-only", "main", cwd=stage.remote).split())
 
 
 def test_c1_a_limit_of_one_serialises(stage: Stage) -> None:
@@ -53,7 +89,7 @@ def test_c1_a_limit_of_one_serialises(stage: Stage) -> None:
 
 
 def test_c2_three_convoy_refineries_and_the_rig_refinery_work_at_once(stage: Stage) -> None:
-    stage.open(gates=[], code_review=True)
+    stage.open(gates=[], code_review=True, max_reviews=1)
     convoys = [stage.convoy(f"Convoy {n}", {"a": (write(f"{n}a"), [])}) for n in range(4)]
     alone = stage.sling("Alone", write("alone"))
     stage.until(lambda: ReviewEntry.objects.count() == 5 and reviewing() == 4)

@@ -17,6 +17,7 @@ def test_defaults_are_the_contracts() -> None:
     found = config.effective({}, {})
     assert found.refinery.auto_merge and found.refinery.require_clean_merge and found.refinery.code_review
     assert (found.refinery.max_convoy_concurrency, found.refinery.pop_limit) == (3, 10)
+    assert found.refinery.max_reviews == 3
     assert (found.refinery.max_rework_cycles, found.refinery.push_retries) == (3, 5)
     assert (str(found.refinery.merge_strategy), str(found.refinery.merge_method)) == ("direct", "squash")
     assert found.convoy.merge_mode == "review-then-land"
@@ -46,6 +47,8 @@ def test_the_rig_overrides_the_town_key_by_key() -> None:
         ("[refinary]\n", "unknown key refinary; did you mean refinery?"),
         ("[refinery]\nauto_merge = 'yes'", "refinery.auto_merge"),
         ("[refinery]\npop_limit = 0", "refinery.pop_limit"),
+        ("[refinery]\nmax_reviews = 0", "refinery.max_reviews"),
+        ("[refinery]\nmax_reviews = 101", "refinery.max_reviews"),
         ("[refinery]\nmerge_method = 'octopus'", "refinery.merge_method: expected one of squash, merge, rebase"),
         ("[refinery]\ngates = ['x', 'x']", "two gates are named 'x'"),
         ("[refinery]\ngates = ['']", "refinery.gates.0"),
