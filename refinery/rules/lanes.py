@@ -13,7 +13,7 @@ other lane belongs to the rig refinery and does not count. A busy or waiting lan
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from refinery.phases import Stage, by_lane, in_queue_order, is_feature_lane, queue_key, rank, standing, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
@@ -55,7 +55,7 @@ def decide(world: World) -> Iterator[Decision]:
             yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
             continue
         if not waiting:
-            told = f"{len(cars)} of {window} cars; nobody waits" if cars else "every entry waits for people or for work"
+            told = f"{_told(train, gated, window)}; nobody waits" if cars else "every entry waits for people or for work"
             yield Decision(subject, "busy" if cars else "idle", told)
             continue
         hold = _hold(world, rig, key[1], popped)
@@ -77,9 +77,15 @@ def decide(world: World) -> Iterator[Decision]:
         elif gathers:
             yield Decision(subject, "gather", gathers)
         else:
-            ahead = max(len(train) - gated, 0)
-            told = f"{len(train) - ahead} of {window} cars{f', {ahead} built ahead' if ahead else ''}"
-            yield Decision(subject, "busy", f"{told}; {len(waiting)} more wait")
+            yield Decision(subject, "busy", f"{_told(train, gated, window)}; {len(waiting)} more wait")
+
+
+def _told(train: Sequence[Sequence[EntryView]], gated: int, window: int) -> str:
+    """A lane's train in words: the places that are taken, and who takes none. A batch takes one."""
+    passed = min(gated - window, len(train))
+    ahead = max(len(train) - gated, 0)
+    beside = [f", {count} {words}" for count, words in ((passed, "only to be pushed"), (ahead, "built ahead")) if count]
+    return f"{len(train) - passed - ahead} of {window} cars{''.join(beside)}"
 
 
 def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, str] | None:

@@ -67,7 +67,7 @@ def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] |
     idle = world.now - run.activity_at
     if idle < limits.nudge:
         return None
-    why = f"no activity for {format_duration(dt.timedelta(minutes=idle // dt.timedelta(minutes=1)))}"
+    why = f"no activity for {_rounded(idle)}"
     if idle >= limits.stop:
         return "patrol-stop", why, (StopRun(run.id, f"stopped by the patrol: {why}", counts=True),)
     key = f"idle:{run.id}:{run.activity_at.isoformat()}"
@@ -79,6 +79,13 @@ def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] |
         message = f"{why}: go on, say where you are with gt_status, or ask for help with gt_escalate"
         return "patrol-nudge", why, (NudgeRun(run.id, message),)
     return "patrol-silent", why, ()
+
+
+def _rounded(idle: dt.timedelta) -> str:
+    """A length of time in words, never rounded to more than has passed, nor to nothing."""
+    hour, second = dt.timedelta(hours=1), dt.timedelta(seconds=1)
+    unit = dt.timedelta(minutes=1) if idle >= hour else second if idle >= second else dt.timedelta(milliseconds=1)
+    return format_duration(idle // unit * unit)
 
 
 def conclude(run: RunView) -> tuple[str, str]:
