@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db.models import Aggregate, Count, DateTimeField, DurationField, F, Q, QuerySet
-from django.db.models.functions import Trunc
+from django.db.models.functions import Coalesce, Trunc
 from django.urls import reverse
 from django.utils import timezone
 
@@ -69,7 +69,7 @@ def _lanes(board: shows.Board) -> list[dict[str, Any]]:
                 "cars": cars,
                 "more": max(len(rows) - TRAIN, 0),
                 "counts": [(name, counts[name]) for name in BAR if counts[name]],
-                "pace": estimates.cycle(board.world.rigs[rig], board.known),
+                "pace": estimates.pace(board.world.rigs[rig], board.known),
             }
         )
     return lanes
@@ -196,19 +196,22 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
     kind, step, count = ("hour", dt.timedelta(hours=1), 24) if young else ("day", dt.timedelta(days=1), 14)
     last = now.replace(minute=0, second=0, microsecond=0, hour=now.hour if young else 0)
     since = last - step * (count - 1)
-    done = Bead.objects.filter(town=town, type="issue", purpose="work", status="closed", closed_at__gte=since)
+    # each change once, when it was merged: a convoy's landing brings only what has been counted
+    done = ReviewEntry.objects.filter(rig__town=town, kind="change", state="merged", closed_at__gte=since)
+    begun = Coalesce("source__created_at", "created_at")  # of what was submitted by hand, the submission
     rows = {
         row["at"]: row
-        for row in done.annotate(at=Trunc("closed_at", kind, output_field=DateTimeField()))
+        for row in done.order_by()
+        .annotate(at=Trunc("closed_at", kind, output_field=DateTimeField()))
         .values("at")
-        .annotate(number=Count("pk"), took=Median(F("closed_at") - F("created_at")))
+        .annotate(number=Count("pk"), took=Median(F("closed_at") - begun))
     }
     moments = [since + step * number for number in range(count)]
     form = "%H:00" if young else "%d %b"
     landed = [(at.strftime(form), float(rows[at]["number"]) if at in rows else 0.0) for at in moments]
     took = [(at.strftime(form), rows[at]["took"].total_seconds() if at in rows else 0.0) for at in moments]
     return [
-        {"key": "throughput", "title": f"Beads closed by {kind}", "chart": drawing.chart(landed), "timed": False},
+        {"key": "throughput", "title": f"Changes merged by {kind}", "chart": drawing.chart(landed), "timed": False},
         {"key": "lead", "title": f"Median lead time by {kind}", "chart": drawing.chart(took), "timed": True},
     ]
 

@@ -15,7 +15,7 @@ from agents import work
 from agents.models import Run
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
-from refinery import estimates, phases, readiness, reasons, snapshot
+from refinery import estimates, pace, phases, readiness, reasons, snapshot
 from refinery import history as history_of
 from refinery.briefs import gate_results
 from refinery.models import Landing, ReviewEntry
@@ -66,8 +66,8 @@ class Board:
         return sorted(waiting, key=lambda b: (b.created_at, b.id))
 
     @cached_property
-    def known(self) -> estimates.History:
-        """How long things took of late: two queries, when anybody asks."""
+    def known(self) -> pace.History:
+        """How long things took of late: three queries, when anybody asks."""
         return history_of.of_town(self.town)
 
     @cached_property

@@ -391,16 +391,7 @@ def _entry(
             VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now, _pending(v))
             for v in verdicts
         ),
-        landing=LandingView(
-            landing.pk,
-            landing.candidate_id,
-            landing.state,
-            landing.message,
-            landing.push_id or 0,
-            push.trouble("pushing it", now) or _pushing(landing, now),
-        )
-        if landing
-        else None,
+        landing=_landing(landing, push, now) if landing else None,
         blockers=blockers,
         after=after,
         ties=Ties(waiver=waiver.pk, waived=f"by {waiver.by} because {waiver.reason}") if waiver else Ties(),
@@ -409,8 +400,10 @@ def _entry(
     )
 
 
-def _pushing(landing: Landing, now: dt.datetime) -> str:
-    return f"being pushed since {moment(landing.created_at, now)}" if landing.state == "pushing" else ""
+def _landing(x: Landing, push: EffectView, now: dt.datetime) -> LandingView:
+    since = f"being pushed since {moment(x.created_at, now)}" if x.state == "pushing" else ""
+    told = push.trouble("pushing it", now) or since
+    return LandingView(x.pk, x.candidate_id, x.state, x.message, x.push_id or 0, told, x.created_at)
 
 
 def _pending(v: Verdict) -> bool:

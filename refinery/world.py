@@ -291,6 +291,7 @@ class LandingView:
     message: str = ""
     push: int = 0
     trouble: str = ""  # what its push has met
+    asked_at: dt.datetime | None = None
 
     @property
     def carrier(self) -> int:

@@ -55,7 +55,9 @@ def decide(world: World) -> Iterator[Decision]:
             yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
             continue
         if not waiting:
-            told = f"{_told(train, gated, window)}; nobody waits" if cars else "every entry waits for people or for work"
+            told = (
+                f"{_told(train, gated, window)}; nobody waits" if cars else "every entry waits for people or for work"
+            )
             yield Decision(subject, "busy" if cars else "idle", told)
             continue
         hold = _hold(world, rig, key[1], popped)

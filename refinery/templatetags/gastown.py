@@ -121,6 +121,25 @@ def age(at: Any, how: str = "for") -> SafeString:
     )
 
 
+_TELLS = ("unknown", "longer than usual", "after ")  # estimates that say more of the time than the reason beside them
+
+
+@register.simple_tag
+def lands(row: Mapping[str, Any], verb: str) -> SafeString:
+    """When an entry or a convoy lands, after `verb`; empty where its reason says all. The range goes on with the clock
+    (live.js), so that a page that is left open says nothing that has passed."""
+    if not row["eta"]:
+        words = str(row["estimate"])
+        return format_html("{}: {}", verb, tame(words)) if words.startswith(_TELLS) else SafeString("")
+    usual = dt.datetime.fromisoformat(row["eta"])
+    first = usual - dt.timedelta(seconds=row["eta_seconds"] - row["eta_low_seconds"])
+    last = usual + dt.timedelta(seconds=row["eta_p80_seconds"] - row["eta_seconds"])
+    return format_html(
+        '{} <span title="usually at {} UTC" data-from="{}" data-to="{}">{}</span>',
+        verb, f"{usual:%H:%M:%S}", first.isoformat(), last.isoformat(), row["estimate"],
+    )  # fmt: skip
+
+
 @register.simple_tag
 def node(n: Mapping[str, Any]) -> SafeString:
     """A bead's box in the dependency graph; by hand, as `ago`: a page has hundreds, and each has a dozen values."""

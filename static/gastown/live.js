@@ -170,7 +170,26 @@
     return `${s} s`;
   }
 
+  const UNITS = [[1, 5, "s", 90], [60, 1, "min", 5400], [3600, 1, "h", 129600], [86400, 1, "days", Infinity]];
+
+  function due(low, high) { // the same as in pace.py
+    if (high <= 0) return "later than usual";
+    const at = UNITS.findIndex((row) => high < row[3]);
+    const down = ([size, step]) => Math.floor(Math.max(low, 0) / size / step) * step;
+    const [size, step, unit] = UNITS[at];
+    const to = Math.max(Math.ceil(high / size / step) * step, step);
+    const start = down(UNITS[at]);
+    if (start) return `in ${start} to ${Math.max(to, start + step)} ${unit}`;
+    const less = at ? down(UNITS[at - 1]) : 0;
+    return less ? `in ${less} ${UNITS[at - 1][2]} to ${to} ${unit}` : `within ${to} ${unit}`;
+  }
+
   function times(root) {
+    for (const node of root.querySelectorAll("[data-from]")) {
+      const [low, high] = [node.dataset.from, node.dataset.to].map((at) => (Date.parse(at) - Date.now()) / 1000);
+      const text = due(low, high);
+      if (node.textContent !== text) node.textContent = text;
+    }
     for (const node of root.querySelectorAll("[data-time]")) {
       const passed = (Date.now() - Date.parse(node.getAttribute("datetime") || node.dataset.at)) / 1000;
       const text = node.dataset.time === "for" ? span(passed) : passed >= 0 ? `${span(passed)} ago` : `in ${span(-passed)}`;

@@ -16,11 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from agents.models import Run
 from agents.tools import Call
 from agents.toolset import ConvoyArgs, convoy_status
+from beads import config as configs
 from beads import inbox, ledger
 from beads.errors import Conflict, Invalid, LostRace
 from beads.models import BeadEvent, Escalation
-from refinery import controls, doors, invariants, landings, queue, shows, toolset
-from refinery.models import Candidate, Landing, ReviewEntry, Waiver
+from refinery import controls, doors, invariants, landings, pages, queue, shows, toolset
+from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
 from refinery.reasons import RE_ENTRY, Exit, Held
 from tests.db.conftest import SHA, Place
 
@@ -219,14 +220,15 @@ def test_the_queue_and_a_convoy_tell_the_mayor_when_they_land(place: Place) -> N
     call = Call(Run.objects.filter(kind="polecat").select_related("town").get(), place.now)
     told = toolset.queue(call, toolset.QueueArgs())["entries"]
     assert [row["id"] for row in told] == [second.pk, first.pk]
-    assert {row["estimate"] for row in told} == {"unknown"}
+    assert {row["estimate"] for row in told} == {"unknown: gate 'true' was timed 0 of 3 times"}
     json.dumps(told)
     status = convoy_status(call, ConvoyArgs(convoy=convoy.pk))
-    assert (status["estimate"], status["eta_seconds"]) == ("unknown", None)
+    assert (status["estimate"], status["eta_seconds"]) == ("unknown: a piece of work was timed 0 of 3 times", None)
 
 
-def test_times_of_late_make_estimates_with_two_queries_for_a_whole_town(place: Place) -> None:
-    for n in range(3):
+def landed(place: Place, count: int) -> None:
+    """So many changes of `mq submit`, each gated for 595 s within ten minutes and pushed in 20 s."""
+    for n in range(count):
         entry = place.entry(f"old-{n}", f"{n + 1:040x}")
         place.tick()
         place.built(entry, tree=f"{n + 7:040x}")
@@ -235,17 +237,51 @@ def test_times_of_late_make_estimates_with_two_queries_for_a_whole_town(place: P
         landing = Landing.objects.get(state="intent")
         inbox.record(place.town, "landing.concluded", str(landing.pk), {"state": "landed"})
         place.tick()
+    GateResult.objects.update(duration_ms=595_000)
     Run.objects.update(created_at=F("ended_at") - dt.timedelta(minutes=10))
     Landing.objects.update(created_at=F("concluded_at") - dt.timedelta(seconds=20))
+
+
+def test_times_of_late_make_estimates_with_three_queries_for_a_whole_town(place: Place) -> None:
+    landed(place, 3)
     waiting = [place.entry(f"new-{n}", f"{n + 20:040x}") for n in range(5)]
     board = shows.Board(place.town)
     with CaptureQueriesContext(connection) as caught:
         found = [board.expected[e.pk] for e in waiting]
-    assert len(caught) == 2
+    assert len(caught) == 3
     assert [round(e.seconds or 0) for e in found] == [620, 620, 620, 620, 1240]
     row = shows.entry_data(board, again(waiting[0]))
-    assert (row["estimate"], row["eta_seconds"]) == ("about 10 min", 620)
-    assert row["eta"] == (board.world.now + dt.timedelta(seconds=620)).isoformat(timespec="seconds")
+    assert (row["estimate"], row["eta_seconds"]) == ("in 7 to 14 min", 620)
+    ahead = dt.datetime.fromisoformat(row["eta"]) - board.world.now
+    assert dt.timedelta(seconds=620) <= ahead < dt.timedelta(seconds=621)  # never before what is said in seconds
+
+
+def test_p10_an_estimate_is_unknown_since_the_gates_changed_until_they_have_been_timed(place: Place) -> None:
+    landed(place, 3)
+    waiting = place.entry("new", f"{20:040x}")
+    ledger.set_config(place.rig, configs.validate({"refinery": {"gates": ["make test"]}}))
+    row = shows.entry_data(shows.Board(place.town), again(waiting))
+    assert row["estimate"] == "unknown since the gates changed: gate 'make test' was timed 0 of 3 times"
+    assert [row[key] for key in ("eta", "eta_seconds", "eta_p80_seconds", "overdue")] == [None, None, None, False]
+    ledger.set_config(place.rig, configs.validate({"refinery": {"gates": ["true"]}}))  # as it was: it is known again
+    assert shows.entry_data(shows.Board(place.town), again(waiting))["eta_seconds"] == 620
+
+
+def test_what_is_submitted_by_hand_counts_among_what_has_landed(place: Place) -> None:
+    landed(place, 2)
+    bead = place.bead()
+    place.tick()
+    ReviewEntry.objects.filter(pk=place.entry("own", SHA["e"], bead).pk).update(
+        state="merged", reason="merged", merge_sha=SHA["e"], closed_at=place.now
+    )
+    convoy = ledger.create_convoy(place.rig, "C", "review-then-land", [], actor="test")
+    ReviewEntry.objects.filter(pk=place.entry("c", SHA["f"], convoy=convoy, kind="landing").pk).update(
+        state="merged", reason="merged", merge_sha=SHA["f"], closed_at=place.now
+    )
+    throughput, lead = pages.town(place.town)["charts"]
+    assert throughput["title"] == "Changes merged by hour"
+    assert sum(bar.value for bar in throughput["chart"].bars) == 3  # a convoy's landing brings what was counted
+    assert max(bar.value for bar in lead["chart"].bars) > 0
 
 
 def test_the_commands_say_it_in_words(place: Place) -> None:
@@ -264,7 +300,7 @@ def test_the_commands_say_it_in_words(place: Place) -> None:
     assert f"stands on {first.pk}" in shown.getvalue()
     assert f"would conflict with {first.pk} in signs.txt" in shown.getvalue()
     rows = {row["id"]: row for row in json.loads(data.getvalue())["data"]}
-    assert (rows[first.pk]["estimate"], rows[second.pk]["estimate"][:9]) == ("unknown", "waits for")
+    assert (rows[first.pk]["estimate"][:8], rows[second.pk]["estimate"][:9]) == ("unknown:", "waits for")
     assert rows[first.pk]["land_now"] and rows[second.pk]["waits_for"]
     doors.reject(again(first), "no", WHO)
     place.later(minutes=1)

@@ -116,7 +116,8 @@ class Command(GastownCommand):
             f"{data['branch']} at {data['head'][:12]} → {data['target']}",
         ]
         if data["estimate"]:
-            lines.append(f"lands: {data['estimate']}{' at ' + data['eta'] if data['eta'] else ''}")
+            usual = f", usually at {data['eta']}" if data["eta"] else ""
+            lines.append(f"lands: {data['estimate']}{usual}")
         if data["batch"]:
             lines.append(f"{data['batch']['why']} {', '.join(data['batch']['entries'])}".rstrip())
         if data["stands_on"]:
