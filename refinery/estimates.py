@@ -273,7 +273,7 @@ def _gates(
         has_passed = (gate.name, gate.command) in passed
         if candidate is not None and (not needed(gate, candidate) or (has_passed and certain)):
             continue
-        span = known.gate(rig.id, gate)
+        span = known.gate(rig.id, gate, rig.config.refinery.gates)
         may_be_spared = has_passed or (candidate is None and gate.paths)
         spans.append(replace(span, low=0.0) if may_be_spared else span)
     if not spans:

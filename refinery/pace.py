@@ -70,12 +70,12 @@ class History:
             raise Untold(f"unknown: {_NAMES[what]} was timed {self.counts.get((rig, what), 0)} of {ENOUGH} times")
         return found
 
-    def gate(self, rig: int, gate: Gate) -> Span:
-        """How long a gate takes in a rig. Raises Untold."""
+    def gate(self, rig: int, gate: Gate, present: Iterable[Gate]) -> Span:
+        """How long a gate takes in a rig, whose gates are `present`. Raises Untold."""
         key = gate.name, gate.command
         found = self.spans.get((rig, key))
         if found is None:
-            since = " since the gates changed" if self._others(rig, key) else ""
+            since = " since the gates changed" if self._others(rig, present) else ""
             count = self.counts.get((rig, key), 0)
             raise Untold(f"unknown{since}: gate {gate.name!r} was timed {count} of {ENOUGH} times")
         return found
@@ -84,9 +84,10 @@ class History:
         """How long a run of gates takes beside its gates: to wait for its turn, to be prepared, to be taken in."""
         return self.spans.get((rig, "around"), NOTHING)
 
-    def _others(self, rig: int, key: tuple[str, str]) -> bool:
-        """True when other gates than this one, or this one with another command, were timed."""
-        return any(r == rig and isinstance(what, tuple) and what != key for r, what in self.counts)
+    def _others(self, rig: int, present: Iterable[Gate]) -> bool:
+        """True when gates were timed that the rig no longer has, or has with another command."""
+        known = {(g.name, g.command) for g in present}
+        return any(r == rig and isinstance(what, tuple) and what not in known for r, what in self.counts)
 
 
 def history(samples: Iterable[tuple[int, What, float]]) -> History:

@@ -200,14 +200,16 @@ def test_p10_what_was_timed_too_seldom_or_not_since_the_gates_changed_is_unknown
     def of(*samples: tuple[What, int]) -> History:
         return history([(1, what, 5.0) for what, count in samples for _ in range(count)])
 
-    unit, old, land = ("unit", "unit"), ("unit", "make unit"), "landing"
-    cases = [
+    unit, old, lint, land = ("unit", "unit"), ("unit", "make unit"), ("lint", "lint"), "landing"
+    both = [{"name": name, "run": name} for name in ("lint", "unit")]
+    cases: list[tuple[History, dict[str, Any], str]] = [
         (of(), {}, "unknown: gate 'unit' was timed 0 of 3 times"),
         (of((land, 2), (unit, 9)), {}, "unknown: a landing was timed 2 of 3 times"),
         (of((land, 3)), {}, "unknown: gate 'unit' was timed 0 of 3 times"),
         (of((land, 3), (unit, 2)), {}, "unknown: gate 'unit' was timed 2 of 3 times"),
         (of((land, 3), (old, 9)), {}, "unknown since the gates changed: gate 'unit' was timed 0 of 3 times"),
         (of((land, 3), (old, 9), (unit, 1)), {}, "unknown since the gates changed: gate 'unit' was timed 1 of 3 times"),
+        (of((land, 3), (lint, 9), (unit, 1)), {"gates": both}, "unknown: gate 'unit' was timed 1 of 3 times"),
         (of((land, 3), (unit, 3)), {"code_review": True}, "unknown: a review was timed 0 of 3 times"),
         (of((land, 3), (old, 9), (unit, 3)), {}, "in 5 to 15 s"),
     ]
