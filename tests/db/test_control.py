@@ -12,6 +12,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from agents.models import Run
 from agents.tools import Call
@@ -278,6 +279,7 @@ def test_what_is_submitted_by_hand_counts_among_what_has_landed(place: Place) ->
     ReviewEntry.objects.filter(pk=place.entry("c", SHA["f"], convoy=convoy, kind="landing").pk).update(
         state="merged", reason="merged", merge_sha=SHA["f"], closed_at=place.now
     )
+    ReviewEntry.objects.filter(state="merged").update(closed_at=timezone.now())
     throughput, lead = pages.town(place.town)["charts"]
     assert throughput["title"] == "Changes merged by hour"
     assert sum(bar.value for bar in throughput["chart"].bars) == 3  # a convoy's landing brings what was counted

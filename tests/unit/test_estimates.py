@@ -22,6 +22,7 @@ from refinery.world import (
     GateView,
     LandingView,
     LaneView,
+    OutageView,
     RigView,
     RunView,
     World,
@@ -32,6 +33,7 @@ RIG = RigView(1, "proj", "main", config(code_review=False))
 ENTRY = EntryView("gt-0", 1, "b0", "h0", "main", NOW)
 GATES, LANDING = Span(500, 600, 900), Span(5, 10, 20)
 KNOWN = History({(1, ("test", "test")): GATES, (1, "landing"): LANDING, (1, "work"): Span(800, 1000, 2000)})
+AWAY = OutageView("host", "git.example.org", "silent", "no answer", NOW, NOW)
 REVIEWED = replace(KNOWN, spans={**KNOWN.spans, (1, "review"): Span(200, 300, 400)})
 
 
@@ -263,6 +265,7 @@ def test_what_was_never_measured_is_unknown_and_what_waits_for_people_says_so() 
         (ENTRY, RIG, {"lanes": {(1, "main"): LaneView(frozen="no")}}, "the lane is frozen"),
         (ENTRY, RIG, {"paused": True}, "the town is paused"),
         (ENTRY, replace(RIG, parked=True), {}, "the rig is parked"),
+        (ENTRY, replace(RIG, outage=AWAY), {}, AWAY.words(NOW)),
         (replace(built, candidate=None, build_error="no"), RIG, {}, "unknown: building it failed, and is tried again"),
         (replace(built, gates=(GateView("test", "test", "t0", "fail"),)), RIG, {}, "unknown: its gates have failed"),
     ]
