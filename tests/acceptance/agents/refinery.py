@@ -1,5 +1,4 @@
 """A scripted refinery: waits until the file that it is given exists, then approves; `reject:` in a file sends back.
-A second argument says for how many seconds it reads.
 
 Asked to resolve a conflict, it merges and keeps both sides.
 """
@@ -18,7 +17,6 @@ prime = call("gt_prime")
 release = Path(sys.argv[1])
 while not release.exists():
     time.sleep(0.02)
-time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)  # how long it reads
 if prime["purpose"] == "resolve":
     subprocess.run(["git", "merge", "--no-edit", prime["conflict"]["base_sha"]], check=False)
     for name in prime["conflict"]["files"]:
