@@ -140,6 +140,7 @@ def _of_lane(world: World, known: History, key: tuple[int, str], entries: Sequen
 
 _FALLS_OUT = {
     Stage.GATE_FAILED: "unknown: its gates have failed",
+    Stage.TRIAGE: "unknown: its gates have failed",
     Stage.GATE_ERROR: "unknown: its gates could not be run",
     Stage.UNSETTLED: "unknown: it is judged once what is ahead has landed",
     Stage.CONFLICT: "unknown: it conflicts",

@@ -496,6 +496,5 @@ def _refinery_runs(town: Town, live_runs: tuple[RunView, ...]) -> dict[tuple[int
     for run in live_runs:
         if run.kind == "refinery" and run.agent is not None:
             by_agent[run.agent].append(run.id)
-    if not by_agent:
-        return {}
-    return {(a.rig_id or 0, a.convoy_id): tuple(by_agent[a.pk]) for a in rows.AGENTS(list(by_agent))}
+    agents = rows.AGENTS(list(by_agent)) if by_agent else ()
+    return {(a.rig_id or 0, a.convoy_id): tuple(by_agent[a.pk]) for a in agents}
