@@ -366,6 +366,7 @@ class Runner:
             "change": str((run.brief.get("candidate") or {}).get("change", "")),
             "caches": str(self.home / "caches" / str(run.rig_id)),
             "parallel": bool(run.brief.get("parallel")),
+            "every": bool(run.brief.get("every")),
             "env": env,
             "sandbox": box["kind"],
             "box": box,

@@ -34,16 +34,18 @@ class ExitWith:
 
 @dataclass(frozen=True)
 class Said:
-    """Data, and how a person reads it. `note`: what to know about it, which is no part of the data."""
+    """Data, and how a person reads it. `note`: what to know about it, which is no part of the data. `warnings` go to
+    stderr, whatever is asked for."""
 
     data: Any
     text: str
     note: str = ""
+    warnings: Sequence[str] = ()
 
 
-def noted(data: dict[str, Any], text: str, notes: Sequence[str]) -> Said:
+def noted(data: dict[str, Any], text: str, notes: Sequence[str], warnings: Sequence[str] = ()) -> Said:
     """Data and text with notes: what is no error, but should be seen to."""
-    return Said({**data, "notes": [*notes]}, "\n".join([text, *(f"note: {note}" for note in notes)]))
+    return Said({**data, "notes": [*notes]}, "\n".join([text, *(f"note: {note}" for note in notes)]), warnings=warnings)
 
 
 def actor() -> str:
@@ -95,6 +97,8 @@ class GastownCommand(BaseCommand):
         code = 0
         if isinstance(result, ExitWith):
             result, code = result.data, result.code
+        for warning in result.warnings if isinstance(result, Said) else ():
+            self.stderr.write(f"warning: {warning}")
         text = result.text if isinstance(result, Said) else None
         if isinstance(result, Said) and result.note:
             if as_json:

@@ -124,8 +124,14 @@ class _Town:
                 needs.append(Need(f"rig {rig.slug}", "is parked", link))
         for entry in world.entries:
             shown = board.shown[entry.id]
-            if shown.phase == "awaiting_human":
+            if shown.needs_person:
                 needs.append(Need(f"entry {entry.id}", shown.reason, _entry(entry.id), entry.created_at))
+        for check in world.checks:
+            if check.entry.held:
+                shown = board.shown[check.entry.id]
+                needs.append(
+                    Need(f"check {check.entry.id}", shown.reason, _entry(check.entry.id), check.entry.created_at)
+                )
         for bead in board.unreleased:
             link = reverse("admin:beads_bead_change", args=[bead.id])
             needs.append(Need(f"bead {bead.id}", bead.unreleased, link, bead.created_at))

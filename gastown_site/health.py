@@ -139,7 +139,7 @@ def _fill(registry: CollectorRegistry) -> None:
     counted: tuple[tuple[str, str, QuerySet[Any], tuple[str, ...]], ...] = (
         ("gastown_beads", "Beads", Bead.objects.all(), ("type", "status")),
         ("gastown_runs", "Runs", Run.objects.all(), ("kind", "state", "outcome")),
-        ("gastown_review_entries", "Review entries", ReviewEntry.objects.all(), ("state",)),
+        ("gastown_review_entries", "Review entries", ReviewEntry.objects.exclude(kind="check"), ("state",)),
         ("gastown_effects", "Effects", Effect.objects.all(), ("kind", "state")),
     )
     for name, text, rows, labels in counted:

@@ -39,7 +39,7 @@ ACTIONS: dict[str, Any] = {
         "retry_entry",
         "Retry: clear the hold, or bring it back",
         doors.retry_entry,
-        when=lambda entry: entry.state == "failed" or bool(entry.held),
+        when=lambda entry: (entry.kind != "check" and entry.state == "failed") or bool(entry.held),
     ),
     "requeue_entry": door_action(
         "requeue_entry",
@@ -53,27 +53,31 @@ ACTIONS: dict[str, Any] = {
         "Promote to the front",
         doors.promote,
         warning="Its priority becomes 0. It goes ahead of all that is not being pushed.",
-        when=lambda entry: entry.state == "active" and entry.bead.priority != 0,
+        when=lambda entry: entry.kind != "check" and entry.state == "active" and entry.bead.priority != 0,
     ),
     "land_now_entry": door_action(
         "land_now_entry",
         "Land now: an emergency",
         doors.land_now,
         warning="It goes to the front of the train, gated and reviewed as ever; the train starts again behind it.",
-        when=lambda entry: entry.state == "active" and entry.land_now_at is None,
+        when=lambda entry: entry.kind != "check" and entry.state == "active" and entry.land_now_at is None,
     ),
     "skip_gates_entry": door_action(
         "skip_gates_entry",
         "Land now WITHOUT its gates",
         lambda entry, who, why: doors.land_now(entry, who, why, skip_gates=True),
         warning="This head lands although its gates have not passed. Your name and reason stay with its landing.",
-        when=lambda entry: entry.state == "active" and not entry.waivers.filter(head_sha=entry.head_sha).exists(),
+        when=lambda entry: (
+            entry.kind != "check"
+            and entry.state == "active"
+            and not entry.waivers.filter(head_sha=entry.head_sha).exists()
+        ),
     ),
     "reject_entry": door_action(
         "reject_entry",
         "Reject for good",
         lambda entry, who, why: doors.reject(entry, why, who),
-        when=lambda entry: entry.state == "active",
+        when=lambda entry: entry.kind != "check" and entry.state == "active",
     ),
     "stop_run": door_action(
         "stop_run",

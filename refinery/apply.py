@@ -21,7 +21,7 @@ from agents.runtime.crashpoints import crashpoint
 from beads import ledger, outbox
 from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
-from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
+from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Rig, Town
 from beads.prepared import Prepared
 from refinery import briefs, comments, forecasts, landings, lost, notices, queue
 from refinery.keys import branch_key, build_key, land_key, publish_key
@@ -34,6 +34,7 @@ from refinery.rules.actions import (
     Admit,
     Answered,
     BranchLanded,
+    CheckAnew,
     CloseEntry,
     ConvoyLanded,
     CreateBranch,
@@ -48,6 +49,7 @@ from refinery.rules.actions import (
     NewHead,
     NudgeRun,
     ObserveBranch,
+    OpenCheck,
     OpenConflict,
     OpenEntry,
     OpenRework,
@@ -158,6 +160,10 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             queue.leave(entry, innocent=innocent)
         case Prove(entry, build_no):
             _build(town, entry, queue.prove(entry, build_no), None, now)
+        case OpenCheck(rig, target):
+            queue.open_check(Rig.objects.select_related("town").get(pk=rig), target, ACTOR)
+        case CheckAnew(entry, build_no):
+            _build(town, entry, queue.check_anew(entry, build_no), None, now)
         case Regroup(expect, places, why):
             queue.regroup(expect, [(p.entry, p.batch, p.slot) for p in places])
             for place in places:
@@ -382,6 +388,13 @@ def _hold(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> 
     key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person in {entry.rig.slug}: {entry.bead.title}"[:300]
     where = f"Rig {entry.rig.slug}, entry {entry_id}, branch {entry.branch} for {entry.target}."
     body = f"{text}\n\n{where} {way_on(code, entry_id)}"
+    if entry.kind == "check":
+        rig = entry.rig.slug
+        title = f"{entry.bead.title}: they do not pass"
+        body = f"{text}\n\nNo change is blamed for it; what passes lands. When it is mended: gastown rig check {rig}"
+        old = Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None).first()
+        if old is not None and old.bead.body != body:
+            ledger.close_escalation(old, ACTOR, now, "it is otherwise now")
     made = ledger.escalate(town, key, title, body=body, severity="high", about=entry.bead, actor=ACTOR)
     if made is not None:
         notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)

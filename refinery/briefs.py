@@ -69,9 +69,11 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
     if convoy is not None:
         feature = target.startswith("convoy/")
         brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
-    if purpose == "gates":
+    if purpose in ("gates", "check"):
         alone = entry is not None and entry.admitted_at is None
         gates = config.refinery.entry_gates if alone else config.refinery.landing_gates
+        if purpose == "check":
+            gates, brief["every"] = config.refinery.gates, True
         built = _built(entry) if entry else None
         steps = steps_for(gates, built.untouched if built else ())
         if not steps:
@@ -161,7 +163,7 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, A
                 "change": _change(candidate),
                 "source_title": entry.bead.title,
             }
-            context["gate_results"] = gate_results(entry, candidate)
+            context["gate_results"] = [r for r in gate_results(entry, candidate) if not r["past"]]
     work = entry.source or (entry.convoy.bead if entry.kind == "landing" and entry.convoy else None)
     context["title"] = work.title if work is not None else entry.bead.title
     context["body"] = work.body if work is not None else entry.bead.body
@@ -169,16 +171,26 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, A
 
 
 def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
-    """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none."""
+    """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none.
+
+    `past`: of a gate that the config has replaced meanwhile, or has no more; it counts for nothing. What has ended was
+    judged by the config of its time.
+    """
     skipped = not_needed(entry, candidate)
     latest: dict[str, GateResult] = {}
     tree = candidate.tree_sha or "none"
+    gates = configs.usable(entry.rig.town.config, entry.rig.config)[0].refinery.gates
+    present = {(gate.name, gate.command) for gate in gates}
+    judged = entry.state != "active" and entry.kind != "check"
     for result in _RESULTS(entry.rig_id, tree):
-        latest[result.gate] = result
+        known = latest.get(result.gate)
+        if known is None or (result.gate, result.command) in present or (known.gate, known.command) not in present:
+            latest[result.gate] = result
     return [
         {
             "gate": name,
             "outcome": "not_needed",
+            "past": False,
             "say": f"not needed: touches nothing under {', '.join(paths)}",
             "output": "",
             "failures": [],
@@ -189,7 +201,9 @@ def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any
         {
             "gate": r.gate,
             "outcome": r.outcome,
+            "past": not judged and (r.gate, r.command) not in present,
             "say": say(r),
+            "remedy": r.remedy,
             "output": r.output[-4000:],
             "failures": r.failures,
             "duration_ms": r.duration_ms,
@@ -232,7 +246,7 @@ def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, 
     people = words.of_people(words.family(entry.bead, entry).entries, "", entry)
     said = list(people.said)
     if cause == "gates" and candidate is not None:
-        failed = [r for r in gate_results(entry, candidate) if r["outcome"] == "fail"]
+        failed = [r for r in gate_results(entry, candidate) if r["outcome"] == "fail" and not r["past"]]
         said += [*_triage(entry, candidate), *(_red(result) for result in failed)]
         context["gate_results"] = failed
     else:

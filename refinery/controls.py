@@ -6,6 +6,7 @@ Each refuses at once what can be refused; what is carried out here leaves a fact
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import transaction
@@ -20,7 +21,7 @@ from beads import inbox, ledger, outages, outbox
 from beads import owner as reserved
 from beads.errors import Conflict, Invalid, Refused
 from beads.models import ConfigVersion, Effect, Fact, Rig, Town
-from refinery import queue
+from refinery import gatechecks, queue, readiness
 from refinery.git.mirror import look, repo_of
 
 
@@ -59,7 +60,18 @@ def set_config(
         made = ledger.set_config(owner, overrides, who=who, why=reason, text=text, expect=expect)
         inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=who)
         outages.look_now([owner] if isinstance(owner, Rig) else owner.rigs.all(), timezone.now())
+        gatechecks.config_changed(owner, who)
     return made
+
+
+def unmanned(rigs: Iterable[Rig]) -> list[str]:
+    """What to say to whoever gives work to rigs that have no command for who does it."""
+    configured = {rig: configs.usable(rig.town.config, rig.config) for rig in rigs}
+    return [
+        readiness.unmanned(rig.slug)
+        for rig, (config, problems) in configured.items()
+        if config.agents.polecat is None and not problems
+    ]
 
 
 def renew_host_key(rig: Rig, who: str) -> None:

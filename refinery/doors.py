@@ -283,6 +283,8 @@ def submit(
 
 
 def _active(entry: ReviewEntry) -> None:
+    if entry.kind == "check":
+        raise Conflict(f"{entry.pk} is no change, but a check of {entry.target} itself: it can only be checked again")
     if entry.state != "active":
         raise Conflict(f"{entry.pk} is {entry.state} ({entry.reason})")
 
@@ -403,6 +405,8 @@ def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> None:
     """Clear an entry's hold, or bring a failed one back."""
     if entry.state == "merged":
         raise Conflict(f"{entry.pk} is merged")
+    if entry.kind == "check" and entry.state != "active":
+        raise Conflict(f"{entry.pk} has ended: rig check {entry.rig.slug} makes a new one")
     working = entry.bead.blocked_by.filter(on__parent=entry.pk).exclude(on__status=BeadStatus.CLOSED)
     if entry.state == "active" and not entry.held and not working.exists():
         raise Conflict(f"{entry.pk} is not held: there is nothing to retry")

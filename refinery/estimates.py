@@ -21,19 +21,9 @@ from typing import Any
 from beads.config import Gate
 from beads.lifecycle import BeadStatus
 from refinery.convoyviews import ConvoyView
+from refinery.order import by_lane, in_queue_order
 from refinery.pace import NOTHING, History, Span, Untold, due, exactly, lasting
-from refinery.phases import (
-    Stage,
-    approvals,
-    approvals_needed,
-    by_lane,
-    in_queue_order,
-    needed,
-    phase,
-    proving,
-    results_on,
-    standing,
-)
+from refinery.phases import Stage, approvals, approvals_needed, needed, phase, proving, results_on, standing
 from refinery.readiness import convoy_phase
 from refinery.world import BeadView, CandidateView, EntryView, GateView, RigView, World
 
@@ -155,6 +145,8 @@ def _unpredictable(world: World, entry: EntryView, stage: Stage) -> str:
     """Whom or what it waits for that keeps no time, or an empty string."""
     rig = world.rigs[entry.rig]
     told = phase(stage, admitted=entry.admitted)
+    if stage in (Stage.CHECKING, Stage.EXCUSED):
+        return f"waits for check {entry.ground.check.id}" if entry.ground.check else UNKNOWN.words
     if told == "awaiting_human" or len(approvals(entry)) < approvals_needed(entry, rig.config):
         return PERSON.words
     if told == "blocked":

@@ -88,6 +88,7 @@ class EntryState(Asked):
     questions = {
         "active": ("active", lambda now: Q(state="active")),
         "held": ("held for a person", lambda now: Q(state="active") & ~Q(held="")),
+        "checks": ("checks of the target itself", lambda now: Q(kind="check", state="active")),
         "slot": ("in its lane's train", lambda now: Q(state="active", admitted_at__isnull=False)),
         "old": (
             "active for more than an hour",

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from beads.lifecycle import BeadStatus, Purpose
-from refinery.phases import Stage, by_lane, in_queue_order, phase, proving, rank, standing, wants_slot
+from refinery.order import by_lane, in_queue_order, rank
+from refinery.phases import Stage, phase, proving, standing, wants_slot
 from refinery.relations import Below, Clash, ForecastView, Refused, foresee_key
 from refinery.trains import started
 from refinery.world import Blocker, EntryView, RigView, World

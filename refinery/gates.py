@@ -1,7 +1,8 @@
 """The only writer of gate results, and the rule that tells *fail* from *error*.
 
 Exit 0 passes. 126, 127, a signal, a time-out, a limit that was reached or a step that never ran to its end is an
-*error* of the gate or its host: never merged past, never blamed on the author. Anything else is a *fail*.
+*error* of the gate or its host: never merged past, never blamed on the author. Anything else is a *fail*, unless it is
+certain that something around the gate was missing (`refinery.remedies`), or likely, on the target's own head.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.models import Run
+from agents.runtime.sandbox import BUBBLEWRAP
 from beads import ledger, prune
 from beads.config import Gate
-from refinery import flakiness
+from refinery import flakiness, remedies
 from refinery.models import Candidate, GateResult
 from refinery.outputs import MAX_FAILURES, first_failures
+from refinery.world import GateView
 
 
 def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
@@ -55,9 +58,9 @@ def record(run: Run, candidate: Candidate) -> int:
 
     A gate that has passed and failed on this tree, in this run or another, is marked, and the entry's history says so.
     """
-    commands = {step["name"]: step.get("command") or step.get("run", "") for step in run.steps}
+    steps = {step["name"]: step for step in run.steps}
     known = set(GateResult.objects.filter(run=run).values_list("gate", flat=True))
-    results = [_result(run, candidate, step, commands) for step in run.step_results]
+    results = [_result(run, candidate, step, steps.get(step.get("name"), {})) for step in run.step_results]
     results = [result for result in results if result.gate not in known]
     same = GateResult.objects.filter(entry__rig=candidate.entry.rig_id, tree_sha=candidate.tree_sha)
     earlier = list(same.exclude(run=run).exclude(outcome="error").only("gate", "command", "outcome", "tests"))
@@ -84,7 +87,8 @@ def _outcome(raw: Mapping[str, Any]) -> str:
     return classify(raw.get("exit_code"), raw.get("signal"), ended)
 
 
-def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], commands: Mapping[str, str]) -> GateResult:
+def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], ordered: Mapping[str, Any]) -> GateResult:
+    """What the shim tells of one step, as `ordered`."""
     raw = step.get("outcome_raw") or {}
     output = str(step.get("output") or "")
     outcome = _outcome(raw)
@@ -98,13 +102,18 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], commands: M
         for one in step.get("tries") or []
     ]
     tests = attempts[-1]["tests"] if attempts else {}
+    lacks = None if raw.get("limit") or raw.get("timed_out") else _lacks(run, raw, output, ordered, tests)
+    if lacks and not lacks.certain and candidate.entry.kind != "check":
+        lacks = None  # its author's own doing, until the target shows it, too
+    if lacks and outcome == "fail":
+        outcome = "error"
     return GateResult(
         entry_id=candidate.entry_id,
         candidate=candidate,
         run=run,
         tree_sha=candidate.tree_sha,
         gate=str(step.get("name"))[:200],
-        command=commands.get(str(step.get("name")), ""),
+        command=ordered.get("command") or ordered.get("run", ""),
         outcome=outcome,
         exit_code=raw.get("exit_code"),
         signal=raw.get("signal"),
@@ -115,6 +124,19 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], commands: M
         attempts=attempts,
         tests=tests,
         sandbox=run.sandbox,
+        remedy=lacks.text[:400] if lacks else "",
+    )
+
+
+def _lacks(
+    run: Run, raw: Mapping[str, Any], output: str, ordered: Mapping[str, Any], tests: Mapping[str, Any]
+) -> remedies.Remedy | None:
+    return remedies.remedy(
+        raw.get("exit_code"),
+        output,
+        network=ordered.get("network"),
+        boxed=run.sandbox == BUBBLEWRAP,
+        tests_failed=bool(tests.get("failed")),
     )
 
 
@@ -176,3 +198,23 @@ def say(result: GateResult) -> str:
 def forget(entries: Sequence[str]) -> int:
     """Remove the results of these entries: they have been archived."""
     return prune.delete(GateResult.objects.filter(entry__any=entries))
+
+
+def view(g: GateResult, fails: int = 0) -> GateView:
+    """A result as the rules see it. `fails`: how often the gate has failed on this tree."""
+    alone = g.candidate.on_id is None and not g.candidate.seal_sha
+    return GateView(
+        gate=g.gate,
+        command=g.command,
+        tree=g.tree_sha,
+        outcome=g.outcome,
+        detail=say(g),
+        id=g.pk,
+        flaky=g.flaky,
+        head=g.candidate.head_sha,
+        alone=alone,
+        fails=fails,
+        remedy=g.remedy,
+        exit=-g.signal if g.signal else g.exit_code,
+        files=frozenset(str(place["file"]) for place in g.failures),
+    )

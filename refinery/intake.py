@@ -16,7 +16,7 @@ from agents.models import Run, RunKind, RunOutcome, RunState
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
-from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact
+from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact, Rig
 from beads.prepared import Prepared
 from refinery import emergencies, facts, forecasts, gates, hearsay, landings, notices, queue
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
@@ -148,7 +148,13 @@ def _built(fact: Fact, data: dict[str, Any]) -> None:
     entry = _entry(fact)
     queue.record_candidate(entry.pk, data["build_no"], data)
     if data["base"] and data["on"] is None:
-        forecasts.seen(entry.rig, entry.target, data["base"])
+        _target_seen(entry.rig, entry.target, data["base"])
+
+
+def _target_seen(rig: Rig, target: str, sha: str) -> None:
+    """Where a lane's target is."""
+    forecasts.seen(rig, target, sha)
+    queue.target_seen(rig, target, sha)
 
 
 def _forecast(fact: Fact) -> Forecast:
@@ -301,7 +307,7 @@ def _landing(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
         if told["state"] == "head_moved":
             queue.head_seen(car.entry_id, told["head"])
         elif told["state"] == "landed":
-            forecasts.seen(car.rig, car.target, car.candidate.sha)
+            _target_seen(car.rig, car.target, car.candidate.sha)
 
 
 def _fence_run(run: Run, now: dt.datetime, actor: str, reason: str) -> None:

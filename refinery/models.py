@@ -19,16 +19,18 @@ _LANDING_OPEN = Q(state__in=["intent", "pushing"])
 
 
 class ReviewEntry(models.Model):
-    """One change offered for one target branch of one rig.
+    """One change offered for one target branch of one rig; or (kind `check`) the target's own head before the gates.
 
-    `state`: active, merged (git showed it on the target), failed (see `reason`).
+    `state`: active, merged (git showed it on the target), checked (a check that has passed), failed (see `reason`).
     `admitted_at`: it is a car of its lane's train, in the order of `slot`. `held`: waits for a person, and why.
     """
 
     bead = models.OneToOneField(Bead, on_delete=models.PROTECT, primary_key=True, related_name="review")
     rig = models.ForeignKey(Rig, on_delete=models.PROTECT, related_name="reviews")
     convoy = models.ForeignKey(Convoy, on_delete=models.PROTECT, related_name="reviews", null=True, blank=True)
-    kind = models.CharField(max_length=10, default="change", help_text="change, or landing of a convoy")
+    kind = models.CharField(
+        max_length=10, default="change", help_text="change, landing of a convoy, or check of the target itself"
+    )
     source = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="entries", null=True, blank=True)
     author = models.CharField(max_length=100, blank=True, help_text="agent or person who made the change")
     branch = models.CharField(max_length=250)
@@ -86,7 +88,15 @@ class ReviewEntry(models.Model):
                 condition=Q(admitted_at__isnull=True, slot__isnull=True, batch__isnull=True)
                 | _ACTIVE & Q(admitted_at__isnull=False, slot__isnull=False),
             ),
-            models.CheckConstraint(name="entry_state_legal", condition=Q(state__in=["active", "merged", "failed"])),
+            models.CheckConstraint(
+                name="entry_state_legal", condition=Q(state__in=["active", "merged", "checked", "failed"])
+            ),
+            models.CheckConstraint(
+                name="check_never_lands",
+                condition=~Q(kind="check") & ~Q(state="checked")
+                | Q(kind="check", admitted_at__isnull=True, source__isnull=True, convoy__isnull=True)
+                & ~Q(state="merged"),
+            ),
             models.CheckConstraint(name="entry_merged_has_sha", condition=~Q(state="merged") | ~Q(merge_sha="")),
             models.CheckConstraint(name="entry_closed_has_reason", condition=Q(state="active") | ~Q(reason="")),
         ]
@@ -127,6 +137,7 @@ class Candidate(models.Model):
 
     class Meta:
         ordering = ("id",)
+        indexes = [models.Index(fields=["sha"], name="candidate_of_commit")]
         constraints = [
             models.UniqueConstraint(fields=["entry", "build_no"], name="one_candidate_per_build"),
             models.CheckConstraint(
@@ -227,6 +238,7 @@ class GateResult(models.Model):
     flaky = models.BooleanField(default=False, help_text="it, or a test of it, has passed and failed on this tree")
     flaky_tests = models.JSONField(default=list, blank=True, help_text="the tests that have")
     sandbox = models.CharField(max_length=20, blank=True)
+    remedy = models.CharField(max_length=400, blank=True, help_text="what is missing where it ran, and what mends that")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

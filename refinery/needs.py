@@ -4,14 +4,14 @@ the caller."""
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.urls import reverse
 
 from beads.models import Convoy, Escalation
-from refinery.world import BeadView
+from refinery.world import BeadView, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Need:
 
 
 def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
-    """Review entries that wait for a person."""
+    """Review entries that wait for a person. Who waits for a check of the target is not asked about: the check is."""
     needs = []
     for row in rows:
-        if row["phase"] != "awaiting_human":
+        if row["phase"] != "awaiting_human" or row["stage"] == "excused":
             continue
         url = reverse("review", args=[row["id"]])
         if row["held"]:
@@ -61,6 +61,25 @@ def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
                 Need(row["id"], "review", row["title"], row["detail"], url, label="Review it", since=row["created_at"])
             )
     return needs
+
+
+def of_checks(world: World, why: Mapping[str, str]) -> list[Need]:
+    """Lanes on whose target gates do not pass: one need for each, whoever waits for it. `why`: by check."""
+    return [
+        Need(
+            check.entry.id,
+            "held",
+            check.entry.title,
+            why[check.entry.id],
+            reverse("review", args=[check.entry.id]),
+            reverse("review-act", args=[check.entry.id, "retry"]),
+            "Check again",
+            right="review",
+            since=check.entry.created_at,
+        )
+        for check in world.checks
+        if check.entry.held
+    ]
 
 
 def of_filed(beads: Iterable[BeadView]) -> list[Need]:

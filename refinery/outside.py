@@ -9,7 +9,8 @@ from beads import config as configs
 from beads import outages
 from beads.models import Outage, Rig, Town
 from refinery import rows
-from refinery.world import EffectView, OutageView, RigView
+from refinery.outageviews import EffectView, OutageView
+from refinery.world import RigView
 
 
 def effects_of(town: Town) -> dict[str, EffectView]:

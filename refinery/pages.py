@@ -70,9 +70,19 @@ def _lanes(board: shows.Board) -> list[dict[str, Any]]:
                 "more": max(len(rows) - TRAIN, 0),
                 "counts": [(name, counts[name]) for name in BAR if counts[name]],
                 "pace": estimates.pace(board.world.rigs[rig], board.known),
+                "check": _check(board, rig, target),
             }
         )
     return lanes
+
+
+def _check(board: shows.Board, rig: int, target: str) -> dict[str, str] | None:
+    """What is said of a lane whose target is being checked, or does not pass its gates itself."""
+    known = board.world.known.get((rig, target))
+    if known is None:
+        return None
+    shown = board.shown[known.id]
+    return {"url": reverse("review", args=[known.id]), "phase": shown.phase, "why": shown.reason}
 
 
 def _live_runs(town: Town, *match: Q) -> QuerySet[Run]:
@@ -98,7 +108,7 @@ def towns(found: Iterable[Town]) -> dict[str, Any]:
                 "beads": len(board.world.beads),
                 "entries": len(board.world.entries),
                 "runs": len(board.world.runs),
-                "needs": sum(1 for s in board.shown.values() if s.phase == "awaiting_human")
+                "needs": sum(1 for s in board.shown.values() if s.needs_person)
                 + sum(1 for c in board.world.convoys if c.started_at is None or c.failed_beads)
                 + len(board.unreleased),
             }
@@ -118,7 +128,8 @@ def town(town: Town, most: int = LISTED) -> dict[str, Any]:
     recent += past.rows
     lanes = _lanes(board)
     convoys = _convoy_rows(board, recent)
-    waiting = needs.of_entries(row for lane in lanes for row in lane["rows"])
+    waiting = needs.of_checks(board.world, {key: s.reason for key, s in board.shown.items()})
+    waiting += needs.of_entries(row for lane in lanes for row in lane["rows"])
     filed = lists.first(board.unreleased, most and MAX_FILED)
     waiting += needs.of_filed(filed.rows)
     for row in convoys:
@@ -155,7 +166,8 @@ def town(town: Town, most: int = LISTED) -> dict[str, Any]:
 
 def _unstarted(world: World) -> list[str]:
     """Why runs of what is going on could not be started the last time, each reason once, at most three."""
-    last = (runs[-1] for runs in (*(b.runs for b in world.beads), *(e.runs for e in world.entries)) if runs)
+    entries = (*world.entries, *(c.entry for c in world.checks))
+    last = (runs[-1] for runs in (*(b.runs for b in world.beads), *(e.runs for e in entries)) if runs)
     return list(dict.fromkeys(run.reason for run in last if run.outcome == "start_failed"))[:3]
 
 
@@ -222,7 +234,8 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
 def queued(found: Iterable[Town]) -> dict[str, int]:
     """Town's slug → how many entries are in its queue, in the towns' order."""
     towns = list(found)
-    rows = ReviewEntry.objects.filter(state="active", rig__town__in=towns).values("rig__town_id").order_by()
+    entries = ReviewEntry.objects.filter(state="active", rig__town__in=towns).exclude(kind="check")
+    rows = entries.values("rig__town_id").order_by()
     counts = {row["rig__town_id"]: row["number"] for row in rows.annotate(number=Count("pk"))}
     return {one.slug: counts.get(one.pk, 0) for one in towns}
 
@@ -236,7 +249,9 @@ def queue(town: Town, counts: Mapping[str, int], most: int = ENDED) -> dict[str,
         "town": town,
         "lanes": _lanes(board),
         "towns": towns if len(towns) > 1 else [],
-        "ended": lists.first(ended.defer("bead__body", "bead__context").order_by("-closed_at"), most),
+        "ended": lists.first(
+            ended.exclude(kind="check").defer("bead__body", "bead__context").order_by("-closed_at"), most
+        ),
         "rig": next((rig.slug for rig in board.world.rigs.values()), ""),
     }
 

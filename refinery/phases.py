@@ -7,25 +7,19 @@ else than the rules do.
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from beads.config import Config, Gate, MergeStrategy
 from beads.lifecycle import BeadStatus
-from refinery.world import (
-    Blocker,
-    CandidateView,
-    EntryView,
-    GateView,
-    RigView,
-    VerdictView,
-    person,
-)
+from refinery.order import is_feature_lane
+from refinery.relations import Broken, Ground
+from refinery.world import Blocker, CandidateView, EntryView, GateView, RigView, VerdictView, person
 
 CONFLICT_LIMIT = 10
 HOST_FAULTS_FREE = 3
+GATES_TRIES = HOST_FAULTS_FREE + 2
 FIRST = -1  # the priority of what a person sent to the front of the train
 
 # -- entries ---------------------------------------------------------------------
@@ -53,6 +47,8 @@ class Stage(StrEnum):
     GATE_ERROR = "gate_error"
     GATE_FAILED = "gate_failed"
     TRIAGE = "triage"
+    CHECKING = "checking"
+    EXCUSED = "excused"
     CHANGES_REQUESTED = "changes_requested"
     NEEDS_REVIEW = "needs_review"
     REVIEWING = "reviewing"
@@ -138,7 +134,14 @@ def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     stands = _built(entry, candidate, rig, now)
     if stands.stage in _OF_THE_TREE and car is not None and not car.settled:
         return Standing(Stage.UNSETTLED, f"{stands.why}; judged once what is ahead has landed")
+    if stands.stage in (Stage.CHECKING, Stage.EXCUSED) and car is None and not _on_the_target(candidate):
+        return Standing(Stage.UNSETTLED, f"{stands.why}; judged once it stands on {entry.target} alone")
     return stands
+
+
+def _on_the_target(candidate: CandidateView) -> bool:
+    """True when nothing but what has landed is below it."""
+    return not candidate.seal and (candidate.on is None or candidate.on_landed)
 
 
 def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
@@ -188,7 +191,9 @@ def _elsewhere(entry: EntryView, blocker: Blocker) -> str:
     return ", in another rig" if blocker.rig not in (None, entry.rig) else ""
 
 
-_OF_THE_TREE = frozenset({Stage.NOTHING, Stage.CONFLICT, Stage.GATE_FAILED, Stage.GATE_ERROR})
+_OF_THE_TREE = frozenset(
+    {Stage.NOTHING, Stage.CONFLICT, Stage.GATE_FAILED, Stage.GATE_ERROR, Stage.CHECKING, Stage.EXCUSED}
+)
 
 
 def _built(entry: EntryView, candidate: CandidateView, rig: RigView, now: dt.datetime) -> Standing:
@@ -241,26 +246,84 @@ def judged(
     """What the results on a candidate's tree say; None when all of these gates that it needs have passed on it."""
     results = results_on(candidate, found)
     in_batch = entry.car is not None and bool(entry.car.batch)
-    missing, failed = [], []
+    twice = rig.config.refinery.batch.max > 1 and not in_batch
+    known_bad = entry.ground.check.broken if entry.ground.check else {}
+    missing: list[str] = []
+    bad: list[GateView] = []
     for gate in gates:
         if not needed(gate, candidate):
             continue
         result = results.get((gate.name, gate.command))
         if result is None:
             missing.append(gate.name)
-        elif result.outcome == "error":  # whatever else failed: the host may be to blame for that, too
-            return Standing(Stage.GATE_ERROR, f"gate {gate.name!r} could not be run: {result.detail}")
-        elif result.outcome == "fail" and rig.config.refinery.batch.max > 1 and result.fails < 2 and not in_batch:
+        elif result.outcome != "pass" and result.id < entry.ground.passes.get((gate.name, gate.command), 0):
+            missing.append(gate.name)  # it did not pass where the entry stands either, and now it does
+        elif result.outcome == "error":
+            bad.append(result)
+        elif result.outcome == "fail" and twice and result.fails < 2 and (gate.name, gate.command) not in known_bad:
             missing.append(gate.name)  # a single is blamed only for what fails twice
         elif result.outcome == "fail":
-            failed.append(f"gate {gate.name!r} failed: {result.detail}")
-    if failed:
-        return Standing(Stage.GATE_FAILED, "; ".join(failed))
+            bad.append(result)
+    if bad:
+        return _blamed(entry, candidate, bad, in_batch=in_batch)
     if not missing:
         return None
     if entry.live_run("gates"):
         return Standing(Stage.GATING, f"gates are running: {', '.join(missing)}")
     return Standing(Stage.NEEDS_GATES, f"gates to run: {', '.join(missing)}")
+
+
+def _blamed(entry: EntryView, candidate: CandidateView, bad: list[GateView], *, in_batch: bool) -> Standing:
+    """What follows from gates that did not pass: first it must be known that they pass where the entry stands. (A batch
+    is only cut.) An error counts for more than a failure: the host may be to blame for that, too."""
+    asked = {g: "passes" if in_batch else passes_below(entry.ground, candidate.base, g) for g in bad}
+    named = ", ".join(repr(g.gate) for g in bad)
+    check = entry.ground.check
+    if "unknown" in asked.values():
+        see = f": see check {check.id}" if check else ""
+        return Standing(Stage.CHECKING, f"{_told(bad)}; whether {named} passes on {entry.target} is checked first{see}")
+    if "elsewhere" in asked.values():
+        return Standing(Stage.STALE, f"{_told(bad)}; {named} passes on {entry.target} as it is now: built again")
+    own = [g for g in bad if asked[g] == "passes"]
+    if errors := [g for g in own if g.outcome == "error"]:
+        return Standing(Stage.GATE_ERROR, _told(errors[:1]))
+    if own:
+        return Standing(Stage.GATE_FAILED, _told(own))
+    assert check is not None
+    first = min(bad, key=lambda g: g.outcome != "error")
+    how = "cannot be run" if first.outcome == "error" else "fails"
+    words = check.broken[first.gate, first.command].words
+    return Standing(
+        Stage.EXCUSED, f"waits: gate {first.gate!r} {how} on {entry.target}, too ({words}): see check {check.id}"
+    )
+
+
+def _told(bad: list[GateView]) -> str:
+    how = {"error": "could not be run"}
+    return "; ".join(f"gate {g.gate!r} {how.get(g.outcome, 'failed')}: {g.words}" for g in bad)
+
+
+def _same_way(gate: GateView, there: Broken) -> bool:
+    """True unless an entry's gate is seen to fail otherwise than on the target: by another exit, or in other files. (A
+    gate may fail on a target that has nothing for it yet, as `pytest` does without tests.)"""
+    if gate.outcome == "error":
+        return True
+    return gate.exit == there.exit and (not gate.files or bool(gate.files & there.files))
+
+
+def passes_below(ground: Ground, base: str, gate: GateView) -> str:
+    """Whether a gate passes where an entry stands: `passes` (or fails there otherwise), `fails`, `elsewhere` (on the
+    target's newer head) or `unknown`. Nobody waits for a check that gives no answer."""
+    key, check = (gate.gate, gate.command), ground.check
+    if key in ground.passes:
+        return "passes"
+    if check is None:
+        return "unknown"
+    if key in check.broken:
+        return "fails" if _same_way(gate, check.broken[key]) else "passes"
+    if check.answered:
+        return "passes" if check.head == base else "elsewhere"
+    return "passes" if check.barren else "unknown"
 
 
 def failing(entry: EntryView, rig: RigView) -> list[GateView]:
@@ -366,7 +429,7 @@ def _remark(entry: EntryView, config: Config) -> str:
     return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)" if flaky else ""
 
 
-_WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})
+_WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.EXCUSED, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})
 _LANDS = frozenset({Stage.GREEN, Stage.LANDING, Stage.LANDED, Stage.TARGET_MOVED, Stage.HEAD_MOVED, Stage.PUSH_REFUSED})
 _REVIEWS = frozenset({Stage.CHANGES_REQUESTED, Stage.NEEDS_REVIEW, Stage.REVIEWING})
 
@@ -398,54 +461,7 @@ def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
         Stage.TRIAGE,
         Stage.CHANGES_REQUESTED,
         Stage.BEHIND,
+        Stage.CHECKING,
         Stage.LANDING,
         Stage.LANDED,
     )
-
-
-def rank(entry: EntryView) -> int:
-    """Its priority, or that of the most urgent entry that waits for it."""
-    return entry.priority if entry.ties.lift is None else min(entry.priority, entry.ties.lift)
-
-
-def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str]:
-    """The one order of the queue: priority, convoy age, retries, age."""
-    return (
-        rank(entry),
-        entry.convoy_age or entry.created_at,
-        entry.attempts,
-        entry.created_at,
-        entry.id,
-    )
-
-
-def in_queue_order(entries: Iterable[EntryView]) -> list[EntryView]:
-    """The train's cars in their order, then the others by `queue_key`, nobody before what has to land before it."""
-    rows = sorted(entries, key=lambda e: (not e.admitted, e.slot or 0.0, queue_key(e)))
-    cars = sum(1 for e in rows if e.admitted)
-    return rows if not any(e.ties.before for e in rows) else [*rows[:cars], *_first_things_first(rows[cars:])]
-
-
-def by_lane(entries: Iterable[EntryView]) -> dict[tuple[int, str], list[EntryView]]:
-    """(rig, target branch) → its entries, in the order in which they come."""
-    lanes: dict[tuple[int, str], list[EntryView]] = defaultdict(list)
-    for entry in entries:
-        lanes[entry.rig, entry.target].append(entry)
-    return lanes
-
-
-def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
-    """A stable order in which each comes after all that has to land before it (which is transitive)."""
-    left = {e.id: e for e in rows}
-    placed: list[EntryView] = []
-    for entry in rows:
-        ahead = [left[key] for key in entry.ties.before if key in left and entry.id in left]
-        for other in sorted([*ahead, entry], key=lambda e: (e is entry, len(e.ties.before), queue_key(e))):
-            if left.pop(other.id, None) is not None:
-                placed.append(other)
-    return placed
-
-
-def is_feature_lane(entry: EntryView) -> bool:
-    """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
-    return entry.kind == "change" and entry.target.startswith("convoy/") and entry.convoy is not None

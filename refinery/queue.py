@@ -100,6 +100,44 @@ def submit(
     return made, True
 
 
+def open_check(rig: Rig, target: str, actor: str) -> tuple[ReviewEntry, bool]:
+    """Put a lane's target before its gates; returns the check and whether it is new: a lane has one at a time.
+
+    Takes the town's lock. What the target's head is, its build tells.
+    """
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        active = ReviewEntry.objects.filter(rig=rig, target=target, kind="check", state="active").first()
+        if active is not None:
+            return active, False
+        title = f"Gates of {rig.slug} on {target}"
+        bead = ledger.create_bead(rig.town, rig, title[:300], type=BeadType.MERGE_REQUEST, actor=actor)
+        made = ReviewEntry.objects.create(
+            bead=bead, rig=rig, kind="check", author=actor[:100], branch=target, head_sha="", target=target
+        )
+    return made, True
+
+
+def check_anew(entry_id: str, build_no: int) -> int:
+    """Fetch a check's target again; returns the number of the build to make. What held it is to be seen anew."""
+    _swap(
+        entry_id,
+        {"kind": "check", "build_no": build_no},
+        build_no=build_no + 1,
+        observed_head="",
+        held="",
+        held_text="",
+    )
+    return build_no + 1
+
+
+def target_seen(rig: Rig, target: str, sha: str) -> None:
+    """Observation: where a lane's target is. Its check is of the head that it has been given."""
+    checks = ReviewEntry.objects.filter(rig=rig, target=target, kind="check", state="active").exclude(head_sha="")
+    checks.exclude(head_sha=sha).exclude(observed_head=sha).update(observed_head=sha)
+    checks.filter(head_sha=sha).exclude(observed_head="").update(observed_head="")
+
+
 def _swap(entry_id: str, expect: Mapping[str, Any], **change: Any) -> None:
     """Compare and swap on an active entry."""
     if ReviewEntry.objects.filter(pk=entry_id, state="active", **expect).update(**change) != 1:
@@ -238,7 +276,9 @@ def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.dat
         closed_at=now,
     )
     bead = Bead.objects.get(pk=entry.pk)
-    if state == "merged":
+    if state == "checked":
+        to, resolution = BeadStatus.CLOSED, Resolution.DONE
+    elif state == "merged":
         resolution = Resolution.ALREADY_MERGED if reason == "already_merged" else Resolution.MERGED
         to = BeadStatus.CLOSED
     else:
@@ -270,6 +310,9 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
         "reject_requested": "",
         **_UNANSWERED,
     }
+    if entry.kind == "check":
+        _swap(entry.pk, {}, **fresh, observed_head="", build_no=F("build_no") + 1)
+        return
     if entry.state == "active":
         _swap(entry.pk, {"admitted_at": entry.admitted_at}, **fresh)
         return
@@ -333,6 +376,9 @@ def waive_gates(entry: ReviewEntry, head: str, who: str, reason: str) -> None:
 
 def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) -> bool:
     """Observation: what build `build_no` gave. The first answer counts; False when there is one."""
+    if result["result"] == "built":  # of a check the head is what was built; of others it is pinned before
+        told = ReviewEntry.objects.filter(pk=entry_id, kind="check", state="active", build_no=build_no)
+        told.update(head_sha=result["head"], observed_head="")
     made = Candidate.objects.bulk_create(
         [
             Candidate(

@@ -16,6 +16,14 @@ SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
+def unmanned(slug: str) -> str:
+    """What is said of a rig that has work and no command for who does it."""
+    return (
+        f"rig {slug} has no agents.polecat.command, so nobody works on its beads: name one under [agents.polecat], "
+        f"then rig config {slug} --config FILE.toml"
+    )
+
+
 def host_faults(bead_runs: Iterable[RunView]) -> int:
     """How many of the latest runs in a row ended by the host's fault; an outage of the remote, and a full disk, are
     waited for and do not count."""
@@ -88,7 +96,7 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     if rig.outage is not None:
         return rig.outage.words(world.now)
     if rig.config.agents.polecat is None:
-        return f"rig {rig.slug} has no agents.polecat.command"
+        return unmanned(rig.slug)
     if world.breaker_open and not world.probe_due:
         return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
     due = next_try_at(bead, rig.config)

@@ -12,6 +12,7 @@ class Exit(StrEnum):
     """Why an entry has ended."""
 
     MERGED = "merged"
+    GATES_SOUND = "gates_sound"
     ALREADY_MERGED = "already_merged"
     SUPERSEDED = "superseded"
     REJECTED = "rejected"
@@ -31,6 +32,7 @@ class Held(StrEnum):
     """Why an active entry waits for a person; see `way_on`. `mq retry` always lets it go on."""
 
     GATE_ERROR = "gate_error"
+    GATES_BROKEN = "gates_broken"
     BUILD_ERROR = "build_error"
     CONFLICT = "conflict"
     PUSH_REFUSED = "push_refused"
@@ -54,6 +56,7 @@ _RETRY = "mq retry {id}"
 _SUBMIT = "mq submit {rig} --branch {branch} --target {target}"
 RE_ENTRY: dict[Exit, str] = {
     Exit.MERGED: "",
+    Exit.GATES_SOUND: "rig check {rig}",
     Exit.ALREADY_MERGED: "",
     Exit.SUPERSEDED: _SUBMIT,
     Exit.REJECTED: _RETRY,

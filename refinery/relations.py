@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 def foresee_key(forecast: int, number: int) -> str:
@@ -78,6 +78,43 @@ class ForecastView:
     heads: frozenset[str] = frozenset()
     paired: frozenset[str] = frozenset()
     clashes: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+
+Key = tuple[str, str]  # a gate's name and command: with another command it is another check
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """How a gate ends on the target itself: in words, by which exit (or signal), and the files in which it fails."""
+
+    words: str
+    exit: int | None = None
+    files: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCheck:
+    """What a lane's active check of its target is known to say (see `refinery.checks`).
+
+    `broken`: gates that did not pass there the last time, with how. `answered`: every gate has been run on `head` since
+    it was last asked for. `barren`: it will give no answer, or not in time: nobody waits for it.
+    """
+
+    id: str
+    head: str = ""
+    broken: Mapping[Key, Broken] = field(default_factory=dict)
+    answered: bool = False
+    barren: bool = False
+    hopeless: bool = False  # no gate at all can be run
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What is known of the gates where an entry stands. `passes`: those that pass on the very tree that it was built
+    on; results before the number said are from when they did not (0: they always did)."""
+
+    passes: Mapping[Key, int] = field(default_factory=dict)
+    check: KnownCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)

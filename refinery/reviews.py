@@ -105,7 +105,8 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     who = name_of(cast(AbstractBaseUser, request.user))
     remarks = list(ReviewComment.objects.filter(entry__in=[entry, *ranges.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
-    shown = _diff(request, entry, ask, here, who)
+    nothing: dict[str, Any] = {"commits": [], "beads": [], "heads": []}
+    shown = nothing if entry.kind == "check" else _diff(request, entry, ask, here, who)
     main = "diff" in shown and not ask.keep
     places = shown["diff"].places if main else {}
     for one in here:

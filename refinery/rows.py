@@ -81,6 +81,7 @@ SUNK = Prepared(  # entries of these heads that failed
     lambda town, heads: (
         ReviewEntry.objects.filter(rig__town=town, head_sha__any=heads, state="failed")
         .exclude(reason="superseded")
+        .exclude(kind="check")
         .order_by("closed_at")
     )
 )
@@ -115,6 +116,20 @@ RESULTS = Prepared(  # of a tree are all who have the same one
         .annotate(of_rig=F("entry__rig_id"))
         .filter(Q(entry_id__any=entries) | Q(tree_sha__any=trees, entry__rig__any=rigs))
         .order_by("id")
+    )
+)
+TREES = Prepared(  # of commits that were built (or checked) here
+    lambda rigs, commits: (
+        Candidate.objects.filter(entry__rig__any=rigs, sha__any=commits)
+        .order_by("id")
+        .values_list("entry__rig_id", "sha", "tree_sha")
+    )
+)
+OUTCOMES = Prepared(
+    lambda rigs, trees: (
+        GateResult.objects.filter(entry__rig__any=rigs, tree_sha__any=trees)
+        .order_by("id")
+        .values_list("entry__rig_id", "tree_sha", "gate", "command", "outcome", "id")
     )
 )
 VERDICTS = Prepared(lambda entries: Verdict.objects.filter(entry_id__any=entries).order_by("id"))

@@ -15,7 +15,8 @@ from agents import work
 from agents.models import Run
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
-from refinery import estimates, pace, phases, readiness, reasons, snapshot
+from refinery import checks as check_rules
+from refinery import estimates, order, pace, phases, readiness, reasons, snapshot
 from refinery import history as history_of
 from refinery.briefs import gate_results
 from refinery.models import Landing, ReviewEntry
@@ -31,6 +32,14 @@ class Shown:
     reason: str
     position: int | None
 
+    @property
+    def needs_person(self) -> bool:
+        """True when it is what a person is asked about."""
+        return self.phase == "awaiting_human" and self.stage != "excused"
+
+
+_OF_CHECKS = {phases.Stage.HELD: "awaiting_human", phases.Stage.GREEN: "checked"}
+
 
 class Board:
     """One look at a town's world, asked many times."""
@@ -39,8 +48,8 @@ class Board:
         self.town = town
         self.world: World = snapshot.load(town, timezone.now())
         self.shown: dict[str, Shown] = {}
-        lanes = phases.by_lane(self.world.entries)
-        self.lanes = {key: phases.in_queue_order(views) for key, views in sorted(lanes.items())}
+        lanes = order.by_lane(self.world.entries)
+        self.lanes = {key: order.in_queue_order(views) for key, views in sorted(lanes.items())}
         for views in self.lanes.values():
             place = 0
             for view in views:
@@ -55,6 +64,11 @@ class Board:
                     why = f"rig {rig.slug} is parked" if rig.parked else f"paused: {self.world.paused_reason}"
                 waits = phase in ("blocked", "awaiting_human")
                 self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
+        for check in self.world.checks:
+            stands = check_rules.standing(check, self.world.rigs[check.entry.rig])
+            self.shown[check.entry.id] = Shown(
+                _OF_CHECKS.get(stands.stage, "gating"), str(stands.stage), stands.why, None
+            )
         self.beads = {b.id: b for b in self.world.beads}
 
     @cached_property
@@ -88,6 +102,8 @@ class Board:
         """Phase and reason of any entry, ended ones included."""
         if entry.state == "merged":
             return Shown("merged", "merged", entry.reason_text or entry.reason, None)
+        if entry.state == "checked":
+            return Shown("checked", "checked", entry.reason_text or entry.reason, None)
         if entry.state == "failed":
             return Shown("failed", "failed", f"{entry.reason}: {entry.reason_text}", None)
         return self.shown.get(entry.pk) or Shown("queued", "unbuilt", "just submitted", None)
@@ -171,6 +187,7 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
     return {
         "id": view.id,
         "phase": shown.phase,
+        "stage": shown.stage,
         "detail": shown.reason,
         "branch": view.branch,
         "position": shown.position,
@@ -248,6 +265,8 @@ def _waived(landing: Landing) -> str:
 def again(entry: ReviewEntry) -> str:
     """The one command that lets an entry go on that is held or has ended; empty where there is nothing to do."""
     words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
+    if entry.kind == "check" and (entry.held or entry.state != "active"):
+        return f"rig check {entry.rig.slug}"
     if entry.state == "active":
         return f"mq retry {entry.pk}" if entry.held else ""
     return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "", source=entry.source_id or entry.pk)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from beads.config import Config, effective, validate
 from beads.errors import Invalid
 from refinery.foresight import Shown, arrange
-from refinery.relations import ForecastView
+from refinery.relations import ForecastView, Ground
 from refinery.rules import plan
 from refinery.rules.actions import (
     Action,
@@ -42,6 +42,7 @@ from refinery.world import CandidateView, EntryView, GateView, LandingView, Lane
 
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 GATE = "build"
+_SOUND = Ground({(GATE, GATE): 0})  # the target itself always passes
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ class Simulation:
                         self.proven[entry.id] = gates[0]
             if entry.id in self.proven:
                 gates = (*gates, self.proven[entry.id])
-            entries.append(replace(entry, candidate=candidate, gates=gates))
+            entries.append(replace(entry, candidate=candidate, gates=gates, ground=_SOUND))
         live = tuple(r for e in entries for r in e.runs if r.live)
         now, rigs = EPOCH + dt.timedelta(minutes=self.minute), {1: self.rig}
         shown = Shown(forecasts={(1, "main"): self.forecast})

@@ -16,11 +16,12 @@ from beads import inbox, room
 from beads.lifecycle import FINAL
 from beads.models import Town
 from beads.values import moment
-from refinery import foresight, outside, phases, rows, trains
-from refinery.convoyviews import BranchView, ConvoyView, LandingEntry, TrackedBead
-from refinery.gates import say
+from refinery import convoyrows, foresight, grounds, outside, phases, rows, trains
+from refinery.convoyviews import ConvoyView
+from refinery.gates import view as gate_view
 from refinery.keys import build_key, land_key
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
+from refinery.outageviews import EffectView
 from refinery.relations import ForecastView, Refused, Ties
 from refinery.texts import tame
 from refinery.world import (
@@ -29,7 +30,6 @@ from refinery.world import (
     BeadView,
     Blocker,
     CandidateView,
-    EffectView,
     EntryView,
     GateView,
     LandingView,
@@ -54,11 +54,13 @@ def load(town: Town, now: dt.datetime) -> World:
     for run in runs:
         by_bead[run.bead].append(run)
     blockers = _blockers(town)
-    convoys = _convoys(town)
+    convoys = convoyrows.of_town(town)
     live_runs = tuple(r for r in runs if r.live)
     failures, last_failure = _failures(town, now)
     effects = outside.effects_of(town)
-    views = _entries(entries, blockers, by_bead, effects, now)
+    views = {view.id: view for view in _entries(entries, blockers, by_bead, effects, now)}
+    checks, known, changes = grounds.apart(entries, views, rigs, now)
+    entries = [e for e in entries if e.kind != "check"]
     shown = _shown(town, entries)
     return World(
         now=now,
@@ -67,7 +69,9 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in rows.ISSUES(town.pk)),
-        entries=tuple(trains.couple(foresight.arrange(views, blockers, rigs, now, shown), rigs)),
+        entries=tuple(trains.couple(foresight.arrange(changes, blockers, rigs, now, shown), rigs)),
+        checks=checks,
+        known=known,
         lanes=_lanes(town, rigs, now, shown.forecasts),
         convoys=convoys,
         runs=live_runs,
@@ -259,6 +263,11 @@ def _entries(
 ) -> Iterable[EntryView]:
     ids = [e.pk for e in entries]
     since = {e.pk: e.gates_again_at for e in entries}
+    asked = {
+        e.pk: {r.id for r in runs.get(e.pk, ()) if e.gates_again_at is None or r.created_at >= e.gates_again_at}
+        for e in entries
+        if e.kind == "check"
+    }
     candidates = {(c.entry_id, c.build_no): c for c in rows.CANDIDATES(ids) if not _forgotten(c, since[c.entry_id])}
     contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == "conflict"}
     built_as: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -278,7 +287,11 @@ def _entries(
         same = trees.get((cast(Any, result).of_rig, result.tree_sha), ())
         for entry_id in {*same, result.entry_id} & since.keys():
             again = since[entry_id]
-            if again is None or result.created_at >= again:
+            if entry_id in asked and result.entry_id == entry_id:  # also what it runs on may have been mended since
+                counts = result.run_id in asked[entry_id]
+            else:
+                counts = again is None or result.created_at >= again
+            if counts:
                 which = result.tree_sha, result.gate, result.command
                 gates[entry_id][which] = result
                 fails[entry_id, *which] += result.outcome == "fail"
@@ -306,7 +319,7 @@ def _entries(
             e,
             candidate,
             held_over,
-            tuple(_gate(result, fails[e.pk, *which]) for which, result in gates[e.pk].items()),
+            tuple(gate_view(result, fails[e.pk, *which]) for which, result in gates[e.pk].items()),
             verdicts[e.pk],
             tuple(blockers.get(e.pk, ())),
             tuple(b for b in blockers.get(e.source_id or e.convoy_id or "", ()) if b.id not in own[e.pk]),
@@ -410,11 +423,6 @@ def _pending(v: Verdict) -> bool:
     return v.run_id is None and v.decision == "request_changes" and v.task_id is None
 
 
-def _gate(g: GateResult, fails: int) -> GateView:
-    alone = g.candidate.on_id is None and not g.candidate.seal_sha
-    return GateView(g.gate, g.command, g.tree_sha, g.outcome, say(g), g.pk, g.flaky, g.candidate.head_sha, alone, fails)
-
-
 def _candidate(c: Candidate) -> CandidateView:
     return CandidateView(
         id=c.pk,
@@ -430,48 +438,6 @@ def _candidate(c: Candidate) -> CandidateView:
         seal=c.seal_sha,
         untouched=frozenset(tuple(patterns) for patterns in c.untouched),
         on_landed=c.on is not None and c.on.entry.state == "merged" and c.on.entry.merge_sha == c.on.sha,
-    )
-
-
-def _convoys(town: Town) -> tuple[ConvoyView, ...]:
-    live = rows.CONVOYS(town.pk)
-    if not live:
-        return ()
-    ids = [c.pk for c in live]
-    beads: dict[Any, list[TrackedBead]] = defaultdict(list)
-    for convoy_id, key, rig_id, status, resolution, title, closed_at in rows.TRACKED(ids):
-        beads[convoy_id].append(TrackedBead(key, rig_id or 0, status, resolution, title, closed_at))
-    branches: dict[Any, list[BranchView]] = defaultdict(list)
-    for br in rows.BRANCHES(ids):
-        branches[br.convoy_id].append(
-            BranchView(
-                br.pk,
-                br.rig_id,
-                br.name,
-                br.base_sha,
-                br.head_sha,
-                br.asked_at,
-                br.observed_at,
-                br.landed_sha,
-            )
-        )
-    landings: dict[Any, list[LandingEntry]] = defaultdict(list)
-    for e in rows.CONVOY_LANDINGS(ids):
-        landings[e.convoy_id].append(LandingEntry(e.pk, e.rig_id, e.state, e.reason, e.reason_text, e.merge_sha))
-    return tuple(
-        ConvoyView(
-            id=c.pk,
-            rig=c.rig_id,
-            status=c.bead.status,
-            merge_mode=c.merge_mode,
-            title=c.bead.title,
-            started_at=c.started_at,
-            close_requested=c.close_requested_at is not None,
-            beads=tuple(beads[c.pk]),
-            branches=tuple(branches[c.pk]),
-            landings=tuple(landings[c.pk]),
-        )
-        for c in live
     )
 
 

@@ -13,20 +13,12 @@ from dataclasses import replace
 from itertools import count, groupby
 from typing import Any
 
-from refinery.phases import (
-    Stage,
-    approvals,
-    approvals_needed,
-    by_lane,
-    gated,
-    in_queue_order,
-    judged,
-    reviewed,
-    standing,
-)
+from refinery.order import by_lane, in_queue_order
+from refinery.phases import Stage, approvals, approvals_needed, gated, judged, reviewed, standing
 from refinery.world import CarView, EntryView, RigView, World
 
 _PASSED = (Stage.GREEN, Stage.LANDING, Stage.LANDED)
+_FAILED = (Stage.GATE_FAILED, Stage.GATE_ERROR, Stage.CHECKING, Stage.EXCUSED, Stage.STALE)
 
 
 def couple(entries: Iterable[EntryView], rigs: Mapping[int, RigView]) -> list[EntryView]:
@@ -129,7 +121,7 @@ def _passes(entry: EntryView, rig: RigView) -> bool:
     if entry.candidate is None or not _fits(entry):
         return True
     gates = gated(entry, entry.candidate, rig)
-    return gates is None or gates.stage not in (Stage.GATE_FAILED, Stage.GATE_ERROR)
+    return gates is None or gates.stage not in _FAILED
 
 
 def gating_room(train: Sequence[Sequence[EntryView]], rig: RigView, now: dt.datetime, window: int) -> int:
@@ -183,6 +175,8 @@ def batch_size(rig: RigView, target: str, world: World) -> tuple[int, str]:
     Defective Members of Large Populations*, 1943).
     """
     config = rig.config.refinery.batch
+    if world.broken(rig.id, target):
+        return 1, ""
     if config.max == 1 or not rig.config.refinery.landing_gates:
         return 1, ""
     if config.size is not None:

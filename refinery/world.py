@@ -12,54 +12,14 @@ from functools import cached_property
 
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Purpose
-from beads.values import moment
 from refinery.convoyviews import ConvoyView
-from refinery.relations import ForecastView, Ties
+from refinery.outageviews import EffectView, OutageView
+from refinery.relations import ForecastView, Ground, KnownCheck, Ties
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
 BREAKER_PROBE = dt.timedelta(minutes=5)
 FENCE_MARGIN = dt.timedelta(seconds=15)
-
-
-@dataclass(frozen=True, slots=True)
-class EffectView:
-    """Outside work that is `pending`, or `failed` for good. `since`: it has been failing; an outage of the remote, for
-    which the rig has words of its own, does not count."""
-
-    state: str
-    error: str = ""
-    attempts: int = 0
-    since: dt.datetime | None = None
-    next_at: dt.datetime | None = None
-
-    def trouble(self, doing: str, now: dt.datetime) -> str:
-        """Since when, what, and when next; empty while nothing is wrong with it."""
-        if self.since is None or self.next_at is None:
-            return ""
-        times = f" ({self.attempts} times since {moment(self.since, now)})"
-        return f"{doing} failed{times}: {self.error}; tried again at {moment(self.next_at, now)}"
-
-
-@dataclass(frozen=True, slots=True)
-class OutageView:
-    """What of a rig's remote does not work. `whose`: the host that all have who are there, or the rig; `lasting`: it
-    takes a person to mend it."""
-
-    key: str
-    whose: str
-    kind: str
-    error: str
-    since: dt.datetime
-    next_at: dt.datetime
-    failures: int = 1
-    remedy: str = ""
-    lasting: bool = False
-
-    def words(self, now: dt.datetime) -> str:
-        """Since when, what, and when next, in one sentence."""
-        again = f"looked at again at {moment(self.next_at, now)}" if self.next_at > now else "being looked at again"
-        return f"its remote does not work since {moment(self.since, now)}: {self.error}; {again}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +212,14 @@ class GateView:
     head: str = ""
     alone: bool = False
     fails: int = 0
+    remedy: str = ""
+    exit: int | None = None  # its exit code, or the negative number of the signal that ended it
+    files: frozenset[str] = frozenset()  # in which it fails
+
+    @property
+    def words(self) -> str:
+        """How it ended, and what mends that where it is known."""
+        return f"{self.detail}; {self.remedy}" if self.remedy else self.detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +316,7 @@ class EntryView:
     after: tuple[Blocker, ...] = ()  # what its source (or its convoy) waits for
     reopened_at: dt.datetime | None = None
     ties: Ties = field(default_factory=Ties)
+    ground: Ground = field(default_factory=Ground)
     runs: tuple[RunView, ...] = ()
 
     @property
@@ -396,6 +365,19 @@ class EntryView:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckView:
+    """A lane's active check: its target's own head before the gates. It is in no queue and no train.
+
+    `entry`: its row, with the results and runs since it was asked for, at `asked_at`. `latest`: of each gate the latest
+    result, also from before.
+    """
+
+    entry: EntryView
+    asked_at: dt.datetime
+    latest: tuple[GateView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AgentView:
     """A refinery that serves a convoy and is not retired."""
 
@@ -417,6 +399,10 @@ class World:
     rigs: Mapping[int, RigView] = field(default_factory=dict)
     beads: tuple[BeadView, ...] = ()
     entries: tuple[EntryView, ...] = ()
+    checks: tuple[CheckView, ...] = ()
+    known: Mapping[tuple[int, str], KnownCheck] = field(
+        default_factory=dict
+    )  # what entries of a lane know of its check
     convoys: tuple[ConvoyView, ...] = ()
     runs: tuple[RunView, ...] = ()
     final_beads_with_live_runs: frozenset[str] = frozenset()
@@ -445,6 +431,11 @@ class World:
         """Active entries by id."""
         return {e.id: e for e in self.entries}
 
+    @cached_property
+    def check(self) -> dict[str, CheckView]:
+        """Active checks by id."""
+        return {c.entry.id: c for c in self.checks}
+
     @property
     def breaker_open(self) -> bool:
         """True when so many runs in a row failed lately, none succeeding, that dispatch pauses by itself."""
@@ -460,7 +451,15 @@ class World:
         """How many cars a lane's train may have now."""
         most = self.rigs[rig].config.refinery.train.window
         lane = self.lanes.get((rig, target))
+        check = self.known.get((rig, target))
+        if check is not None and check.hopeless:
+            return 1  # one at a time tries, for no gate at all can be run on the target
         return most if lane is None or lane.window is None else max(min(lane.window, most), 1)
+
+    def broken(self, rig: int, target: str) -> bool:
+        """True when a gate is known not to pass on a lane's target itself."""
+        check = self.known.get((rig, target))
+        return check is not None and bool(check.broken)
 
     def frozen(self, rig: int, target: str) -> str:
         """Why nothing lands in a lane now, or an empty string."""

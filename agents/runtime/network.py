@@ -103,8 +103,11 @@ def hint(output: str, patterns: Sequence[str], *, gate: bool) -> str:
     if not _NO_WAY_OUT.search("\n".join(output.splitlines()[-40:])):
         return ""
     if tuple(patterns) in (("none",), ()):
-        whose = "this gate" if gate else "this agent"
-        return f'{whose} has no network: say network = "open" in its config, or a list such as ["host.example.org:443"]'
+        if gate:
+            return 'this gate has no network: `network = true` for it, or a list such as ["registry.example.org:443"]'
+        return (
+            'this agent has no network: say network = "open" in its config, or a list such as ["host.example.org:443"]'
+        )
     return (
         "inside, no name is resolved, and raw TCP and ssh do not get out: the network is HTTP and HTTPS through the "
         "proxy that HTTPS_PROXY names (git by https, not ssh; Node uses it by itself from 24 on)"

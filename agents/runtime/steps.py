@@ -2,7 +2,8 @@
 
 Each has a box of its own (`sandbox`), and is ended when it goes beyond a limit: then its result says which.
 
-Standard library only: the shim imports it. One after the other, the first step that does not pass is the last one.
+Standard library only: the shim imports it. One after the other, the first step that does not pass is the last one,
+unless every one is wanted.
 At once, each step has a keeper below which everything it starts stays, daemons too: so the time-out of one kills its
 processes and nobody else's, and one that fails stops no other. A stop ends them all, at once when the run is fenced.
 """
@@ -95,6 +96,7 @@ class Steps:
     def _in_order(self) -> tuple[list[Result], Ended]:
         results: list[Result] = []
         last: Ended = (None, None)
+        first: Ended | None = None  # of those that did not pass
         for step in self.spec["steps"]:
             self._restore(step)
             if self.orders.stopped():
@@ -104,10 +106,13 @@ class Steps:
             if self.orders.stop and self.gates:
                 break  # it was stopped, so it says nothing about the candidate
             results.append(result)
-            if last != (0, None):
+            if last == (0, None):
+                self._keep(step)
+                continue
+            first = first or last
+            if not self.spec.get("every"):
                 break
-            self._keep(step)
-        return results, last
+        return results, first or last
 
     def _at_once(self) -> tuple[list[Result], Ended]:
         steps = self.spec["steps"]

@@ -40,10 +40,16 @@ def build(payload: Mapping[str, Any]) -> Result | None:
     try:
         base = Candidate.objects.get(pk=on).sha if on else fetch_target(rig, repo, entry.target)
     except GitFailed as error:
-        if error.kind != "unfit":
+        if error.kind != "unfit" or entry.kind == "check":
             raise
         return "candidate.built", entry.pk, told | {"result": "refused", "error": error.message[:2000]}
     told["base"] = base
+    if entry.kind == "check":  # the target's own head, as it is
+        return (
+            "candidate.built",
+            entry.pk,
+            told | {"result": "built", "head": base, "sha": base, "tree": repo.tree_of(base)},
+        )
     method = str(config.merge_method)
     if entry.kind == "landing" and method == "squash":
         method = "merge"  # the beads were squashed one by one: landing keeps their commits
@@ -145,6 +151,7 @@ def _untouched(repo: git.Repo, base: str, sha: str, config: RefineryConfig) -> l
 def _heads_below(repo: git.Repo, rig: Rig, base: str, head: str) -> list[str]:
     """Other entries' heads that this one contains: squashed, they conflict with their own commits where they landed."""
     inside = Candidate.objects.filter(entry__rig=rig, head_sha__in=repo.own(base, head)).exclude(head_sha=head)
+    inside = inside.exclude(entry__kind="check")
     return sorted(set(inside.values_list("head_sha", flat=True)))[:20]
 
 

@@ -43,6 +43,9 @@ def _look(town: Town, world: World) -> int:
         due = int(world.now.timestamp() // MINUTE) % every == 0
         if due and entry.on_remote and phases.phase(stage, admitted=entry.admitted) == "awaiting_human":
             by_rig[entry.rig].append(entry)
+    for check in world.checks:
+        if check.entry.held:
+            by_rig[check.entry.rig].append(check.entry)
     seen = 0
     for rig_id, entries in by_rig.items():
         if world.rigs[rig_id].outage is not None:

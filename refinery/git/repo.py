@@ -269,6 +269,10 @@ class Repo(Candidates):
         """True when the commit is here."""
         return gitcmd.has_commit(self.path, sha)
 
+    def tree_of(self, sha: str) -> str:
+        """The tree of a commit."""
+        return check_sha(run_git(["rev-parse", "--verify", f"{check_sha(sha)}^{{tree}}"], cwd=self.path).text)
+
     def type_of(self, sha: str) -> str:
         """commit, tag, tree or blob; empty when the object is not here."""
         found = run_git(["cat-file", "-t", check_sha(sha)], cwd=self.path, check=False)

@@ -6,7 +6,7 @@ without actions says what the subject waits for; `explain` and the pages show th
 
 from __future__ import annotations
 
-from refinery.rules import beads, convoys, forecasts, gc, lanes, reviews, runs, troubles
+from refinery.rules import beads, checks, convoys, forecasts, gc, lanes, reviews, runs, troubles
 from refinery.rules.actions import Action, Decision
 from refinery.world import World
 
@@ -19,6 +19,7 @@ def plan(world: World) -> list[Decision]:
         *runs.decide(world),
         *beads.decide(world),
         *reviews.decide(world),
+        *checks.decide(world),
         *lanes.decide(world),
         *forecasts.decide(world),
         *convoys.decide(world),

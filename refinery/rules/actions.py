@@ -108,6 +108,22 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenCheck:
+    """Put a lane's target itself before the gates: it is not known whether what failed for an entry passes there."""
+
+    rig: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAnew:
+    """Fetch the target of a check again, and gate its present head. Its hold is lifted."""
+
+    entry: str
+    build_no: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A car's new place in its train: `batch` and, unless it stays, `slot`."""
 
@@ -324,6 +340,8 @@ Action = (
     | OpenEntry
     | Admit
     | Prove
+    | OpenCheck
+    | CheckAnew
     | Regroup
     | Leave
     | Rebuild

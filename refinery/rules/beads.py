@@ -9,7 +9,7 @@ from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.keys import publish_key
 from refinery.phases import HOST_FAULTS_FREE, objection, red
-from refinery.readiness import bead_wait, host_faults, stays
+from refinery.readiness import bead_wait, host_faults, stays, unmanned
 from refinery.rules.actions import (
     Action,
     Answered,
@@ -34,6 +34,7 @@ def decide(world: World) -> Iterator[Decision]:
     """One decision for each live issue bead, in dispatch order: priority, convoy age, age."""
     slots: Counter[int | str] = Counter(run.rig for run in world.runs if run.kind == "polecat")
     yield from _breaker(world)
+    yield from _unmanned(world)
     for bead in sorted(world.beads, key=lambda b: _order(world, b)):
         rule, why, actions = _one(world, bead, slots)
         yield Decision(f"bead {bead.id}", rule, why, actions)
@@ -50,6 +51,24 @@ def _breaker(world: World) -> Iterator[Decision]:
     elif "breaker" in world.escalated:
         why = "runs succeed again, or the failures are long past"
         yield Decision(subject, "breaker-closed", why, (Settle("breaker", why),))
+
+
+def _unmanned(world: World) -> Iterator[Decision]:
+    """A rig with work and no command for its polecats is one open need, until there is one or nothing waits for it."""
+    empty = {rig.id: unmanned(rig.slug) for rig in world.rigs.values() if rig.config.agents.polecat is None}
+    open_ones = (b for b in world.beads if b.rig in empty and b.status == BeadStatus.OPEN)
+    waiting = Counter(
+        b.rig for b in open_ones if b.id not in world.entry_of_source and bead_wait(world, b) == empty[b.rig]
+    )
+    for rig in world.rigs.values():
+        key, why = f"unmanned:{rig.id}", unmanned(rig.slug)
+        if waiting[rig.id]:
+            text = f"{why}. Beads that wait for it: {waiting[rig.id]}"
+            alarm = Escalate(key, f"Nobody works in rig {rig.slug}", text, "medium")
+            yield Decision(f"rig {rig.slug}", "unmanned", why, () if key in world.escalated else (alarm,))
+        elif key in world.escalated:
+            settled = "agents.polecat.command is set" if rig.config.agents.polecat else "no bead waits for it any more"
+            yield Decision(f"rig {rig.slug}", "manned", settled, (Settle(key, settled),))
 
 
 def _order(world: World, bead: BeadView) -> tuple[object, ...]:

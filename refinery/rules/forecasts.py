@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from refinery.foresight import due
-from refinery.phases import by_lane
+from refinery.order import by_lane
 from refinery.rules.actions import Action, Decision, Foresee
 from refinery.world import World
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from refinery.phases import Stage, by_lane, in_queue_order, is_feature_lane, queue_key, rank, standing, wants_slot
+from refinery.order import by_lane, in_queue_order, is_feature_lane, queue_key, rank
+from refinery.phases import Stage, standing, wants_slot
 from refinery.rules.actions import Action, Admit, Decision, Leave
 from refinery.trains import batch_size, gating_room, groups, new_batches, started
 from refinery.world import EntryView, RigView, World

@@ -8,20 +8,8 @@ from collections.abc import Iterator
 from beads.values import format_duration, moment
 from refinery.foresight import refused, uncompared
 from refinery.keys import build_key, land_key
-from refinery.phases import (
-    CONFLICT_LIMIT,
-    HOST_FAULTS_FREE,
-    Stage,
-    by_lane,
-    in_queue_order,
-    is_feature_lane,
-    judged,
-    needed,
-    objection,
-    proving,
-    results_on,
-    standing,
-)
+from refinery.order import by_lane, in_queue_order, is_feature_lane
+from refinery.phases import CONFLICT_LIMIT, GATES_TRIES, Stage, judged, needed, objection, proving, results_on, standing
 from refinery.readiness import host_faults, start_again_at, stays
 from refinery.rules.actions import (
     AbandonLanding,
@@ -33,6 +21,7 @@ from refinery.rules.actions import (
     Landable,
     Leave,
     NewHead,
+    OpenCheck,
     OpenConflict,
     Place,
     Prove,
@@ -47,7 +36,6 @@ from refinery.trains import gating_room, groups, landing_cars, new_batches
 from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
-GATES_TRIES = HOST_FAULTS_FREE + 2
 BUILD_PATIENCE = dt.timedelta(minutes=10)  # for what fails here and there, and not by an outage that all have
 
 
@@ -102,6 +90,8 @@ class _Lane:
         self.window = world.window(rig.id, target)
         train = groups(e for e in entries if e.admitted)
         self.ahead = {e.id for group in train[gating_room(train, rig, world.now, self.window) :] for e in group}
+        self.checked = (rig.id, target) in world.known  # there is a check of its target, or one is opened
+        self.trying = any(e.live_run("gates") for e in entries)
 
     def widen(self) -> tuple[Action, ...]:
         """A car has landed: the window grows by one."""
@@ -158,11 +148,24 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
         return str(stage), why, (Leave(entry.id, innocent=True),) if entry.admitted else ()
     if stage in (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY):
         return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
+    if stage in (Stage.CHECKING, Stage.EXCUSED):
+        return _waits_for_check(entry, lane, stage, why)
     if not entry.admitted and not proving(entry, rig, world.now):
         return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()
     if not entry.admitted and (world.paused or rig.parked):
         return "queued", f"its gates wait: {'the town is paused' if world.paused else 'the rig is parked'}", ()
     return _admitted(world, entry, lane, stage, why)
+
+
+def _waits_for_check(entry: EntryView, lane: _Lane, stage: Stage, why: str) -> Told:
+    """It waits outside of the train, where it is in nobody's way, for a check of the target; the first asks for it."""
+    actions: list[Action] = [Leave(entry.id, innocent=True)] if entry.admitted else []
+    if stage == Stage.CHECKING and not lane.checked:
+        lane.checked = True
+        actions.append(OpenCheck(lane.rig.id, lane.target))
+    elif stage == Stage.EXCUSED and entry.admitted:
+        actions += lane.narrow()
+    return str(stage), why, tuple(actions)
 
 
 def _withdrawn(entry: EntryView) -> tuple[str, str] | None:
@@ -203,6 +206,8 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
     if entry.car is not None and (cut := _of_a_batch(entry, entry.car, lane, stage, why)):
         return cut
     match stage:
+        case Stage.STALE if not entry.admitted:
+            return "prove", why, (Prove(entry.id, entry.build_no),)
         case Stage.UNBUILT | Stage.STALE:
             return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on, seal=seal),)
         case Stage.NOTHING if entry.kind == "landing":
@@ -222,7 +227,11 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.NEEDS_GATES if entry.id in lane.ahead:
             return "built-ahead", f"{why}; {lane.window} cars are gated before it", ()
         case Stage.NEEDS_GATES:
-            return _gates(world, entry, why)
+            check = entry.ground.check
+            if check is not None and check.hopeless and lane.trying:
+                return "one-tries", f"{why}; one at a time tries: see check {check.id}", ()
+            lane.trying = True
+            return run_gates(world, entry, why)
         case Stage.GATE_ERROR:
             return "gate-error", why, (Hold(entry.id, "gate_error", why),)
         case Stage.GATE_FAILED:
@@ -313,7 +322,8 @@ def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[
     return tuple(latest[g.name, g.command].id if needed(g, candidate) else NotNeeded(g.name, g.paths) for g in gates)
 
 
-def _gates(world: World, entry: EntryView, why: str) -> Told:
+def run_gates(world: World, entry: EntryView, why: str, brief: str = "gates") -> Told:
+    """Start an entry's gates, or say what they wait for."""
     if entry.live_run("gates"):
         return "gates-stopping", "the gates of an older candidate are being stopped", ()
     if world.no_room:
@@ -328,7 +338,7 @@ def _gates(world: World, entry: EntryView, why: str) -> Told:
         text = f"the gates could not be started {GATES_TRIES} times: {runs[-1].reason}"
         return "gates-broken", text, (Hold(entry.id, "gate_error", text),)
     assert entry.candidate is not None
-    return "run-gates", why, (StartRun(entry.id, "gates", "gates", entry.candidate.sha),)
+    return "run-gates", why, (StartRun(entry.id, "gates", brief, entry.candidate.sha),)
 
 
 def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:

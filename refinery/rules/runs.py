@@ -114,7 +114,10 @@ def _unwanted(world: World, run: RunView) -> str:
     """Why a live run should not go on, or an empty string."""
     if run.bead in world.final_beads_with_live_runs:
         return "its bead has ended"
-    entry = world.entry.get(run.bead)
+    check = world.check.get(run.bead)
+    if check is not None and run.created_at < check.asked_at:
+        return "its gates were asked for again"
+    entry = check.entry if check else world.entry.get(run.bead)
     if entry is not None and run.kind in ("gates", "refinery"):
         if entry.reject_requested or entry.source_cancelled:
             return "its review entry is being withdrawn"

@@ -9,8 +9,9 @@ import datetime as dt
 from collections.abc import Iterator
 
 from beads.values import moment
+from refinery.outageviews import OutageView
 from refinery.rules.actions import Decision, Escalate, Settle
-from refinery.world import OutageView, World
+from refinery.world import World
 
 PATIENCE = 3  # so many looks in a row, or so long, before people are told of what may go by itself
 LONG = dt.timedelta(seconds=30)

@@ -18,6 +18,7 @@ from beads import config as configs
 from beads import ledger
 from beads.models import Bead
 from refinery import doors
+from refinery.models import ReviewEntry
 from tests.acceptance.conftest import AGENTS, WHO, Stage
 
 
@@ -184,9 +185,10 @@ def test_a_gate_that_leaves_a_daemon_leaves_none(stage: Stage, command: str) -> 
 def test_a_gate_that_takes_too_long_is_an_error(stage: Stage) -> None:
     stage.open(agents=False, gates=[{"name": "slow", "run": "sleep 600", "timeout": "1s"}])
     stage.commit("feature", {"f.txt": "f\n"})
-    entry = stage.await_phase(stage.submit("feature"), "awaiting_human", "merged", "failed")
-    assert entry.held == "gate_error"
-    assert "timed out" in entry.held_text
+    stage.await_phase(stage.submit("feature"), "awaiting_human", "merged", "failed")
+    check = ReviewEntry.objects.get(kind="check")
+    assert check.held == "gates_broken"
+    assert "cannot be run on main itself" in check.held_text and "timed out" in check.held_text
 
 
 def test_sigterm_to_the_runner_leaves_shims_alive(stage: Stage) -> None:

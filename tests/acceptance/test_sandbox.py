@@ -28,6 +28,7 @@ from beads import ledger
 from beads.errors import Invalid
 from beads.models import Bead
 from gastown_site import escape
+from refinery.models import ReviewEntry
 from tests.acceptance import boxed
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_runs import HANG, play
@@ -665,8 +666,9 @@ def test_an_agent_that_reaches_a_limit_has_used_up_an_attempt(stage: Stage) -> N
 def test_a_gate_that_reaches_a_limit_is_an_error_that_names_it(stage: Stage) -> None:
     stage.open(agents=False, gates=[{"name": "hungry", "run": EAT, "memory": "128M"}])
     stage.commit("feature", {"f.txt": "f\n"})
-    entry = stage.await_phase(stage.submit("feature"), "awaiting_human", "failed", "merged")
-    assert entry.held == "gate_error" and "memory limit of 128M reached" in entry.held_text
+    stage.await_phase(stage.submit("feature"), "awaiting_human", "failed", "merged")
+    check = ReviewEntry.objects.get(kind="check")  # on the target itself it reaches the limit, too
+    assert check.held == "gates_broken" and "memory limit of 128M reached" in check.held_text
 
 
 def test_an_agents_program_outside_the_box_is_said_before_it_starts(stage: Stage) -> None:

@@ -87,11 +87,11 @@ def test_a_gate_without_network_is_told_that_it_has_none(stage: Stage, capsys: p
     python = f"{sys.executable} -c"
     stage.open(agents=False, gates=[f"{python} 'import socket; socket.getaddrinfo(\"example.org\", 443)'"])
     stage.commit("feature", {"f.txt": "f\n"})
-    entry = stage.await_phase(stage.submit("feature"), "failed")
-    hint = 'this gate has no network: say network = "open" in its config'
-    assert hint in GateResult.objects.get().output
+    entry = stage.await_phase(stage.submit("feature"), "awaiting_human")
+    hint = "this gate has no network: `network = true` for it"
+    assert hint in GateResult.objects.get(entry=entry).output
     text = said(capsys, "mq", "show", entry.pk)
     assert hint in text
-    run = Run.objects.get(kind="gates")
+    run = Run.objects.get(kind="gates", bead=entry.pk)
     assert f"gastown runs log {run.pk}" in text
     assert hint in said(capsys, "runs", "log", run.pk)

@@ -15,7 +15,7 @@ from beads import config as configs
 from beads import inbox, ledger
 from beads.models import Bead, Effect, Rig, Town
 from refinery import queue, reconciler
-from refinery.models import Forecast, ReviewEntry
+from refinery.models import Candidate, Forecast, GateResult, ReviewEntry
 
 SHA = {name: (name * 40)[:40] for name in "abcdef0123456789"}
 
@@ -106,9 +106,24 @@ class Place:
             inbox.record(self.town, "lane.foreseen", str(forecast.pk), told)
         return bool(asked.update(state="done"))
 
+    def vouch(self, base: str = SHA["b"]) -> None:
+        """A check has shown that the gates pass on the target itself, at `base`."""
+        entry, new = queue.open_check(self.rig, "main", "test")
+        assert new
+        seen = {"head_sha": base, "base_sha": base, "sha": base, "tree_sha": SHA["9"], "result": "built"}
+        candidate = Candidate.objects.create(entry=entry, build_no=1, **seen)
+        own = {"town": self.town, "rig": self.rig, "bead": entry.bead, "kind": "gates", "purpose": "check"}
+        run = Run.objects.create(**own, attempt=1, state="ended", outcome="done", ended_at=self.now)
+        for gate in configs.effective(self.town.config, self.rig.config).refinery.gates:
+            told = {"gate": gate.name, "command": gate.command, "outcome": "pass", "tree_sha": candidate.tree_sha}
+            GateResult.objects.create(entry=entry, candidate=candidate, run=run, **told)
+        queue.close(entry, "checked", "gates_sound", "they pass", now=self.now)
+
     def gated(self, code: int = 0) -> None:
-        """The live gates run ends with `code`."""
+        """The live gates run ends with `code`; on the target itself they are known to pass."""
         run, _ = self.running(kind="gates")
+        if code and not Candidate.objects.filter(sha=SHA["b"]).exists():
+            self.vouch()
         raw = {"exit_code": code, "signal": None, "timed_out": False}
         self.exit(run, code, steps=[{"name": "true", "outcome_raw": raw, "output": ""}])
         self.tick()

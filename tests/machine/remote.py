@@ -128,6 +128,10 @@ class Remote:
         if sha not in self.commits:
             raise GitFailed(f"the remote no longer has commit {sha[:12]}", kind="missing_ref")
 
+    def tree_of(self, sha: str) -> str:
+        """A commit's tree."""
+        return self.commits[sha].tree
+
     def title(self, base: str, head: str) -> str:
         """The first line of a change."""
         return f"Change {head[:8]}"

@@ -26,7 +26,7 @@ from beads import config as configs
 from beads import ledger
 from beads.errors import GastownError, Superseded
 from beads.models import Bead, Convoy, Effect, Fact, Rig, Town
-from refinery import doors, invariants, phases, readiness, reconciler, snapshot
+from refinery import doors, gatechecks, invariants, phases, readiness, reconciler, snapshot
 from refinery.apply import carry_out
 from refinery.executor import branches as on_remote
 from refinery.executor import build, effects, land
@@ -82,6 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.seen: dict[str, str] = {}  # branch → head, as it was when all its commits were found in order
         enter(connection.execute_wrapper(self._watch))
         self.number = 0
+        self.away = False  # what the gates need
 
     def now(self) -> dt.datetime:
         """The clock: never the same moment twice."""
@@ -318,6 +319,18 @@ class Machine(RuleBasedStateMachine):
                 case "promote":
                     doors.promote(entry, WHO, priority=pick % 5)
 
+    @rule()
+    def check_gates(self) -> None:
+        """Somebody wants to know whether the gates pass on the target itself."""
+        self.reload()
+        with self.refusable():
+            gatechecks.ask(self.rig, WHO)
+
+    @rule(away=st.booleans())
+    def the_host_breaks(self, away: bool) -> None:
+        """What the gates need on the host goes, or comes back."""
+        self.away = away
+
     @rule(what=st.sampled_from(["pause", "resume", "park", "unpark", "protect", "unprotect"]))
     def steer_town(self, what: str) -> None:
         """A person pauses, parks, or protects the branch."""
@@ -458,7 +471,7 @@ class Machine(RuleBasedStateMachine):
         report: dict[str, Any] = {"exit_code": code, "head_sha": "", "published": False}
         if run.kind == "gates":
             bad = any(value.startswith("bad") for value in self.remote.files(run.start_sha).values())
-            status = 127 if error else int(bad or flake)
+            status = 127 if error else int(bad or flake or self.away)
             raw = {"exit_code": status, "signal": None, "timed_out": False}
             report["steps"] = [{"name": s["name"], "outcome_raw": raw, "output": ""} for s in run.steps]
             report["exit_code"] = status
@@ -620,11 +633,23 @@ class Machine(RuleBasedStateMachine):
         """The faults stop; executors, runners and agents do their work. Everything ends or waits for a person."""
         self.remote.protected = False
         self.reload()
+        if self.away:  # left so until everybody waits for it; then somebody mends it
+            self.rest()
+            waits = [e for e in snapshot.load(self.town, self.clock).entries if e.ground.check]
+            assert all(e.ground.check.broken for e in waits if e.ground.check)
+            self.away = False
+            with self.refusable():
+                gatechecks.ask(self.rig, WHO)
         doors.resume(self.town, WHO)
         doors.unpark(self.rig, WHO)
         self.tokens.clear()  # whoever is in work now is killed: a reboot
         self.heads.clear()
         self.secrets.clear()
+        self.rest()
+        self.all_explained()
+
+    def rest(self) -> None:
+        """Everybody does what there is to do, and time passes, until nothing happens any more."""
         quiet = 0
         for _ in range(400):
             moved = self.turn()
@@ -637,7 +662,6 @@ class Machine(RuleBasedStateMachine):
                 break
         else:
             raise AssertionError("it does not come to rest")
-        self.all_explained()
 
     def turn(self) -> bool:
         """Everybody does what there is to do, once; True when that was anything."""
@@ -673,6 +697,10 @@ class Machine(RuleBasedStateMachine):
                 stuck.append((entry.id, stands))
             if stands.stage == "blocked" and entry.waiting_for:
                 assert all(b.id in {x.id for x in world.beads} for b in entry.waiting_for)
+            if stands.stage == "excused":
+                assert world.check[entry.ground.check.id].entry.held if entry.ground.check else False
+        for check in world.checks:
+            assert check.entry.held, check.entry
         told = {d.subject: d for d in reconciler.explain(self.town, self.clock)}
         for bead in world.beads:
             decision = told[f"bead {bead.id}"]

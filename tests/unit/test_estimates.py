@@ -12,6 +12,7 @@ import pytest
 
 from refinery.convoyviews import BranchView, ConvoyView, TrackedBead
 from refinery.estimates import Estimate, of_convoy, of_entries, pace
+from refinery.outageviews import OutageView
 from refinery.pace import NOTHING, History, Span, What, due, exactly, history, lasting
 from refinery.trains import couple
 from refinery.world import (
@@ -22,7 +23,6 @@ from refinery.world import (
     GateView,
     LandingView,
     LaneView,
-    OutageView,
     RigView,
     RunView,
     World,

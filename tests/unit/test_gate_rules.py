@@ -10,10 +10,11 @@ import pytest
 from beads.config import effective, validate
 from refinery.gates import steps_for
 from refinery.keys import build_key
+from refinery.outageviews import EffectView
 from refinery.phases import Stage, standing
 from refinery.rules import plan
 from refinery.rules.actions import Land
-from refinery.world import EffectView, EntryView, GateView, NotNeeded, RigView, World
+from refinery.world import EntryView, GateView, NotNeeded, RigView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW
 
 UNIT = {"name": "unit", "run": "unit", "paths": ["src/**"]}

@@ -13,15 +13,17 @@ import pytest
 from beads.config import Config, effective, validate
 from refinery.gates import classify
 from refinery.keys import build_key, land_key
+from refinery.order import in_queue_order
+from refinery.outageviews import EffectView
 from refinery.outputs import first_failures
-from refinery.phases import Stage, in_queue_order, phase, standing
+from refinery.phases import Stage, phase, standing
+from refinery.relations import Ground
 from refinery.rules import plan
 from refinery.rules.actions import Action
 from refinery.world import (
     BeadView,
     Blocker,
     CandidateView,
-    EffectView,
     EntryView,
     GateView,
     LandingView,
@@ -40,7 +42,8 @@ def config(**refinery: Any) -> Config:
 
 
 RIG = RigView(1, "proj", "main", config())
-ENTRY = EntryView("gt-e", 1, "feature", "head", "main", NOW, build_no=1, admitted_at=NOW)
+SOUND = Ground({("test", "test"): 0, ("docs", "docs"): 0, ("unit", "unit"): 0})  # they pass where the entry stands
+ENTRY = EntryView("gt-e", 1, "feature", "head", "main", NOW, build_no=1, admitted_at=NOW, ground=SOUND)
 BUILT = CandidateView(7, 1, "built", "head", "base", "cand", "tree")
 PASS = GateView("test", "test", "tree", "pass")
 OK = VerdictView(1, "approve", "head", "refinery", False, NOW)

@@ -9,7 +9,7 @@ from beads import lists, plans
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.errors import NotFound
 from beads.models import Convoy
-from refinery import doors, shows
+from refinery import controls, doors, shows
 from refinery.files import read_text
 
 
@@ -54,7 +54,9 @@ class Command(GastownCommand):
         plan = plans.parse_text(read_text(file, "file"), file, home, rig_of)
         convoy, is_staged = doors.create_convoy(home, title, merge_mode, plan, staged=staged, who=actor())
         beads = {b.plan_key: b.pk for b in convoy.beads.all()}
-        return Said({"id": convoy.pk, "staged": is_staged, "beads": beads}, convoy.pk)
+        warnings = controls.unmanned(dict.fromkeys(item["rig"] for item in plan))
+        data = {"id": convoy.pk, "staged": is_staged, "beads": beads, "warnings": warnings}
+        return Said(data, convoy.pk, warnings=warnings)
 
     def start(self, id: str, **_: Any) -> Any:
         """Start."""

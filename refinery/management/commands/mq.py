@@ -100,7 +100,8 @@ class Command(GastownCommand):
             for views in board.lanes.values():
                 rows += [shows.entry_data(board, active[v.id]) for v in views if v.id in active]
             if all:
-                ended = lists.first(found.exclude(state="active").order_by("-closed_at"), limit)
+                changes = found.exclude(state="active").exclude(kind="check")
+                ended = lists.first(changes.order_by("-closed_at"), limit)
                 rows += [shows.entry_data(board, e) for e in ended.rows]
                 notes += [f"ended ones of town {town.slug}: {ended.note}"] if ended.cut else []
         columns = ["position", "id", "phase", "target", "branch", "attempts", "estimate", "title", "detail"]
@@ -126,7 +127,7 @@ class Command(GastownCommand):
             lines.append(f"would conflict with {clash['id'] or data['target']} in {', '.join(clash['files'])}")
         for g in data["gates"]:
             told = g["say"] if g["outcome"] == "not_needed" else f"{g['outcome']} ({g['say']})"
-            lines.append(f"gate {g['gate']}: {told}")
+            lines.append(f"gate {g['gate']}: {told}{'; ' + g['remedy'] if g.get('remedy') else ''}")
             tests = g.get("tests") or {}
             lines += [
                 f"  failed: {t['name']}: {' '.join(t['message'].split())[:200]}" for t in tests.get("failures", [])
@@ -140,7 +141,7 @@ class Command(GastownCommand):
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
         lines += [f"landing {x['state']}: {x['message']}{x['waived']}" for x in data["landings"]]
         if data["again"]:
-            lines.append(f"to bring it back: {data['again']}")
+            lines.append(f"{'to check again' if data['kind'] == 'check' else 'to bring it back'}: {data['again']}")
         return Said(data, "\n".join(lines))
 
     def approve(self, id: str, head: str | None, **_: Any) -> Any:

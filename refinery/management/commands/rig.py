@@ -1,4 +1,4 @@
-"""`rig add|list|park|unpark|config|host-key`"""
+"""`rig add|list|park|unpark|config|check|host-key`"""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from agents import access, boxes
 from agents.runtime.gitcmd import redact
 from beads import config as configs
 from beads import secrets
-from beads.command import GastownCommand, Said, actor, noted, rig_of, table, town_of
+from beads.command import ExitWith, GastownCommand, Said, actor, noted, rig_of, table, town_of
+from beads.errors import Unavailable
 from beads.models import Rig
-from refinery import controls, doors
+from refinery import controls, doors, gatechecks
 from refinery.files import read_config, read_text
 from refinery.git import contents
 
@@ -19,6 +20,28 @@ from refinery.git import contents
 def sandboxed(rig: Rig) -> list[str]:
     """What the rig's config leaves outside the sandbox, to be seen to."""
     return boxes.notes(configs.usable(rig.town.config, rig.config)[0])
+
+
+PATIENCE = 120.0  # seconds that `add` and `config` wait for the gates
+
+
+def checked(rig: Rig) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    """Put the rig's gates to the test on its default branch's own head: data, lines of text, warnings.
+
+    A config is not refused for gates that do not pass: that may be mended in the repository.
+    """
+    asked = gatechecks.ask(rig, actor())
+    if asked is None:
+        return None, [], []
+    if not gatechecks.runner_up():
+        return (
+            gatechecks.outcome(asked) | {"reason": gatechecks.NO_RUNNER},
+            [],
+            [f"{gatechecks.NO_RUNNER}: then they are"],
+        )
+    told = gatechecks.wait(asked, PATIENCE)
+    lines = gatechecks.lines(told)
+    return (told, lines, []) if told["ok"] or told["ok"] is None else (told, lines[1:], lines[:1])
 
 
 class Command(GastownCommand):
@@ -37,6 +60,8 @@ class Command(GastownCommand):
         config.add_argument("slug")
         config.add_argument("--config", metavar="FILE.toml", required=True)
         config.add_argument("--reason", default="")
+        check = self.sub(verbs, "check", self.gates, "do the gates pass on the default branch's own head? 0 all, 1 not")
+        check.add_argument("slug", metavar="RIG")
         pinned = self.sub(verbs, "host-key", self.host_key, "the ssh host keys that are pinned for git.credential")
         pinned.add_argument("slug")
         pinned.add_argument("--renew", action="store_true", help="trust the key that the remote shows now")
@@ -59,14 +84,30 @@ class Command(GastownCommand):
         data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch, "host_keys": pinned}
         said = [f"rig {rig.slug} of town {rig.town.slug}, default branch {rig.default_branch}"]
         said += [f"the remote's host key from now on: {key}" for key in pinned]
-        return noted(data | has, "\n".join(said), [*secrets.notes(rig), *sandboxed(rig), *notes])
+        told, lines, warnings = checked(rig)
+        data |= has | {"check": told}
+        return noted(data, "\n".join([*said, *lines]), [*secrets.notes(rig), *sandboxed(rig), *notes], warnings)
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
         made = controls.set_config(rig_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
         rig = rig_of(slug)
-        said = f"rig {slug} has its new config, version {made.number}"
-        return noted({"slug": slug, "version": made.number}, said, [*secrets.notes(rig), *sandboxed(rig)])
+        told, lines, warnings = checked(rig)
+        said = "\n".join([f"rig {slug} has its new config, version {made.number}", *lines])
+        data = {"slug": slug, "version": made.number, "check": told}
+        return noted(data, said, [*secrets.notes(rig), *sandboxed(rig)], warnings)
+
+    def gates(self, slug: str, **_: Any) -> Any:
+        """Check the gates on the target itself, and wait for the answer."""
+        rig = rig_of(slug)
+        if configs.effective(rig.town.config, rig.config).refinery.gates and not gatechecks.runner_up():
+            raise Unavailable(gatechecks.NO_RUNNER)
+        asked = gatechecks.ask(rig, actor())
+        if asked is None:
+            return Said({"rig": slug, "ok": True, "gates": [], "reason": gatechecks.NO_GATES}, gatechecks.NO_GATES)
+        told = gatechecks.wait(asked)
+        said = Said(told, "\n".join(gatechecks.lines(told)))
+        return said if told["ok"] else ExitWith(said, 1)
 
     def host_key(self, slug: str, renew: bool, **_: Any) -> Any:
         """Show the pinned host keys, or pin what the remote shows now."""

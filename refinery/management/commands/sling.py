@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of
-from refinery import doors
+from refinery import controls, doors
 
 
 class Command(GastownCommand):
@@ -25,5 +25,7 @@ class Command(GastownCommand):
     ) -> Any:
         """Make the bead."""
         blockers = [bead_of(key) for key in after]
-        bead = doors.sling(rig_of(rig), title, body=body, priority=priority, after=blockers, who=actor())
-        return Said({"id": bead.pk, "status": bead.status}, bead.pk)
+        home = rig_of(rig)
+        bead = doors.sling(home, title, body=body, priority=priority, after=blockers, who=actor())
+        warnings = controls.unmanned([home])
+        return Said({"id": bead.pk, "status": bead.status, "warnings": warnings}, bead.pk, warnings=warnings)

@@ -75,7 +75,7 @@ def _bead(bead: Bead) -> tuple[bool | None, dict[str, Any]]:
 
 def _entry(entry: ReviewEntry) -> tuple[bool | None, dict[str, Any]]:
     data = shows.entry_data(shows.Board(entry.rig.town), entry)
-    return (None if entry.state == "active" else entry.state == "merged"), data
+    return (None if entry.state == "active" else entry.state in ("merged", "checked")), data
 
 
 def _idle() -> tuple[bool | None, dict[str, Any]]:
