@@ -149,8 +149,12 @@ class Steps:
         self._cached(step, Cache.restore, "restored")
 
     def _keep(self, step: dict[str, Any]) -> None:
-        """Keep what a gate that has passed leaves in its caches. Nothing of the run is alive now."""
-        self._cached(step, Cache.save, "saved")
+        """Keep what a gate that has passed leaves in its caches. Nothing of the run is alive now.
+
+        A check of the target keeps nothing: it never lands, and would only hold the place of a change that does.
+        """
+        if not self.spec.get("every"):
+            self._cached(step, Cache.save, "saved")
 
     def _cached(self, step: dict[str, Any], act: Callable[[Cache, Copy], bool], done: str) -> None:
         """Do something with a gate's cache. What goes wrong with it is said, and stops nobody."""

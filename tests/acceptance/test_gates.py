@@ -317,8 +317,8 @@ def test_what_a_gate_keeps_comes_back_as_its_own_copy_for_the_same_key_only(stag
     outputs = list(GateResult.objects.order_by("id").values_list("output", flat=True))
     first = [text.replace("sh: 1: cannot create deps/made: Directory nonexistent\n", "") for text in outputs]
     assert [text.splitlines()[:2] for text in first] == [
-        ["one"], ["one"],  # the second of them is the target's, which passes
-        ["made from one", "one"], ["made from one", "one"], ["made from one", "one"], ["two"],
+        ["one"], ["one"],  # of the target itself, when it was seen to pass
+        ["one"], ["made from one", "one"], ["made from one", "one"], ["two"],
     ]  # fmt: skip
 
 
