@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
-from beads.values import Age, Duration, Section, enum_of
+from beads.values import FOREVER, Age, Duration, Section, enum_of
 
 
 class FiledBeads(StrEnum):
