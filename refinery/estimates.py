@@ -132,6 +132,8 @@ _FALLS_OUT = {
     Stage.GATE_FAILED: "unknown: its gates have failed",
     Stage.TRIAGE: "unknown: its gates have failed",
     Stage.GATE_ERROR: "unknown: its gates could not be run",
+    Stage.CHECKING: "unknown: its gates have failed, and the target is put before them",
+    Stage.EXCUSED: "unknown: the gates do not pass on the target either",
     Stage.UNSETTLED: "unknown: it is judged once what is ahead has landed",
     Stage.CONFLICT: "unknown: it conflicts",
     Stage.UNFIT: "unknown: it is unfit",

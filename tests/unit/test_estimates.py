@@ -14,6 +14,7 @@ from refinery.convoyviews import BranchView, ConvoyView, TrackedBead
 from refinery.estimates import Estimate, of_convoy, of_entries, pace
 from refinery.outageviews import OutageView
 from refinery.pace import NOTHING, History, Span, What, due, exactly, history, lasting
+from refinery.relations import Ground
 from refinery.trains import couple
 from refinery.world import (
     BeadView,
@@ -256,6 +257,7 @@ def test_what_was_never_measured_is_unknown_and_what_waits_for_people_says_so() 
     assert seconds(queue(1), known=History()) == [None]
     by_hand = replace(RIG, config=config(code_review=False, auto_merge=False))
     built = cars(1)[0]
+    red, sound = GateView("test", "test", "t0", "fail"), Ground({("test", "test"): 0})
     cases: list[tuple[EntryView, RigView, dict[str, Any], str]] = [
         (ENTRY, RIG, {}, "in 8 to 16 min"),
         (ENTRY, by_hand, {}, "waits for a person"),
@@ -267,7 +269,8 @@ def test_what_was_never_measured_is_unknown_and_what_waits_for_people_says_so() 
         (ENTRY, replace(RIG, parked=True), {}, "the rig is parked"),
         (ENTRY, replace(RIG, outage=AWAY), {}, AWAY.words(NOW)),
         (replace(built, candidate=None, build_error="no"), RIG, {}, "unknown: building it failed, and is tried again"),
-        (replace(built, gates=(GateView("test", "test", "t0", "fail"),)), RIG, {}, "unknown: its gates have failed"),
+        (replace(built, gates=(red,)), RIG, {}, "unknown: its gates have failed, and the target is put before them"),
+        (replace(built, gates=(red,), ground=sound), RIG, {}, "unknown: its gates have failed"),
     ]
     for entry, rig, more, words in cases:
         (said,) = told([entry], rig, **more)
