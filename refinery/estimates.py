@@ -132,8 +132,6 @@ _FALLS_OUT = {
     Stage.GATE_FAILED: "unknown: its gates have failed",
     Stage.TRIAGE: "unknown: its gates have failed",
     Stage.GATE_ERROR: "unknown: its gates could not be run",
-    Stage.CHECKING: "unknown: its gates have failed, and the target is put before them",
-    Stage.EXCUSED: "unknown: the gates do not pass on the target either",
     Stage.UNSETTLED: "unknown: it is judged once what is ahead has landed",
     Stage.CONFLICT: "unknown: it conflicts",
     Stage.UNFIT: "unknown: it is unfit",
@@ -148,7 +146,7 @@ def _unpredictable(world: World, entry: EntryView, stage: Stage) -> str:
     rig = world.rigs[entry.rig]
     told = phase(stage, admitted=entry.admitted)
     if stage in (Stage.CHECKING, Stage.EXCUSED):
-        return f"waits for check {entry.ground.check.id}" if entry.ground.check else UNKNOWN.words
+        return f"waits for check {entry.ground.check.id}" if entry.ground.check else "unknown: its gates have failed"
     if told == "awaiting_human" or len(approvals(entry)) < approvals_needed(entry, rig.config):
         return PERSON.words
     if told == "blocked":

@@ -269,7 +269,7 @@ def test_what_was_never_measured_is_unknown_and_what_waits_for_people_says_so() 
         (ENTRY, replace(RIG, parked=True), {}, "the rig is parked"),
         (ENTRY, replace(RIG, outage=AWAY), {}, AWAY.words(NOW)),
         (replace(built, candidate=None, build_error="no"), RIG, {}, "unknown: building it failed, and is tried again"),
-        (replace(built, gates=(red,)), RIG, {}, "unknown: its gates have failed, and the target is put before them"),
+        (replace(built, gates=(red,)), RIG, {}, "unknown: its gates have failed"),
         (replace(built, gates=(red,), ground=sound), RIG, {}, "unknown: its gates have failed"),
     ]
     for entry, rig, more, words in cases:
