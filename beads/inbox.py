@@ -178,6 +178,14 @@ def pending_count(town: Town) -> int:
     return _waiting(town).count()
 
 
+def record_once(town: Town, kind: str, subject: str, payload: Mapping[str, Any], *, actor: str) -> bool:
+    """As `record`, unless the very same waits to be taken in: a double click. Under the town's lock."""
+    waiting = Fact.objects.filter(town=town, processed_at=None, quarantined_at=None)
+    if waiting.filter(kind=kind, subject=subject, payload=storable(payload)).exists():
+        return False
+    return record(town, kind, subject, payload, actor=actor)
+
+
 def has_pending(town: Town) -> bool:
     """True when a fact waits to be drained."""
     return bool(_ANY(town.pk))

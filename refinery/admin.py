@@ -177,7 +177,7 @@ class GateInline(ReadOnlyInline):
     """Gate results."""
 
     model = models.GateResult
-    fields = ("created_at", "gate", "outcome", "flaky", "exit_code", "tree_sha", "sandbox")
+    fields = ("created_at", "gate", "outcome", "telling", "flaky", "exit_code", "tree_sha", "sandbox")
     readonly_fields = fields
 
 

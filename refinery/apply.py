@@ -23,7 +23,7 @@ from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Rig, Town
 from beads.prepared import Prepared
-from refinery import briefs, comments, forecasts, landings, lost, notices, queue
+from refinery import briefs, comments, forecasts, landings, links, lost, notices, queue
 from refinery.keys import branch_key, build_key, land_key, publish_key
 from refinery.models import Candidate, Landing, ReviewEntry
 from refinery.reasons import Exit, Held, way_on
@@ -64,6 +64,7 @@ from refinery.rules.actions import (
     StartRun,
     StopRun,
 )
+from refinery.telling import of_rework, short
 
 log = structlog.get_logger(__name__)
 ACTOR = "gastown"
@@ -208,6 +209,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _convoy_landed(town, convoy, sha, now)
         case Escalate(key, title, body, severity, about):
             subject = Bead.objects.get(pk=about) if about else None
+            body = links.with_addresses(body)
             made = ledger.escalate(town, key, title, body=body, severity=severity, about=subject, actor=ACTOR)
             if made is not None:
                 kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
@@ -349,13 +351,15 @@ def _task(town: Town, entry: ReviewEntry, purpose: Purpose, title: str, body: st
 def _open_rework(town: Town, entry_id: str, cause: str, number: int) -> None:
     entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=entry_id)
     text, context = briefs.rework(entry, cause, number)
+    told = of_rework(cause, context)
+    text = links.with_addresses(text if told in text else f"{told}\n{text}")
     about = entry.source or entry.bead
     recipient = entry.author if Agent.objects.filter(town=town, name=entry.author).exists() else "overseer"
     mail.send(
         town,
         ACTOR,
         recipient,
-        f"Rework: {entry.bead.title}"[:300],
+        short(f"Rework: {short(entry.bead.title, 120)}{': ' + told if told else ''}", 300),
         text,
         kind="REWORK_REQUEST",
         about=about,
@@ -387,11 +391,12 @@ def _hold(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> 
     ledger.note(entry.bead, "held", ACTOR, text, code=code)
     key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person in {entry.rig.slug}: {entry.bead.title}"[:300]
     where = f"Rig {entry.rig.slug}, entry {entry_id}, branch {entry.branch} for {entry.target}."
-    body = f"{text}\n\n{where} {way_on(code, entry_id)}"
+    body = links.with_addresses(f"{text}\n\n{where} {way_on(code, entry_id)}")
     if entry.kind == "check":
         rig = entry.rig.slug
         title = f"{entry.bead.title}: they do not pass"
-        body = f"{text}\n\nNo change is blamed for it; what passes lands. When it is mended: gastown rig check {rig}"
+        told = f"{text}\n\nNo change is blamed for it; what passes lands. When it is mended: gastown rig check {rig}"
+        body = links.with_addresses(told)
         old = Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None).first()
         if old is not None and old.bead.body != body:
             ledger.close_escalation(old, ACTOR, now, "it is otherwise now")

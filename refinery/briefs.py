@@ -13,7 +13,7 @@ from beads.lifecycle import Purpose
 from beads.models import Bead, Convoy, Rig
 from beads.prepared import Prepared
 from refinery import words
-from refinery.gates import say, steps_for
+from refinery.gates import how, say, steps_for, telling
 from refinery.models import Candidate, GateResult, ReviewEntry
 
 
@@ -163,35 +163,35 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, A
                 "change": _change(candidate),
                 "source_title": entry.bead.title,
             }
-            context["gate_results"] = [r for r in gate_results(entry, candidate) if not r["past"]]
+            context["gate_results"] = gate_results(entry, candidate)
     work = entry.source or (entry.convoy.bead if entry.kind == "landing" and entry.convoy else None)
     context["title"] = work.title if work is not None else entry.bead.title
     context["body"] = work.body if work is not None else entry.bead.body
     return context
 
 
-def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
+def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False) -> list[dict[str, Any]]:
     """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none.
 
-    `past`: of a gate that the config has replaced meanwhile, or has no more; it counts for nothing. What has ended was
-    judged by the config of its time.
+    `past`: those of gates that the config has replaced since, too (other command, or no longer there), at the end and
+    marked. Nobody is told of them as of a reason.
     """
     skipped = not_needed(entry, candidate)
-    latest: dict[str, GateResult] = {}
+    latest: dict[tuple[str, str], GateResult] = {}
     tree = candidate.tree_sha or "none"
-    gates = configs.usable(entry.rig.town.config, entry.rig.config)[0].refinery.gates
-    present = {(gate.name, gate.command) for gate in gates}
-    judged = entry.state != "active" and entry.kind != "check"
     for result in _RESULTS(entry.rig_id, tree):
-        known = latest.get(result.gate)
-        if known is None or (result.gate, result.command) in present or (known.gate, known.command) not in present:
-            latest[result.gate] = result
+        latest[result.gate, result.command] = result
+    known = _counted(entry, candidate)
+    counts = [r for key, r in latest.items() if (known is None or key in known) and r.gate not in skipped]
+    replaced = [r for key, r in latest.items() if known is not None and key not in known] if past else []
     return [
         {
             "gate": name,
             "outcome": "not_needed",
             "past": False,
             "say": f"not needed: touches nothing under {', '.join(paths)}",
+            "how": "",
+            "telling": "",
             "output": "",
             "failures": [],
             "paths": list(paths),
@@ -201,9 +201,12 @@ def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any
         {
             "gate": r.gate,
             "outcome": r.outcome,
-            "past": not judged and (r.gate, r.command) not in present,
             "say": say(r),
             "remedy": r.remedy,
+            "how": how(r),
+            "telling": telling(r),
+            "run": r.run_id,
+            "past": r in replaced,
             "output": r.output[-4000:],
             "failures": r.failures,
             "duration_ms": r.duration_ms,
@@ -214,9 +217,22 @@ def gate_results(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any
             "flaky": r.flaky,
             "flaky_tests": r.flaky_tests,
         }
-        for r in latest.values()
-        if r.gate not in skipped
+        for r in [*counts, *replaced]
     ]
+
+
+def _counted(entry: ReviewEntry, candidate: Candidate) -> set[tuple[str, str]] | None:
+    """The gates, with their commands, whose results count: those of the present config, and what let it land. None
+    where the config cannot be read, and of what has failed in its time: unknown is not past."""
+    if entry.state == "failed" and entry.kind != "check":
+        return None
+    config, problems = configs.usable(entry.rig.town.config, entry.rig.config)
+    if problems and not config.refinery.gates:
+        return None
+    landing = candidate.landings.exclude(state="abandoned").first() if entry.state == "merged" else None
+    found = [row["result"] for row in landing.evidence if "result" in row] if landing is not None else []
+    landed = GateResult.objects.filter(pk__in=found).values_list("gate", "command") if found else []
+    return {*landed, *((g.name, g.command) for g in config.refinery.gates)}
 
 
 def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str, ...]]:

@@ -17,8 +17,8 @@ def of_town(town: Town) -> tuple[ConvoyView, ...]:
         return ()
     ids = [c.pk for c in live]
     beads: dict[Any, list[TrackedBead]] = defaultdict(list)
-    for convoy_id, key, rig_id, status, resolution, title, closed_at in rows.TRACKED(ids):
-        beads[convoy_id].append(TrackedBead(key, rig_id or 0, status, resolution, title, closed_at))
+    for convoy_id, key, rig_id, status, resolution, title, closed_at, reason in rows.TRACKED(ids):
+        beads[convoy_id].append(TrackedBead(key, rig_id or 0, status, resolution, title, closed_at, reason))
     branches: dict[Any, list[BranchView]] = defaultdict(list)
     for br in rows.BRANCHES(ids):
         branches[br.convoy_id].append(

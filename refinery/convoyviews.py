@@ -32,6 +32,7 @@ class TrackedBead:
     resolution: str = ""
     title: str = ""
     closed_at: dt.datetime | None = None
+    reason: str = ""  # of a failed one
 
 
 @dataclass(frozen=True, slots=True)

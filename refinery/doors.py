@@ -286,7 +286,7 @@ def _active(entry: ReviewEntry) -> None:
     if entry.kind == "check":
         raise Conflict(f"{entry.pk} is no change, but a check of {entry.target} itself: it can only be checked again")
     if entry.state != "active":
-        raise Conflict(f"{entry.pk} is {entry.state} ({entry.reason})")
+        raise Conflict(f"{entry.pk} {entry.ended}")
 
 
 def approve(entry: ReviewEntry, who: str, *, head: str | None = None, merge_now: bool = True, mail: str = "") -> bool:
@@ -401,16 +401,16 @@ def reject(entry: ReviewEntry, reason: str, who: str) -> None:
         inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
 
 
-def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> None:
-    """Clear an entry's hold, or bring a failed one back."""
-    if entry.state == "merged":
-        raise Conflict(f"{entry.pk} is merged")
-    if entry.kind == "check" and entry.state != "active":
-        raise Conflict(f"{entry.pk} has ended: rig check {entry.rig.slug} makes a new one")
+def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> bool:
+    """Clear an entry's hold, or bring a failed one back. False while that was said and is not carried out yet."""
+    if entry.state == "merged" or (entry.kind == "check" and entry.state != "active"):
+        raise Conflict(f"{entry.pk} {entry.ended}")
     working = entry.bead.blocked_by.filter(on__parent=entry.pk).exclude(on__status=BeadStatus.CLOSED)
     if entry.state == "active" and not entry.held and not working.exists():
         raise Conflict(f"{entry.pk} is not held: there is nothing to retry")
-    inbox.record(entry.rig.town, "entry.retry", entry.pk, {"reason": reason}, actor=who)
+    with transaction.atomic():
+        ledger.lock_town(entry.rig.town)
+        return inbox.record_once(entry.rig.town, "entry.retry", entry.pk, {"reason": reason}, actor=who)
 
 
 def requeue(entry: ReviewEntry, who: str, reason: str = "") -> None:

@@ -17,6 +17,7 @@ from beads.config import Gate
 from refinery import flakiness, remedies
 from refinery.models import Candidate, GateResult
 from refinery.outputs import MAX_FAILURES, first_failures
+from refinery.telling import of_gate
 from refinery.world import GateView
 
 
@@ -121,6 +122,7 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], ordered: Ma
         duration_ms=int(step.get("duration_ms") or 0),
         output=output[-16384:],
         failures=_places(tests, output) if outcome == "fail" else [],
+        telling=of_gate(str(step.get("name")), outcome, _how(raw), tests, output),
         attempts=attempts,
         tests=tests,
         sandbox=run.sandbox,
@@ -177,22 +179,30 @@ def _how(raw: Mapping[str, Any]) -> str:
     return f"exit {code}{_CODES.get(code or 0, '')}"
 
 
-def say(result: GateResult) -> str:
-    """One line for a person: how the gate ended, at which attempt, of how many tests, and where it first failed."""
+def how(result: GateResult) -> str:
+    """How the gate ended, at which attempt, of how many tests."""
     limit = result.attempts[-1].get("limit") if result.attempts else ""
     raw = {"timed_out": result.timed_out, "signal": result.signal, "exit_code": result.exit_code, "limit": limit}
-    how = _how(raw)
+    told = _how(raw)
     if len(result.attempts) > 1:
         before = ", ".join(_how(one) for one in result.attempts[:-1])
-        how += f" at attempt {len(result.attempts)}, after {before}"
+        told += f" at attempt {len(result.attempts)}, after {before}"
     if result.tests.get("total"):
-        how += f", {result.tests['failed']} of {result.tests['total']} tests failed"
+        told += f", {result.tests['failed']} of {result.tests['total']} tests failed"
     if result.flaky:
-        how += f", flaky: {', '.join(result.flaky_tests[:3]) or 'it'} has passed and failed on this very tree"
-    if result.failures:
-        first = result.failures[0]
-        how += f", first at {first['file']}:{first['line']} {first['text']}".rstrip()
-    return how
+        told += f", flaky: {', '.join(result.flaky_tests[:3]) or 'it'} has passed and failed on this very tree"
+    return told
+
+
+def say(result: GateResult) -> str:
+    """One line for a person: how the gate ended, and where it first failed."""
+    first = next(iter(result.failures), None)
+    return f"{how(result)}, first at {first['file']}:{first['line']} {first['text']}".rstrip() if first else how(result)
+
+
+def telling(result: GateResult) -> str:
+    """The one line that says why it did not pass (see `refinery.telling`), also of older results."""
+    return result.telling or ("" if result.outcome == "pass" else f"{result.gate}: {say(result)}"[:200])
 
 
 def forget(entries: Sequence[str]) -> int:
@@ -208,13 +218,15 @@ def view(g: GateResult, fails: int = 0) -> GateView:
         command=g.command,
         tree=g.tree_sha,
         outcome=g.outcome,
-        detail=say(g),
+        detail=how(g),
         id=g.pk,
         flaky=g.flaky,
         head=g.candidate.head_sha,
         alone=alone,
         fails=fails,
         remedy=g.remedy,
+        telling=telling(g),
+        run=g.run_id,
         exit=-g.signal if g.signal else g.exit_code,
         files=frozenset(str(place["file"]) for place in g.failures),
     )

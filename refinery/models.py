@@ -104,6 +104,16 @@ class ReviewEntry(models.Model):
     def __str__(self) -> str:
         return f"{self.bead_id} {self.branch} → {self.target}"
 
+    @property
+    def ended(self) -> str:
+        """How one that is no longer active has ended, to be said after its name."""
+        if self.kind == "check":
+            return f"has ended: rig check {self.rig.slug} makes a new one"
+        if self.state != "merged":
+            return f"has left the queue ({self.reason.replace('_', ' ')})"
+        sha = f" as {self.merge_sha[:12]}" if self.merge_sha else ""
+        return f"has landed on {self.target}{sha}: there is nothing left to decide"
+
 
 class Candidate(models.Model):
     """What one build of an entry gave.
@@ -231,6 +241,7 @@ class GateResult(models.Model):
     duration_ms = models.PositiveIntegerField(default=0)
     output = models.TextField(blank=True, help_text="the end of its output")
     failures = models.JSONField(default=list, blank=True, help_text="[{file, line, text}]")
+    telling = models.CharField(max_length=250, blank=True, help_text="one line that says why it did not pass")
     attempts = models.JSONField(
         default=list, blank=True, help_text="[{outcome, exit_code, signal, timed_out, duration_ms, tests}], each try"
     )

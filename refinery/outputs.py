@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 MAX_FAILURES = 20
@@ -38,10 +39,18 @@ def plain(text: str) -> str:
 
 def first_failures(output: str) -> list[dict[str, Any]]:
     """The first places that failed, each once: `[{file, line, text}]`, at most `MAX_FAILURES`."""
+    return parsed(output) or _once(_mentions(plain(output).split("\n")))
+
+
+def parsed(output: str) -> list[dict[str, Any]]:
+    """As `first_failures`, but only what a parser knows for a failure: no mere mention of a place."""
     lines = plain(output).split("\n")
-    found = sorted((place for parse in PARSERS.values() for place in parse(lines)), key=lambda place: place.at)
+    return _once(sorted((place for parse in PARSERS.values() for place in parse(lines)), key=lambda place: place.at))
+
+
+def _once(places: Iterable[Place]) -> list[dict[str, Any]]:
     seen: dict[tuple[str, int], dict[str, Any]] = {}
-    for place in found or _mentions(lines):
+    for place in places:
         file = place.file.removeprefix("./")
         text = " ".join(place.text.split())[:MAX_TEXT]
         seen.setdefault((file, place.line), {"file": file, "line": place.line, "text": text})
@@ -220,6 +229,105 @@ def _eslint(lines: Sequence[str]) -> Iterator[Place]:
             file = line if re.fullmatch(r"[^\s:][^:\n]{0,300}\.\w{1,6}", line) else ""
 
 
+_MOCHA_BEGINS = re.compile(r"^ +\d+ failing\b")
+_MOCHA_HEAD = re.compile(r"^ {2}\d+\) (?P<name>\S.*)$")
+
+
+def _mocha(lines: Sequence[str]) -> Iterator[Place]:
+    """`1) suite`, its test's name up to a colon, the error, and the first `at` that is one's own."""
+    titles: list[str] = []
+    message, start, begun = "", 0, False
+    for at, line in enumerate(lines):
+        text = line.strip()
+        if _MOCHA_BEGINS.match(line):
+            begun = True
+        elif begun and (head := _MOCHA_HEAD.match(line)):
+            titles, message, start = [head["name"]], "", at
+        elif titles and not titles[-1].endswith(":"):
+            titles = [*titles, text] if text and len(titles) < 9 else []
+        elif titles and (found := _JEST_AT.match(line)):
+            file = found["file"].removeprefix("file://")
+            if _own(file):
+                yield Place(start, file, int(found["line"]), f"{' › '.join(titles)} {message}")
+                titles = []
+        elif titles and text and (not message or message.endswith(":")):
+            message = f"{message} {text}".strip()
+
+
+_NOT_OK = re.compile(r"^\s*(?:not ok \d+(?: -)? |✖ )(?P<name>\S.*?)(?: \([\d.]+m?s\))?$")
+_TAP_ENDS = re.compile(r"^\s*(?:ok \d|not ok \d|✔ |✖ |# Subtest|test at |\.\.\.$)")
+_TAP_AT = re.compile(
+    r"^\s*(?:(?:location|at): '?)?(?:at )?(?:\S.* \(|test at )?(?:file://)?(?P<file>[^\s:'()]{1,300}):(?P<line>\d+):\d+\)?'?$"
+)
+_TAP_SAID = re.compile(r"^\s+(?:(?:error|message): ['\"]?|(?=\w*(?:Error|Exception)\b))(?P<text>.*?)['\"]?$")
+
+
+def _tap(lines: Sequence[str]) -> Iterator[Place]:
+    """`not ok 1 - name` with YAML below it, and how Node prints the same for people."""
+    for at, line in enumerate(lines):
+        if head := _NOT_OK.match(line):
+            block = list(takewhile(lambda below: not _TAP_ENDS.match(below), lines[at + 1 : at + 60]))
+            said = next((n for n, below in enumerate(block) if _TAP_SAID.match(below)), None)
+            places = [m for below in (*block, *lines[at - 1 : at]) if (m := _TAP_AT.match(below)) and _own(m["file"])]
+            if said is not None and places:
+                found = next((m for m in places if "location:" not in m[0]), places[0])
+                text = _words(block[said:])
+                if not text.endswith(("subtest failed", "subtests failed")):
+                    yield Place(at, found["file"], int(found["line"]), f"{head['name']}: {text}")
+
+
+def _words(block: Sequence[str]) -> str:
+    """What a block says at its start; after a colon, or where YAML begins a text, what is below belongs to it."""
+    first = _TAP_SAID.match(block[0])
+    words = [first["text"] if first else "", *(line.strip() for line in block[1:6])]
+    words = [word for word in words if word and word not in ("|-", "|", ">-", ">")]
+    return " ".join(words[:2]) if words and words[0].endswith(":") else "".join(words[:1])
+
+
+# -- shells, Java ---------------------------------------------------------------------------------------------------
+
+_BATS_HEAD = re.compile(r"^(?:not ok \d+ | ✗ )(?P<name>\S.*)$")
+_BATS_AT = re.compile(r"in test file (?P<file>[^,\n]{1,300}), line (?P<line>\d+)\)$")
+
+
+def _bats(lines: Sequence[str]) -> Iterator[Place]:
+    """`not ok 2 name` or ` ✗ name`, the place in brackets, and the command that failed."""
+    name, start = "", 0
+    for at, line in enumerate(lines):
+        if head := _BATS_HEAD.match(line):
+            name, start = head["name"], at
+        elif name and (found := _BATS_AT.search(line)):
+            said = lines[at + 1].lstrip("# ").strip() if at + 1 < len(lines) else ""
+            yield Place(start, found["file"], int(found["line"]), f"{name}: {said}")
+            name = ""
+
+
+_MAVEN_TEST = re.compile(
+    r"^\[ERROR\]\s+(?:[\w.$]+\.)?(?P<of>[A-Z]\w*)(?:\$\w+)?\.(?P<name>\w+):(?P<line>\d+)(?:->\S+)? (?P<text>\S.*)$"
+)
+_MAVEN_FILE = re.compile(r"^\[ERROR\] (?P<file>[^\s:\[][^:\[\n]{0,300}):\[(?P<line>\d+),\d+\] (?P<text>.+)$")
+_GRADLE_HEAD = re.compile(r"^(?P<name>\w[^>\n]{0,200} > .{1,200}) FAILED$")
+_JAVA_AT = re.compile(r"\bat (?:.*\()?(?P<file>(?P<of>\w+)\.(?:java|kt|groovy|scala)):(?P<line>\d+)\)?$")
+
+
+def _java(lines: Sequence[str]) -> Iterator[Place]:
+    """Maven's list of failures and errors of the compiler; Gradle's `Class > test FAILED` with the place below it."""
+    name, message, start = "", "", 0
+    for at, line in enumerate(lines):
+        if found := _MAVEN_TEST.match(line):
+            yield Place(at, f"{found['of']}.java", int(found["line"]), f"{found['name']}: {found['text']}")
+        elif found := _MAVEN_FILE.match(line):
+            yield Place(at, found["file"], int(found["line"]), found["text"])
+        elif head := _GRADLE_HEAD.match(line):
+            name, message, start = head["name"], "", at
+        elif name and (found := _JAVA_AT.search(line)) and re.search(rf"\b{found['of']}\b", name):
+            said = message or line.strip().partition(" at ")[0]
+            yield Place(start, found["file"], int(found["line"]), f"{name}: {said}")
+            name = ""
+        elif name and not message and line.startswith("    ") and not _JAVA_AT.search(line):
+            message = line.strip()
+
+
 PARSERS: dict[str, Parser] = {
     **{tool: _one_line(pattern) for tool, pattern in _LINES.items()},
     "pytest": _pytest,
@@ -229,6 +337,10 @@ PARSERS: dict[str, Parser] = {
     "jest": _jest,
     "vitest": _vitest,
     "eslint": _eslint,
+    "mocha": _mocha,
+    "node --test, TAP": _tap,
+    "bats": _bats,
+    "maven, gradle": _java,
 }
 
 # -- any other ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from agents.models import LIVE_RUN, Agent, Mail, Run
 from beads import lists
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
 from refinery import ansi, drawing, estimates, flakiness, needs, shows
+from refinery.gates import telling
 from refinery.live import Topic
 from refinery.models import ReviewEntry
 from refinery.needs import Need
@@ -274,6 +275,7 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
     return {
         "run": run,
         "made": shows.made(run),
+        "failed": [telling(result) for result in run.gate_results.exclude(outcome="pass").defer("output")],
         "restore": shows.restore(run),
         "log": ansi.spans(text),
         "cut": cut,

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from beads.config import Config, Gate, MergeStrategy
-from beads.lifecycle import BeadStatus
+from beads.lifecycle import BeadStatus, Purpose
 from refinery.order import is_feature_lane
+from refinery.reasons import Held
 from refinery.relations import Broken, Ground
 from refinery.world import Blocker, CandidateView, EntryView, GateView, RigView, VerdictView, person
 
+_BY_GATES = frozenset({Held.GATE_ERROR, Held.REWORK_LIMIT})
 CONFLICT_LIMIT = 10
 HOST_FAULTS_FREE = 3
 GATES_TRIES = HOST_FAULTS_FREE + 2
@@ -103,9 +105,9 @@ def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(stage, landing.trouble or landing.message or why)
     if entry.waiting_for:
         names = ", ".join(f"{b.id} ({b.status})" for b in entry.waiting_for)
-        return Standing(Stage.BLOCKED, f"waits for {entry.waiting_for[0].purpose} {names}")
+        return Standing(Stage.BLOCKED, f"waits for {entry.waiting_for[0].purpose} {names}{_asked_for(entry, rig)}")
     if entry.held:
-        return Standing(Stage.HELD, entry.held_text or entry.held)
+        return Standing(Stage.HELD, _past(entry, rig) or entry.held_text or entry.held)
     if rig.problems:
         return Standing(Stage.HELD, f"the config is refused: {rig.problems[0]}")
     if (against := objection(entry)) is not None:  # wherever it stands: what is to be changed need not be gated first
@@ -142,6 +144,30 @@ def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
 def _on_the_target(candidate: CandidateView) -> bool:
     """True when nothing but what has landed is below it."""
     return not candidate.seal and (candidate.on is None or candidate.on_landed)
+
+
+def _past(entry: EntryView, rig: RigView) -> str:
+    """What is said of a hold whose cause are only results of gates that the config has replaced; empty for others."""
+    candidate = entry.candidate
+    if entry.held not in _BY_GATES or candidate is None or candidate.head != entry.head or objection(entry):
+        return ""
+    known = {(gate.name, gate.command) for gate in rig.config.refinery.gates}
+    bad = [key for key, result in results_on(candidate, entry.gates).items() if result.outcome != "pass"]
+    if not bad or any(key in known for key in bad):
+        return ""
+    names = ", ".join(dict.fromkeys(name for name, _ in bad))
+    return f"what held it is past, for the config has replaced {names}: mq retry {entry.id} lets it go on"
+
+
+def _asked_for(entry: EntryView, rig: RigView) -> str:
+    """Why an entry waits for its rework: what failed, or who asked for changes; empty where that is not known."""
+    candidate = entry.candidate
+    if entry.waiting_for[0].purpose != Purpose.REWORK or candidate is None or candidate.head != entry.head:
+        return ""
+    if failed := red(entry, rig):
+        return f": {failed}"
+    stands = reviewed(entry, rig)
+    return f": {stands.why}" if stands is not None and stands.stage == Stage.CHANGES_REQUESTED else ""
 
 
 def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
@@ -300,7 +326,8 @@ def _blamed(entry: EntryView, candidate: CandidateView, bad: list[GateView], *, 
 
 def _told(bad: list[GateView]) -> str:
     how = {"error": "could not be run"}
-    return "; ".join(f"gate {g.gate!r} {how.get(g.outcome, 'failed')}: {g.words}" for g in bad)
+    named = ("" if g.telling else f" {g.gate!r}" for g in bad)  # the telling line begins with it
+    return "; ".join(f"gate{n} {how.get(g.outcome, 'failed')}: {g.words}" for n, g in zip(named, bad, strict=True))
 
 
 def _same_way(gate: GateView, there: Broken) -> bool:
@@ -338,7 +365,7 @@ def failing(entry: EntryView, rig: RigView) -> list[GateView]:
 
 def red(entry: EntryView, rig: RigView) -> str:
     """What the red gates of the current candidate say, or an empty string."""
-    return "; ".join(f"gate {r.gate!r} failed: {r.detail}" for r in failing(entry, rig))
+    return _told(failing(entry, rig))
 
 
 _SIGNED_IN = ("web", "admin")

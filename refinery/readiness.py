@@ -10,6 +10,7 @@ from beads.config import Config
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.convoyviews import ConvoyView
 from refinery.phases import HOST_FAULTS_FREE
+from refinery.telling import alike, short
 from refinery.world import BeadView, RunView, World
 
 SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
@@ -45,6 +46,16 @@ def stays(run: RunView) -> bool:
     if run.outcome != "start_failed":
         return False
     return run.fault in SET_UP or (run.fault in KINDS and KINDS[run.fault].fate == Fate.CHANGE)
+
+
+def same_set_up_error(runs: Iterable[RunView]) -> str:
+    """The line with which the last two attempts ended alike, each within seconds and without having got to work; empty
+    where they did not. Whatever it is, it is not the task: a third attempt would end so, too."""
+    tried = [r for r in runs if not r.live and r.outcome not in ("lost", "start_failed", "stopped")][-2:]
+    if len(tried) < 2 or not all(r.outcome == "failed" and r.stillborn and r.last_line for r in tried):
+        return ""
+    one, two = ((r.exit_code, r.exit_signal, alike(r.last_line)) for r in tried)
+    return tried[-1].last_line if one == two else ""
 
 
 def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
@@ -106,7 +117,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         if last is not None and last.outcome in ("lost", "start_failed"):
             what = "could not be started" if last.outcome == "start_failed" else "was lost"
             return f"its run {what}: {last.reason}; tried again at {again}"
-        return f"attempt {bead.attempts_used + 1} starts at {again}"
+        said = f"; the last: {last.reason}" if last is not None and last.reason else ""
+        return f"attempt {bead.attempts_used + 1} starts at {again}{said}"
     return None
 
 
@@ -125,8 +137,9 @@ def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:
     if convoy.started_at is None:
         return "staged", "nothing is dispatched until it is started"
     if convoy.failed_beads:
-        names = ", ".join(b.id for b in convoy.failed_beads)
-        return "needs_attention", f"failed: {names}. Retry it, cancel it, or close the convoy"
+        names = "; ".join(f"{b.id}{': ' + short(b.reason, 320) if b.reason else ''}" for b in convoy.failed_beads[:3])
+        more = f", and {len(convoy.failed_beads) - 3} more" if convoy.failed_beads[3:] else ""
+        return "needs_attention", f"failed: {names}{more}. Retry it, cancel it, or close the convoy"
     if any(entry.state == "active" for entry in convoy.landings):
         return "landing", "its landing entry is in the queue"
     done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)

@@ -22,7 +22,7 @@ from agents.runtime.gitcmd import GitFailed
 from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
 from beads.models import TownRole
-from refinery import doors, phases, shows
+from refinery import doors, panel, shows
 from refinery.git import ranges
 from refinery.git.line_map import Bridge
 from refinery.git.mirror import repo_of
@@ -31,7 +31,6 @@ from refinery.models import ReviewComment, ReviewEntry
 from refinery.render import HEADER
 from refinery.reviewpage import Ask, DiffShown, FileShown, show, tree_html
 from refinery.texts import tame
-from refinery.world import person
 
 _AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
 _FIRST = {"fail": 0, "error": 1, "pass": 2}
@@ -79,30 +78,45 @@ def review(request: HttpRequest, key: str) -> HttpResponse:
     entry = _entry(key)
     people.see(request.user, entry.rig.town)
     if HEADER in request.headers:
-        data = shows.entry_detail(shows.Board(entry.rig.town), entry)
-        return render(request, "refinery/_review_standing.html", _standing(entry, data))
+        context = _live(request, entry)
+        return render(request, "refinery/_review_live.html", context)
     return _page(request, entry)
 
 
-def _standing(entry: ReviewEntry, data: dict[str, Any]) -> dict[str, Any]:
-    """How it stands. `mark` changes with what a reader of the whole page would want to see again."""
-    candidate = data["candidate"] or {}
-    said = [data["gate_history"], data["verdicts"], data["comments"], [c for c in data["comments"] if c["resolved"]]]
+def _live(request: HttpRequest, entry: ReviewEntry) -> dict[str, Any]:
+    """What is kept up to date while the page is read: how it stands, what this person may do, gates, verdicts.
+
+    `mark` changes with what is not: the diff, and the comments on it. One's own clicks do not change it.
+    """
+    heard = panel.unheard(entry)
+    board = shows.Board(entry.rig.town)
+    if entry.state == "active" and entry.pk not in board.world.entry:  # it has ended since it was read
+        entry.refresh_from_db(fields=["state", "reason", "reason_text", "merge_sha", "head_sha", "held", "closed_at"])
+    data = shows.entry_detail(board, entry)
+    data |= {key: _tamed(data[key]) for key in ("gates", "verdicts", "landings")}
+    data["gates"].sort(key=lambda gate: (gate["past"], _FIRST.get(gate["outcome"], 3)))
+    who = name_of(cast(AbstractBaseUser, request.user))
+    steers = people.may(request.user, entry.rig.town, TownRole.OPERATOR)
+    here = [c for c in data["comments"] if c["head"] == entry.head_sha]
+    resolved = sum(1 for c in here if c["resolved"])
     return {
         "entry": entry,
         "data": data,
         "newer": entry.observed_head if entry.observed_head != entry.head_sha else "",
-        "mark": ".".join([entry.state, entry.head_sha, candidate.get("sha", ""), *(str(len(x)) for x in said)]),
+        "mark": f"{entry.head_sha}.{len(here)}.{resolved}",
+        "panel": panel.of(board, entry, data, who, heard, steers=steers),
+        "who": who,
+        "may_review": _may_review(request, entry),
+        "remarks": len(here) - resolved,
+        "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
+        "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
     }
 
 
 def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice: str = "") -> HttpResponse:
-    board = shows.Board(entry.rig.town)
-    data = shows.entry_detail(board, entry)
-    data |= {key: _tamed(data[key]) for key in ("gates", "verdicts", "landings")}
-    data["gates"].sort(key=lambda gate: _FIRST.get(gate["outcome"], 3))
+    live = _live(request, entry)
+    data, who = live["data"], live["who"]
     ask = _ask(request)
-    who = name_of(cast(AbstractBaseUser, request.user))
     remarks = list(ReviewComment.objects.filter(entry__in=[entry, *ranges.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
     nothing: dict[str, Any] = {"commits": [], "beads": [], "heads": []}
@@ -114,19 +128,13 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     for failure in (f for gate in data["gates"] for f in gate["failures"]):
         failure["place"] = places.get(failure["file"], "")
     context = {
-        **_standing(entry, data),
+        **live,
         "ask": ask,
         "notice": notice,
-        "who": who,
-        "may_review": _may_review(request, entry),
-        "may_steer": people.may(request.user, entry.rig.town, TownRole.OPERATOR),
-        "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
-        "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
         "notes": _notes(entry),
-        "remarks": [c for c in here if not c.resolved],
+        "open_remarks": [c for c in here if not c.resolved],
         "resolved": [c for c in here if c.resolved],
         "outdated": [c for c in remarks if c not in here],
-        **_approval(board, entry, who),
         **shown,
     }
     return render(request, "refinery/review.html", context, status=status)
@@ -139,24 +147,6 @@ def _tamed(value: Any) -> Any:
     if isinstance(value, list):
         return [_tamed(item) for item in value]
     return {key: _tamed(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def _approval(board: shows.Board, entry: ReviewEntry, who: str) -> dict[str, Any]:
-    """Who has approved this head, who has to, and what this person may still say."""
-    view = board.world.entry.get(entry.pk)
-    if view is None:
-        return {"own": False}
-    config = board.world.rigs[view.rig].config
-    given = phases.approvals(view)
-    against = phases.objection(view)
-    return {
-        "own": phases.is_own(entry.author, who),
-        "needed": phases.approvals_needed(view, config),
-        "given": given,
-        "objection": against,
-        "approved_by_me": any(person(v.by) == person(who) for v in given),
-        "by_itself": config.refinery.auto_merge,
-    }
 
 
 def _notes(entry: ReviewEntry) -> list[dict[str, Any]]:
@@ -305,18 +295,18 @@ def act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
 
 
 def _do(request: HttpRequest, entry: ReviewEntry, verb: str) -> str:
-    """Open one door; returns what to tell the person."""
+    """Open one door; returns what to tell the person beside what the panel shows from then on."""
     user = cast(Any, request.user)
     who, form = name_of(user), request.POST
     head = form.get("head", "")
     match verb:
         case "approve" | "merge":
             new = doors.approve(entry, who, head=head, merge_now=verb == "merge", mail=user.email)
-            return "Recorded: the next tick carries it out." if new else "You have approved this head already."
+            return "" if new else "You have approved this head already."
         case "request-changes":
             items = _items(form.get("items", ""))
             new = doors.request_changes(entry, who, form.get("body", ""), items=items, head=head)
-            return "Sent back with your remarks." if new else "You have sent it back already."
+            return "" if new else "You have sent it back already."
         case "comment":
             line = _number(form.get("line"))
             if line is None:
@@ -332,10 +322,10 @@ def _do(request: HttpRequest, entry: ReviewEntry, verb: str) -> str:
             return ""
         case "reject":
             doors.reject(entry, form.get("reason", ""), who)
-            return "Rejected: the next tick takes it out of the queue."
+            return ""
         case "retry":
             doors.retry_entry(entry, who, form.get("reason", ""))
-            return "Recorded: the next tick carries it out."
+            return ""
         case "land-now":
             people.act_in(request.user, entry.rig.town, TownRole.OPERATOR)
             new = doors.land_now(entry, who, form.get("reason", ""), skip_gates="skip_gates" in form, head=head)
@@ -348,7 +338,7 @@ def _back(request: HttpRequest, key: str) -> str:
     """Where the person was: an address of this page only."""
     page = redirect("review", key).url
     back = request.POST.get("back", "")
-    return page + back if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back) else page
+    return page + (back if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back) else "#acts")
 
 
 def _as_get(request: HttpRequest) -> HttpRequest:

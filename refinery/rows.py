@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from django.db.models import F, Q
+import datetime as dt
 
-from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome
-from beads.lifecycle import FINAL, LIVE, BeadType
+from django.db.models import Case, Exists, F, OuterRef, Q, TextField, Value, When
+
+from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome, ToolCall
+from beads.lifecycle import FINAL, LIVE, BeadStatus, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Outage, Rig
 from beads.prepared import Prepared
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
@@ -29,8 +31,18 @@ _ISSUE = (
 )
 _BLOCKER = (
     *("bead_id", "on_id", "on__status", "on__title", "on__purpose", "on__resolution", "on__closed_at", "on__rig"),
-    *("on__filed_by", "on__released_at"),
+    *("on__filed_by", "on__released_at", "why_failed"),
 )
+
+
+def _why_failed(status: str, reason: str) -> Case:
+    """Why a bead has failed; empty for others, whose reasons nobody asks for."""
+    return Case(When(**{status: BeadStatus.FAILED}, then=F(reason)), default=Value(""), output_field=TextField())
+
+
+# Ended within seconds of its start, having neither committed nor called a tool: it could not get to work.
+STILLBORN = dt.timedelta(seconds=30)
+_STILLBORN = Q(outcome=RunOutcome.FAILED, work__in=["", "nothing"], exited_at__lt=F("claimed_at") + STILLBORN)
 _HOST = [RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED]
 
 # -- by town --
@@ -48,12 +60,16 @@ RUNS = Prepared(
         .filter(LIVE_RUN | Q(bead__status__in=_LIVE))
         .select_related("bead")
         .defer("brief", "bead__body", "bead__context", "steps")
+        .annotate(stillborn=_STILLBORN & ~Exists(ToolCall.objects.filter(run=OuterRef("pk"))))
         .order_by("created_at", "id")
     )
 )
 BLOCKERS = Prepared(
     lambda town: (
-        Dependency.objects.filter(bead__town=town, bead__status__in=_LIVE).order_by("id").values_list(*_BLOCKER)
+        Dependency.objects.filter(bead__town=town, bead__status__in=_LIVE)
+        .annotate(why_failed=_why_failed("on__status", "on__reason"))
+        .order_by("id")
+        .values_list(*_BLOCKER)
     )
 )
 ENDED = Prepared(  # the outcomes of agents' runs, the latest first
@@ -141,8 +157,9 @@ LANDINGS = Prepared(lambda entries: Landing.objects.filter(entry_id__any=entries
 TRACKED = Prepared(
     lambda convoys: (
         Bead.objects.filter(convoy_id__any=convoys)
+        .annotate(why_failed=_why_failed("status", "reason"))
         .order_by("created_at", "id")
-        .values_list("convoy_id", "pk", "rig_id", "status", "resolution", "title", "closed_at")
+        .values_list("convoy_id", "pk", "rig_id", "status", "resolution", "title", "closed_at", "why_failed")
     )
 )
 BRANCHES = Prepared(lambda convoys: ConvoyBranch.objects.filter(convoy_id__any=convoys).order_by("pk"))

@@ -16,11 +16,13 @@ from agents.models import Run
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
 from refinery import checks as check_rules
-from refinery import estimates, order, pace, phases, readiness, reasons, snapshot
+from refinery import estimates, links, order, pace, phases, readiness, reasons, snapshot
 from refinery import history as history_of
 from refinery.briefs import gate_results
 from refinery.models import Landing, ReviewEntry
 from refinery.world import BeadView, EntryView, World
+
+PAST = "past: the config has replaced it"
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         }
         if candidate
         else None,
-        "gates": gate_results(entry, candidate) if candidate else [],
+        "gates": gate_results(entry, candidate, past=True) if candidate else [],
+        "gates_run": _gates_run(entry),
         "gate_history": [
             {"gate": g.gate, "outcome": g.outcome, "tree": g.tree_sha, "exit_code": g.exit_code, "sandbox": g.sandbox}
             | {"flaky": g.flaky, "duration_ms": g.duration_ms}
@@ -231,6 +234,7 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         ],
         "verdicts": [
             {"decision": v.decision, "by": v.by, "head": v.head_sha, "feedback": v.feedback, "items": v.items}
+            | {"human": v.run_id is None, "at": v.created_at.isoformat()}
             for v in entry.verdicts.all()
         ],
         "comments": [
@@ -245,6 +249,12 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         ],
         "history": history(entry.bead),
     }
+
+
+def _gates_run(entry: ReviewEntry) -> dict[str, str] | None:
+    """The latest run of its gates, with the address of its log."""
+    run = entry.bead.runs.filter(kind="gates").order_by("created_at").last()
+    return {"id": run.pk, "url": links.run_url(run.pk)} if run is not None else None
 
 
 def _batch(board: Board, entry: ReviewEntry) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from refinery.keys import build_key, land_key
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
 from refinery.outageviews import EffectView
 from refinery.relations import ForecastView, Refused, Ties
-from refinery.texts import tame
+from refinery.telling import of_steps
 from refinery.world import (
     BREAKER_WINDOW,
     AgentView,
@@ -177,6 +177,7 @@ def run_view(r: Run) -> RunView:
     """A run as the rules see it."""
     retried = r.bead.retried_at
     forgotten = retried is not None and r.created_at < retried and r.state == "ended"
+    stillborn = bool(cast(Any, r).stillborn) and not forgotten
     return RunView(
         id=r.pk,
         bead=r.bead_id,
@@ -206,7 +207,8 @@ def run_view(r: Run) -> RunView:
         on_remote=r.on_remote,
         work=r.work,
         work_text=r.work_text,
-        last_line=_last_line(r) if r.state == "running" and r.exited_at else "",
+        last_line=of_steps(r.step_results) if stillborn or (r.state == "running" and r.exited_at) else "",
+        stillborn=stillborn,
         publish_requested=r.publish_requested_at is not None,
         result=r.result,
         summary=r.summary[:300],
@@ -219,18 +221,11 @@ def run_view(r: Run) -> RunView:
     )
 
 
-def _last_line(r: Any) -> str:
-    """What the command of a run has printed last, in one short line: often it says why it ended."""
-    output = str(r.step_results[-1].get("output") or "") if r.step_results else ""
-    lines = (" ".join(line.split()) for line in reversed(tame(output).splitlines()))
-    return next((line[:200] for line in lines if line), "")
-
-
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
-    for bead, on, status, title, purpose, resolution, closed_at, rig, filed_by, released_at in rows.BLOCKERS(town.pk):
-        waits = ", waits for a person to release it" if filed_by and released_at is None else ""
-        found[bead].append(Blocker(on, status, title, purpose, resolution, closed_at, rig, waits))
+    for bead, on, status, title, purpose, resolution, closed, rig, filed_by, released, why in rows.BLOCKERS(town.pk):
+        waits = ", waits for a person to release it" if filed_by and released is None else ""
+        found[bead].append(Blocker(on, status, title, purpose, resolution, closed, rig, waits, why))
     return found
 
 

@@ -17,6 +17,7 @@ from beads.models import Bead, Convoy, Effect, Escalation, Fact, Town
 from refinery import reconciler
 from refinery.filters import FAILING
 from refinery.models import ReviewEntry
+from refinery.telling import short
 
 ENDED = "it has ended, or nothing is decided about it"
 _PAGES = {
@@ -169,5 +170,7 @@ def _around(telling: Telling, town: Town, keys: list[str]) -> list[Sentence]:
         told.append(Sentence(f"fact {fact.pk}", state, text, reverse(_PAGES["fact"], args=[fact.pk])))
     for one in Escalation.objects.select_related("bead").filter(town=town, about__in=keys, closed_at=None)[:20]:
         link = reverse(_PAGES["escalation"], args=[one.pk])
-        told.append(Sentence(f"escalation {one.pk}", one.severity, one.bead.title, link))
+        said = short(next(iter(one.bead.body.strip().splitlines()), ""), 400)
+        text = f"{one.bead.title}{': ' + said if said else ''}"
+        told.append(Sentence(f"escalation {one.pk}", one.severity, text, link))
     return told + list(telling.town_wide())

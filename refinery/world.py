@@ -69,6 +69,7 @@ class RunView:
     work: str = ""
     work_text: str = ""
     last_line: str = ""
+    stillborn: bool = False  # it failed within seconds, having neither committed nor called a tool
     result: str = ""
     summary: str = ""
     reason: str = ""
@@ -96,6 +97,7 @@ class Blocker:
     closed_at: dt.datetime | None = None
     rig: int | None = None
     unreleased: str = ""  # words to be added to its status
+    reason: str = ""  # of a failed one
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +201,8 @@ class CarView:
 
 @dataclass(frozen=True, slots=True)
 class GateView:
-    """A gate's latest outcome on a tree, and how often it `fails` there. `head`: whose tree it was; `alone`: on nothing
-    but the target."""
+    """A gate's latest outcome on a tree, and how often it `fails` there. `telling`: the one line that says why it did
+    not pass; `detail`: how it ended, in `run`. `head`: whose tree it was; `alone`: on nothing but the target."""
 
     gate: str
     command: str
@@ -215,11 +217,16 @@ class GateView:
     remedy: str = ""
     exit: int | None = None  # its exit code, or the negative number of the signal that ended it
     files: frozenset[str] = frozenset()  # in which it fails
+    telling: str = ""
+    run: str = ""
 
     @property
     def words(self) -> str:
-        """How it ended, and what mends that where it is known."""
-        return f"{self.detail}; {self.remedy}" if self.remedy else self.detail
+        """Why it did not pass, how it ended in which run, and what mends that where it is known."""
+        told = self.telling or self.detail
+        ended = "" if self.detail in told else self.detail
+        aside = "; ".join(part for part in (ended, f"run {self.run}" if self.run else "") if part)
+        return f"{told}{f' ({aside})' if aside else ''}{'; ' + self.remedy if self.remedy else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.keys import publish_key
 from refinery.phases import HOST_FAULTS_FREE, objection, red
-from refinery.readiness import bead_wait, host_faults, stays, unmanned
+from refinery.readiness import bead_wait, host_faults, same_set_up_error, stays, unmanned
 from refinery.rules.actions import (
     Action,
     Answered,
@@ -131,6 +131,8 @@ def _after_run(world: World, bead: BeadView) -> Told:
                 return _publish(world, bead, run)
             return _hand_over(world, bead, run)
         case "failed":
+            if same_set_up_error(bead.runs):
+                return _give_up(bead, run, f"the same set-up error twice: {run.reason}", _SET_UP)
             limit = world.rigs[bead.rig].config.dispatch.max_attempts
             if bead.attempts_used >= limit:
                 return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
@@ -258,13 +260,21 @@ def _unchanged(
     return why, actions
 
 
-def _give_up(bead: BeadView, run: RunView, why: str) -> Told:
+_SET_UP = (
+    "\nBoth attempts ended within seconds, without a commit or a tool call: look at the agent's command and what it "
+    "needs (agents.polecat: command, env, secrets, network)."
+)
+
+
+def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Told:
+    text = f"{why}{advice}\nLast run: {run.id}; its output: gastown runs log {run.id}."
+    text += f" When it is mended: gastown bead retry {bead.id}"
     return (
         "give-up",
         why,
         (
             MoveBead(bead.id, bead.status, BeadStatus.FAILED, why, "gave_up"),
-            Escalate(f"failed:{bead.id}", f"Failed: {bead.title}", f"{why}\nLast run: {run.id}", "high", bead.id),
+            Escalate(f"failed:{bead.id}", f"Failed: {bead.title}", text, "high", bead.id),
         ),
     )
 

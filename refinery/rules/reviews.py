@@ -10,7 +10,7 @@ from refinery.foresight import refused, uncompared
 from refinery.keys import build_key, land_key
 from refinery.order import by_lane, in_queue_order, is_feature_lane
 from refinery.phases import CONFLICT_LIMIT, GATES_TRIES, Stage, judged, needed, objection, proving, results_on, standing
-from refinery.readiness import host_faults, start_again_at, stays
+from refinery.readiness import host_faults, same_set_up_error, start_again_at, stays
 from refinery.rules.actions import (
     AbandonLanding,
     Action,
@@ -132,7 +132,8 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
         code, text = withdrawn
         return code, text, (*abandon, CloseEntry(entry.id, "failed", code, text))
     if any(b.status == "failed" for b in entry.waiting_for):
-        text = "; ".join(f"{b.purpose} {b.id} failed" for b in entry.waiting_for if b.status == "failed")
+        failed = [b for b in entry.waiting_for if b.status == "failed"]
+        text = "; ".join(f"{b.purpose} {b.id} failed{': ' + b.reason if b.reason else ''}" for b in failed)
         return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
     if entry.observed_head not in ("", entry.head) and not entry.waiting_for and stage != Stage.LANDING:
         moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
@@ -348,8 +349,12 @@ def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
     assert entry.candidate is not None
     runs = [r for r in entry.runs_of_candidate("refinery") if not r.live and r.purpose != "triage"]
     failed = [r for r in runs if r.outcome == "failed"]
+    if same_set_up_error(runs):
+        text = f"the refinery met the same set-up error twice (agents.refinery): {failed[-1].reason}; run {runs[-1].id}"
+        return "review-gave-up", text, (Hold(entry.id, "review_gave_up", text),)
     if len(failed) >= rig.config.dispatch.max_attempts:
-        text = f"the refinery ended {len(failed)} times without a verdict; the last: {failed[-1].reason}"
+        last = f"{failed[-1].reason}; run {failed[-1].id}"
+        text = f"the refinery ended {len(failed)} times without a verdict; the last: {last}"
         return "review-gave-up", text, (Hold(entry.id, "review_gave_up", text),)
     if failed and runs[-1] is failed[-1] and failed[-1].ended_at is not None:
         due = failed[-1].ended_at + rig.config.dispatch.backoff_for(len(failed))
@@ -414,6 +419,6 @@ def _resolve(entry: EntryView, lane: _Lane, why: str) -> Told:
     if wait := lane.refineries.busy(entry, lane.rig):
         return "refinery-busy", wait, ()
     ended = [r for r in entry.runs_of_candidate("refinery") if r.purpose == "resolve"]
-    if len(ended) >= lane.rig.config.dispatch.max_attempts:
+    if len(ended) >= lane.rig.config.dispatch.max_attempts or same_set_up_error(ended):
         return "resolve-gave-up", why, (OpenConflict(entry.id, candidate.id, candidate.files),)
     return "resolve", why, (lane.refineries.start(entry, lane.rig, "resolve", entry.head),)

@@ -101,12 +101,16 @@ def conclude(run: RunView) -> tuple[str, str]:
         return "failed", f"it said gt_done, but {run.work_text or run.work}"
     if run.result:
         return "done", run.summary or "reported its result"
+    said = f': "{run.last_line}"' if run.last_line else ""
     if run.stop_requested:
-        return ("failed" if run.stop_counts else "stopped"), run.stop_reason or "stopped"
+        if run.stop_counts:
+            return "failed", f"{run.stop_reason or 'stopped'}{said}"
+        return "stopped", run.stop_reason or "stopped"
     if run.exit_error:
         # a limit that it has reached is the run's own doing and uses up an attempt; anything else is the host's fault
-        return ("failed" if _LIMIT.fullmatch(run.exit_error) else "lost"), run.exit_error
-    said = f'; its last line: "{run.last_line}"' if run.last_line else ""
+        if _LIMIT.fullmatch(run.exit_error):
+            return "failed", f"{run.exit_error}{said}"
+        return "lost", run.exit_error
     return "failed", f"ended without gt_done ({how}){said}"
 
 

@@ -12,10 +12,11 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from refinery import ansi
+from refinery import ansi, links
 from refinery.texts import visible
 
 register = template.Library()
+register.filter("linked", links.linked)
 _WORDS = {
     "awaiting_human": "needs you",
     "in_progress": "in progress",
@@ -107,6 +108,17 @@ def ago(at: Any, how: str = "ago") -> SafeString:
         f'<time datetime="{exact}" title="{exact[:10]} {exact[11:19]} UTC" data-time="{conditional_escape(how)}">'
         f"{_relative(moment, how)}</time>"
     )
+
+
+@register.simple_tag
+def clock(at: Any) -> SafeString:
+    """A moment of today as `12:03 UTC`, of another day with its date; the exact time on hover."""
+    moment = _moment(at)
+    if moment is None:
+        return SafeString("<span>–</span>")
+    exact = moment.astimezone(dt.UTC)
+    day = "" if exact.date() == timezone.now().astimezone(dt.UTC).date() else f"{exact:%Y-%m-%d} "
+    return SafeString(f'<time datetime="{exact.isoformat(timespec="seconds")}">{day}{exact:%H:%M} UTC</time>')
 
 
 @register.simple_tag

@@ -71,6 +71,8 @@
     }
   }
 
+  globalThis.gastownMorph = morph; // for review.js
+
   // A log is replaced as a whole, and stays at its end when its end was looked at.
   function tail(old, fresh) {
     const atEnd = old.scrollHeight - old.scrollTop - old.clientHeight < 24;

@@ -79,7 +79,8 @@
   const field = page.querySelector("#at textarea");
   if (field) field.focus();
 
-  // how it stands, kept up to date; the diff stays as it was read, and a line says when there is more to see
+  // how it stands, what one may do, gates and verdicts, kept up to date; the diff stays as it was read, and a line says
+  // when there is more to see. What is half typed stays, and an act is always of the head that was shown.
   const standing = document.getElementById("standing");
   const follow = page.dataset.follow;
   let source = null;
@@ -91,12 +92,16 @@
     if (busy) return;
     busy = true;
     try {
-      const answer = await fetch(location.pathname, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
-      const text = answer.ok ? await answer.text() : "";
-      const fresh = new DOMParser().parseFromString(text, "text/html").getElementById("standing");
-      if (fresh) {
-        document.getElementById("changed").hidden = fresh.dataset.mark === standing.dataset.mark;
-        if (fresh.innerHTML !== standing.innerHTML) standing.replaceChildren(...fresh.childNodes);
+      const answer = await fetch(page.dataset.here, { headers: { "X-Gastown-Live": "1" }, redirect: "manual" });
+      const fresh = new DOMParser().parseFromString(answer.ok ? await answer.text() : "", "text/html");
+      const mark = fresh.getElementById("standing")?.dataset.mark;
+      if (mark) {
+        document.getElementById("changed").hidden = mark === standing.dataset.mark;
+        fresh.getElementById("standing").dataset.mark = standing.dataset.mark;
+        for (const part of ["standing", "acts", "judged"]) {
+          globalThis.gastownMorph(document.getElementById(part), fresh.getElementById(part));
+        }
+        for (const head of page.querySelectorAll("#acts input[name=head]")) head.value = page.dataset.head;
       }
     } catch (error) {
       // the server is away: the next event, or a reload, shows it

@@ -54,7 +54,7 @@ def test_an_agent_that_dies_tells_its_last_line(stage: Stage, capsys: pytest.Cap
     ledger.set_config(stage.rig, configs.validate({"agents": agents, "dispatch": {"max_attempts": 1}}))
     stage.rig.refresh_from_db()
     bead = ended(stage, stage.sling("Hello", ""))
-    assert 'ended without gt_done (exit code 3); its last line: "agent: no key is set"' in bead.reason
+    assert 'ended without gt_done (exit code 3): "agent: no key is set"' in bead.reason
     run = Run.objects.get(bead=bead)
     text = said(capsys, "runs", "show", run.pk)
     assert "work: nothing" in text

@@ -98,6 +98,46 @@ EXPECTED = {
     "eslint": [("src/lint.js", 3, "'y' is never reassigned. Use 'const' instead prefer-const")],
     "tsc": TSC,
     "tsc_pretty": TSC,
+    "mocha": [
+        (
+            "test/calc.spec.js",
+            11,
+            "Calculator › subtracts: AssertionError [ERR_ASSERTION]: Expected values to be strictly equal: 8 !== 2",
+        ),
+        ("test/calc.spec.js", 17, "Calculator › nested › divides: TypeError: calc.divide is not a function"),
+        (
+            "test/alone.spec.js",
+            3,
+            'stands alone: Error: Timeout of 2000ms exceeded. For async tests and hooks, ensure "done()" is called.',
+        ),
+    ],
+    "node_tap": [
+        ("test/calc.test.js", 7, "subtracts: Expected values to be strictly equal: 8 !== 2"),
+        ("test/calc.test.js", 10, "throws: no such thing"),
+    ],
+    "node_spec": [
+        (
+            "test/calc.test.js",
+            7,
+            "subtracts: AssertionError [ERR_ASSERTION]: Expected values to be strictly equal: 8 !== 2",
+        ),
+        ("test/calc.test.js", 10, "throws: TypeError [Error]: no such thing"),
+    ],
+    "bats": [
+        ("test/calc.bats", 11, 'subtracts: `[ "$result" -eq 2 ]\' failed'),
+        ("test/calc.bats", 16, 'divides: `assert_equal "$result" 3\' failed'),
+    ],
+    "bats_pretty": [("test/calc.bats", 11, 'subtracts: `[ "$result" -eq 2 ]\' failed')],
+    "maven": [("CalcTest.java", 11, "subtracts: expected: <2> but was: <8>")],
+    "maven_compile": [("src/main/java/com/example/Calc.java", 5, "cannot find symbol")],
+    "gradle": [
+        (
+            "CalcTest.java",
+            11,
+            "CalcTest > subtracts(): org.opentest4j.AssertionFailedError: expected: <2> but was: <8>",
+        ),
+        ("OtherTest.java", 9, "OtherTest > divides(): java.lang.ArithmeticException"),
+    ],
     "other": [("config/app.yaml", 12, "unknown key 'colour"), ("lib/thing.rb", 7, "deprecated")],
 }
 

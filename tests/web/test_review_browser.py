@@ -82,7 +82,7 @@ def test_keys_walk_files_and_comments_and_approve(browser: Browser, live_server:
     assert page.evaluate("document.activeElement.textContent") == "Approve"
     assert not entry.verdicts.exists()
     page.keyboard.press("a")
-    expect(page.get_by_role("status")).to_contain_text("Recorded")
+    expect(page.get_by_role("status")).to_contain_text("You approved this head")
     assert problems == []
     page.context.close()
 

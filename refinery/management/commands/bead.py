@@ -14,7 +14,7 @@ from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, t
 from beads.errors import Conflict, Invalid, NotFound
 from beads.lifecycle import LIVE
 from beads.models import Bead
-from refinery import doors, shows
+from refinery import doors, links, shows
 
 
 class Command(GastownCommand):
@@ -64,7 +64,9 @@ class Command(GastownCommand):
             "blocked_by": list(bead.blocked_by.values_list("on_id", flat=True)),
             "blocks": list(bead.blocks.values_list("bead_id", flat=True)),
             "children": [{"id": c.pk, "purpose": c.purpose, "status": c.status} for c in bead.children.all()],
-            "entries": [{"id": e.pk, "state": e.state, "reason": e.reason} for e in bead.entries.all()],
+            "entries": [
+                {"id": e.pk, "state": e.state, "reason": e.reason, "text": e.reason_text} for e in bead.entries.all()
+            ],
             "runs": [
                 {"id": r.pk, "kind": r.kind, "state": r.state, "outcome": r.outcome, "reason": r.reason}
                 | shows.run_facts(r)
@@ -77,11 +79,13 @@ class Command(GastownCommand):
             released = f"released by {bead.released_by}" if bead.released_at else "not released"
             lines += ["", f"filed by {bead.created_by} in run {bead.filed_by}, depth {bead.depth}: {released}"]
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
+        lines += links.addresses(data["reason"])
         last = bead.runs.order_by("created_at").last()
         if last is not None:
             made = shows.made(last)
             lines.append(
-                f"its last run: {last.pk}{': made ' + made if made else ''}; its output: gastown runs log {last.pk}"
+                f"its last run: {last.pk}{': made ' + made if made else ''}; "
+                f"its output: gastown runs log {last.pk}, or {links.run_url(last.pk)}"
             )
             if command := shows.restore(last):
                 lines.append(f"to see what was saved: {command}")

@@ -10,6 +10,7 @@ from beads.command import GastownCommand, Said, actor, table
 from beads.errors import NotFound
 from beads.models import Escalation
 from refinery import doors
+from refinery.telling import short
 
 
 def escalation_of(key: str) -> Escalation:
@@ -45,6 +46,7 @@ class Command(GastownCommand):
                 "id": e.pk,
                 "severity": e.severity,
                 "title": e.bead.title,
+                "why": short(e.bead.body.strip().partition("\n")[0], 320),
                 "body": e.bead.body,
                 "about": e.about_id,
                 "town": e.town.slug,
@@ -53,7 +55,7 @@ class Command(GastownCommand):
             }
             for e in shown.rows
         ]
-        columns = ["id", "severity", "title", "about", "acknowledged_by"]
+        columns = ["id", "severity", "title", "about", "acknowledged_by", "why"]
         return Said(rows, table(rows, columns, "nothing needs you"), shown.note)
 
     def ack(self, id: str, **_: Any) -> Any:

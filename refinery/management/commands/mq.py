@@ -9,7 +9,7 @@ from beads import lists
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from beads.errors import NotFound
 from beads.models import Town
-from refinery import controls, doors, shows
+from refinery import controls, doors, links, shows
 from refinery.files import moment
 from refinery.models import ReviewEntry
 from refinery.outputs import plain
@@ -127,7 +127,11 @@ class Command(GastownCommand):
             lines.append(f"would conflict with {clash['id'] or data['target']} in {', '.join(clash['files'])}")
         for g in data["gates"]:
             told = g["say"] if g["outcome"] == "not_needed" else f"{g['outcome']} ({g['say']})"
-            lines.append(f"gate {g['gate']}: {told}{'; ' + g['remedy'] if g.get('remedy') else ''}")
+            past = f"; {shows.PAST}" if g["past"] else f"; {g['remedy']}" if g.get("remedy") else ""
+            lines.append(f"gate {g['gate']}: {told}{past}")
+            if g["past"]:
+                continue
+            lines += [f"  {g['telling']}"] if g["telling"] else []
             tests = g.get("tests") or {}
             lines += [
                 f"  failed: {t['name']}: {' '.join(t['message'].split())[:200]}" for t in tests.get("failures", [])
@@ -135,8 +139,9 @@ class Command(GastownCommand):
             lines += [f"  note: {note}" for note in tests.get("notes", [])]
             if g["outcome"] not in ("pass", "not_needed"):
                 lines += [f"  | {line}" for line in plain(g["output"]).strip().splitlines()[-TAIL:]]
-        if data["gates"] and (run := entry.bead.runs.filter(kind="gates").order_by("created_at").last()):
-            lines.append(f"all of their output: gastown runs log {run.pk}")
+        if run := data["gates_run"]:
+            lines.append(f"all of their output: gastown runs log {run['id']}, or {run['url']}")
+        lines += [line for line in links.addresses(data["detail"]) if not run or not line.startswith(run["id"])]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
         lines += [f"landing {x['state']}: {x['message']}{x['waived']}" for x in data["landings"]]

@@ -16,7 +16,7 @@ from beads.command import ExitWith, GastownCommand, bead_of
 from beads.inbox import WAKE_CHANNEL
 from beads.lifecycle import LIVE
 from beads.models import Bead, Effect, Fact, Town
-from refinery import reconciler, shows
+from refinery import links, reconciler, shows
 from refinery.management.commands.convoy import convoy_of
 from refinery.management.commands.mq import entry_of
 from refinery.models import ReviewEntry
@@ -56,8 +56,11 @@ class Command(GastownCommand):
             listener.execute(f"listen {WAKE_CHANNEL}")
             while True:
                 good, data = look()
+                if good:
+                    return data
+                data["links"] = links.addresses(str(data.get("detail") or data.get("reason") or ""))
                 if good is not None:
-                    return data if good else ExitWith(data, 1)
+                    return ExitWith(data, 1)
                 left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
                 if left <= 0:
                     return ExitWith(data | {"timeout": True}, TIMED_OUT)
