@@ -262,7 +262,7 @@ def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, 
     people = words.of_people(words.family(entry.bead, entry).entries, "", entry)
     said = list(people.said)
     if cause == "gates" and candidate is not None:
-        failed = [r for r in gate_results(entry, candidate) if r["outcome"] == "fail" and not r["past"]]
+        failed = [r for r in gate_results(entry, candidate) if r["outcome"] == "fail"]
         said += [*_triage(entry, candidate), *(_red(result) for result in failed)]
         context["gate_results"] = failed
     else:

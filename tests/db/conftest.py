@@ -108,6 +108,8 @@ class Place:
 
     def vouch(self, base: str = SHA["b"]) -> None:
         """A check has shown that the gates pass on the target itself, at `base`."""
+        if Candidate.objects.filter(sha=base).exists():
+            return
         entry, new = queue.open_check(self.rig, "main", "test")
         assert new
         seen = {"head_sha": base, "base_sha": base, "sha": base, "tree_sha": SHA["9"], "result": "built"}
@@ -122,7 +124,7 @@ class Place:
     def gated(self, code: int = 0) -> None:
         """The live gates run ends with `code`; on the target itself they are known to pass."""
         run, _ = self.running(kind="gates")
-        if code and not Candidate.objects.filter(sha=SHA["b"]).exists():
+        if code:
             self.vouch()
         raw = {"exit_code": code, "signal": None, "timed_out": False}
         self.exit(run, code, steps=[{"name": "true", "outcome_raw": raw, "output": ""}])

@@ -209,7 +209,7 @@ def test_an_effect_of_an_unknown_kind_or_with_a_bad_payload_is_told_once_and_a_p
         assert effects.run_effect(effect.pk) == "skipped"
     for _ in range(inbox.MAX_TRIES):
         scene.place.tick()
-    assert Escalation.objects.filter(key__in=["effect:teleport:bad", "effect:delete_branch:bad"]).count() == 2
+    assert Escalation.objects.filter(key__in=["effect:teleport:main", "effect:delete_branch:main"]).count() == 2
     assert Fact.objects.filter(quarantined_at__isnull=False).count() == 1  # there is no landing to conclude
 
 

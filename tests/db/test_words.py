@@ -371,7 +371,7 @@ def test_p3_red_gates_and_nothing_committed_go_to_a_person_at_once(town: Place) 
     held = now(entry)
     assert held.held == "nothing_committed"
     assert "gates would fail again" in held.held_text and "works on my machine" in held.held_text
-    assert Run.objects.filter(kind="gates").count() == 1
+    assert Run.objects.filter(kind="gates", bead=entry.pk).count() == 1
 
 
 def test_p3_an_empty_commit_is_no_change(town: Place) -> None:
@@ -422,6 +422,7 @@ def test_p4_a_rework_prompt_has_the_task_the_feedback_the_base_and_what_was_trie
 def test_p4_a_red_gates_rework_has_places_and_output(town: Place) -> None:
     entry = hand_in(town)
     town.built(entry)
+    town.vouch()
     run, _ = town.running(kind="gates")
     raw = {"exit_code": 1, "signal": None, "timed_out": False}
     town.exit(run, 1, steps=[{"name": "true", "outcome_raw": raw, "output": "src/a.py:4: error: no such name\n"}])
