@@ -174,7 +174,7 @@ def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False
     """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none.
 
     `past`: those of gates that the config has replaced since, too (other command, or no longer there), at the end and
-    marked. Nobody is told of them as of a reason.
+    marked, until the gate has a result that counts. Nobody is told of them as of a reason.
     """
     skipped = not_needed(entry, candidate)
     latest: dict[tuple[str, str], GateResult] = {}
@@ -184,6 +184,7 @@ def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False
     known = _counted(entry, candidate)
     counts = [r for key, r in latest.items() if (known is None or key in known) and r.gate not in skipped]
     replaced = [r for key, r in latest.items() if known is not None and key not in known] if past else []
+    replaced = [r for r in replaced if r.gate not in {one.gate for one in counts}]  # gone once there is a newer one
     return [
         {
             "gate": name,
