@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from beads.installations import Identity
 
 STOP_SECONDS = 10.0
+LONGEST_PAUSE = 2.0  # before a part that keeps dying is forked again
 ANSWER_SECONDS = 15.0  # for one look at all parts
 ASK_SECONDS = 20.0  # so often the cluster is given a task to show that it works
 # What the parts import, and what they import only when they are asked.
@@ -133,7 +134,7 @@ class Supervisor:
         """Start it again after a pause, which grows when it keeps failing."""
         now = time.monotonic()
         part.failures = part.failures + 1 if now - part.started < 10 else 1
-        part.not_before = now + min(0.2 * 2 ** (part.failures - 1), 10.0)
+        part.not_before = now + min(0.2 * 2 ** (part.failures - 1), LONGEST_PAUSE)
         part.process = None
         self.say(f"{part.name} {why}")
 

@@ -16,6 +16,7 @@ os.environ |= {"DJANGO_SETTINGS_MODULE": "gastown_site.settings", "GASTOWN_HOME"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 django.setup()
 
+from tests.acceptance.sick import SERVED, Ward, landed_in  # noqa: E402
 from tests.web.installation import BROWSER_ARGUMENTS, PASSWORD, ROOT, Installation, chromium, installation, until  # noqa: E402
 
 OUT = ROOT / "screenshots"
@@ -93,7 +94,9 @@ def main() -> int:
             browser = playwright.chromium.launch(executable_path=found, args=BROWSER_ARGUMENTS)
             shoot(browser, up, "0-empty", {"login": "/accounts/login/", "queue": "/queue/"})
             up.settle_in("square", annex=ANNEX, offered=OFFERED)
-            story_of(up, browser)
+            if "troubles" not in sys.argv[1:]:
+                story_of(up, browser)
+            troubles_of(up, browser)
             browser.close()
     finally:
         shutil.rmtree(DIRECTORY, ignore_errors=True)
@@ -156,6 +159,29 @@ def story_of(up: Installation, browser: Browser) -> None:
     done = up.gastown("convoy", "status", convoy)["beads"][0]["id"]
     ended = [r["id"] for r in up.gastown("runs", "list", "--all")]
     shoot(browser, up, "2-landed", pages | {"bead": f"/beads/{done}/", "run": f"/runs/{ended[0]}/"})
+
+
+def troubles_of(up: Installation, browser: Browser) -> None:
+    """Two healthy rigs beside sick ones, each with its one need."""
+    root = DIRECTORY / "ward"
+    root.mkdir()
+    ward = Ward(root, up.gastown)
+    sick = ("hole", "keyless", "full", "renamed", "policy", "toolless")
+    try:
+        for name in ("well1", "well2"):
+            ward.rig(name)
+        for name in sick:
+            ward.rig(name, served=name in SERVED, gate="no-such-tool" if name == "toolless" else "true")
+            ward.type("rig", "park", name)
+            ward.change(name)
+            ward.fall_ill(name)
+        for name in sick:
+            ward.type("rig", "unpark", name)
+        landed_in(ward, [ward.change(name) for name in ("well1", "well2") for _ in range(2)])
+        until(lambda: len(ward.type("escalations", "list")) >= len(sick), 180, up.said)
+        shoot(browser, up, "3-troubles", {"town": "/towns/main/", "queue": "/queue/?town=main"})
+    finally:
+        ward.close()
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ REMEDY = {
     "gone": "see that the remote is still at this address",
     "refusing": "see that this machine reaches the remote's host",
     "policy": "gastown mq retry ",
-    "toolless": "gastown mq retry ",
+    "toolless": "gastown rig check toolless",
 }
 
 

@@ -76,7 +76,7 @@ def test_killed_at_every_point_work_converges_with_one_commit_each_and_nothing_l
         (town.crash / name).touch()
     for _ in range(4):
         town.more(rigs=3, beads=2 if group == "effects" else 1, convoys=1)  # two in a lane are compared
-        town.await_quiet(90)
+        town.await_quiet(150)
         if not list(town.crash.iterdir()):
             break  # else some boundary was not crossed often enough
     assert [p.name for p in town.crash.iterdir()] == []  # each point was reached, and killed there

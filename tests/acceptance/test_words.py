@@ -67,7 +67,7 @@ def test_p1_a_persons_words_on_a_held_entry_are_done_by_the_next_round(stage: St
 
 
 def test_a_refinery_reads_the_red_gate_and_writes_the_request(stage: Stage) -> None:
-    gate = "test -f b.txt || { echo 'a.txt:1: needs b.txt'; exit 1; }"
+    gate = "test ! -e a.txt || test -f b.txt || { echo 'a.txt:1: needs b.txt'; exit 1; }"
     talkers(stage, triage="auto", gates=[gate])
     bead = stage.sling("Signs", "write a.txt")
     stage.await_bead(bead, "closed", "failed")

@@ -252,11 +252,11 @@ REFUSED: dict[str, tuple[Callable[[Place], Any], str]] = {
     "release_bead": (lambda p: p.bead(), "waits for no release"),
     "retry_bead": (lambda p: p.bead(), "only a failed issue"),
     "retry_entry": (lambda p: p.entry(), "is not held"),
-    "reject_entry": (superseded_entry, "is failed"),
+    "reject_entry": (superseded_entry, "has left the queue"),
     "start_convoy": (started, "was started before"),
     "retry_convoy": (staged, "nothing that failed"),
     "requeue_entry": (lambda p: p.entry(), "is in no train"),
-    "promote_entry": (held_entry, "is failed"),
+    "promote_entry": (held_entry, "has left the queue"),
     "replay_fact": (quarantined, "was not drained yet"),
     "release_fact": (drained_fact, "is not in quarantine"),
 }

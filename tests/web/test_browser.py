@@ -156,7 +156,6 @@ def test_a_runs_log_grows_on_the_page_as_it_is_printed(up: Installation, browser
         expect(page.locator("#log .a-red")).to_have_text("red <b>hot</b>", timeout=MINUTES)
         release.touch()
         expect(page.locator("#log")).to_contain_text("released", timeout=5000)
-        up.gastown("bead", "cancel", bead)
 
 
 class Stream(threading.Thread):

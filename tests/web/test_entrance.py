@@ -319,5 +319,5 @@ def test_s17_is_a_conflict_and_not_a_promise(place: Place) -> None:
     entry = place.entry()
     queue.close(entry, "failed", "rejected", "no", now=place.now)
     entry.refresh_from_db()
-    with pytest.raises(Conflict, match="failed"):
+    with pytest.raises(Conflict, match="has left the queue"):
         doors.land_now(entry, "cli:olga", "it burns", skip_gates=True)

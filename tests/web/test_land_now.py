@@ -34,7 +34,8 @@ def test_only_an_operator_lands_now_on_the_review_page(place: Place, reviewer: C
 
 
 def fails(place: Place) -> None:
-    """The gates' run ends red; no tick yet takes it in."""
+    """The gates' run ends red, and on the target they pass; no tick yet takes it in."""
+    place.vouch()
     run, _ = place.running(kind="gates")
     raw = {"exit_code": 1, "signal": None, "timed_out": False}
     place.exit(run, 1, steps=[{"name": "true", "outcome_raw": raw, "output": ""}])
@@ -84,7 +85,7 @@ def test_s17_a_waiver_and_a_failing_gate_in_either_order_in_one_tick_or_in_two(
     place.tick()
     if not Landing.objects.exists():  # it had left the train for its rework: it is built anew, and gated no more
         place.built(entry)
-    assert Run.objects.filter(kind="gates").count() == 1
+    assert Run.objects.filter(kind="gates", bead=entry.pk).count() == 1
     lands(place, entry)
     task = Bead.objects.filter(purpose="rework").first()
     assert (task is not None) == (first == "failure" and ticks == 2)

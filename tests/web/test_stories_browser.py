@@ -27,7 +27,12 @@ command = {json.dumps(POLECAT)}
 [sandbox]
 read_only = {json.dumps([sys.base_prefix, sys.prefix, os.path.dirname(POLECAT[1])])}
 """
-STUCK = '[refinery]\ngates = ["no-such-program"]\nauto_merge = false\ncode_review = false\n'
+STUCK = """
+[refinery]
+gates = ["test ! -e {0}.txt || no-such-program"]
+auto_merge = false
+code_review = false
+"""
 WORK = "echo 'answer = 41' > answer.py\n---rework---\necho 'answer = 42' > answer.py"
 
 
@@ -35,7 +40,7 @@ WORK = "echo 'answer = 41' > answer.py\n---rework---\necho 'answer = 42' > answe
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """One installation: a rig that offers its changes to people, one whose gate cannot be run."""
     with installation(tmp_path_factory.mktemp("stories")) as made:
-        made.settle_in(offered=OFFERED, stuck=STUCK)
+        made.settle_in(offered=OFFERED, stuck=STUCK.format("look"))
         yield made
 
 
@@ -125,7 +130,7 @@ def test_an_operator_finds_out_why_it_is_stuck_mends_the_config_and_it_goes_on(
     branch = f"stuck-{script}"
     rig = f"stuck{int(script)}"
     config = up.home.parent / f"{rig}.toml"
-    config.write_text(STUCK)
+    config.write_text(STUCK.format(branch))
     up.gastown("rig", "add", rig, str(up.remote), "--default-branch", up.branch, "--config", str(config))
     up.push(branch, {f"{branch}.txt": "here\n"})
     entry = up.gastown("mq", "submit", rig, "--branch", branch)["id"]
