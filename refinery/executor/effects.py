@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
@@ -44,6 +44,8 @@ def run_effect(effect_id: int) -> str:
                 raise GastownError(f"unknown kind of effect {effect.kind!r}")
             with bound_contextvars(town=effect.town.slug, effect=effect.key):
                 result = handler(effect.payload)
+        except (OperationalError, InterfaceError):
+            raise  # the database is away: nothing was learnt, and it is begun again
         except Exception as error:
             return _failed(effect, error)
         crashpoint(f"effect.acted.{effect.kind}")

@@ -132,14 +132,24 @@ class Living:
     def pull_the_plug(self) -> None:
         """What a power cut does: every process of it, PostgreSQL, shims and agents included, dies at once."""
         assert self.up is not None
-        pids = {self.up.process.pid, *processes.descendants(self.up.process.pid), *self.shims(), *self.agents()}
+        supervisor = self.up.process.pid
+        pids = {supervisor, *processes.descendants(self.up.process.pid), *self.shims(), *self.agents()}
         pids |= {pid for master in postmasters(self.home) for pid in (master, *processes.descendants(master))}
-        for pid in pids:
+        for pid in sorted(pids, key=lambda pid: pid != supervisor):  # else it starts PostgreSQL again
             if Path(f"/proc/{pid}").exists():
                 os.kill(pid, signal.SIGKILL)
         self.up.process.wait(60)
         self.up = None
-        until(lambda: not (self.shims() or self.agents() or postmasters(self.home)))
+
+        def dead() -> bool:
+            for master in postmasters(self.home):  # it was being started again just then
+                os.kill(master, signal.SIGKILL)
+            return not (self.shims() or self.agents() or postmasters(self.home))
+
+        try:
+            until(dead)
+        except AssertionError as error:
+            raise AssertionError(f"{self.shims()} {self.agents()} {postmasters(self.home)}") from error
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -200,6 +200,7 @@ def is_whole(place: Path, old: Path) -> None:
         assert path.stat().st_mode & 0o007 == 0, path
 
 
+@pytest.mark.slow  # a dozen restores
 def test_o15_a_restore_that_is_killed_anywhere_leaves_nothing_that_starts_and_begins_anew(
     kept: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -323,6 +324,7 @@ def test_o15_a_home_of_another_postgresql_says_how_it_is_brought_over(kept: tupl
     assert manage(old, "town", "list").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (OLD_POSTGRES / "initdb").exists(), reason="no older PostgreSQL is installed")
 def test_o15_an_older_postgresqls_home_is_backed_up_by_its_programs_and_restored_by_ours(tmp_path: Path) -> None:
     reachable(tmp_path)

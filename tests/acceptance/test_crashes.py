@@ -17,8 +17,8 @@ from tests.acceptance.living import Living
 from tests.acceptance.test_installation import ROOT
 
 FUNCTION = "crashpoint"
-GROUPS = {"doors": ("tick", "door"), "runners": ("repo", "run"), "shims": ("shim",), "effects": ("effect", "land")}
-ELSEWHERE = {"backup", "restore", "archive"}  # test_backup.py, test_housekeeping.py
+GROUPS = {"doors": ("tick", "door"), "runners": ("run",), "shims": ("shim",), "effects": ("effect", "land")}
+ELSEWHERE = {"backup", "restore", "archive", "repo"}  # test_backup.py, test_housekeeping.py, test_installation.py
 
 
 def points() -> list[str]:

@@ -63,6 +63,7 @@ def killed(fresh: Path) -> Iterator[Callable[[Callable[[Path], bool]], None]]:
         os.kill(server, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_o3_a_first_start_that_is_killed_is_followed_by_one_that_works(
     killed: Callable[[Callable[[Path], bool]], None], fresh: Path, moment: str

@@ -122,6 +122,23 @@ def test_what_is_typed_wrong_gets_one_line_and_its_exit_code(home: Path, tmp_pat
     assert json.loads(manage(home, "town", "list", "--json").stdout)["data"] == []
 
 
+def test_a_rig_whose_mirror_was_half_made_is_added_the_next_time(home: Path, tmp_path: Path) -> None:
+    armed = tmp_path / "armed"
+    armed.mkdir()
+    (armed / "repo.made").touch()
+    remote = tmp_path / "remote.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(remote)], check=True)
+    words = ["git", "-c", "user.name=Ann", "-c", "user.email=a@x.org", "-C", str(remote)]
+    tree = subprocess.run([*words, "hash-object", "-t", "tree", "-w", "/dev/null"], check=True, capture_output=True)
+    made = [*words, "commit-tree", tree.stdout.decode().strip(), "-m", "start"]
+    first = subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run([*words, "update-ref", "refs/heads/main", first], check=True)
+    killed = manage(home, "rig", "add", "proj", str(remote), GASTOWN_CRASH_AT=str(armed))
+    assert killed.returncode == -signal.SIGKILL and not list(armed.iterdir())
+    added = manage(home, "rig", "add", "proj", str(remote))
+    assert added.returncode == 0, added.stderr
+
+
 def test_a_home_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -148,6 +148,7 @@ def hanging(home: Path, tmp_path: Path) -> Iterator[Path]:
         process.wait(60)
 
 
+@pytest.mark.slow  # patience is a minute
 def test_o5_a_part_that_runs_and_shows_no_sign_of_life_is_killed_and_one_that_does_is_not(hanging: Path) -> None:
     until(lambda: "mute hangs" in hanging.read_text() and "web hangs" in hanging.read_text(), 120)
     until(lambda: all(hanging.read_text().count(f"started {part}") >= 2 for part in ("mute", "web")))

@@ -55,6 +55,7 @@ def test_the_wheel_has_every_file_of_the_project_and_its_license(wheel: Path) ->
     assert all(inside[name] & 0o111 for name in runs)
 
 
+@pytest.mark.slow  # a minute of installing
 def test_an_installed_wheel_helps_checks_itself_and_serves_its_log_in_page(wheel: Path, fresh: Path) -> None:
     place = fresh.parent
     place.joinpath("empty").mkdir()
