@@ -11,7 +11,8 @@ from refinery.git.mirror import repo_of
 from refinery.models import GateResult, Landing, ReviewEntry
 from tests.acceptance.conftest import Stage
 
-HELD = "while [ ! -e .go ]; do sleep 0.02; done; exit $(cat .go)"
+# on the target itself it passes
+HELD = 'test "$GASTOWN_CANDIDATE" = "$GASTOWN_BASE" && exit 0; while [ ! -e .go ]; do sleep 0.02; done; exit $(cat .go)'
 
 
 class Train:
