@@ -33,7 +33,7 @@ def batch(stage: Stage) -> Iterator[Train]:
 
 
 def gate_runs() -> int:
-    return Run.objects.filter(kind="gates").count()
+    return Run.objects.filter(kind="gates", purpose="gates").count()
 
 
 def parents(stage: Stage, commit: str) -> list[str]:
