@@ -13,7 +13,7 @@ from django.db import connection
 
 from beads.errors import Unavailable
 
-_KEY = 0x6A57002  # 0x6A57000: who migrates; 0x6A57001: the reconciler that ticks
+_KEY = 0x6A57002  # 0x6A57000: who migrates; …01: the reconciler that ticks; …03: beads.installations
 
 
 @contextmanager

@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 
+import psycopg
 import pytest
+from django.db import connection
 from django.utils import timezone
 
-from beads import installations
+from agents.dispatch import listen_parameters
+from beads import installations, upkeep
 from beads.errors import Refused
 from beads.installations import Identity
 from beads.models import Installation
@@ -79,4 +82,13 @@ def test_o13_a_database_that_was_restored_is_taken_again() -> None:
     installations.take(HERE)
     Installation.objects.all().delete()
     assert installations.beat(HERE) == ""
+    assert Installation.objects.get().host == "alpha"
+
+
+def test_o13_housekeeping_and_backups_at_work_keep_no_installation_waiting() -> None:
+    with psycopg.connect(**listen_parameters(), autocommit=True) as other:
+        other.execute("select pg_advisory_lock(%s)", [upkeep._KEY])
+        with connection.cursor() as cursor:
+            cursor.execute("set local lock_timeout = '5s'")
+        installations.take(HERE)
     assert Installation.objects.get().host == "alpha"
