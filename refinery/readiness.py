@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from itertools import takewhile
 
 from agents.runtime.failures import KINDS, TROUBLE, Fate
 from beads.config import Config
@@ -28,12 +29,13 @@ def unmanned(slug: str) -> str:
 def host_faults(bead_runs: Iterable[RunView]) -> int:
     """How many of the latest runs in a row ended by the host's fault; an outage of the remote, and a full disk, are
     waited for and do not count."""
-    count = 0
-    for run in reversed([r for r in bead_runs if not r.live]):
-        if run.outcome not in ("lost", "start_failed"):
-            break
-        count += not passes(run.fault)
-    return count
+    return sum(1 for run in _by_the_host(bead_runs) if not passes(run.fault))
+
+
+def _by_the_host(runs: Iterable[RunView]) -> list[RunView]:
+    """The latest runs in a row that ended by the host's fault, whatever it was; the last one first."""
+    ended = reversed([r for r in runs if not r.live])
+    return list(takewhile(lambda run: run.outcome in ("lost", "start_failed"), ended))
 
 
 def passes(fault: str) -> bool:
@@ -70,16 +72,10 @@ def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
 
 def start_again_at(runs: Iterable[RunView], config: Config) -> dt.datetime:
     """The earliest moment for another start after runs that ended by the host's fault: the first few at once."""
-    ended = [r for r in runs if not r.live]
-    faults = 0
-    for run in reversed(ended):
-        if run.outcome not in ("lost", "start_failed"):
-            break
-        faults += 1
-    at = ended[-1].ended_at if ended else None
-    if faults < HOST_FAULTS_FREE or at is None:
+    faults = _by_the_host(runs)
+    if len(faults) < HOST_FAULTS_FREE or (at := faults[0].ended_at) is None:
         return EPOCH
-    return at + config.dispatch.backoff_for(faults - HOST_FAULTS_FREE + 1)
+    return at + config.dispatch.backoff_for(len(faults) - HOST_FAULTS_FREE + 1)
 
 
 def bead_wait(world: World, bead: BeadView) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from beads.values import format_duration, moment
 from refinery.foresight import refused, uncompared
@@ -33,7 +33,7 @@ from refinery.rules.actions import (
 )
 from refinery.rules.rework import after_triage, gates_failed, nothing_committed, rework
 from refinery.trains import gating_room, groups, landing_cars, new_batches
-from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, World
+from refinery.world import CandidateView, CarView, EntryView, NotNeeded, RigView, RunView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
 BUILD_PATIENCE = dt.timedelta(minutes=10)  # for what fails here and there, and not by an outage that all have
@@ -327,19 +327,28 @@ def run_gates(world: World, entry: EntryView, why: str, brief: str = "gates") ->
     """Start an entry's gates, or say what they wait for."""
     if entry.live_run("gates"):
         return "gates-stopping", "the gates of an older candidate are being stopped", ()
-    if world.no_room:
-        return "no-room", f"{why}; {world.no_room}", ()
-    runs = entry.runs_of_candidate("gates")
-    if runs and stays(runs[-1]):
-        text = f"the gates cannot be started: {runs[-1].reason}"
-        return "gates-broken", text, (Hold(entry.id, "gate_error", text),)
-    if world.now < (due := start_again_at(runs, world.rigs[entry.rig].config)) and host_faults(runs) < GATES_TRIES:
-        return "gates-backoff", f"{why}; they could not be started, tried again at {moment(due, world.now)}", ()
-    if host_faults(runs) >= GATES_TRIES:
-        text = f"the gates could not be started {GATES_TRIES} times: {runs[-1].reason}"
-        return "gates-broken", text, (Hold(entry.id, "gate_error", text),)
+    if told := _not_started(world, entry, entry.runs_of_candidate("gates"), why, "gates"):
+        return told
     assert entry.candidate is not None
     return "run-gates", why, (StartRun(entry.id, "gates", brief, entry.candidate.sha),)
+
+
+def _not_started(world: World, entry: EntryView, runs: Sequence[RunView], why: str, what: str) -> Told | None:
+    """Why no run of the gates, or of a review (`what`), is started now after these; None when one is."""
+    if world.no_room:
+        return "no-room", f"{why}; {world.no_room}", ()
+    they, held = ("they", "gate_error") if what == "gates" else ("it", "review_gave_up")
+    faults = host_faults(runs)
+    text = ""
+    if runs and stays(runs[-1]):
+        text = f"the {what} cannot be started: {runs[-1].reason}"
+    elif faults >= GATES_TRIES:
+        text = f"the {what} could not be started {GATES_TRIES} times: {runs[-1].reason}"
+    if text:
+        return f"{what}-broken", text, (Hold(entry.id, held, text),)
+    if world.now < (due := start_again_at(runs, world.rigs[entry.rig].config)):
+        return f"{what}-backoff", f"{why}; {they} could not be started, tried again at {moment(due, world.now)}", ()
+    return None
 
 
 def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
@@ -360,16 +369,8 @@ def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
         due = failed[-1].ended_at + rig.config.dispatch.backoff_for(len(failed))
         if world.now < due:
             return "review-backoff", f"the next review starts at {due:%H:%M:%S} UTC", ()
-    if world.no_room:
-        return "no-room", f"{why}; {world.no_room}", ()
-    if runs and stays(runs[-1]):
-        text = f"the review cannot be started: {runs[-1].reason}"
-        return "review-broken", text, (Hold(entry.id, "review_gave_up", text),)
-    if world.now < (due := start_again_at(runs, rig.config)) and host_faults(runs) < GATES_TRIES:
-        return "review-backoff", f"{why}; it could not be started, tried again at {moment(due, world.now)}", ()
-    if host_faults(runs) >= GATES_TRIES:
-        text = f"the review could not be started {GATES_TRIES} times: {runs[-1].reason}"
-        return "review-broken", text, (Hold(entry.id, "review_gave_up", text),)
+    if told := _not_started(world, entry, runs, why, "review"):
+        return told
     return "review", why, (lane.refineries.start(entry, rig, "review", entry.candidate.sha),)
 
 
