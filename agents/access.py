@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime as dt
 import hashlib
 import re
 import shlex
@@ -19,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from agents.runtime import gitcmd
+from agents.runtime import failures, gitcmd
 from beads import config as configs
-from beads import keyring, private, secrets
+from beads import keyring, outages, private, secrets
 from beads.errors import GastownError, Invalid
 from beads.models import Rig, Town
 
@@ -40,6 +41,14 @@ def access_of(rig: Rig) -> dict[str, str]:
     name = configs.usable(rig.town.config, rig.config)[0].git.credential
     with _as_git():
         return variables(rig.town, name, rig.remote_url, folder_of(rig), rig.slug)
+
+
+def note_outage(rig: Rig, error: gitcmd.GitFailed, now: dt.datetime, *, at_work: bool = False) -> None:
+    """A rig's remote could not be asked, or says no to everything; other failures are no outage. `at_work`: as for
+    `outages.failed`."""
+    if error.fate in failures.TROUBLE:
+        whole_host = failures.KINDS[error.kind].whole_host
+        outages.failed(rig, error.kind, error.message, now, whole_host=whole_host, at_work=at_work)
 
 
 def signing_key(rig: Rig) -> Path | None:

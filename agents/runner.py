@@ -30,7 +30,6 @@ from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.models import Run, RunKind
 from agents.runtime import (
     crashpoints,
-    failures,
     forkserver,
     gitcmd,
     gitdirs,
@@ -135,9 +134,8 @@ class Runner:
             log.warning("run.start_failed", run=run.pk, fault=fault, error=str(error))
             message = str(error) if isinstance(error, GastownError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OperationalError):
-                if isinstance(error, gitcmd.GitFailed) and fault and error.fate in failures.TROUBLE:
-                    whole_host = failures.KINDS[error.kind].whole_host
-                    outages.failed(run.rig, error.kind, message, timezone.now(), whole_host=whole_host)
+                if isinstance(error, gitcmd.GitFailed) and fault:
+                    access.note_outage(run.rig, error, timezone.now())
                 dispatch.start_failed(run.pk, message, fault)
         finally:
             self.starting.pop(run.pk, None)

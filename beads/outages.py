@@ -64,9 +64,11 @@ def failed(rig: Rig, kind: str, error: str, now: dt.datetime, *, whole_host: boo
 
 def worked(rig: Rig) -> bool:
     """The remote has done for `rig` what it was asked to: whatever outage of it was known is over. True if one was."""
-    keys = [rig_key(rig.pk), host_key(rig.remote_url)]
+    known = list(Outage.objects.filter(pk__in=[rig_key(rig.pk), host_key(rig.remote_url)]).values_list("pk", flat=True))
+    if not known:
+        return False  # nearly always: this is asked after all that is done at a remote
     with transaction.atomic():
-        gone = [key for key in keys if key and Outage.objects.filter(pk=key).delete()[0]]
+        gone = [key for key in known if Outage.objects.filter(pk=key).delete()[0]]
         for key in gone:
             _tell(key, rig)
     return bool(gone)

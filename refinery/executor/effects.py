@@ -7,7 +7,6 @@ is a fact, recorded in the transaction that marks the effect done. What could no
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
+from agents import access
 from agents.runtime import failures
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed
@@ -81,7 +81,7 @@ def _failed(effect: Effect, error: Exception) -> str:
         at_work = error.kind in ONLY_AT_WORK or (effect.kind in PUSHES and error.kind in ONLY_BY_PUSHES)
         log.warning("effect.outage", town=effect.town.slug, effect=effect.key, kind=error.kind, error=message)
         with transaction.atomic():
-            note_outage(effect.rig, error, now, at_work=at_work)
+            access.note_outage(effect.rig, error, now, at_work=at_work)
             outbox.wait_for_remote(effect, message)
         return "retry"
     again = isinstance(error, GastownError) and error.disposition != Disposition.PERMANENT
@@ -114,14 +114,6 @@ def _failed(effect: Effect, error: Exception) -> str:
     return "failed"
 
 
-def note_outage(rig: Rig, error: GitFailed, now: dt.datetime, *, at_work: bool = False) -> None:
-    """A rig's remote could not be asked, or says no to everything; other failures are no outage."""
-    if error.fate not in failures.TROUBLE:
-        return
-    whole_host = failures.KINDS[error.kind].whole_host
-    outages.failed(rig, error.kind, error.message, now, whole_host=whole_host, at_work=at_work)
-
-
 def look_at_remote(rig_id: int) -> str:
     """See whether an outage of a rig's remote is over: `done`, or `retry`."""
     rig = Rig.objects.select_related("town").get(pk=rig_id)
@@ -129,7 +121,7 @@ def look_at_remote(rig_id: int) -> str:
         if repo_of(rig).ls_remote(rig.remote_url, rig.default_branch) is None:
             raise missing_target(rig)
     except GitFailed as error:
-        note_outage(rig, error if error.fate in failures.TROUBLE else GitFailed(error.message), timezone.now())
+        access.note_outage(rig, error if error.fate in failures.TROUBLE else GitFailed(error.message), timezone.now())
         return "retry"
     outages.worked(rig)
     return "done"

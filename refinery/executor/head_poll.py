@@ -12,11 +12,11 @@ from collections import defaultdict
 import structlog
 from django.utils import timezone
 
+from agents import access
 from agents.runtime.gitcmd import GitFailed
 from beads import inbox
 from beads.models import Rig, Town
 from refinery import phases, snapshot
-from refinery.executor import effects
 from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
 from refinery.world import EntryView, World
@@ -55,7 +55,7 @@ def _look(town: Town, world: World) -> int:
             heads = repo_of(found).heads(found.remote_url, [e.branch for e in entries], PATIENCE)
         except GitFailed as error:
             log.info("lookout.unknown", rig=found.slug, error=error.message)
-            effects.note_outage(found, error, timezone.now())
+            access.note_outage(found, error, timezone.now())
             continue
         for entry in entries:
             head = heads[entry.branch]
