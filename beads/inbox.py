@@ -89,13 +89,13 @@ def record(
     return True
 
 
-def _waiting(town: Town | int) -> QuerySet[Fact]:
+def waiting(town: Town | int) -> QuerySet[Fact]:
     """The facts that wait to be drained."""
     return Fact.objects.filter(town=town, processed_at=None, quarantined_at=None)
 
 
-_NEXT = Prepared(lambda town, after: _waiting(town).filter(pk__gt=after).order_by("id")[:20])
-_ANY = Prepared(lambda town: _waiting(town).values_list("pk", flat=True)[:1])
+_NEXT = Prepared(lambda town, after: waiting(town).filter(pk__gt=after).order_by("id")[:20])
+_ANY = Prepared(lambda town: waiting(town).values_list("pk", flat=True)[:1])
 
 
 def drain(town: Town, now: dt.datetime, apply: Callable[[Fact], None], limit: int = 500) -> int:
@@ -175,13 +175,12 @@ def replay(fact: Fact, actor: str, reason: str) -> Fact:
 
 def pending_count(town: Town) -> int:
     """How many facts wait to be drained."""
-    return _waiting(town).count()
+    return waiting(town).count()
 
 
 def record_once(town: Town, kind: str, subject: str, payload: Mapping[str, Any], *, actor: str) -> bool:
     """As `record`, unless the very same waits to be taken in: a double click. Under the town's lock."""
-    waiting = Fact.objects.filter(town=town, processed_at=None, quarantined_at=None)
-    if waiting.filter(kind=kind, subject=subject, payload=storable(payload)).exists():
+    if waiting(town).filter(kind=kind, subject=subject, payload=storable(payload)).exists():
         return False
     return record(town, kind, subject, payload, actor=actor)
 

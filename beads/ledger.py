@@ -466,21 +466,21 @@ def acknowledge(escalation: Escalation, who: str, now: dt.datetime, reason: str 
 
 def settle_escalations(about: Iterable[str], who: str, now: dt.datetime, reason: str) -> None:
     """What was escalated about these beads needs nobody any more."""
-    for escalation in Escalation.objects.select_related("bead").filter(about_id__in=list(about), closed_at=None):
-        close_escalation(escalation, who, now, reason)
+    _settle(Q(about_id__in=list(about)), who, now, reason)
 
 
 def settle_key(town: Town, key: str, who: str, now: dt.datetime, reason: str) -> None:
     """What was escalated under `key` needs nobody any more."""
-    for escalation in Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None):
-        close_escalation(escalation, who, now, reason)
+    _settle(Q(town=town, key=key), who, now, reason)
 
 
 def settle_keys(town: Town, prefix: str, who: str, now: dt.datetime, reason: str) -> None:
     """As `settle_key`, for all keys that begin so."""
-    for escalation in Escalation.objects.select_related("bead").filter(
-        town=town, key__startswith=prefix, closed_at=None
-    ):
+    _settle(Q(town=town, key__startswith=prefix), who, now, reason)
+
+
+def _settle(which: Q, who: str, now: dt.datetime, reason: str) -> None:
+    for escalation in Escalation.objects.filter(which, closed_at=None):
         close_escalation(escalation, who, now, reason)
 
 

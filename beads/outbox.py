@@ -18,7 +18,7 @@ from django.db.models.functions import RowNumber
 
 from beads import prune
 from beads.inbox import storable
-from beads.models import Effect, Rig, Town
+from beads.models import Effect, Town
 
 CHANNEL = "gastown_effects"  # there is something to do outside, or a look at a remote is due: the executor listens
 EACH = 4  # so many of one rig are looked at: it may begin two
@@ -32,12 +32,11 @@ def wake() -> None:
 
 
 def enqueue(
-    town: Town, kind: str, key: str, payload: Mapping[str, Any], now: dt.datetime, rig: int | Rig | None = None
+    town: Town, kind: str, key: str, payload: Mapping[str, Any], now: dt.datetime, rig: int | None = None
 ) -> bool:
     """Add an effect unless its key is known. Returns True when it is new. `rig`: whose remote it asks, if any's."""
-    rig_id = rig.pk if isinstance(rig, Rig) else rig
     Effect.objects.bulk_create(
-        [Effect(town=town, kind=kind, key=key, payload=dict(payload), next_try_at=now, rig_id=rig_id)],
+        [Effect(town=town, kind=kind, key=key, payload=dict(payload), next_try_at=now, rig_id=rig)],
         ignore_conflicts=True,
     )
     effect = Effect.objects.get(key=key)

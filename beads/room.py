@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from django.conf import settings
 
@@ -11,10 +10,10 @@ LEAST = 256 << 20  # bytes
 SMALL = 20  # of a small disk: a twentieth
 
 
-def lacking(home: Path | str | None = None) -> str:
+def lacking() -> str:
     """What is missing, in a sentence; empty where there is room. A disk that cannot be asked has room: whoever writes
-    there will see. `home`: the folder whose disk is asked about; default: GASTOWN_HOME."""
-    place = home or settings.GASTOWN_HOME
+    there will see. The disk is that of GASTOWN_HOME."""
+    place = settings.GASTOWN_HOME
     try:
         found = os.statvfs(place)
     except OSError:

@@ -31,7 +31,7 @@ from django.utils import timezone
 from agents.models import LIVE_RUN, Run
 from agents.runtime.crashpoints import crashpoint
 from agents.work import mirror_of
-from beads import upkeep
+from beads import private, upkeep
 from beads.errors import Refused
 from beads.models import Rig
 from gastown_site import backupfile, pgtools
@@ -161,7 +161,7 @@ def _partial(target: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.replace(aside, target)
-                _to_disk(target.parent)
+                private.folder_to_disk(target.parent)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -178,14 +178,6 @@ def _as_refused(target: Path) -> Iterator[None]:
             code="disk_full" if full else "refused",
             details={"field": "file"},
         ) from error
-
-
-def _to_disk(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _check_space(target: Path, database: int) -> None:

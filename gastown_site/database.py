@@ -79,7 +79,7 @@ def revive() -> None:
 
 
 def data_directory() -> Path:
-    """Where the cluster's files are."""
+    """Where the cluster's files are, or would be."""
     return _data(_base())
 
 
@@ -434,11 +434,6 @@ def discard() -> None:
         place = data if data.parent == base else data.parent
         if place.exists():
             shutil.rmtree(place)
-
-
-def data_place() -> Path:
-    """Where the embedded server's data are, or would be."""
-    return _data(_base())
 
 
 def _initialise(data: Path) -> None:

@@ -128,7 +128,7 @@ def _check_space(backup: Reader) -> None:
     if not database.embedded():
         places = {home.path(): packs * 5 // 4}
     else:
-        data = next(folder for folder in database.data_place().parents if folder.exists())
+        data = next(folder for folder in database.data_directory().parents if folder.exists())
         places = {home.path(): packs * 5 // 4, data: rows}
         if data.stat().st_dev == home.path().stat().st_dev:
             places = {home.path(): packs * 5 // 4 + rows}
@@ -161,7 +161,7 @@ def _claimed(place: Path) -> Iterator[Path]:
             raise Refused(f"another restore is going on in {place}") from None
         left = None
         if database.embedded() and home.RESTORING not in found:
-            left = data.parent if ((data := database.data_place()) / "PG_VERSION").exists() else None
+            left = data.parent if ((data := database.data_directory()) / "PG_VERSION").exists() else None
         try:
             if left is not None:
                 raise Refused(f"{left} has the database of a home that was in {place}: remove it first")

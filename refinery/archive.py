@@ -49,7 +49,7 @@ class Archive:
             begin = raw.seek(0, os.SEEK_END)
             note = _note(file)
             private.write(note, f"{begin}\n")
-            _to_disk(place)
+            private.folder_to_disk(place)
             crashpoint("archive.noted")
             count = 0
             with gzip.GzipFile(filename="", fileobj=raw, mode="wb") as packed:
@@ -64,7 +64,7 @@ class Archive:
             raw.flush()
             os.fsync(raw.fileno())
             note.unlink()
-            _to_disk(place)
+            private.folder_to_disk(place)
         crashpoint("archive.kept")
         return count
 
@@ -147,12 +147,4 @@ def _make(place: Path) -> None:
         if not path.is_dir():
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(0o700)
-            _to_disk(path.parent)
-
-
-def _to_disk(place: Path) -> None:
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            private.folder_to_disk(path.parent)

@@ -106,7 +106,7 @@ def outcome(asked: Asked) -> dict[str, Any]:
     if entry.state == "active" and not (heard and entry.held):
         return data
     candidate = entry.candidates.filter(build_no=entry.build_no).first()
-    gates = [g for g in gate_results(entry, candidate) if not g["past"]] if candidate else []
+    gates = gate_results(entry, candidate) if candidate else []
     keys = ("gate", "outcome", "say", "remedy", "exit_code", "output")
     bad = [g for g in gates if g["outcome"] != "pass"]
     return data | {

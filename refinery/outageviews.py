@@ -10,11 +10,9 @@ from beads.values import moment
 
 @dataclass(frozen=True, slots=True)
 class OutageView:
-    """What of a rig's remote does not work. `whose`: the host that all have who are there, or the rig; `lasting`: it
-    takes a person to mend it."""
+    """What of a rig's remote does not work. `lasting`: it takes a person to mend it."""
 
     key: str
-    whose: str
     kind: str
     error: str
     since: dt.datetime

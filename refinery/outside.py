@@ -28,7 +28,6 @@ def _outage(rig: Rig, troubles: Mapping[str, Outage], secret: str) -> OutageView
     kind = failures.KINDS.get(found.kind, failures.KINDS["other"])
     return OutageView(
         found.key,
-        f"rig {rig.slug}" if found.key == keys[0] else found.key.removeprefix("host:"),
         found.kind,
         found.error,
         found.since,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from beads import inbox
 from beads.config import MergeStrategy
 from beads.models import Fact
 from refinery import phases, shows
@@ -53,8 +54,7 @@ class Panel:
 
 def unheard(entry: ReviewEntry) -> list[Fact]:
     """What people have said about an entry and no tick has taken in yet, oldest first. Read it before the world."""
-    waiting = Fact.objects.filter(town=entry.rig.town_id, processed_at=None, quarantined_at=None)
-    return list(waiting.filter(subject=entry.pk, kind__in=_SAID).order_by("id"))
+    return list(inbox.waiting(entry.rig.town_id).filter(subject=entry.pk, kind__in=_SAID).order_by("id"))
 
 
 def of(

@@ -29,7 +29,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of failure. `says`: what git, or the remote, prints; None: found out otherwise. `remedy`: what a person
+    """One kind of failure. `says`: what git, or the remote, prints; empty: found out otherwise. `remedy`: what a person
     does about it, with {rig}, {branch} and {secret} to be filled in; empty: it goes by itself, or nobody knows.
     `whole_host`: whoever else has a remote on that host has the same trouble."""
 

@@ -37,8 +37,8 @@ TIMEOUT = 60.0
 NETWORK_TIMEOUT = 3600.0  # what is still coming in may take that long: silence ends sooner
 ASK_SILENCE = 15.0  # for so many seconds nothing at all happens: the remote is taken to be away
 SILENCE = 30.0  # likewise, while objects come; git's own servers say every 5 s that they are at work
-WAITING = 0.3  # seconds of processor time: who waits for a socket looks at it now and then
 PUSH_SILENCE = 60.0  # likewise, while the remote's hooks may be at work
+WAITING = 0.3  # seconds of processor time: who waits for a socket looks at it now and then
 PACK_TIMEOUT = 1200.0
 # of what one git process has for itself: objects come from outside, and a few bytes of them may stand for gigabytes
 MEMORY = max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, 1 << 30)

@@ -34,7 +34,7 @@ RIG = RigView(1, "proj", "main", config(code_review=False))
 ENTRY = EntryView("gt-0", 1, "b0", "h0", "main", NOW)
 GATES, LANDING = Span(500, 600, 900), Span(5, 10, 20)
 KNOWN = History({(1, ("test", "test")): GATES, (1, "landing"): LANDING, (1, "work"): Span(800, 1000, 2000)})
-AWAY = OutageView("host", "git.example.org", "silent", "no answer", NOW, NOW)
+AWAY = OutageView("host:git.example.org:443", "silent", "no answer", NOW, NOW)
 REVIEWED = replace(KNOWN, spans={**KNOWN.spans, (1, "review"): Span(200, 300, 400)})
 
 
