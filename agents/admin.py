@@ -1,4 +1,4 @@
-"""The console's rows of agents and what they say. Runs get their actions in `refinery.admin`."""
+"""The console's rows of agents and what they say. Runs get their actions in `refinery.console.admin`."""
 
 from __future__ import annotations
 

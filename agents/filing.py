@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from django.db import connection
 
+from agents.api.tools import Call, LimitReached
 from agents.models import Run, ToolCall
-from agents.tools import Call, LimitReached
 from beads import config as configs
 from beads.config import FiledBeads, LimitsConfig
 from beads.ledger import Filed

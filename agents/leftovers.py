@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from django.db import connection
 
-from agents import boxes, dispatch, work
+from agents import boxes, runs, work
 from agents.models import Run, RunState
 from agents.runtime import forkserver, gitcmd, harvest, limits, processes, sandbox, trash, workspace
 from agents.runtime.box import Box
@@ -101,7 +101,7 @@ class Leftovers:
             if found.get("work") == "unsaved":
                 return
             if found:
-                dispatch.note_saved(run.pk, work.settle(run, found))
+                runs.note_saved(run.pk, work.settle(run, found))
         if workspace.released(space):
             workspace.discard(space)
 

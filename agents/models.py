@@ -1,6 +1,6 @@
 """Agents, their runs, and what they tell one another.
 
-Writers: `agents.roster` (Agent), `agents.dispatch` (Run), `agents.mail` (Mail, Nudge), `agents.tools` (ToolCall).
+Writers: `agents.roster` (Agent), `agents.runs` (Run), `agents.mail` (Mail, Nudge), `agents.api.tools` (ToolCall).
 
 A `Run` is one supervised process (an agent, or a set of gates) with a lease and a fencing token.
 `queued` → `starting` (a runner picked it) → `running` (the shim claimed it) → `ended`, with an `outcome`.

@@ -1,7 +1,7 @@
 """Brief → the prompt text of an agent. Pure.
 
-The brief is built by `refinery.briefs`; every key is optional. What others wrote (titles, feedback, answers, mail, gate
-output) is quoted as material: it never speaks with our voice. Our operator's instructions do.
+The brief is built by `refinery.tick.briefs`; every key is optional. What others wrote (titles, feedback, answers, mail,
+gate output) is quoted as material: it never speaks with our voice. Our operator's instructions do.
 """
 
 from __future__ import annotations

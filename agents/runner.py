@@ -25,7 +25,7 @@ from django.conf import settings
 from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from agents import access, boxes, dispatch, guides, leftovers, mail, prompts, work
+from agents import access, boxes, guides, leftovers, mail, prompts, runs, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.models import Run, RunKind
 from agents.runtime import (
@@ -70,8 +70,8 @@ class Runner:
         self.forks.ready()
         while not self.stopping:
             try:
-                with psycopg.connect(**dispatch.listen_parameters(), autocommit=True) as listener:
-                    listener.execute(f"listen {dispatch.RUN_CHANNEL}")
+                with psycopg.connect(**runs.listen_parameters(), autocommit=True) as listener:
+                    listener.execute(f"listen {runs.RUN_CHANNEL}")
                     log.info("runner.ready", slots=self.slots)
                     while not self.stopping:
                         self._look()
@@ -110,9 +110,9 @@ class Runner:
         if time.monotonic() > self._told + 1:
             self._told = time.monotonic()
             ops.beat("runner", self.name)
-            dispatch.preparing(list(self.starting), timezone.now())
+            runs.preparing(list(self.starting), timezone.now())
         while len(self.shims) + len(self.starting) < self.slots and not self.stopping and not room.lacking():
-            picked = dispatch.pick(self.name, timezone.now(), self._waiting())
+            picked = runs.pick(self.name, timezone.now(), self._waiting())
             if picked is None:
                 return
             run, secret = picked
@@ -136,7 +136,7 @@ class Runner:
             with contextlib.suppress(OperationalError):
                 if isinstance(error, gitcmd.GitFailed) and fault:
                     access.note_outage(run.rig, error, timezone.now())
-                dispatch.start_failed(run.pk, message, fault)
+                runs.start_failed(run.pk, message, fault)
         finally:
             self.starting.pop(run.pk, None)
             connection.close()
@@ -152,11 +152,11 @@ class Runner:
             if code == forkserver.UNKNOWN:
                 how = "its shim ended; how is not known"
             processes.kill_marked(MARK, run_id)
-            dispatch.start_failed(run_id, how)
+            runs.start_failed(run_id, how)
             run = Run.objects.select_related("rig").get(pk=run_id)
             report: dict[str, Any] = {"error": how, **self.leftovers.take_in(run)}
             with contextlib.suppress(GastownError):  # it was not claimed, or it has ended
-                dispatch.record_exit(run_id, work.settle(run, report) if "work" in report else report, timezone.now())
+                runs.record_exit(run_id, work.settle(run, report) if "work" in report else report, timezone.now())
             log.warning("shim.died", run=run_id, how=how)
         except Exception:
             log.exception("shim.unburied", run=run_id)  # its lease ends it
@@ -184,7 +184,7 @@ class Runner:
             spec = self._spec(run, secret, run_dir, tree, [repo, *beside], start_sha)
             if space is not None:
                 spec["workspace"] = str(space.root)
-            dispatch.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
+            runs.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
             crashpoint("run.prepared")
             self._spawn(run, spec, run_dir, slot)
             crashpoint("run.spawned")

@@ -1,4 +1,4 @@
-"""The console's rows of the ledger. The actions on them are added by `refinery.admin`, which knows the doors."""
+"""The console's rows of the ledger. Actions are added by `refinery.console.admin`, which knows the doors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Statuses of beads and the one table of legal transitions. Pure: no Django, no clock, no I/O.
 
 A stored status is a decision somebody took. Everything else (blocked, ready, phase, progress) is derived
-from the world in `refinery.world`.
+from the world in `refinery.core.world`.
 """
 
 from __future__ import annotations

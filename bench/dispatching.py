@@ -44,7 +44,7 @@ def main() -> None:
 def _measure(remote: Path, home: Path, others: int, target: int) -> None:
     from agents.models import Run
     from beads import config, ledger
-    from refinery import doors
+    from refinery.decisions import doors
 
     settings = {
         "refinery": {"code_review": False, "gates": ["true"]},

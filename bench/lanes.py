@@ -14,7 +14,8 @@ def main() -> None:
     """Print each, and the ratio to one lane."""
     with installation():
         from beads import config, ledger
-        from refinery import queue, reconciler
+        from refinery.store import entries
+        from refinery.tick import reconciler
 
         first = 0.0
         for lanes in LANES:
@@ -23,7 +24,7 @@ def main() -> None:
             rig = ledger.create_rig(town, f"bench{lanes}", "/none.git", "main")
             for n in range(ENTRIES):
                 head, target = f"{n + 1:040x}", f"t{n % lanes}"
-                queue.submit(rig, branch=f"b{n}", head=head, target=target, title=f"b{n}", author="bench")
+                entries.submit(rig, branch=f"b{n}", head=head, target=target, title=f"b{n}", author="bench")
             reconciler.settle(town)  # the first cars get on, and wait for builds that nobody makes here
             times = []
             for _ in range(ROUNDS):

@@ -92,7 +92,7 @@ def _convoy(slug: str, size: int) -> str:
     from django.utils import timezone
 
     from beads import ledger
-    from refinery import queue
+    from refinery.store import entries
 
     rig = _rig(slug)
     wave = size // 5
@@ -105,7 +105,7 @@ def _convoy(slug: str, size: int) -> str:
     ledger.start_convoy(convoy, timezone.now(), actor="bench")
     for bead in convoy.beads.select_related("convoy")[: size // 2]:
         ledger.move(bead, "open", "in_review", actor="bench")
-        queue.submit(
+        entries.submit(
             rig, branch=f"gt/a/{bead.pk}/1", head="a" * 40, target=f"convoy/{slug}/head", title=bead.title,
             author="bench", priority=2, source=bead, convoy=convoy,
         )  # fmt: skip
@@ -113,10 +113,10 @@ def _convoy(slug: str, size: int) -> str:
 
 
 def _queue(rig: Any, first: int, end: int) -> None:
-    from refinery import queue
+    from refinery.store import entries
 
     for n in range(first, end):
-        queue.submit(
+        entries.submit(
             rig, branch=f"feature/number-{n}", head=f"{n:040x}", target="main", title=f"Change number {n}",
             author="bench", priority=2,
         )  # fmt: skip

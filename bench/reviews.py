@@ -57,9 +57,11 @@ def main() -> None:
 
         from beads import ledger
         from beads.models import Effect
-        from refinery import doors, highlight, reconciler
+        from refinery.decisions import doors
         from refinery.executor import effects
         from refinery.models import ReviewEntry
+        from refinery.review import highlight
+        from refinery.tick import reconciler
 
         remote = home / "remote.git"
         _repository(remote)

@@ -46,11 +46,11 @@ def _work(slug: str, tickers: int) -> tuple[float, int]:
     """Seconds until everything has landed, and how many landings there were."""
     from django.db import transaction
 
-    from agents import dispatch
+    from agents import runs
     from beads import config, inbox, ledger
     from beads.models import Effect
-    from refinery import queue
     from refinery.models import Landing, ReviewEntry
+    from refinery.store import entries
 
     settings = {"refinery": {"code_review": False, "gates": ["true"], "train": {"window": 8}}}
     place = ledger.create_town(slug, config.validate(settings))
@@ -66,7 +66,7 @@ def _work(slug: str, tickers: int) -> tuple[float, int]:
             threading.Thread(target=process.stderr.read, daemon=True).start()
         began = time.perf_counter()
         for n in range(ENTRIES):
-            queue.submit(rig, branch=f"b{n}", head=f"{n + 1:040x}", target="main", title=f"b{n}", author="bench")
+            entries.submit(rig, branch=f"b{n}", head=f"{n + 1:040x}", target="main", title=f"b{n}", author="bench")
         inbox.wake(place)
         number = 0
         while ReviewEntry.objects.filter(rig=rig, state="merged").count() < ENTRIES:
@@ -76,12 +76,12 @@ def _work(slug: str, tickers: int) -> tuple[float, int]:
                 with transaction.atomic():
                     number += 1
                     _answer(place, effect, number)
-            while picked := dispatch.pick("bench", timezone.now()):
+            while picked := runs.pick("bench", timezone.now()):
                 run, secret = picked
-                dispatch.claim(run.pk, secret, timezone.now())
+                runs.claim(run.pk, secret, timezone.now())
                 raw = {"exit_code": 0, "signal": None, "timed_out": False}
                 steps = [{"name": "true", "outcome_raw": raw, "output": ""}]
-                dispatch.record_exit(run.pk, {"exit_code": 0, "steps": steps}, timezone.now())
+                runs.record_exit(run.pk, {"exit_code": 0, "steps": steps}, timezone.now())
         seconds = time.perf_counter() - began
     finally:
         for process in running:

@@ -19,7 +19,7 @@ def main() -> None:
 
         from beads import ledger
         from beads.models import Bead
-        from refinery import reconciler
+        from refinery.tick import reconciler
 
         town = ledger.create_town("bench", {"agents": {"polecat": {"command": ["x"]}}})
         rig = ledger.create_rig(town, "bench", "/none.git", "main")

@@ -40,7 +40,7 @@ def _generate(remote: Path) -> None:
 
 def _measure(remote: Path) -> None:
     from beads import config, ledger
-    from refinery import controls, doors
+    from refinery.decisions import controls, doors
     from refinery.models import ReviewEntry
 
     gates = [f"sleep {GATE:.0f}"]
@@ -66,7 +66,7 @@ def _where_it_went() -> None:
     """Median milliseconds of each part of a car's way, gates included."""
     from agents.models import Run
     from beads.models import Effect
-    from refinery.keys import build_key
+    from refinery.core.keys import build_key
     from refinery.models import Candidate, Landing
 
     parts: dict[str, list[float]] = {}

@@ -1,7 +1,7 @@
 """What the console's first page says: is the machine alive, what fails, what each lane does, who is waited for.
 
 Everything is of the towns in which the user is an operator; the heartbeats and invariants are the installation's.
-Statuses come from `refinery.phases` through `refinery.shows`, the sentences about lanes from the plan.
+Statuses come from `refinery.core.stages` through `refinery.pages.boards`, the sentences about lanes from the plan.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from django.utils import timezone
 from beads import lists, people
 from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
-from refinery import readiness, shows
-from refinery.filters import FAILING
+from refinery.console.filters import FAILING
+from refinery.core import readiness
+from refinery.core.rules import plan
+from refinery.core.world import EntryView
 from refinery.models import Violation
-from refinery.rules import plan
-from refinery.world import EntryView
+from refinery.pages import boards
 
 LIMIT = 25
 
@@ -75,7 +76,7 @@ class _Town:
     def __init__(self, town: Town, now: dt.datetime) -> None:
         self.town = town
         self.link = reverse("admin:beads_town_change", args=[town.pk])
-        board = shows.Board(town)
+        board = boards.Board(town)
         world = board.world
         self.breaker = world.breaker_open
         self.failures = world.failures_in_a_row
@@ -99,7 +100,7 @@ class _Town:
         self.needs = self._needs(board)
 
     @staticmethod
-    def _cars(board: shows.Board, entries: list[EntryView]) -> list[dict[str, str]]:
+    def _cars(board: boards.Board, entries: list[EntryView]) -> list[dict[str, str]]:
         """What each car of the lane's train is doing, in order."""
         return [
             {"id": e.id, "link": _entry(e.id), "phase": board.shown[e.id].phase, "why": board.shown[e.id].reason}
@@ -107,7 +108,7 @@ class _Town:
             if e.admitted
         ]
 
-    def _needs(self, board: shows.Board) -> list[Need]:
+    def _needs(self, board: boards.Board) -> list[Need]:
         world = board.world
         needs = []
         if self.town.paused_at is not None:

@@ -23,8 +23,8 @@ from agents.models import Run
 from beads import ops, people
 from beads.models import Bead, Effect, Fact
 from gastown_site import watch
-from refinery.live import hub
 from refinery.models import GateResult, ReviewEntry, TickRecord, TickTotal, Violation
+from refinery.pages.live import hub
 
 log = structlog.get_logger(__name__)
 

@@ -239,10 +239,10 @@ def _settle() -> int:
 
     django.setup()
     call_command("migrate", verbosity=0, interactive=False)
-    from agents import dispatch
+    from agents import runs
 
     with transaction.atomic():
-        fenced = dispatch.disown_all(timezone.now())
+        fenced = runs.disown_all(timezone.now())
     connections.close_all()
     return fenced
 

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
-from agents import git_door
+from agents.api import git_door
 from gastown_site import entrance, health
 
 admin.autodiscover()
@@ -16,7 +16,7 @@ urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics, name="metrics"),
-    path("api/", include("agents.urls")),
+    path("api/", include("agents.api.urls")),
     path("git/<str:run_id>/<path:path>", git_door.door_view, name="git-door"),
     path("accounts/login/", entrance.Login.as_view(), name="login"),
     path("accounts/first/<str:uidb64>/<str:token>/", entrance.FirstPassword.as_view(), name="first-password"),

@@ -26,7 +26,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT."""
-        from refinery.live import hub
+        from refinery.pages.live import hub
 
         hub.close()
         super().handle_exit(sig, frame)

@@ -13,4 +13,4 @@ class RefineryConfig(AppConfig):
 
     def ready(self) -> None:
         """Let the refinery add its tools to the registry."""
-        from refinery import toolset  # noqa: F401 - registers on import
+        from refinery import agent_tools  # noqa: F401 - registers on import

@@ -1,6 +1,6 @@
-"""The refinery's tables. Writers: `refinery.queue` (entries, lanes, candidates, verdicts, waivers, landings),
-`refinery.gates` (GateResult), `refinery.forecasts` (Forecast, Stack), `refinery.comments` (ReviewComment),
-`refinery.invariants` (Violation), `refinery.metrics` (TickRecord, TickTotal).
+"""The refinery's tables. Writers: `refinery.store.entries` (entries, lanes, candidates, verdicts, waivers, landings),
+`refinery.store.gates` (GateResult), `refinery.store.forecasts` (Forecast, Stack),
+`refinery.store.comments` (ReviewComment), `refinery.tick.invariants` (Violation), `refinery.tick.metrics` (TickRecord, TickTotal).
 
 `ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
 were given on, gate results for the tree they were run on, and a landing names one candidate.
@@ -185,7 +185,7 @@ class Lane(models.Model):
 
 
 class Forecast(models.Model):
-    """What is known of a lane ahead of time; see `refinery.relations.ForecastView`. One question at a time.
+    """What is known of a lane ahead of time; see `refinery.core.relations.ForecastView`. One question at a time.
 
     Heads are commits, so what was answered about them stays true whoever names them, and however often it is told.
     """
@@ -408,7 +408,7 @@ class Landing(models.Model):
 
 
 class Violation(models.Model):
-    """A promise that was seen broken; see `refinery.invariants`. Open until it is seen to hold again."""
+    """A promise that was seen broken; see `refinery.tick.invariants`. Open until it is seen to hold again."""
 
     town = models.ForeignKey(Town, on_delete=models.CASCADE, related_name="violations")
     number = models.PositiveSmallIntegerField()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from django.utils import timezone
 
 from beads import ops
-from refinery import reconciler
 from refinery.executor import head_poll, housekeeping
+from refinery.tick import reconciler
 
 MINUTELY = {"reconcile": "refinery.tasks.reconcile", "lookout": "refinery.tasks.look"}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import path
 
-from refinery import reviews, views
+from refinery.pages import views
+from refinery.review import views as reviews
 
 urlpatterns = [
     path("", views.towns, name="towns"),

@@ -45,8 +45,8 @@ from refinery import doors
 from refinery.models import ReviewEntry
 e = ReviewEntry.objects.get(pk={entry!r})
 say = lambda file, line, body, who: doors.comment(e, who, head=e.head_sha, file=file, side="new", line=line, body=body)
-say("refinery/texts.py", 9, "Does a tab count as hidden, too? It moves what follows.", "web:rita")
-done = say("refinery/words.py", 4, "Name the argument for what it is.", "web:olga")[0]
+say("refinery/core/text.py", 9, "Does a tab count as hidden, too? It moves what follows.", "web:rita")
+done = say("refinery/tick/words.py", 4, "Name the argument for what it is.", "web:olga")[0]
 doors.resolve_comment(e, done.pk, "web:olga", resolved=True)
 """
 
@@ -110,8 +110,8 @@ def offer(up: Installation) -> str:
     changed = texts.replace("(but tab and newline)", "(but newline)").replace("def visible(", "def shown(")
     new = '"""Words for people."""\n\n\ndef plural(n: int, word: str) -> str:\n    """So many of them."""\n'
     up.push("feature/words", {
-        "refinery/texts.py": changed,
-        "refinery/words.py": new + '    return f"{n} {word}" if n == 1 else f"{n} {word}s"\n',
+        "refinery/core/text.py": changed,
+        "refinery/tick/words.py": new + '    return f"{n} {word}" if n == 1 else f"{n} {word}s"\n',
         "docs/words.md": "# Words\n\nOne place for what pages say.\n",
     })  # fmt: skip
     entry = up.run("mq", "submit", "offered", "--branch", "feature/words").strip()

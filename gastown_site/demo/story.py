@@ -107,7 +107,7 @@ def _convoys(town: Town) -> list[Convoy]:
 
 def progress(town: Town) -> list[dict[str, Any]]:
     """Each convoy and its beads, as the pages show them."""
-    from refinery import shows
+    from refinery.pages import boards
 
-    board = shows.Board(town)
-    return [shows.convoy_data(board, convoy) for convoy in _convoys(town)]
+    board = boards.Board(town)
+    return [boards.convoy_data(board, convoy) for convoy in _convoys(town)]

@@ -15,12 +15,12 @@ from beads import config as configs
 from beads import globs
 from beads.config import RefineryConfig
 from beads.models import Rig
-from refinery.briefs import lane_convoy
 from refinery.executor.proof import is_on_target
 from refinery.executor.result import Result
 from refinery.git import repo as git
 from refinery.git.mirror import fetch_target, repo_of
 from refinery.models import Candidate, ReviewEntry, Verdict
+from refinery.tick.briefs import lane_convoy
 
 log = structlog.get_logger(__name__)
 

@@ -16,10 +16,11 @@ from agents import access
 from agents.runtime.gitcmd import GitFailed
 from beads import inbox
 from beads.models import Rig, Town
-from refinery import phases, snapshot
+from refinery.core import stages
+from refinery.core.world import EntryView, World
 from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
-from refinery.world import EntryView, World
+from refinery.tick import snapshot
 
 log = structlog.get_logger(__name__)
 PATIENCE = 10.0  # seconds
@@ -38,10 +39,10 @@ def _look(town: Town, world: World) -> int:
     by_rig: dict[int, list[EntryView]] = defaultdict(list)
     for entry in world.entries:
         rig = world.rigs[entry.rig]
-        stage = phases.standing(entry, rig, world.now).stage
+        stage = stages.standing(entry, rig, world.now).stage
         every = max(round(rig.config.pr.poll_interval.total_seconds() / MINUTE), 1)
         due = int(world.now.timestamp() // MINUTE) % every == 0
-        if due and entry.on_remote and phases.phase(stage, admitted=entry.admitted) == "awaiting_human":
+        if due and entry.on_remote and stages.phase(stage, admitted=entry.admitted) == "awaiting_human":
             by_rig[entry.rig].append(entry)
     for check in world.checks:
         if check.entry.held:

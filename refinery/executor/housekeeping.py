@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
-from agents import dispatch
+from agents import runs
 from agents.models import Run, RunState
 from agents.runtime import caches, gitcmd
 from agents.runtime.gitcmd import GitFailed
@@ -31,11 +31,12 @@ from beads.config import RetentionConfig
 from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Rig, Town
-from refinery import forecasts, invariants
 from refinery.executor import retention
 from refinery.git.mirror import repo_of
 from refinery.git.repo import Repo
 from refinery.models import Candidate
+from refinery.store import forecasts
+from refinery.tick import invariants
 
 log = structlog.get_logger(__name__)
 LANDED = (Resolution.MERGED, Resolution.ALREADY_MERGED, Resolution.DONE)
@@ -133,14 +134,14 @@ def _logs(rig: Rig, before: dt.datetime) -> int:
     root = Path(settings.GASTOWN_HOME) / "runs"
     for run in Run.objects.filter(rig=rig, state=RunState.ENDED, ended_at__lt=before).exclude(log_path="")[:AT_ONCE]:
         shutil.rmtree(root / run.pk, ignore_errors=True)
-        dispatch.forget_log(run)
+        runs.forget_log(run)
         count += 1
     return count
 
 
 def _branches(rig: Rig, repo: Repo, before: dt.datetime) -> int:
     """Branches on the remote whose bead's work has landed: every attempt's, wherever it stands."""
-    runs = Run.objects.filter(
+    pushed = Run.objects.filter(
         rig=rig,
         state=RunState.ENDED,
         on_remote=True,
@@ -149,20 +150,20 @@ def _branches(rig: Rig, repo: Repo, before: dt.datetime) -> int:
         bead__closed_at__lt=before,
     )
     # a rework's work has landed when the entry it was for has
-    runs = runs.filter(Q(bead__parent=None) | Q(bead__parent__resolution__in=LANDED))
+    pushed = pushed.filter(Q(bead__parent=None) | Q(bead__parent__resolution__in=LANDED))
     count = 0
-    for run in runs.exclude(head_sha="")[:AT_ONCE]:
+    for run in pushed.exclude(head_sha="")[:AT_ONCE]:
         if repo.delete_branch(rig.remote_url, run.branch, run.head_sha):
             count += 1
-        dispatch.forget_branch(run)
+        runs.forget_branch(run)
     return count
 
 
 def _saved_files(rig: Rig, before: dt.datetime) -> int:
     """Work that no git takes (see `agents.runtime.harvest`), of beads that have landed since."""
-    runs = Run.objects.filter(rig=rig, state=RunState.ENDED, salvage_ref__startswith="file:salvage/")
+    saved = Run.objects.filter(rig=rig, state=RunState.ENDED, salvage_ref__startswith="file:salvage/")
     count = 0
-    for run in runs.filter(bead__resolution__in=LANDED, bead__closed_at__lt=before)[:AT_ONCE]:
+    for run in saved.filter(bead__resolution__in=LANDED, bead__closed_at__lt=before)[:AT_ONCE]:
         file = Path(settings.GASTOWN_HOME) / "salvage" / f"{run.pk}.tar.gz"
         if file.exists():
             file.unlink()

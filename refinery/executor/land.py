@@ -11,11 +11,11 @@ from django.conf import settings
 from agents.runtime import caches
 from agents.runtime.crashpoints import crashpoint
 from beads.models import Rig
-from refinery import landings
 from refinery.executor.result import Result
 from refinery.git import repo as git
 from refinery.git.mirror import missing_target, repo_of
 from refinery.models import Landing
+from refinery.store import landings
 
 
 def land(payload: Mapping[str, Any]) -> Result | None:

@@ -20,16 +20,18 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Model, Q, QuerySet
 from django_q.models import Task
 
-from agents import dispatch, mail, roster, tools
+from agents import mail, roster, runs
+from agents.api import tools
 from agents.models import Agent, Mail, Nudge, Run, ToolCall
 from beads import inbox, ledger, ops, outbox, prune
 from beads.config import RetentionConfig
 from beads.models import Bead, BeadEvent, Convoy, ConvoyBranch, Dependency, Escalation, Rig, Town
-from refinery import archive, comments, gates, invariants, landings, metrics, queue
-from refinery.archive import Archive
-from refinery.executor import families
+from refinery.executor import archive, families
+from refinery.executor.archive import Archive
 from refinery.git.repo import Repo
 from refinery.models import Candidate, GateResult, Landing, ReviewComment, ReviewEntry, Verdict, Waiver
+from refinery.store import comments, entries, gates, landings
+from refinery.tick import invariants, metrics
 
 log = structlog.get_logger(__name__)
 AT_ONCE = 500
@@ -58,7 +60,7 @@ def of_town(town: Town, kept: RetentionConfig, work: dt.timedelta, now: dt.datet
     for name, rows, forget in sweeps:
         gone[name] += _sweep(kept_in, town.slug, rows, forget)
     gone["beads"] = _beads(kept_in, town, now - work, repo_of)
-    gone["lanes"] = _sweep(kept_in, town.slug, queue.past_lanes(town), queue.forget_lanes)
+    gone["lanes"] = _sweep(kept_in, town.slug, entries.past_lanes(town), entries.forget_lanes)
     return gone
 
 
@@ -174,7 +176,7 @@ def _forget(keys: list[str]) -> int:
     agents = Agent.objects.filter(convoy__any=keys)
     nudges = Nudge.objects.filter(Q(agent__in=agents) | Q(run__bead__any=keys))
     mail.forget_nudges(list(nudges.values_list("pk", flat=True)))
-    for writer in (comments, landings, gates, queue, dispatch, roster):
+    for writer in (comments, landings, gates, entries, runs, roster):
         writer.forget(keys)
     return ledger.forget(keys)
 
@@ -190,12 +192,12 @@ def _refs(rig: Rig, keys: list[str]) -> Iterator[str]:
     for run in Run.objects.filter(rig=rig, bead__any=keys).values_list("pk", flat=True):
         yield from (f"refs/gastown/{kind}/{run}" for kind in ("runs", "salvage"))
         yield f"refs/gastown/branches/{run}/"
-    entries = ReviewEntry.objects.filter(rig=rig, pk__any=keys)
-    for head in entries.values_list("head_sha", flat=True):
+    gone = ReviewEntry.objects.filter(rig=rig, pk__any=keys)
+    for head in gone.values_list("head_sha", flat=True):
         yield f"refs/gastown/fetched/{head}"
-    for sha in Candidate.objects.filter(entry__in=entries).exclude(sha="").values_list("sha", flat=True):
+    for sha in Candidate.objects.filter(entry__in=gone).exclude(sha="").values_list("sha", flat=True):
         yield f"refs/gastown/candidates/{sha}"
-    branches = set(entries.values_list("branch", flat=True))
+    branches = set(gone.values_list("branch", flat=True))
     others = ReviewEntry.objects.filter(rig=rig, branch__in=branches).exclude(pk__in=keys)
     for branch in branches - set(others.values_list("branch", flat=True)) - {rig.default_branch}:
         yield f"refs/gastown/remote/{branch}"

@@ -20,7 +20,7 @@ import structlog
 from django.db import DatabaseError, close_old_connections, connection
 from django.utils import timezone
 
-from agents.dispatch import listen_parameters
+from agents.runs import listen_parameters
 from beads import ops, outages, outbox, room
 from beads.models import Effect, Outage, Rig
 from refinery.executor import effects

@@ -2,7 +2,7 @@
 
 `parse_changes` reads the list of changed files, `parse_patch` their hunks. Hunks are read by the line counts in their
 headers, so that no content is ever taken for a header; text is decoded with replacement and every character that
-hides or reorders text is made visible (`refinery.texts.visible`). Line numbers are git's, counted from 1.
+hides or reorders text is made visible (`refinery.core.text.visible`). Line numbers are git's, counted from 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import starmap, zip_longest
 
-from refinery.texts import visible
+from refinery.core.text import visible
 
 MAX_LINE = 2000
 LARGE_LINES = 1500

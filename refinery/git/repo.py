@@ -15,6 +15,7 @@ from agents.runtime import gitcmd
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
 from beads.errors import GastownError
+from refinery.core.relations import contained
 from refinery.git import diffs
 from refinery.git.access import Access
 from refinery.git.candidates import (
@@ -26,7 +27,6 @@ from refinery.git.candidates import (
     ConflictFound,
     NothingToMerge,
 )
-from refinery.relations import contained
 
 __all__ = [
     "AlreadyMerged",

@@ -12,8 +12,9 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from refinery import ansi, links
-from refinery.texts import visible
+from refinery.core import links
+from refinery.core.text import visible
+from refinery.pages import ansi
 
 register = template.Library()
 register.filter("linked", links.linked)

@@ -19,15 +19,17 @@ import psycopg
 import pytest
 from django.utils import timezone
 
-from agents.dispatch import listen_parameters
 from agents.runner import Runner
+from agents.runs import listen_parameters
 from beads import config as configs
 from beads import ledger, plans
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Bead, Convoy, Effect, Rig, Town
-from refinery import doors, reconciler, shows
+from refinery.decisions import doors
 from refinery.executor import effects
 from refinery.models import ReviewEntry
+from refinery.pages import boards
+from refinery.tick import reconciler
 
 AGENTS = Path(__file__).parent / "agents"
 TOOLS = [sys.base_prefix, sys.prefix, str(AGENTS)]  # what test agents need inside the sandbox
@@ -147,7 +149,7 @@ class Stage:
             list(self.listener.notifies(timeout=0.1, stop_after=1))
 
     def phase(self, entry: ReviewEntry) -> str:
-        return shows.Board(self.town).entry(ReviewEntry.objects.get(pk=entry.pk)).phase
+        return boards.Board(self.town).entry(ReviewEntry.objects.get(pk=entry.pk)).phase
 
     def await_phase(self, entry: ReviewEntry, *phases: str) -> ReviewEntry:
         self.until(lambda: self.phase(entry) in phases)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from agents.models import Run
-from refinery import shows
 from refinery.git.mirror import repo_of
 from refinery.models import GateResult, Landing, ReviewEntry
+from refinery.pages import boards
 from tests.acceptance.conftest import Stage
 
 # on the target itself it passes
@@ -74,7 +74,7 @@ class Train:
 
     def told(self, entry: ReviewEntry) -> str:
         """What is said of it."""
-        return shows.Board(self.stage.town).entry(self.now(entry)).reason
+        return boards.Board(self.stage.town).entry(self.now(entry)).reason
 
     def blamed(self, entry: ReviewEntry) -> str:
         """The tree that it was blamed for."""

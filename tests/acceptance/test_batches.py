@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from agents.models import Run
 from beads.models import BeadEvent
-from refinery import invariants, reconciler, shows
-from refinery.keys import land_key
+from refinery.core.keys import land_key
 from refinery.models import GateResult, Landing, ReviewEntry
+from refinery.pages import boards
+from refinery.tick import invariants, reconciler
 from tests.acceptance.conftest import Stage
 from tests.acceptance.railway import HELD, Train
 from tests.acceptance.test_installation import until as wait_until
@@ -44,7 +45,7 @@ def test_a_batch_is_gated_once_and_lands_as_one_commit_of_exactly_the_gated_tree
     a, b, c, d = batch.submit("a", "b", "c", "d")
     batch.gating(d)
     assert "gated in one batch with" in batch.told(b)
-    shown = shows.entry_detail(shows.Board(batch.stage.town), batch.now(b))["batch"]
+    shown = boards.entry_detail(boards.Board(batch.stage.town), batch.now(b))["batch"]
     assert shown is not None and shown["entries"] == [e.pk for e in (a, b, c, d)] and "batch of 4" in shown["why"]
     batch.say(d, 0)
     batch.merged(a, b, c, d)

@@ -12,9 +12,10 @@ import pytest
 
 from agents.models import Run
 from beads.models import Bead, Escalation
-from refinery import controls, doors, gatechecks, pages, shows
+from refinery.decisions import controls, doors, gatechecks
 from refinery.executor import head_poll
 from refinery.models import GateResult, ReviewEntry
+from refinery.pages import boards, contexts
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.test_told import said
 
@@ -36,8 +37,8 @@ def submit(stage: Stage, name: str, **files: str) -> ReviewEntry:
     return stage.submit(name)
 
 
-def told(stage: Stage, entry: ReviewEntry) -> shows.Shown:
-    return shows.Board(stage.town).entry(ReviewEntry.objects.get(pk=entry.pk))
+def told(stage: Stage, entry: ReviewEntry) -> boards.Shown:
+    return boards.Board(stage.town).entry(ReviewEntry.objects.get(pk=entry.pk))
 
 
 def excused(stage: Stage, *entries: ReviewEntry) -> None:
@@ -63,7 +64,7 @@ def test_o6_what_is_missing_on_the_target_too_is_one_hold_and_the_change_that_br
     assert GateResult.objects.get(entry=check).outcome == "error"
     why = told(stage, others[0])
     assert why.phase == "awaiting_human" and not why.needs_person and f"see check {check.pk}" in why.reason
-    (need,) = pages.town(stage.town)["needs"]
+    (need,) = contexts.town(stage.town)["needs"]
     assert (need.key, need.label) == (check.pk, "Check again") and "nosuchtool" in need.why
     assert Escalation.objects.filter(closed_at=None).count() == 1
     cure = submit(stage, "cure", **{"nosuchtool.py": "print('here')\n"})

@@ -9,8 +9,10 @@ import pytest
 from agents.models import Agent, Mail, Run
 from beads.errors import Conflict
 from beads.models import Bead, Convoy, Escalation
-from refinery import doors, phases, shows
+from refinery.core import stages
+from refinery.decisions import doors
 from refinery.models import ReviewEntry
+from refinery.pages import boards
 from tests.acceptance.conftest import WHO, Stage
 
 
@@ -19,7 +21,7 @@ def write(name: str, text: str = "x") -> str:
 
 
 def phase(stage: Stage, convoy: Convoy) -> str:
-    return shows.Board(stage.town).convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk))[0]
+    return boards.Board(stage.town).convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk))[0]
 
 
 def reviewing(convoy: bool | None = None) -> int:
@@ -209,7 +211,7 @@ def test_a_reviewers_rework_reaches_the_polecat_and_then_lands(stage: Stage) -> 
     entry = ReviewEntry.objects.get(source=bead)
     assert [v.decision for v in entry.verdicts.all()] == ["request_changes", "approve"]
     assert "a.txt:1" in Mail.objects.get(kind="REWORK_REQUEST").body
-    assert phases.phase(phases.Stage.GREEN, admitted=True) == "landing"
+    assert stages.phase(stages.Stage.GREEN, admitted=True) == "landing"
     body = stage.git("log", "-1", "--format=%B", "main", cwd=stage.remote)
     assert f"Bead: {bead.pk}" in body
     assert "Reviewed-by: proj-refinery" in body

@@ -28,7 +28,7 @@ from beads import config as configs
 from beads import ledger, secrets
 from beads.errors import Conflict, Invalid, Refused
 from beads.models import Rig, Town
-from refinery import controls, doors
+from refinery.decisions import controls, doors
 from refinery.git import repo as git
 from refinery.git.access import Access
 from refinery.git.mirror import repo_of

@@ -12,7 +12,8 @@ from agents.models import Run
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead, Escalation
-from refinery import reconciler, shows
+from refinery.pages import boards
+from refinery.tick import reconciler
 from tests.acceptance.conftest import AGENTS, Stage
 
 HEAD = """
@@ -80,7 +81,7 @@ open(title + ".txt", "w").write(title)
     second = Bead.objects.get(title="Second", type="issue")
     assert (second.status, second.depth, second.unreleased) == ("open", 1, True)
     assert not Run.objects.filter(bead=second).exists()
-    board = shows.Board(stage.town)
+    board = boards.Board(stage.town)
     assert (board.bead_phase(second), [b.id for b in board.unreleased]) == ("awaiting_human", [second.pk])
     call_command("wait", "--idle", "--timeout", "5", "--json", stdout=StringIO())  # it waits for a person: idle
     release(second.pk)

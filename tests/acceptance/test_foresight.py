@@ -8,8 +8,9 @@ import pytest
 
 from beads import ledger
 from beads.models import Bead, Effect, Rig
-from refinery import controls, doors, shows
+from refinery.decisions import controls, doors
 from refinery.models import Forecast, GateResult, ReviewEntry, Stack
+from refinery.pages import boards
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.railway import Train
 
@@ -31,7 +32,7 @@ def test_a_stack_submitted_upside_down_lands_bottom_up_also_where_both_touch_the
     stage.until(lambda: Stack.objects.filter(upper=high, lower=low).exists())
     train.gating(lower, upper)
     assert train.base(upper) == train.sha(lower)
-    row = shows.entry_data(shows.Board(stage.town), train.now(upper))
+    row = boards.entry_data(boards.Board(stage.town), train.now(upper))
     assert row["stands_on"] == [lower.pk]
     train.say(upper, 0)
     assert stage.sha() == train.begin
@@ -72,7 +73,7 @@ def test_a_foreseen_conflict_is_shown_and_the_second_is_not_built_while_the_firs
     controls.thaw(stage.rig, None, WHO)
     train.gating(other)
     assert train.base(other) == train.sha(first)
-    row = shows.entry_data(shows.Board(stage.town), train.now(rival))
+    row = boards.entry_data(boards.Board(stage.town), train.now(rival))
     assert row["conflicts_with"] == [{"id": first.pk, "files": ["first.txt"]}]
     assert f"would conflict with {first.pk}" in row["detail"]
     assert train.now(rival).build_no == 0

@@ -14,8 +14,8 @@ from agents.models import Run
 from agents.runtime import lfs
 from beads import config as configs
 from beads import ledger
-from refinery import shows
 from refinery.models import GateResult
+from refinery.pages import boards
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_gates import walls  # noqa: F401 - a fixture
 
@@ -138,7 +138,7 @@ def test_a_submodule_that_an_agent_points_elsewhere_is_told_to_a_person(stage: S
     stage.git("add", "-A")
     stage.commit("feature", {"f.txt": "f\n"}, start=None)
     entry = stage.submit("feature")
-    stage.until(lambda: "neither on the host" in shows.Board(stage.town).entry(entry).reason)
+    stage.until(lambda: "neither on the host" in boards.Board(stage.town).entry(entry).reason)
     assert not stage.git("ls-tree", "main", "f.txt", cwd=stage.remote)
 
 

@@ -17,8 +17,9 @@ from agents.runner import Runner
 from agents.runtime import processes, sandbox
 from beads import config as configs
 from beads import ledger
-from refinery import doors, invariants
+from refinery.decisions import doors
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
+from refinery.tick import invariants
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.test_runs import alive
 

@@ -11,12 +11,12 @@ from urllib.error import HTTPError
 import pytest
 from django.utils import timezone
 
-from agents import dispatch, work
+from agents import runs, work
 from agents.models import Run
 from agents.runtime import door, workspace
 from agents.runtime.workspace import Plan
 from beads.errors import Invalid
-from refinery import doors
+from refinery.decisions import doors
 from refinery.git.mirror import repo_of
 from tests.acceptance.conftest import Stage
 
@@ -30,14 +30,14 @@ class Worker:
         bead = stage.sling("Some work", "true")
         stage.runner.slots = 0  # nobody picks it but we
         stage.until(lambda: Run.objects.filter(bead=bead).exists())
-        run, claim = dispatch.pick("elsewhere", timezone.now()) or (None, "")
+        run, claim = runs.pick("elsewhere", timezone.now()) or (None, "")
         assert run is not None
         self.run = run
         base = repo_of(stage.rig).fetch_branch(str(stage.remote), "main")
         self.space = work.workspace_of(run)
         workspace.make(self.space, Plan(base, "main", {"main": base}, branch=run.branch))
-        dispatch.prepared(run.pk, start_sha=base, log_path="", sandbox="bubblewrap")
-        told = dispatch.claim(run.pk, claim, timezone.now())
+        runs.prepared(run.pk, start_sha=base, log_path="", sandbox="bubblewrap")
+        told = runs.claim(run.pk, claim, timezone.now())
         self.token, self.secret = told.token, told.secret
         self.url = f"{server}/git/{run.pk}/"
         self.clone = stage.root / "worker"
@@ -118,7 +118,7 @@ def test_s10_nothing_but_the_shims_secret_opens_it_and_only_while_the_run_lives(
     assert status(refs, Authorization=f"Bearer {worker.secret}") == 200
     for path in ("HEAD", "objects/info/packs", "config", "..%2f..%2fconfig", "info/refs"):
         assert status(worker.url + path, Authorization=f"Bearer {worker.secret}") == 404
-    dispatch.end(worker.run.pk, "running", "lost", "by the test", timezone.now())  # type: ignore[arg-type]
+    runs.end(worker.run.pk, "running", "lost", "by the test", timezone.now())  # type: ignore[arg-type]
     assert status(refs, Authorization=f"Bearer {worker.secret}") == 409
 
 

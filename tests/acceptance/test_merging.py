@@ -13,10 +13,12 @@ from agents.runtime.gitcmd import check_branch
 from beads import ledger
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Escalation
-from refinery import doors, landings, reconciler
+from refinery.decisions import doors
 from refinery.executor import effects
 from refinery.git.mirror import repo_of
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
+from refinery.store import landings
+from refinery.tick import reconciler
 from tests.acceptance.conftest import WHO, Stage
 
 PYTHON = "python3 -m py_compile $(git ls-files '*.py')"

@@ -11,7 +11,7 @@ import sys
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery import shows
+from refinery.pages import boards
 from tests.acceptance.agents import odd
 from tests.acceptance.conftest import AGENTS, Stage
 
@@ -41,7 +41,7 @@ def end(stage: Stage, bead: Bead, files: dict[str, str]) -> str:
 
 def waits(stage: Stage, bead: Bead) -> bool:
     """True when a person is to say what becomes of it."""
-    return shows.Board(stage.town).bead_phase(Bead.objects.get(pk=bead.pk)) == "awaiting_human"
+    return boards.Board(stage.town).bead_phase(Bead.objects.get(pk=bead.pk)) == "awaiting_human"
 
 
 def at_an_end(stage: Stage, bead: Bead) -> bool:

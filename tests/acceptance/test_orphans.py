@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from agents import dispatch
+from agents import runs
 from agents.models import Run, RunOutcome
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_runs import DAEMON, HANG, alive, ended, play, running
@@ -66,6 +66,6 @@ def test_processes_that_outlive_an_ended_run_are_found_by_their_mark(
     kill_shim(stage, run)
     stage.runner.shims.clear()
     assert alive(f"sleep\0{mark}")
-    dispatch.end(run.pk, "running", RunOutcome.LOST, "its lease ran out", timezone.now())
+    runs.end(run.pk, "running", RunOutcome.LOST, "its lease ran out", timezone.now())
     stage.runner.leftovers.clean()
     assert alive(mark) == []

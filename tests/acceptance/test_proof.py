@@ -9,8 +9,9 @@ import pytest
 
 from agents.models import Run
 from beads.models import Bead, Escalation
-from refinery import doors, shows
+from refinery.decisions import doors
 from refinery.models import ReviewEntry
+from refinery.pages import boards
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.test_runs import play
 
@@ -95,7 +96,7 @@ def test_a_convoy_does_not_land_what_nobody_did(stage: Stage) -> None:
     stage.until(lambda: Bead.objects.filter(convoy=convoy, status__in=["closed", "failed"]).count() == 2)
     done = {bead.plan_key: bead for bead in Bead.objects.filter(convoy=convoy)}
     assert (done["a"].resolution, done["b"].resolution) == ("merged", "nothing_changed")
-    assert shows.Board(stage.town).convoy(convoy)[0] == "needs_attention"
+    assert boards.Board(stage.town).convoy(convoy)[0] == "needs_attention"
     doors.confirm_bead(done["b"], WHO)
     stage.until(lambda: Bead.objects.get(pk=convoy.pk).status == "closed")
     assert stage.file("a.txt") == "a"

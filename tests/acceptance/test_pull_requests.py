@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.models import Mail
 from beads.models import Bead, Convoy
-from refinery import doors
+from refinery.decisions import doors
 from refinery.models import ReviewEntry
 from tests.acceptance.conftest import WHO, Stage
 from tests.web.ground import person

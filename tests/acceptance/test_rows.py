@@ -19,7 +19,7 @@ from agents.runtime import gitcmd
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery import doors
+from refinery.decisions import doors
 from refinery.executor import effects
 from refinery.models import Landing, ReviewEntry
 from tests.acceptance.conftest import Stage

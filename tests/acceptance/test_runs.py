@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from agents import dispatch
+from agents import runs
 from agents.models import Mail, Run
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery import doors
+from refinery.decisions import doors
 from refinery.models import ReviewEntry
 from tests.acceptance.conftest import AGENTS, WHO, Stage
 
@@ -101,10 +101,10 @@ def test_r1_a_fenced_run_is_stopped_by_its_shim_and_its_word_no_longer_counts(st
     words = [word for environ in environs for word in environ.split(b"\0")]  # bubblewrap's own has no token
     secret = next(x for x in words if x.startswith(b"GASTOWN_TOKEN=")).partition(b"=")[2].decode()
     ledger.park_rig(stage.rig)
-    dispatch.end(run.pk, "running", "lost", "fenced by the test", timezone.now())  # type: ignore[arg-type]
+    runs.end(run.pk, "running", "lost", "fenced by the test", timezone.now())  # type: ignore[arg-type]
     stage.until(lambda: not alive(str(stage.root / "agent.py")))
-    assert dispatch.live_run(secret) is None
-    fenced = dispatch.fenced_run(secret)
+    assert runs.live_run(secret) is None
+    fenced = runs.fenced_run(secret)
     assert fenced is not None and fenced.pk == run.pk
     stage.step()
     assert Bead.objects.get(pk=bead.pk).status == "open"

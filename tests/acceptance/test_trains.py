@@ -12,10 +12,13 @@ import pytest
 
 from agents.models import Run
 from beads import ledger
-from refinery import controls, doors, landings, reconciler, shows
+from refinery.core.keys import land_key
+from refinery.decisions import controls, doors
 from refinery.git.mirror import repo_of
-from refinery.keys import land_key
 from refinery.models import GateResult, Landing, Lane
+from refinery.pages import boards
+from refinery.store import landings
+from refinery.tick import reconciler
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.railway import Train
 
@@ -112,7 +115,7 @@ def test_the_middle_fails_and_is_judged_only_when_what_it_stood_on_has_landed(tr
     train.say(b, 1)
     train.stage.until(lambda: train.base(c) == train.sha(a) if train.sha(c) else False)  # c no longer waits for b
     assert train.now(b).state == "active"
-    shown = shows.Board(train.stage.town).entry(train.now(b))
+    shown = boards.Board(train.stage.town).entry(train.now(b))
     assert "judged once what is ahead has landed" in shown.reason
     train.say(a, 0)
     train.merged(a)
@@ -282,7 +285,7 @@ def test_a_frozen_lane_admits_and_lands_nothing_and_says_why(train: Train) -> No
     b = train.submit("b")[0]
     train.say(a, 0)
     stage.step()
-    shown = shows.Board(stage.town)
+    shown = boards.Board(stage.town)
     assert "release day" in shown.entry(train.now(b)).reason
     assert (train.now(a).state, stage.sha()) == ("active", train.begin)
     controls.thaw(stage.rig, None, WHO)

@@ -12,7 +12,7 @@ from agents.models import Run
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead, Effect, Escalation
-from refinery import doors
+from refinery.decisions import doors
 from refinery.executor import effects
 from refinery.git.mirror import repo_of
 from refinery.models import GateResult, ReviewEntry

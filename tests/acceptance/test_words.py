@@ -12,7 +12,7 @@ from agents.models import Run
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery import doors
+from refinery.decisions import doors
 from refinery.models import ReviewEntry
 from tests.acceptance.conftest import AGENTS, WHO, Stage
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from agents import dispatch
+from agents import runs
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, ledger
 from beads.models import Bead, Effect, Rig, Town
-from refinery import queue, reconciler
 from refinery.models import Candidate, Forecast, GateResult, ReviewEntry
+from refinery.store import entries
+from refinery.tick import reconciler
 
 SHA = {name: (name * 40)[:40] for name in "abcdef0123456789"}
 
@@ -52,15 +53,15 @@ class Place:
     def entry(
         self, branch: str = "feature", head: str = SHA["a"], source: Bead | None = None, **more: Any
     ) -> ReviewEntry:
-        return queue.submit(
+        return entries.submit(
             self.rig, branch=branch, head=head, target="main", title=branch, author="test", source=source, **more
         )[0]
 
     def start(self, run: Run) -> str:
         """The runner picks it, the shim claims it; returns the token."""
-        while picked := dispatch.pick("runner", self.now):
+        while picked := runs.pick("runner", self.now):
             if picked[0].pk == run.pk:
-                told = dispatch.claim(run.pk, picked[1], self.now)
+                told = runs.claim(run.pk, picked[1], self.now)
                 self.secrets[told.token] = told.secret
                 return told.token
         raise AssertionError(f"{run} was not to be picked")
@@ -76,7 +77,7 @@ class Place:
 
     def exit(self, run: Run, code: int = 0, head: str = "", **more: Any) -> None:
         report = {"exit_code": code, "head_sha": head, "published": bool(head), **more}
-        dispatch.record_exit(run.pk, report, self.now)
+        runs.record_exit(run.pk, report, self.now)
 
     def built(self, entry: ReviewEntry, tree: str = SHA["c"], base: str = SHA["b"]) -> str:
         """The build effect's answer; returns the candidate."""
@@ -110,7 +111,7 @@ class Place:
         """A check has shown that the gates pass on the target itself, at `base`."""
         if Candidate.objects.filter(sha=base).exists():
             return
-        entry, new = queue.open_check(self.rig, "main", "test")
+        entry, new = entries.open_check(self.rig, "main", "test")
         assert new
         seen = {"head_sha": base, "base_sha": base, "sha": base, "tree_sha": SHA["9"], "result": "built"}
         candidate = Candidate.objects.create(entry=entry, build_no=1, **seen)
@@ -119,7 +120,7 @@ class Place:
         for gate in configs.effective(self.town.config, self.rig.config).refinery.gates:
             told = {"gate": gate.name, "command": gate.command, "outcome": "pass", "tree_sha": candidate.tree_sha}
             GateResult.objects.create(entry=entry, candidate=candidate, run=run, **told)
-        queue.close(entry, "checked", "gates_sound", "they pass", now=self.now)
+        entries.close(entry, "checked", "gates_sound", "they pass", now=self.now)
 
     def gated(self, code: int = 0) -> None:
         """The live gates run ends with `code`; on the target itself they are known to pass."""

@@ -17,9 +17,9 @@ from beads import inbox, outbox
 from beads.errors import GastownError
 from beads.models import Bead, Effect, Escalation, Fact
 from gastown_site.management.commands import doctor
-from refinery import facts
 from refinery.executor import effects
 from refinery.models import Candidate, Landing, ReviewEntry, Verdict
+from refinery.tick import facts
 from tests.db.conftest import SHA, Place
 
 MEGABYTE = "x" * (1 << 20)
@@ -224,7 +224,7 @@ def test_a_wish_that_is_doubled_or_too_late_is_refused_with_a_note_and_is_no_ala
 def test_every_kind_that_is_taken_in_is_known_and_has_a_type() -> None:
     import inspect
 
-    from refinery import intake
+    from refinery.tick import intake
 
     source = inspect.getsource(intake.take)
     for kind in facts.KINDS:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from beads import inbox
-from refinery import queue
 from refinery.models import Candidate, ReviewEntry
+from refinery.store import entries
 from tests.db.conftest import SHA, Place
 
 
@@ -32,7 +32,7 @@ def test_a_member_that_conflicts_falls_out_though_what_it_stood_on_is_built_anew
     place.tick()
     first = built(place, a, None)
     second = built(place, b, first)
-    queue.rebuild(b.pk, ReviewEntry.objects.get(pk=b.pk).build_no, counts=False)  # whatever for
+    entries.rebuild(b.pk, ReviewEntry.objects.get(pk=b.pk).build_no, counts=False)  # whatever for
     answer(place, c, "conflict", second, files=["signs.txt"])
     built(place, b, first)
     for entry in (a, b, c):

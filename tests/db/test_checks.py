@@ -15,8 +15,11 @@ from agents.models import Run
 from beads import inbox, ops
 from beads.errors import Conflict
 from beads.models import Bead, Escalation, Heartbeat
-from refinery import controls, doors, gatechecks, history, needs, pages, queue, reconciler, shows, snapshot
+from refinery.decisions import controls, doors, gatechecks
 from refinery.models import GateResult, ReviewEntry
+from refinery.pages import attention, boards, contexts
+from refinery.store import entries, history
+from refinery.tick import reconciler, snapshot
 from tests.db.conftest import SHA, Place
 
 pytestmark = pytest.mark.django_db
@@ -60,21 +63,21 @@ def broken(place: Place) -> ReviewEntry:
 
 def test_o6_a_check_is_in_no_queue_and_counts_for_nothing(place: Place) -> None:
     check = broken(place)
-    board = shows.Board(place.town)
+    board = boards.Board(place.town)
     assert board.lanes == {} and board.world.entries == ()
-    assert pages.queued([place.town]) == {"main": 0}
+    assert contexts.queued([place.town]) == {"main": 0}
     assert history.of_town(place.town).spans == {}
     assert json.loads(run("mq", "list", "--all"))["data"] == []
-    (need,) = needs.of_checks(board.world, {key: s.reason for key, s in board.shown.items()})
+    (need,) = attention.of_checks(board.world, {key: s.reason for key, s in board.shown.items()})
     assert (need.key, need.label) == (check.pk, "Check again")
-    assert pages.towns([place.town])["rows"][0]["needs"] == 1
+    assert contexts.towns([place.town])["rows"][0]["needs"] == 1
     check_again(place, check)
     fetched(place, check)
     answered(place, check, 0)
     assert (check.state, check.reason, check.merge_sha) == ("checked", "gates_sound", "")
     assert Bead.objects.get(pk=check.pk).resolution == "done"
     assert not Escalation.objects.filter(closed_at=None).exists()
-    assert not pages.queue(place.town, {})["ended"].rows
+    assert not contexts.queue(place.town, {})["ended"].rows
     assert json.loads(run("mq", "list", "--all"))["data"] == []
 
 
@@ -96,7 +99,7 @@ def test_o6_a_lane_has_one_check_at_a_time_whoever_asks(place: Place) -> None:
 
 
 def test_o6_a_check_can_neither_be_admitted_nor_land(place: Place) -> None:
-    check, _ = queue.open_check(place.rig, "main", WHO)
+    check, _ = entries.open_check(place.rig, "main", WHO)
     rows = ReviewEntry.objects.filter(pk=check.pk)
     for change in (
         {"admitted_at": place.now, "slot": 1.0},
@@ -154,11 +157,11 @@ def test_o6_results_of_gates_that_the_config_has_replaced_are_past(place: Place)
     check.refresh_from_db()
     assert check.held == ""
     fetched(place, check)
-    (past,) = shows.entry_detail(shows.Board(place.town), ReviewEntry.objects.get(pk=check.pk))["gates"]
+    (past,) = boards.entry_detail(boards.Board(place.town), ReviewEntry.objects.get(pk=check.pk))["gates"]
     assert (past["outcome"], past["past"]) == ("fail", True)
     answered(place, check, 0)
     assert check.state == "checked"
-    (now,) = shows.entry_detail(shows.Board(place.town), ReviewEntry.objects.get(pk=check.pk))["gates"]
+    (now,) = boards.entry_detail(boards.Board(place.town), ReviewEntry.objects.get(pk=check.pk))["gates"]
     assert (now["outcome"], now["past"]) == ("pass", False)  # what counts leaves nothing of what is past
 
 
@@ -175,7 +178,7 @@ def test_o7_what_needs_the_network_is_an_error_with_its_remedy_only_in_a_box_wit
     result = GateResult.objects.get()
     assert (result.outcome, result.exit_code) == ("error", 1)
     assert result.remedy.startswith("this gate has no network: `network = true`")
-    assert "network = true" in shows.Board(place.town).entry(ReviewEntry.objects.get(pk=entry.pk)).reason
+    assert "network = true" in boards.Board(place.town).entry(ReviewEntry.objects.get(pk=entry.pk)).reason
 
 
 def test_a_target_that_has_moved_is_checked_again_and_the_need_is_told_once(place: Place) -> None:
@@ -238,7 +241,7 @@ def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_som
     assert "rig proj has no agents.polecat.command" in warning and "rig config proj --config" in warning
     assert f"warning: {warning}" in told.err
     place.tick()
-    (need,) = pages.town(place.town)["needs"]
+    (need,) = contexts.town(place.town)["needs"]
     assert "rig config proj --config" in need.why
     assert Escalation.objects.filter(closed_at=None).count() == 1
     config = '[refinery]\ngates = ["true"]\n[agents.polecat]\ncommand = ["polecat"]\n'

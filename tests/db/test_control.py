@@ -14,16 +14,20 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from agents.api.tools import Call
+from agents.api.toolset import ConvoyArgs, convoy_status
 from agents.models import Run
-from agents.tools import Call
-from agents.toolset import ConvoyArgs, convoy_status
 from beads import config as configs
 from beads import inbox, ledger
 from beads.errors import Conflict, Invalid, LostRace
 from beads.models import BeadEvent, Escalation
-from refinery import controls, doors, invariants, landings, pages, queue, shows, toolset
+from refinery import agent_tools
+from refinery.core.reasons import RE_ENTRY, Exit, Held
+from refinery.decisions import controls, doors
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
-from refinery.reasons import RE_ENTRY, Exit, Held
+from refinery.pages import boards, contexts
+from refinery.store import entries, landings
+from refinery.tick import invariants
 from tests.db.conftest import SHA, Place
 
 WHO = "cli:olga"
@@ -84,7 +88,7 @@ def test_gates_are_skipped_only_in_a_persons_name_which_the_landing_keeps(place:
     told = {"waiver": waiver.pk, "by": WHO, "because": WHY}
     tree = landing.candidate.tree_sha
     assert landing.evidence == [{"gate": "*", "outcome": "skipped", "tree": tree, **told}]
-    detail = shows.entry_detail(shows.Board(place.town), entry)
+    detail = boards.entry_detail(boards.Board(place.town), entry)
     assert detail["landings"][0]["waived"] == f"; gates skipped by {WHO} because {WHY}"
     assert broken(place) == set()
 
@@ -123,7 +127,7 @@ def test_an_intent_names_no_waiver_that_was_not_given_for_its_head(place: Place)
     entry = place.entry()
     place.tick()
     place.built(entry)
-    queue.waive_gates(entry, SHA["f"], WHO, WHY)
+    entries.waive_gates(entry, SHA["f"], WHO, WHY)
     candidate = Candidate.objects.get()
     with pytest.raises(LostRace, match="nobody has waived"):
         landings.intend([(candidate, [])], {candidate.pk: Waiver.objects.get().pk})
@@ -136,7 +140,7 @@ def test_a_new_head_needs_a_waiver_of_its_own(place: Place) -> None:
     place.tick()
     place.built(entry)
     assert not Landing.objects.exists()
-    assert shows.Board(place.town).entry(again(entry)).stage == "gating"
+    assert boards.Board(place.town).entry(again(entry)).stage == "gating"
 
 
 def test_gates_that_did_pass_are_the_evidence_all_the_same(place: Place) -> None:
@@ -173,9 +177,9 @@ def test_an_emergency_lifts_a_hold_and_says_why(place: Place) -> None:
 def test_every_reason_is_of_the_closed_set(place: Place) -> None:
     entry = place.entry()
     with pytest.raises(ValueError, match="because"):
-        queue.close(entry, "failed", "because", "", now=place.now)
+        entries.close(entry, "failed", "because", "", now=place.now)
     with pytest.raises(ValueError, match="because"):
-        queue.hold(entry.pk, "because", "")
+        entries.hold(entry.pk, "because", "")
     assert set(RE_ENTRY) == set(Exit)
     assert len({*Held, *Exit}) > 15
 
@@ -189,8 +193,8 @@ def test_whoever_left_comes_back_with_the_one_command_that_is_named(place: Place
         ledger.block(entry.bead, [task])
     ledger.move(task, "open", "failed", actor="test", resolution="gave_up")
     ledger.move(bead, "open", "failed", actor="test", resolution="gave_up", now=place.now)
-    queue.close(entry, "failed", reason, "so it was", now=place.now)
-    detail = shows.entry_detail(shows.Board(place.town), again(entry))
+    entries.close(entry, "failed", reason, "so it was", now=place.now)
+    detail = boards.entry_detail(boards.Board(place.town), again(entry))
     assert detail["again"] == f"mq retry {entry.pk}"
     place.later(minutes=1)
     doors.retry_entry(again(entry), WHO)
@@ -201,12 +205,12 @@ def test_whoever_left_comes_back_with_the_one_command_that_is_named(place: Place
 
 def test_the_other_ends_name_another_command(place: Place) -> None:
     entry = place.entry()
-    queue.close(entry, "failed", "superseded", "so it was", now=place.now)
-    assert shows.again(again(entry)) == "mq submit proj --branch feature --target main"
+    entries.close(entry, "failed", "superseded", "so it was", now=place.now)
+    assert boards.again(again(entry)) == "mq submit proj --branch feature --target main"
     with pytest.raises(Conflict):
         doors.land_now(again(entry), WHO, WHY)
     ReviewEntry.objects.update(reason="merged")
-    assert shows.again(again(entry)) == ""
+    assert boards.again(again(entry)) == ""
 
 
 # -- what is said of it ---------------------------------------------------------------------------------------------
@@ -219,7 +223,7 @@ def test_the_queue_and_a_convoy_tell_the_mayor_when_they_land(place: Place) -> N
     first, second = place.entry("first", SHA["a"]), place.entry("second", SHA["d"], priority=1)
     place.tick()
     call = Call(Run.objects.filter(kind="polecat").select_related("town").get(), place.now)
-    told = toolset.queue(call, toolset.QueueArgs())["entries"]
+    told = agent_tools.queue(call, agent_tools.QueueArgs())["entries"]
     assert [row["id"] for row in told] == [second.pk, first.pk]
     assert {row["estimate"] for row in told} == {"unknown: gate 'true' was timed 0 of 3 times"}
     json.dumps(told)
@@ -246,12 +250,12 @@ def landed(place: Place, count: int) -> None:
 def test_times_of_late_make_estimates_with_three_queries_for_a_whole_town(place: Place) -> None:
     landed(place, 3)
     waiting = [place.entry(f"new-{n}", f"{n + 20:040x}") for n in range(5)]
-    board = shows.Board(place.town)
+    board = boards.Board(place.town)
     with CaptureQueriesContext(connection) as caught:
         found = [board.expected[e.pk] for e in waiting]
     assert len(caught) == 3
     assert [round(e.seconds or 0) for e in found] == [620, 620, 620, 620, 1240]
-    row = shows.entry_data(board, again(waiting[0]))
+    row = boards.entry_data(board, again(waiting[0]))
     assert (row["estimate"], row["eta_seconds"]) == ("in 7 to 14 min", 620)
     ahead = dt.datetime.fromisoformat(row["eta"]) - board.world.now
     assert dt.timedelta(seconds=620) <= ahead < dt.timedelta(seconds=621)  # never before what is said in seconds
@@ -261,11 +265,11 @@ def test_p10_an_estimate_is_unknown_since_the_gates_changed_until_they_have_been
     landed(place, 3)
     waiting = place.entry("new", f"{20:040x}")
     ledger.set_config(place.rig, configs.validate({"refinery": {"gates": ["make test"]}}))
-    row = shows.entry_data(shows.Board(place.town), again(waiting))
+    row = boards.entry_data(boards.Board(place.town), again(waiting))
     assert row["estimate"] == "unknown since the gates changed: gate 'make test' was timed 0 of 3 times"
     assert [row[key] for key in ("eta", "eta_seconds", "eta_p80_seconds", "overdue")] == [None, None, None, False]
     ledger.set_config(place.rig, configs.validate({"refinery": {"gates": ["true"]}}))  # as it was: it is known again
-    assert shows.entry_data(shows.Board(place.town), again(waiting))["eta_seconds"] == 620
+    assert boards.entry_data(boards.Board(place.town), again(waiting))["eta_seconds"] == 620
 
 
 def test_what_is_submitted_by_hand_counts_among_what_has_landed(place: Place) -> None:
@@ -280,7 +284,7 @@ def test_what_is_submitted_by_hand_counts_among_what_has_landed(place: Place) ->
         state="merged", reason="merged", merge_sha=SHA["f"], closed_at=place.now
     )
     ReviewEntry.objects.filter(state="merged").update(closed_at=timezone.now())
-    throughput, lead = pages.town(place.town)["charts"]
+    throughput, lead = contexts.town(place.town)["charts"]
     assert throughput["title"] == "Changes merged by hour"
     assert sum(bar.value for bar in throughput["chart"].bars) == 3  # a convoy's landing brings what was counted
     assert max(bar.value for bar in lead["chart"].bars) > 0

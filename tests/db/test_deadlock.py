@@ -9,12 +9,13 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from agents import dispatch, tools
-from agents.api import _insisted
+from agents import runs
+from agents.api import tools
+from agents.api.views import _insisted
 from agents.models import Run
 from beads import ledger
 from tests.db.conftest import Place
-from tests.db.test_filing import runs
+from tests.db.test_filing import runs as polecats_of
 
 
 def waits(of: int) -> bool:
@@ -28,7 +29,7 @@ def waits(of: int) -> bool:
 @pytest.mark.django_db(transaction=True)
 def test_a_call_that_a_deadlock_has_undone_is_made_again() -> None:
     place = Place()
-    (run,) = runs(place, 1)
+    (run,) = polecats_of(place, 1)
     told: list[Any] = []
     backend: list[int] = []
 
@@ -52,7 +53,7 @@ def test_a_call_that_a_deadlock_has_undone_is_made_again() -> None:
             caller.join(0.02)
         with transaction.atomic():
             try:
-                dispatch.request_stop(run.pk, "enough", timezone.now())
+                runs.request_stop(run.pk, "enough", timezone.now())
             except OperationalError:
                 told.append("the tick was undone")  # it ticks again
                 transaction.set_rollback(True)

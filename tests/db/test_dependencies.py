@@ -7,16 +7,17 @@ import pytest
 from beads import inbox, ledger
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Rig
-from refinery import doors, shows
+from refinery.decisions import doors
 from refinery.models import ReviewEntry
+from refinery.pages import boards
 from tests.db.conftest import SHA, Place
 
 WHO = "test:alice"
 
 
-def shown(place: Place, entry: ReviewEntry) -> shows.Shown:
+def shown(place: Place, entry: ReviewEntry) -> boards.Shown:
     """How the pages show it."""
-    return shows.Board(place.town).entry(ReviewEntry.objects.select_related("bead").get(pk=entry.pk))
+    return boards.Board(place.town).entry(ReviewEntry.objects.select_related("bead").get(pk=entry.pk))
 
 
 def end(place: Place, bead: Bead, status: str, resolution: str) -> None:
@@ -119,7 +120,7 @@ def test_whoever_is_waited_for_is_as_urgent_as_who_waits(db: None) -> None:
     urgent = place.entry("urgent", SHA["a"], place.bead("Later", first), priority=0)
     plain = place.entry("plain", SHA["d"], priority=1)
     lower = place.entry("lower", SHA["e"], first, priority=3)
-    board = shows.Board(place.town)
+    board = boards.Board(place.town)
     (lane,) = board.lanes.values()
     assert [v.id for v in lane] == [lower.pk, urgent.pk, plain.pk]
     place.tick()

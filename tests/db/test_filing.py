@@ -9,7 +9,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from agents import tools
+from agents.api import tools
 from agents.models import Run
 from beads import config as configs
 from beads import ledger

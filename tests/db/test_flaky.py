@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from agents.models import Run
 from beads import inbox
-from refinery import flakiness
 from refinery.models import GateResult
+from refinery.store import flakiness
 from tests.db.conftest import SHA, Place
 
 

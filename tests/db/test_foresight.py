@@ -8,8 +8,11 @@ import pytest
 
 from beads import inbox
 from beads.models import Bead, Effect, Fact
-from refinery import controls, doors, forecasts, reconciler, shows
+from refinery.decisions import controls, doors
 from refinery.models import Forecast, Landing, ReviewEntry, Stack
+from refinery.pages import boards
+from refinery.store import forecasts
+from refinery.tick import reconciler
 from tests.db.conftest import SHA, Place
 
 WHO = "test:alice"
@@ -24,7 +27,7 @@ def train(*entries: ReviewEntry) -> list[bool]:
 
 def why(place: Place, entry: ReviewEntry) -> str:
     """What the pages say."""
-    return shows.Board(place.town).entry(ReviewEntry.objects.select_related("bead").get(pk=entry.pk)).reason
+    return boards.Board(place.town).entry(ReviewEntry.objects.select_related("bead").get(pk=entry.pk)).reason
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_a_stack_lands_bottom_up_whatever_the_priorities(db: None) -> None:
     low.refresh_from_db()
     assert (high.slot or 0) > (low.slot or 0)
     assert high.attempts == 1  # having left did not count
-    rows = [shows.entry_data(shows.Board(place.town), e) for e in ReviewEntry.objects.select_related("bead", "rig")]
+    rows = [boards.entry_data(boards.Board(place.town), e) for e in ReviewEntry.objects.select_related("bead", "rig")]
     assert {r["branch"]: r["stands_on"] for r in rows} == {"high": [low.pk], "low": [], "plain": [], "more": []}
 
 
@@ -117,7 +120,7 @@ def test_the_upper_waits_in_words_while_the_lower_waits_for_people(db: None) -> 
     place.foreseen([(HIGH, LOW)])
     place.tick()
     place.built(low)
-    shown = shows.Board(place.town).entry(ReviewEntry.objects.get(pk=high.pk))
+    shown = boards.Board(place.town).entry(ReviewEntry.objects.get(pk=high.pk))
     assert (shown.phase, f"stands on {low.pk}" in shown.reason) == ("blocked", True)
 
 
@@ -211,8 +214,8 @@ def test_the_second_of_a_conflicting_pair_waits_while_the_first_is_in_the_train(
     assert train(first, second, third) == [True, False, False]
     assert f"would conflict with {first.pk}, which is in the train, in signs.txt" in why(place, second)
     assert f"would conflict with {second.pk}, which comes first" in why(place, third)  # nobody overtakes for ever
-    (lane,) = shows.Board(place.town).lanes.values()
-    told = {r["id"]: r["conflicts_with"] for r in (shows.view_data(shows.Board(place.town), v) for v in lane)}
+    (lane,) = boards.Board(place.town).lanes.values()
+    told = {r["id"]: r["conflicts_with"] for r in (boards.view_data(boards.Board(place.town), v) for v in lane)}
     assert [c["id"] for c in told[third.pk]] == [second.pk, ""]
     urgent = place.entry("urgent", SHA["7"], priority=0)
     place.tick()
@@ -247,7 +250,7 @@ def test_of_those_that_conflict_with_the_target_one_at_a_time_is_resolved_and_la
     assert tasks() == ["a", "e"]  # what does not touch the same place is nobody's rival
     assert train(a, b, c) == [False, False, False]
     for entry in (b, c):
-        shown = shows.Board(place.town).entry(ReviewEntry.objects.select_related("bead").get(pk=entry.pk))
+        shown = boards.Board(place.town).entry(ReviewEntry.objects.select_related("bead").get(pk=entry.pk))
         assert shown.phase == "blocked"
         assert f"conflicts with main in signs.txt, and so did {a.pk}, which is being resolved" in shown.reason
         assert ReviewEntry.objects.get(pk=entry.pk).attempts == 0  # to have made room does not count

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from agents.dispatch import listen_parameters
+from agents.runs import listen_parameters
 from beads import installations, upkeep
 from beads.errors import Refused
 from beads.installations import Identity

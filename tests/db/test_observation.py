@@ -13,8 +13,9 @@ from django.test import Client
 from agents.models import Run
 from beads import inbox, ledger
 from beads.models import Bead, Convoy, Effect, Fact, Town
-from refinery import doors, invariants, reconciler
+from refinery.decisions import doors
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, TickRecord, TickTotal, Violation
+from refinery.tick import invariants, reconciler
 from tests.db.conftest import SHA, Place
 
 

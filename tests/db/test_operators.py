@@ -8,14 +8,17 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from agents import dispatch
+from agents import runs
 from agents.models import Run, RunOutcome
 from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
-from refinery import controls, doors, landings, shows, why
+from refinery.console import why
+from refinery.decisions import controls, doors
 from refinery.management.commands import wait
 from refinery.models import ReviewEntry
+from refinery.pages import boards
+from refinery.store import landings
 from tests.db.conftest import SHA, Place
 
 WHO, WHY = "admin:olga", "the host hangs"
@@ -53,7 +56,7 @@ def test_a_run_that_ended_meanwhile_is_not_fenced(place: Place) -> None:
     place.tick()
     run, _ = place.running(kind="polecat")
     doors.fence_run(run, WHO, WHY)
-    dispatch.end(run.pk, "running", RunOutcome.FAILED, "by itself", place.now)
+    runs.end(run.pk, "running", RunOutcome.FAILED, "by itself", place.now)
     place.tick()
     run.refresh_from_db()
     assert (run.outcome, run.reason) == ("failed", "by itself")
@@ -128,7 +131,7 @@ def test_a_promoted_entry_is_next() -> None:
     third = place.entry("third", SHA["e"])
     doors.promote(third, WHO, WHY)
     place.tick()
-    lane = next(iter(shows.Board(place.town).lanes.values()))
+    lane = next(iter(boards.Board(place.town).lanes.values()))
     assert [view.branch for view in lane] == ["third", "busy", "second"]  # urgent: ahead of what is not pushed
     assert history(third.pk, "promoted") == (WHO, WHY)
     with pytest.raises(Conflict, match="has priority 0 already"):

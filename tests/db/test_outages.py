@@ -11,8 +11,9 @@ from agents.models import Run
 from beads import ledger, outages, room, secrets
 from beads.errors import LostRace
 from beads.models import Bead, Effect, Escalation, Outage
-from refinery import queue, shows
 from refinery.models import LostDecision, ReviewEntry
+from refinery.pages import boards
+from refinery.store import entries
 from tests.db.conftest import SHA, Place
 
 SAID = "git ls-remote: fatal: Could not resolve host: git.example.org"
@@ -34,7 +35,7 @@ def test_o1_while_the_remote_is_away_nothing_is_begun_and_everybody_says_why(pla
     entry, bead = place.entry(), place.bead()
     place.tick()
     assert not Run.objects.exists() and not Effect.objects.exists()
-    board = shows.Board(place.town)
+    board = boards.Board(place.town)
     assert SAID in board.bead(bead) and "looked at again" in board.bead(bead)
     assert SAID in board.entry(entry).reason and "since " in board.entry(entry).reason
     assert outages.worked(place.rig)
@@ -50,7 +51,7 @@ def test_o4_a_landing_says_since_when_what_and_when_next(place: Place) -> None:
     (push,) = place.effects("land")
     assert push.rig_id == place.rig.pk
     away(place)
-    assert "its remote does not work since" in shows.Board(place.town).entry(entry).reason
+    assert "its remote does not work since" in boards.Board(place.town).entry(entry).reason
 
 
 def test_people_are_told_once_by_name_with_the_remedy_and_no_longer_when_it_is_over(place: Place) -> None:
@@ -85,11 +86,11 @@ def test_an_outage_of_a_host_is_of_all_its_rigs_and_of_no_other(place: Place) ->
     url = "https://git.example.org/{}.git"
     rigs = [ledger.create_rig(place.town, slug, url.format(slug), "main") for slug in ("one", "two")]
     outages.failed(rigs[0], "unreachable", SAID, place.now, whole_host=True)
-    world = shows.Board(place.town).world
+    world = boards.Board(place.town).world
     assert {rig.slug for rig in world.rigs.values() if rig.outage} == {"one", "two"}
     outages.failed(rigs[1], "auth", "no", place.now, whole_host=False)
     assert outages.worked(rigs[0])
-    world = shows.Board(place.town).world
+    world = boards.Board(place.town).world
     assert {rig.slug: rig.outage.kind for rig in world.rigs.values() if rig.outage} == {"two": "auth"}
 
 
@@ -123,7 +124,7 @@ def test_o10_a_full_disk_pauses_what_writes_says_so_and_goes_on(place: Place, mo
     monkeypatch.setattr(room, "SMALL", 1)  # more than is free on any disk
     place.tick()
     assert not Run.objects.exists() and not Effect.objects.exists()
-    assert "is full" in shows.Board(place.town).bead(bead)
+    assert "is full" in boards.Board(place.town).bead(bead)
     (need,) = needs(place)
     assert "A disk is full" in need and "What to do: make room" in need
     monkeypatch.undo()
@@ -141,7 +142,7 @@ def test_g3_a_decision_that_is_lost_again_and_again_is_held_with_its_reason(plac
     place.built(entry)
     place.gated()
     place.effects("land")
-    monkeypatch.setattr(queue, "rebuild", lost)
+    monkeypatch.setattr(entries, "rebuild", lost)
     ReviewEntry.objects.filter(pk=entry.pk).update(build_no=7)  # what is built is another one's
     Effect.objects.all().delete()
     entry.landings.all().delete()
@@ -162,7 +163,7 @@ def test_a_lost_decision_that_is_carried_out_the_next_time_is_forgotten(place: P
         raise LostRace("no")
 
     place.entry()
-    monkeypatch.setattr(queue, "admit", lost)
+    monkeypatch.setattr(entries, "admit", lost)
     place.tick()
     assert LostDecision.objects.get().times == 1
     monkeypatch.undo()
@@ -178,7 +179,7 @@ def test_a_build_that_fails_for_long_by_itself_gives_up_its_place(place: Place, 
     Effect.objects.filter(kind="build", payload__entry=first.pk).update(
         attempts=3, failing_since=since, error="git fetch: something", next_try_at=since + dt.timedelta(minutes=1)
     )
-    assert "building it failed (3 times since" in shows.Board(place.town).entry(first).reason
+    assert "building it failed (3 times since" in boards.Board(place.town).entry(first).reason
     place.later(minutes=patience)
     place.tick()
     first.refresh_from_db()

@@ -8,15 +8,16 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from agents import dispatch, mail, roster, toolset
+from agents import mail, roster, runs
+from agents.api import toolset
+from agents.api.tools import Call
 from agents.models import Agent, Run, RunKind, RunOutcome
-from agents.tools import Call
 from beads import config as configs
 from beads import inbox
 from beads.errors import LostRace
 from beads.models import Bead, Effect, Town
-from refinery import invariants, reconciler
 from refinery.models import ReviewEntry, Verdict
+from refinery.tick import invariants, reconciler
 from tests.db.conftest import SHA, Place
 
 
@@ -49,21 +50,21 @@ def test_three_are_reviewed_at_once_by_one_agent_and_each_verdict_reaches_its_ow
     entries = lane(reviewed, 5)
     assert reviews() == [e.pk for e in entries[:3]]
     assert Agent.objects.filter(role="refinery").count() == 1
-    runs = [Run.objects.get(kind="refinery", bead=e.bead) for e in entries[:3]]
-    while picked := dispatch.pick("runner", reviewed.now):
-        dispatch.claim(picked[0].pk, picked[1], reviewed.now)
-    reviewed.say(runs[1], "run.request_changes", feedback="no", items=[])
-    reviewed.exit(runs[1])
+    reviews = [Run.objects.get(kind="refinery", bead=e.bead) for e in entries[:3]]
+    while picked := runs.pick("runner", reviewed.now):
+        runs.claim(picked[0].pk, picked[1], reviewed.now)
+    reviewed.say(reviews[1], "run.request_changes", feedback="no", items=[])
+    reviewed.exit(reviews[1])
     reviewed.tick()
     assert [(v.entry_id, v.decision, v.run_id) for v in Verdict.objects.all()] == [
-        (entries[1].pk, "request_changes", runs[1].pk)
+        (entries[1].pk, "request_changes", reviews[1].pk)
     ]
     assert reviews() == [entries[0].pk, entries[2].pk]  # whose car ahead was sent back goes on
     assert not Run.objects.filter(stop_requested_at__isnull=False).exists()
     build(reviewed)
     assert reviews() == [entries[0].pk, entries[2].pk, entries[3].pk]
-    reviewed.say(runs[2], "run.done", summary="fine")
-    reviewed.exit(runs[2])
+    reviewed.say(reviews[2], "run.done", summary="fine")
+    reviewed.exit(reviews[2])
     reviewed.tick()
     assert Verdict.objects.get(entry=entries[2]).decision == "approve"
     assert reviews() == [entries[0].pk, entries[3].pk, entries[4].pk]
@@ -90,10 +91,10 @@ def test_a_lower_limit_stops_nobody_and_starts_nobody_until_there_is_room(review
     reviewed.town.refresh_from_db()
     for entry in entries[:2]:
         run = Run.objects.get(kind="refinery", bead=entry.bead)
-        dispatch.end(run.pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
+        runs.end(run.pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
         reviewed.tick()
     assert reviews() == [entries[2].pk]
-    dispatch.end(Run.objects.get(state="queued").pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
+    runs.end(Run.objects.get(state="queued").pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
     reviewed.tick()
     assert reviews() == [entries[0].pk]
     assert not Run.objects.filter(stop_requested_at__isnull=False).exists()
@@ -131,7 +132,7 @@ def test_what_a_plan_did_not_see_is_refused_when_it_is_carried_out(reviewed: Pla
 
     def queue(bead: Bead, at_most: int) -> Run:
         """A run of the refinery."""
-        return dispatch.queue_run(
+        return runs.queue_run(
             bead, RunKind.REFINERY, "review", agent=agent, target="main", steps=[], brief={}, at_most=at_most
         )
 
@@ -158,8 +159,8 @@ def test_a_hint_for_a_refinery_reaches_each_of_its_runs_once_and_a_reminder_only
     reviewed: Place,
 ) -> None:
     lane(reviewed, 2)
-    while picked := dispatch.pick("runner", reviewed.now):
-        dispatch.claim(picked[0].pk, picked[1], reviewed.now)
+    while picked := runs.pick("runner", reviewed.now):
+        runs.claim(picked[0].pk, picked[1], reviewed.now)
     agent = Agent.objects.get(role="refinery")
     silent, busy = Run.objects.select_related("town", "agent", "bead").filter(agent=agent).order_by("created_at", "pk")
     toolset.nudge(Call(busy, reviewed.now), toolset.NudgeArgs(to=agent.name, message="the docs moved"))
@@ -168,7 +169,7 @@ def test_a_hint_for_a_refinery_reaches_each_of_its_runs_once_and_a_reminder_only
         assert mail.take_nudges(run, reviewed.now) == []
     reviewed.later(minutes=16)
     for run in (silent, busy):
-        dispatch.heartbeat(run.pk, reviewed.now, activity_at=reviewed.now if run == busy else None)
+        runs.heartbeat(run.pk, reviewed.now, activity_at=reviewed.now if run == busy else None)
     reviewed.tick()
     assert mail.take_nudges(busy, reviewed.now) == []
     (told,) = mail.take_nudges(silent, reviewed.now)
@@ -179,9 +180,9 @@ def test_a_convoys_refinery_retires_when_the_last_of_its_runs_has_ended(reviewed
     lane(reviewed, 2)
     agent = Agent.objects.get(role="refinery")
     first, second = Run.objects.filter(agent=agent)
-    dispatch.end(first.pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
+    runs.end(first.pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
     assert not roster.retire(agent, reviewed.now)
-    dispatch.end(second.pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
+    runs.end(second.pk, "queued", RunOutcome.LOST, "gone", reviewed.now)
     assert roster.retire(agent, reviewed.now)
 
 
@@ -189,7 +190,7 @@ def test_whatever_a_refinery_is_at_counts(reviewed: Place) -> None:
     """A run for another purpose, of an entry that is no car, takes a place as well."""
     agent = roster.refinery_for(reviewed.rig, None)
     for number in range(2):
-        dispatch.queue_run(
+        runs.queue_run(
             reviewed.bead(f"Odd {number}"), RunKind.REFINERY, "triage", agent=agent, target="main",
             steps=[], brief={}, at_most=3,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import IntegrityError, transaction
 
-from agents import dispatch, roster
+from agents import roster, runs
 from agents.models import Run, RunKind
 from beads import inbox, ledger
 from beads.errors import LostRace, Superseded
@@ -31,7 +31,7 @@ def test_r1_r4_r15_a_late_gt_done_is_refused_and_changes_no_other_entry(reviewed
     _second, new, _ = review(reviewed, "two", SHA["d"])
     assert old.agent == new.agent  # the same refinery, now busy with another review
     with pytest.raises(Superseded), transaction.atomic():
-        dispatch.hold(old.pk)
+        runs.hold(old.pk)
     inbox.record(reviewed.town, "run.done", old.pk, {})  # even a fact of it that slipped through
     reviewed.tick()
     assert [(v.entry_id, v.decision) for v in Verdict.objects.all()] == [(first.pk, "request_changes")]
@@ -62,29 +62,29 @@ def test_r3_a_stuck_refinery_holds_up_no_other_lane(reviewed: Place) -> None:
 def test_r5_r22_r24_one_claim_wins_and_a_late_one_is_refused(place: Place) -> None:
     place.bead()
     place.tick()
-    picked = dispatch.pick("runner", place.now)
+    picked = runs.pick("runner", place.now)
     assert picked is not None
     run, secret = picked
     assert Run.objects.get().state == "starting"
-    dispatch.claim(run.pk, secret, place.now)
+    runs.claim(run.pk, secret, place.now)
     with pytest.raises(Superseded):
-        dispatch.claim(run.pk, secret, place.now)
+        runs.claim(run.pk, secret, place.now)
 
 
 def test_r5_a_claim_after_the_deadline_is_refused_and_a_new_attempt_starts(place: Place) -> None:
     bead = place.bead()
     place.tick()
-    picked = dispatch.pick("runner", place.now)
+    picked = runs.pick("runner", place.now)
     assert picked is not None
     run, secret = picked
     place.later(seconds=run.start_seconds + 1)
     with pytest.raises(Superseded):
-        dispatch.claim(run.pk, secret, place.now)
+        runs.claim(run.pk, secret, place.now)
     place.tick()
-    runs = list(Run.objects.filter(bead=bead).order_by("attempt"))
-    assert [(r.state, r.outcome) for r in runs] == [("ended", "start_failed"), ("queued", "")]
+    tried = list(Run.objects.filter(bead=bead).order_by("attempt"))
+    assert [(r.state, r.outcome) for r in tried] == [("ended", "start_failed"), ("queued", "")]
     with pytest.raises(Superseded):
-        dispatch.claim(run.pk, secret, place.now)
+        runs.claim(run.pk, secret, place.now)
 
 
 def test_r6_an_older_head_never_pops_again(place: Place) -> None:
@@ -143,7 +143,7 @@ def test_r16_r25_a_run_that_heartbeats_is_never_taken_over_and_silence_fences_on
     run, _ = place.running()
     for _ in range(60):
         place.later(seconds=30)
-        dispatch.heartbeat(run.pk, place.now, activity_at=place.now)
+        runs.heartbeat(run.pk, place.now, activity_at=place.now)
         place.tick(rounds=1)
     assert Run.objects.get().state == "running"
     place.later(seconds=60)
@@ -154,15 +154,15 @@ def test_r16_r25_a_run_that_heartbeats_is_never_taken_over_and_silence_fences_on
     run.refresh_from_db()
     assert (run.state, run.outcome, run.token_hash) == ("ended", "lost", None)
     with pytest.raises(Superseded):
-        dispatch.heartbeat(run.pk, place.now)
+        runs.heartbeat(run.pk, place.now)
 
 
 def test_r17_r26_host_faults_retry_at_once_and_use_up_no_attempt(place: Place) -> None:
     bead = place.bead()
     place.tick()
-    picked = dispatch.pick("runner", place.now)
+    picked = runs.pick("runner", place.now)
     assert picked is not None
-    dispatch.start_failed(picked[0].pk, "no space left on device")
+    runs.start_failed(picked[0].pk, "no space left on device")
     place.tick()
     assert Run.objects.get(state="queued").bead_id == bead.pk
     assert Run.objects.get(outcome="start_failed").reason == "no space left on device"
@@ -181,10 +181,10 @@ def test_r20_each_run_keeps_its_own_error(place: Place) -> None:
     for n in range(2):
         place.bead(f"Bead {n}")
     place.tick()
-    picked = [dispatch.pick("runner", place.now) for _ in range(2)]
+    picked = [runs.pick("runner", place.now) for _ in range(2)]
     for n, pair in enumerate(picked):
         assert pair is not None
-        dispatch.start_failed(pair[0].pk, f"error {n}")
+        runs.start_failed(pair[0].pk, f"error {n}")
     place.tick()
     assert set(Run.objects.filter(outcome="start_failed").values_list("reason", flat=True)) == {"error 0", "error 1"}
 
@@ -215,10 +215,10 @@ def test_r28_two_agents_cannot_have_one_bead_nor_one_agent_two(place: Place) -> 
     place.tick()
     run = Run.objects.get()
     with pytest.raises(LostRace):
-        dispatch.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={})
+        runs.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={})
     second = ledger.create_bead(place.town, place.rig, "Other", actor="test")
     with pytest.raises(LostRace):
-        dispatch.queue_run(second, RunKind.POLECAT, "work", agent=run.agent, target="main", steps=[], brief={})
+        runs.queue_run(second, RunKind.POLECAT, "work", agent=run.agent, target="main", steps=[], brief={})
     assert roster.polecat_for(place.rig) != run.agent
 
 
@@ -259,7 +259,7 @@ def test_r31_observations_are_stored_once(place: Place) -> None:
     run, _ = place.running()
     facts = Fact.objects.count()
     for _ in range(10):
-        dispatch.heartbeat(run.pk, place.now)
+        runs.heartbeat(run.pk, place.now)
         place.tick(rounds=1)
     assert Fact.objects.count() == facts
 
@@ -295,7 +295,7 @@ def test_attempts_end_and_a_person_is_told(place: Place) -> None:
 
 
 def test_a_dry_run_and_explain_change_nothing(place: Place) -> None:
-    from refinery import reconciler
+    from refinery.tick import reconciler
 
     place.bead()
     report = reconciler.tick(place.town, place.now, dry_run=True)
@@ -308,7 +308,7 @@ def test_the_tick_needs_a_fixed_number_of_queries(place: Place) -> None:
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
-    from refinery import snapshot
+    from refinery.tick import snapshot
 
     def count() -> int:
         with CaptureQueriesContext(connection) as caught:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from agents import dispatch
+from agents import runs
 from agents.models import Nudge, Run
 from beads import inbox, ledger
 from beads.errors import Invalid
 from beads.models import Bead, Effect, Escalation, Fact
-from refinery import controls, doors, reconciler
+from refinery.decisions import controls, doors
 from refinery.models import Landing
+from refinery.tick import reconciler
 from tests.db.conftest import SHA, Place
 
 
@@ -103,17 +104,17 @@ def test_a_silent_run_is_reminded_told_of_and_stopped_and_a_reported_tool_is_act
     def silent(minutes: int) -> None:
         for _ in range(minutes):
             place.later(minutes=1)
-            dispatch.heartbeat(run.pk, place.now)
+            runs.heartbeat(run.pk, place.now)
             reconciler.tick(place.town, place.now)
 
     silent(14)
     assert not Nudge.objects.exists()
     silent(2)
     assert Nudge.objects.count() == 1
-    dispatch.heartbeat(run.pk, place.now, active_tool="cargo build")
+    runs.heartbeat(run.pk, place.now, active_tool="cargo build")
     silent(180)
     assert (Nudge.objects.count(), Escalation.objects.count()) == (1, 0)
-    dispatch.heartbeat(run.pk, place.now, activity_at=place.now, active_tool="")
+    runs.heartbeat(run.pk, place.now, activity_at=place.now, active_tool="")
     silent(61)
     assert (Nudge.objects.count(), Escalation.objects.filter(about=bead).count()) == (2, 1)
     silent(60)
@@ -130,8 +131,8 @@ def test_the_breaker_pauses_dispatch_lets_one_run_through_and_the_first_success_
         place.bead(f"Bead {n}")
     while not Escalation.objects.filter(key="breaker").exists():
         place.tick()
-        while picked := dispatch.pick("runner", place.now):
-            dispatch.start_failed(picked[0].pk, "broken host")
+        while picked := runs.pick("runner", place.now):
+            runs.start_failed(picked[0].pk, "broken host")
         place.later(minutes=1)
     place.later(minutes=3)
     place.tick()

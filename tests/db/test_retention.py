@@ -25,10 +25,10 @@ from beads import config as configs
 from beads import inbox, ledger, upkeep
 from beads.errors import Invalid
 from beads.models import Bead, BeadEvent, ConfigVersion, Effect, Fact
-from refinery import archive, invariants
-from refinery.executor import housekeeping
+from refinery.executor import archive, housekeeping
 from refinery.git.mirror import repo_of
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, TickRecord
+from refinery.tick import invariants
 from tests.db.conftest import SHA, Place
 
 YEARS = dt.timedelta(days=800)
@@ -322,7 +322,7 @@ def test_o14_every_table_lasts_by_intent_or_goes_after_its_time() -> None:
         (Path(__file__).parents[2] / name).read_text()
         for name in (
             "beads/inbox.py", "beads/outbox.py", "beads/ops.py", "beads/ledger.py", "agents/mail.py",
-            "refinery/invariants.py", "refinery/metrics.py", "refinery/queue.py",
+            "refinery/tick/invariants.py", "refinery/tick/metrics.py", "refinery/store/entries.py",
         )
     )  # fmt: skip
     for model in apps.get_models():

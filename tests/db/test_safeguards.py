@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from agents import dispatch
+from agents import runs
 from agents.models import Run, RunKind, RunOutcome
 from beads import ledger, outbox
 from beads.errors import LostRace, Superseded
 from beads.lifecycle import BeadType
 from beads.models import Effect
-from refinery import landings, queue
+from refinery.core.world import NotNeeded
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
-from refinery.world import NotNeeded
+from refinery.store import entries, landings
 from tests.db.conftest import SHA, Place
 
 
@@ -25,26 +25,26 @@ def test_a_run_is_ended_only_from_the_state_that_was_decided_on(place: Place) ->
     place.tick()
     run, token = place.running()
     with pytest.raises(LostRace):
-        dispatch.end(run.pk, "starting", RunOutcome.START_FAILED, "late", place.now)
-    live = dispatch.live_run(token)
+        runs.end(run.pk, "starting", RunOutcome.START_FAILED, "late", place.now)
+    live = runs.live_run(token)
     assert live is not None and live.pk == run.pk
 
 
 def test_a_claim_needs_the_secret_that_its_runner_was_given(place: Place) -> None:
     place.bead()
     place.tick()
-    picked = dispatch.pick("runner", place.now)
+    picked = runs.pick("runner", place.now)
     assert picked is not None
     with pytest.raises(Superseded):
-        dispatch.claim(picked[0].pk, "guessed", place.now)
+        runs.claim(picked[0].pk, "guessed", place.now)
 
 
 def test_a_runs_first_word_counts(place: Place) -> None:
     place.bead()
     place.tick()
     run, _ = place.running()
-    assert dispatch.set_result(run.pk, "done", "first", place.now)
-    assert not dispatch.set_result(run.pk, "request_changes", "second", place.now)
+    assert runs.set_result(run.pk, "done", "first", place.now)
+    assert not runs.set_result(run.pk, "request_changes", "second", place.now)
     assert Run.objects.get(pk=run.pk).summary == "first"
 
 
@@ -52,7 +52,7 @@ def test_one_bead_has_one_live_agent_run(place: Place) -> None:
     bead = place.bead()
     place.tick()
     with pytest.raises(LostRace):
-        dispatch.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={})
+        runs.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={})
 
 
 def test_a_branch_has_one_active_entry_for_a_target(place: Place) -> None:
@@ -67,15 +67,15 @@ def test_an_entry_moves_only_from_what_was_decided_on(place: Place) -> None:
     place.tick()
     entry.refresh_from_db()
     for act in (
-        lambda: queue.admit(entry.pk, entry.build_no, 9.0, place.now),  # it is admitted already
-        lambda: queue.rebuild(entry.pk, entry.build_no - 1, counts=True),
-        lambda: queue.new_head(entry.pk, SHA["f"], SHA["e"], "feature"),
+        lambda: entries.admit(entry.pk, entry.build_no, 9.0, place.now),  # it is admitted already
+        lambda: entries.rebuild(entry.pk, entry.build_no - 1, counts=True),
+        lambda: entries.new_head(entry.pk, SHA["f"], SHA["e"], "feature"),
     ):
         with pytest.raises(LostRace), transaction.atomic():
             act()
-    queue.close(entry, "failed", "rejected", "no", now=place.now)
+    entries.close(entry, "failed", "rejected", "no", now=place.now)
     with pytest.raises(LostRace), transaction.atomic():
-        queue.hold(entry.pk, "gate_error", "too late")
+        entries.hold(entry.pk, "gate_error", "too late")
 
 
 def green(place: Place) -> tuple[ReviewEntry, Candidate, list[int]]:
@@ -94,7 +94,7 @@ def green(place: Place) -> tuple[ReviewEntry, Candidate, list[int]]:
 
 def test_only_the_present_candidate_is_pushed(place: Place) -> None:
     entry, candidate, evidence = green(place)
-    queue.rebuild(entry.pk, entry.build_no, counts=False)
+    entries.rebuild(entry.pk, entry.build_no, counts=False)
     with pytest.raises(LostRace):
         landings.intend([(candidate, evidence)])
 

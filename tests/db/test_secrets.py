@@ -19,7 +19,7 @@ from beads import config as configs
 from beads import keyring, ledger, secrets
 from beads.errors import Forbidden, Invalid, NotFound, Refused
 from beads.models import ConfigVersion, Fact, Secret, Town
-from refinery import controls
+from refinery.decisions import controls
 from tests.db.conftest import Place
 
 VALUE = "hunter2-äöü-0123456789"

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from agents import tools as registry
+from agents.api import tools as registry
 from agents.models import Mail, Run
 from beads import config as configs
 from beads import ledger
 from beads.errors import Forbidden
 from beads.models import Bead
-from refinery import doors, queue
+from refinery.decisions import doors
 from refinery.models import GateResult, ReviewEntry, Verdict
+from refinery.store import entries
 from tests.db.conftest import SHA, Place
 from tests.db.test_words import hand_in, now, prompt, reworked, reworking, to_review
 
@@ -110,7 +111,7 @@ def test_a_look_makes_no_red_gate_green(town: Place) -> None:
 def test_a_busy_refinery_is_not_waited_for(db: None) -> None:
     town = Place(code_review=True, triage="auto", max_reviews=1)
     told: dict[str, Any] = {"branch": "fix", "head": SHA["9"], "target": "release", "title": "Fix", "author": "test"}
-    other = queue.submit(town.rig, **told)[0]  # another lane of the same refinery
+    other = entries.submit(town.rig, **told)[0]  # another lane of the same refinery
     town.tick()
     to_review(town, other, SHA["7"])
     entry = hand_in(town)

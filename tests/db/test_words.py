@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from agents import dispatch, mail, prompts
-from agents import tools as registry
+from agents import mail, prompts, runs
+from agents.api import tools as registry
 from agents.models import Agent, Mail, Run
 from beads import config as configs
 from beads import inbox, ledger
 from beads.errors import Conflict
 from beads.models import Bead, Escalation
-from refinery import comments, doors
+from refinery.decisions import doors
 from refinery.models import Landing, ReviewEntry
+from refinery.store import comments
 from tests.db.conftest import SHA, Place
 
 RITA, OLAF = "cli:rita", "web:olaf"
@@ -461,7 +462,7 @@ def test_instructions_are_the_operators_voice_and_mail_cannot_speak_with_it(plac
 def test_a_run_that_is_told_is_held_to_nothing_it_was_not(town: Place) -> None:
     entry = hand_in(town)
     review(town, to_review(town, entry), feedback="no tests")
-    assert dispatch.holds_prompt(Run.objects.get(purpose="rework").pk)
+    assert runs.holds_prompt(Run.objects.get(purpose="rework").pk)
     reworking(town)
-    assert not dispatch.holds_prompt(Run.objects.get(purpose="rework").pk)
+    assert not runs.holds_prompt(Run.objects.get(purpose="rework").pk)
     assert entry.pk

@@ -19,19 +19,22 @@ from django.db import connection, transaction
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agents import dispatch, tools
+from agents import runs
+from agents.api import tools
 from agents.models import LIVE_RUN, Run
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import ledger
 from beads.errors import GastownError, Superseded
 from beads.models import Bead, Convoy, Effect, Fact, Rig, Town
-from refinery import doors, gatechecks, invariants, phases, readiness, reconciler, snapshot
-from refinery.apply import carry_out
+from refinery.core import readiness, stages
+from refinery.core.rules import Decision
+from refinery.decisions import doors, gatechecks
 from refinery.executor import branches as on_remote
 from refinery.executor import build, effects, land
 from refinery.models import GateResult, Landing, ReviewEntry
-from refinery.rules import Decision
+from refinery.tick import invariants, reconciler, snapshot
+from refinery.tick.apply import carry_out
 from tests.machine.remote import Killed, Remote
 
 FILES = ("a", "b", "c", "d", "e", "f")  # of a dozen changes some are rivals; with three files all were, for ever
@@ -350,23 +353,23 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=picks)
     def stop_run(self, pick: int) -> None:
         """A person stops a run."""
-        runs = list(Run.objects.filter(LIVE_RUN).order_by("created_at"))
-        if runs:
+        live = list(Run.objects.filter(LIVE_RUN).order_by("created_at"))
+        if live:
             with self.refusable():
-                doors.stop_run(choose(runs, pick), "", WHO)
+                doors.stop_run(choose(live, pick), "", WHO)
 
     # -- runners and agents --
 
     @rule(fate=st.sampled_from(["claims", "claims", "claims", "fails", "vanishes"]))
     def pick_run(self, fate: str) -> None:
         """A runner picks a run; its shim claims it, or the host spoils it, or nothing is heard again."""
-        picked = dispatch.pick("runner", self.now())
+        picked = runs.pick("runner", self.now())
         if picked is None:
             return
         run, secret = picked
         self.secrets[run.pk] = secret
         if fate == "fails":
-            dispatch.start_failed(run.pk, "no space left on device")
+            runs.start_failed(run.pk, "no space left on device")
         elif fate == "claims":
             self.claim(run.pk)
 
@@ -387,10 +390,10 @@ class Machine(RuleBasedStateMachine):
         run = Run.objects.get(pk=run_id)
         start = run.start_sha or self.remote.branches.get(run.target, "")
         if not start:
-            dispatch.start_failed(run_id, "the target is gone")
+            runs.start_failed(run_id, "the target is gone")
             return
-        dispatch.prepared(run_id, start_sha=start, log_path="", sandbox="none") if run.state == "starting" else None
-        self.tokens[run_id] = dispatch.claim(run_id, self.secrets[run_id], self.now()).token
+        runs.prepared(run_id, start_sha=start, log_path="", sandbox="none") if run.state == "starting" else None
+        self.tokens[run_id] = runs.claim(run_id, self.secrets[run_id], self.now()).token
         self.heads[run_id] = start
 
     def speaking(self, pick: int) -> Run | None:
@@ -439,13 +442,13 @@ class Machine(RuleBasedStateMachine):
             "file": ("gt_bead_create", {"title": "more"}),
         }
         before = self.picture()
-        known = dispatch.live_run(self.tokens[run.pk])
+        known = runs.live_run(self.tokens[run.pk])
         if known is None:
             assert Run.objects.get(pk=run.pk).state == "ended"
             return
         with self.refusable():
             if what == "beat":
-                dispatch.heartbeat(run.pk, self.now(), activity_at=self.now())
+                runs.heartbeat(run.pk, self.now(), activity_at=self.now())
             else:
                 name, arguments = calls[what]
                 tools.call(name, known, arguments, self.now(), None)
@@ -478,9 +481,9 @@ class Machine(RuleBasedStateMachine):
         else:
             report |= self.work_of(run, head, published)
         token = self.tokens.pop(run.pk)
-        assert dispatch.live_run(token) or dispatch.fenced_run(token)
+        assert runs.live_run(token) or runs.fenced_run(token)
         with contextlib.suppress(Superseded):
-            dispatch.record_exit(run.pk, report, self.now())
+            runs.record_exit(run.pk, report, self.now())
 
     def work_of(self, run: Run, head: str, arrives: bool) -> dict[str, Any]:
         """What its shim tells of the work; where the runs' branches are on the remote, as one of an older release."""
@@ -674,7 +677,7 @@ class Machine(RuleBasedStateMachine):
         for effect in due:
             effects.run_effect(effect.pk)
         picked = False
-        while found := dispatch.pick("runner", self.now()):
+        while found := runs.pick("runner", self.now()):
             picked = True
             self.secrets[found[0].pk] = found[1]
             with contextlib.suppress(Superseded):
@@ -692,8 +695,8 @@ class Machine(RuleBasedStateMachine):
         world = snapshot.load(self.town, self.clock)
         stuck: list[Any] = []
         for entry in world.entries:
-            stands = phases.standing(entry, world.rigs[entry.rig], world.now)
-            if phases.phase(stands.stage, admitted=entry.admitted) not in ("awaiting_human", "blocked"):
+            stands = stages.standing(entry, world.rigs[entry.rig], world.now)
+            if stages.phase(stands.stage, admitted=entry.admitted) not in ("awaiting_human", "blocked"):
                 stuck.append((entry.id, stands))
             if stands.stage == "blocked" and entry.waiting_for:
                 assert all(b.id in {x.id for x in world.beads} for b in entry.waiting_for)
@@ -716,5 +719,5 @@ class Machine(RuleBasedStateMachine):
             decision = told[f"convoy {convoy.id}"]
             if decision.rule not in ("staged", "needs-attention", "active", "landing", "cut-failed", "observe-failed"):
                 stuck.append((convoy.id, decision))
-        runs = list(Run.objects.filter(LIVE_RUN))
-        assert not stuck and not runs, (stuck, runs, list(Fact.objects.filter(processed_at=None)))
+        live = list(Run.objects.filter(LIVE_RUN))
+        assert not stuck and not live, (stuck, live, list(Fact.objects.filter(processed_at=None)))

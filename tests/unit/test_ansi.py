@@ -7,7 +7,7 @@ import time
 import pytest
 from django.utils.html import escape
 
-from refinery.ansi import Span, spans
+from refinery.pages.ansi import Span, spans
 
 
 def text(parts: list[Span]) -> str:

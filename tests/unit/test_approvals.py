@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from beads.config import effective, validate
-from refinery.phases import Stage, approvals, is_own, objection, standing
-from refinery.rules import plan
-from refinery.world import EntryView, RigView, VerdictView, World, person
+from refinery.core.rules import plan
+from refinery.core.stages import Stage, approvals, is_own, objection, standing
+from refinery.core.world import EntryView, RigView, VerdictView, World, person
 from tests.unit.test_rules import BUILT, ENTRY, NOW, PASS
 
 LATER = NOW + dt.timedelta(hours=1)

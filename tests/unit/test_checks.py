@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from refinery import checks
-from refinery.keys import build_key
-from refinery.outageviews import EffectView
-from refinery.phases import Stage, phase, standing, wants_slot
-from refinery.relations import Broken, Ground, KnownCheck
-from refinery.rules import plan
-from refinery.rules.actions import Admit, CheckAnew, CloseEntry, Hold, Leave, OpenCheck, OpenRework, Prove, StartRun
-from refinery.trains import batch_size
-from refinery.world import CheckView, GateView, LaneView, RigView, RunView, World
+from refinery.core import checks
+from refinery.core.actions import Admit, CheckAnew, CloseEntry, Hold, Leave, OpenCheck, OpenRework, Prove, StartRun
+from refinery.core.keys import build_key
+from refinery.core.outageviews import EffectView
+from refinery.core.relations import Broken, Ground, KnownCheck
+from refinery.core.rules import plan
+from refinery.core.stages import Stage, phase, standing, wants_slot
+from refinery.core.trains import batch_size
+from refinery.core.world import CheckView, GateView, LaneView, RigView, RunView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW, PASS, RIG, config
 
 KEY = ("test", "test")

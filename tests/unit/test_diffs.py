@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refinery import diffhtml
+from refinery.core.text import tame, visible
 from refinery.git import diffs
 from refinery.git.diffs import Change, Line, Patch
 from refinery.git.line_map import Shift
-from refinery.highlight import colour
-from refinery.texts import tame, visible
+from refinery.review import diffhtml
+from refinery.review.highlight import colour
 
 OLD, NEW, NONE = "a" * 40, "b" * 40, "0" * 40
 

@@ -11,24 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refinery import drawing
-from refinery.live import Shelf, Topic
+from refinery.pages import charts
+from refinery.pages.live import Shelf, Topic
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=4), st.integers(1, 5), max_size=60))
 def test_no_two_boxes_of_a_graph_overlap_and_all_are_inside(wave_of: dict[str, int]) -> None:
-    made = drawing.graph(wave_of, {})
+    made = charts.graph(wave_of, {})
     assert {b.id for b in made.boxes} == set(wave_of)
     for a, b in itertools.combinations(made.boxes, 2):
-        apart = abs(a.x - b.x) >= drawing.NODE_WIDTH or abs(a.y - b.y) >= drawing.NODE_HEIGHT
+        apart = abs(a.x - b.x) >= charts.NODE_WIDTH or abs(a.y - b.y) >= charts.NODE_HEIGHT
         assert apart, (a, b)
     for box in made.boxes:
-        assert 0 <= box.x <= made.width - drawing.NODE_WIDTH
-        assert 0 <= box.y <= made.height - drawing.NODE_HEIGHT
+        assert 0 <= box.x <= made.width - charts.NODE_WIDTH
+        assert 0 <= box.y <= made.height - charts.NODE_HEIGHT
 
 
 def test_lines_run_from_a_blocker_to_what_waits_for_it() -> None:
-    made = drawing.graph({"a": 1, "b": 2}, {"b": ["a", "not in the plan"]})
+    made = charts.graph({"a": 1, "b": 2}, {"b": ["a", "not in the plan"]})
     assert [(e.start, e.end) for e in made.edges] == [("a", "b")]
     assert {b.id: b.x for b in made.boxes}["a"] < {b.id: b.x for b in made.boxes}["b"]
 
@@ -59,28 +59,28 @@ def points(path: str) -> Iterator[tuple[float, float]]:
 def test_no_line_runs_behind_a_box_or_outside(rows: list[tuple[int, set[int]]]) -> None:
     wave_of = {str(n): wave for n, (wave, _) in enumerate(rows)}
     after = {str(n): [str(m) for m in on if m < len(rows) and rows[m][0] < wave] for n, (wave, on) in enumerate(rows)}
-    made = drawing.graph(wave_of, after)
+    made = charts.graph(wave_of, after)
     for edge in made.edges:
         for x, y in points(edge.path):
             assert 0 <= y < made.height
             inside = [
                 b.id
                 for b in made.boxes
-                if b.x < x < b.x + drawing.NODE_WIDTH and b.y - 1 < y < b.y + drawing.NODE_HEIGHT + 1
+                if b.x < x < b.x + charts.NODE_WIDTH and b.y - 1 < y < b.y + charts.NODE_HEIGHT + 1
             ]
             assert not inside, (edge, inside)
 
 
 def test_a_progress_bar_is_full_and_in_order() -> None:
-    made = drawing.parts({"closed": 1, "working": 0, "waiting": 3})
+    made = charts.parts({"closed": 1, "working": 0, "waiting": 3})
     assert [(p.name, p.count, p.x, p.width) for p in made] == [("closed", 1, 0.0, 25.0), ("waiting", 3, 25.0, 75.0)]
-    assert drawing.parts({}) == []
+    assert charts.parts({}) == []
 
 
 def test_a_chart_reaches_its_top_and_an_empty_one_is_flat() -> None:
-    made = drawing.chart([("mon", 2.0), ("tue", 4.0)])
+    made = charts.chart([("mon", 2.0), ("tue", 4.0)])
     assert (made.top, made.total, [b.height for b in made.bars]) == (4.0, 6.0, [40.0, 80.0])
-    assert [b.height for b in drawing.chart([("mon", 0.0)]).bars] == [0.0]
+    assert [b.height for b in charts.chart([("mon", 0.0)]).bars] == [0.0]
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from refinery.convoyviews import BranchView, ConvoyView, TrackedBead
-from refinery.estimates import Estimate, of_convoy, of_entries, pace
-from refinery.outageviews import OutageView
-from refinery.pace import NOTHING, History, Span, What, due, exactly, history, lasting
-from refinery.relations import Ground
-from refinery.trains import couple
-from refinery.world import (
+from refinery.core.convoyviews import BranchView, ConvoyView, TrackedBead
+from refinery.core.estimates import Estimate, of_convoy, of_entries, pace
+from refinery.core.outageviews import OutageView
+from refinery.core.pace import NOTHING, History, Span, What, due, exactly, history, lasting
+from refinery.core.relations import Ground
+from refinery.core.trains import couple
+from refinery.core.world import (
     BeadView,
     Blocker,
     CandidateView,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from beads.config import effective, validate
-from refinery.gates import steps_for
-from refinery.keys import build_key
-from refinery.outageviews import EffectView
-from refinery.phases import Stage, standing
-from refinery.rules import plan
-from refinery.rules.actions import Land
-from refinery.world import EntryView, GateView, NotNeeded, RigView, World
+from refinery.core.actions import Land
+from refinery.core.keys import build_key
+from refinery.core.outageviews import EffectView
+from refinery.core.rules import plan
+from refinery.core.stages import Stage, standing
+from refinery.core.world import EntryView, GateView, NotNeeded, RigView, World
+from refinery.store.gates import steps_for
 from tests.unit.test_rules import BUILT, ENTRY, NOW
 
 UNIT = {"name": "unit", "run": "unit", "paths": ["src/**"]}

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from beads.config import effective, validate
-from refinery.rules import plan
-from refinery.rules.actions import Escalate, NudgeRun, StopRun
-from refinery.trains import couple
-from refinery.world import CandidateView, EntryView, LandingView, LaneView, RigView, RunView, World
+from refinery.core.actions import Escalate, NudgeRun, StopRun
+from refinery.core.rules import plan
+from refinery.core.trains import couple
+from refinery.core.world import CandidateView, EntryView, LandingView, LaneView, RigView, RunView, World
 from tests.unit.test_rules import AGENTS, ENTRY, NOW, config, world
 
 QUICK = {"nudge": "15s", "escalate": "40s", "stop": "90s"}

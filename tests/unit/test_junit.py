@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agents.runtime import junit
-from refinery.flakiness import mixed, unsteady
+from refinery.store.flakiness import mixed, unsteady
 
 
 def report(text: str | bytes, path: str = "r.xml") -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refinery.outputs import MAX_FAILURES, first_failures, plain
+from refinery.core.outputs import MAX_FAILURES, first_failures, plain
 
 SAMPLES = Path(__file__).parent / "outputs"
 RUFF = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agents.runtime.limits import Limits
 from agents.runtime.redact import Redactor
-from refinery.rules.runs import _LIMIT
+from refinery.core.rules.runs import _LIMIT
 
 SECRETS = ["hunter2-secret+/x", "hunter2-secret", "aaaaaa", "short"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refinery.remedies import remedy
+from refinery.core.remedies import remedy
 
 NPM = """npm error code EAI_AGAIN
 npm error syscall getaddrinfo

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from refinery.rules import plan
-from refinery.rules.actions import Decision, StartRun
-from refinery.trains import couple
-from refinery.world import EntryView, RigView, RunView, World
+from refinery.core.actions import Decision, StartRun
+from refinery.core.rules import plan
+from refinery.core.trains import couple
+from refinery.core.world import EntryView, RigView, RunView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW, config, world
 
 

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 
 from beads.config import Config, effective, validate
-from refinery.gates import classify
-from refinery.keys import build_key, land_key
-from refinery.order import in_queue_order
-from refinery.outageviews import EffectView
-from refinery.outputs import first_failures
-from refinery.phases import Stage, phase, standing
-from refinery.relations import Ground
-from refinery.rules import plan
-from refinery.rules.actions import Action
-from refinery.world import (
+from refinery.core.actions import Action
+from refinery.core.keys import build_key, land_key
+from refinery.core.order import in_queue_order
+from refinery.core.outageviews import EffectView
+from refinery.core.outputs import first_failures
+from refinery.core.relations import Ground
+from refinery.core.rules import plan
+from refinery.core.stages import Stage, phase, standing
+from refinery.core.world import (
     BeadView,
     Blocker,
     CandidateView,
@@ -32,6 +31,7 @@ from refinery.world import (
     VerdictView,
     World,
 )
+from refinery.store.gates import classify
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 AGENTS = {"polecat": {"command": ["p"]}, "refinery": {"command": ["r"]}}
@@ -249,7 +249,7 @@ def test_file_and_line_are_found_in_common_output() -> None:
 
 
 def test_apply_has_an_arm_for_every_action() -> None:
-    source = Path(__file__).parents[2].joinpath("refinery/apply.py").read_text()
+    source = Path(__file__).parents[2].joinpath("refinery/tick/apply.py").read_text()
     named = {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)}
     union: Any = Action
     assert {kind.__name__ for kind in union.__args__} <= named

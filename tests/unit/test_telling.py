@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from refinery.outputs import parsed
-from refinery.telling import LIMIT, alike, last_line, last_words, of_gate
+from refinery.core.outputs import parsed
+from refinery.core.telling import LIMIT, alike, last_line, last_words, of_gate
 
 SAMPLES = Path(__file__).parent / "outputs"
 SUB = """\

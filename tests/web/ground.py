@@ -12,7 +12,7 @@ from django.test import Client
 from beads import config as configs
 from beads import ledger, people
 from beads.models import Town, TownRole
-from refinery import doors
+from refinery.decisions import doors
 from refinery.executor import effects
 from refinery.models import ReviewEntry
 from tests.db.conftest import Place

@@ -19,8 +19,8 @@ from beads import inbox, ledger, outbox, plans
 from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
-from refinery import controls
-from refinery.admin import ACTIONS
+from refinery.console.admin import ACTIONS
+from refinery.decisions import controls
 from refinery.models import Lane, ReviewEntry
 from tests.db.conftest import Place
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from agents import dispatch
+from agents import runs
 from beads.models import Bead
 from tests.db.conftest import Place
 
@@ -45,8 +45,8 @@ def test_runs_that_cannot_be_started_say_why_on_the_town_page_and_the_bead(place
     why = "no sandbox can be started here: apt install bubblewrap"
     for _ in range(4):
         place.tick()
-        if picked := dispatch.pick("runner", place.now):
-            dispatch.start_failed(picked[0].pk, why)
+        if picked := runs.pick("runner", place.now):
+            runs.start_failed(picked[0].pk, why)
     place.tick()
     assert f"Runs could not be started: {why}" in operator.get(f"/towns/{place.town.slug}/").content.decode()
     shown = operator.get(f"/beads/{bead.pk}/").content.decode()

@@ -12,8 +12,8 @@ from django.test import Client
 from beads import config as configs
 from beads import ledger
 from beads.models import ConfigVersion, Fact, Rig, Town
-from refinery import controls
-from refinery.config_editor import config_text
+from refinery.console.config_editor import config_text
+from refinery.decisions import controls
 from tests.db.conftest import Place
 
 TEXT = '# why so slow\n[refinery]\ngates = ["make test"]\n'

@@ -12,7 +12,7 @@ from django.test import Client
 from agents.mail import send
 from agents.models import Mail, Run
 from beads import ledger
-from refinery import doors
+from refinery.decisions import doors
 from tests.db.conftest import SHA, Place
 from tests.web.conftest import Agent
 

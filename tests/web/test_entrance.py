@@ -314,10 +314,11 @@ def test_the_cookies_are_the_browsers_alone(ann: User, client: Client) -> None:
 
 def test_s17_is_a_conflict_and_not_a_promise(place: Place) -> None:
     """What the door says of an entry that has left: see tests/web/test_land_now.py for the races."""
-    from refinery import doors, queue
+    from refinery.decisions import doors
+    from refinery.store import entries
 
     entry = place.entry()
-    queue.close(entry, "failed", "rejected", "no", now=place.now)
+    entries.close(entry, "failed", "rejected", "no", now=place.now)
     entry.refresh_from_db()
     with pytest.raises(Conflict, match="has left the queue"):
         doors.land_now(entry, "cli:olga", "it burns", skip_gates=True)

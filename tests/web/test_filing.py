@@ -18,9 +18,11 @@ from agents.models import Mail, Nudge, Run
 from beads import config as configs
 from beads import ledger, people
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, TownRole
-from refinery import doors, invariants, reconciler, shows
+from refinery.decisions import doors
 from refinery.executor import effects
 from refinery.models import ReviewEntry
+from refinery.pages import boards
+from refinery.tick import invariants, reconciler
 from tests.db.conftest import SHA, Place
 from tests.web.conftest import Agent
 
@@ -98,7 +100,7 @@ def test_p6_a_filed_bead_waits_for_a_person_everywhere_and_is_done_once_released
         said,
         f"waits for {bead.pk} (open, waits for a person to release it)",
     )
-    assert shows.Board(place.town).bead_phase(bead) == "awaiting_human"
+    assert boards.Board(place.town).bead_phase(bead) == "awaiting_human"
     row = next(r for r in gastown("bead", "list") if r["id"] == bead.pk)
     assert (row["staged"], row["phase"], row["reason"]) == (True, "awaiting_human", said)
     shown = gastown("bead", "show", bead.pk)
@@ -127,7 +129,7 @@ def test_a_paused_town_and_a_parked_rig_still_say_that_it_waits_for_a_person(pla
     doors.pause(place.town, "lunch", "test")
     place.town.refresh_from_db()
     assert "waits for a person to release it" in why(place, bead)
-    assert [b.id for b in shows.Board(place.town).unreleased] == [bead.pk]
+    assert [b.id for b in boards.Board(place.town).unreleased] == [bead.pk]
 
 
 def test_release_takes_many_or_all_of_a_run_and_all_or_none(place: Place, polecat: Agent) -> None:
@@ -167,7 +169,7 @@ def test_only_an_operator_releases_and_a_bead_can_be_cancelled_instead(
     place.tick()
     bead.refresh_from_db()
     assert (bead.status, bead.resolution) == ("closed", "cancelled")
-    assert shows.Board(place.town).unreleased == []
+    assert boards.Board(place.town).unreleased == []
     dispatcher.post(f"/beads/{bead.pk}/release/", {"next": "https://evil.example.org/"})
     assert "waits for no release" in dispatcher.get("/").content.decode()
 
@@ -342,7 +344,7 @@ def test_a_mayors_convoy_is_staged_whatever_it_says_and_a_person_starts_it(
     assert "a person starts it" in start.json()["error"]["message"]
     first = convoy.beads.order_by("created_at")[0]
     assert why(place, first) == "its convoy is staged: start it"
-    assert shows.Board(place.town).bead_phase(first) == "waiting"
+    assert boards.Board(place.town).bead_phase(first) == "waiting"
     with pytest.raises(SystemExit):
         gastown("bead", "release", first.pk)
     page = operator.get("/towns/main/").content.decode()

@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from agents import api, dispatch, roster, tools
+from agents import roster, runs
+from agents.api import tools, views
 from agents.models import Role, Run, RunKind, RunOutcome
 from beads import ledger
 from beads.models import Fact
@@ -38,7 +39,7 @@ FUZZ = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-OPERATIONS = [*sorted(tools.REGISTRY), *api.SHIM_DOORS]
+OPERATIONS = [*sorted(tools.REGISTRY), *views.SHIM_DOORS]
 # a secret that fits, and a plan that holds together, are not guessed
 UNLIKELY = {"claim", "gt_convoy_create"}
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
@@ -65,7 +66,7 @@ class Doors:
             self.runs[kind], self.tokens[kind] = place.running(kind=kind)
         mayor = place.bead("Plan the week")
         steps = [{"name": "mayor", "argv": ["true"]}]
-        run = dispatch.queue_run(
+        run = runs.queue_run(
             mayor, RunKind.MAYOR, "work", agent=roster.mayor_for(place.town), target="main", steps=steps, brief={}
         )
         self.tokens["mayor"] = place.start(run)
@@ -198,7 +199,7 @@ HEADERS: tuple[dict[str, str], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["gt_checkpoint", "gt_status", "gt_prime", *api.SHIM_DOORS])
+@pytest.mark.parametrize("name", ["gt_checkpoint", "gt_status", "gt_prime", *views.SHIM_DOORS])
 def test_bodies_that_are_no_sane_json_are_refused_and_change_nothing(doors: Doors, name: str) -> None:
     run, token = doors.runs["polecat"], doors.tokens["polecat"]
     path = f"/api/tools/{name}" if name in tools.REGISTRY else f"/api/runs/{run.pk}/{name}"
@@ -207,7 +208,7 @@ def test_bodies_that_are_no_sane_json_are_refused_and_change_nothing(doors: Door
         assert status in (200, 400, 409, 413), (body[:80], status)
 
 
-@pytest.mark.parametrize("name", ["gt_status", *api.SHIM_DOORS])
+@pytest.mark.parametrize("name", ["gt_status", *views.SHIM_DOORS])
 def test_headers_that_make_no_sense_are_refused_and_change_nothing(doors: Doors, name: str) -> None:
     run, token = doors.runs["polecat"], doors.tokens["polecat"]
     path = f"/api/tools/{name}" if name in tools.REGISTRY else f"/api/runs/{run.pk}/{name}"
@@ -226,7 +227,7 @@ def test_tokens_that_are_none_are_refused_at_every_door(doors: Doors, token: str
 
 def test_the_word_of_a_fenced_run_is_noted_on_that_run_only_and_refused(doors: Doors) -> None:
     run = doors.runs["polecat"]
-    dispatch.end(run.pk, "running", RunOutcome.LOST, "fenced", timezone.now())
+    runs.end(run.pk, "running", RunOutcome.LOST, "fenced", timezone.now())
     facts = Fact.objects.count()
     told = {"exit_code": 0, "head_sha": SHA["a"], "salvage_ref": "refs/gastown/salvage/x"}
     answer = doors.post(f"/api/runs/{run.pk}/exit", json.dumps(told).encode(), doors.tokens["polecat"])

@@ -9,8 +9,9 @@ from agents.models import Run
 from beads import inbox
 from beads.errors import Conflict
 from beads.models import Bead, Fact
-from refinery import doors, queue
+from refinery.decisions import doors
 from refinery.models import Landing, ReviewEntry, Waiver
+from refinery.store import entries
 from tests.db.conftest import SHA, Place
 
 WHY = "the shop is down"
@@ -98,7 +99,7 @@ def test_s17_a_change_that_its_gate_has_failed_for_good_is_refused_and_not_promi
     seen = fresh(entry)
     fails(place)
     place.tick()
-    queue.close(fresh(entry), "failed", "gates_failed", "gate 'true' failed", now=place.now)
+    entries.close(fresh(entry), "failed", "gates_failed", "gate 'true' failed", now=place.now)
     with pytest.raises(Conflict, match="failed"):
         doors.land_now(seen, "cli:olga", WHY, skip_gates=True, head=seen.head_sha)
     assert not Waiver.objects.exists()

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from beads import inbox, ledger, plans
 from beads.models import Bead, Convoy, Escalation, Fact
-from refinery.render import HEADER
+from refinery.pages.render import HEADER
 from tests.db.conftest import SHA, Place
 
 LIVE: Any = {HEADER: "1"}

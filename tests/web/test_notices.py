@@ -19,8 +19,8 @@ from django.test import Client
 from beads import ledger, people, secrets
 from beads.errors import Invalid, Refused, Unavailable
 from beads.models import TownRole
-from refinery import notices
 from refinery.executor import effects
+from refinery.store import notices
 from tests.db.conftest import Place
 
 
@@ -167,7 +167,7 @@ def test_s14_a_name_that_stands_for_an_inner_address_by_now_is_refused(
         asked.append(host)
         return [(2, 1, 6, "", ("93.184.216.34", port)), (2, 1, 6, "", ("10.0.0.5", port))]
 
-    monkeypatch.setattr("refinery.notices.socket.getaddrinfo", answer)
+    monkeypatch.setattr("refinery.store.notices.socket.getaddrinfo", answer)
     ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": "https://hooks.example.org/x"}})
     with pytest.raises(Refused, match=re.escape("is at 10.0.0.5")):
         notices.deliver({"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"})

@@ -8,7 +8,7 @@ from django.test import Client
 from agents.mail import send
 from beads import inbox, ledger, plans
 from beads.models import Fact
-from refinery.texts import tame
+from refinery.core.text import tame
 from tests.db.conftest import SHA, Place
 
 HOSTILE = "<script>alert(1)</script> \u202egnp \u200b"

@@ -12,8 +12,8 @@ from django.test import Client
 from beads import config as configs
 from beads import inbox, ledger
 from beads.models import Fact
-from refinery import queue
 from refinery.models import ReviewEntry
+from refinery.store import entries
 from tests.web.ground import Ground, person
 
 pytestmark = pytest.mark.django_db
@@ -127,7 +127,7 @@ def test_p8_a_rejection_leaves_nothing_to_press(ground: Ground, entry: ReviewEnt
 
 def test_p8_a_held_one_is_let_go_on_once(ground: Ground, entry: ReviewEntry) -> None:
     rita = person("rita")
-    queue.hold(entry.pk, "build_error", "the disk is full")
+    entries.hold(entry.pk, "build_error", "the disk is full")
     said, buttons = panel(rita, entry)
     assert said.endswith("It is held until somebody lets it go on.") and "retry" in buttons
     for _ in range(2):
@@ -142,7 +142,7 @@ def test_p8_a_held_one_is_let_go_on_once(ground: Ground, entry: ReviewEntry) -> 
 
 def test_p8_an_approval_of_an_older_head_is_none_of_this_one(ground: Ground, entry: ReviewEntry) -> None:
     rita = person("rita")
-    queue.record_verdict(entry, head="f" * 40, decision="approve", by="web:rita")
+    entries.record_verdict(entry, head="f" * 40, decision="approve", by="web:rita")
     inbox.record(
         ground.place.town, "entry.verdict", entry.pk, {"head": "e" * 40, "decision": "approve"}, actor="web:rita"
     )
@@ -152,7 +152,7 @@ def test_p8_an_approval_of_an_older_head_is_none_of_this_one(ground: Ground, ent
 
 def test_p8_one_objects_and_another_merges_over_it(ground: Ground, entry: ReviewEntry) -> None:
     rita, olaf = person("rita"), person("olaf")
-    queue.record_verdict(entry, head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
+    entries.record_verdict(entry, head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
     said, buttons = panel(olaf, entry)
     assert "web:rita asked for changes to this head" in said and {"approve", "merge"} <= buttons
     post(olaf, entry, "approve")

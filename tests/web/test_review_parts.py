@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from refinery import doors
+from refinery.decisions import doors
 from refinery.models import ReviewComment
 from tests.web.ground import Ground, page, person, post
 

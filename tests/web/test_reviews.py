@@ -11,10 +11,11 @@ from django.test import Client
 from agents.models import Mail
 from beads import inbox, ledger, plans
 from beads.models import Bead, Fact
-from refinery import doors, queue
+from refinery.decisions import doors
 from refinery.executor import head_poll
 from refinery.git import ranges
 from refinery.models import ReviewComment
+from refinery.store import entries
 from tests.db.conftest import Place
 from tests.web.ground import Ground, page, person, post
 
@@ -74,7 +75,7 @@ def test_what_agents_and_git_say_is_tamed(ground: Ground, viewer: Client) -> Non
     entry = ground.submit()
     hostile = "\x1b[31m<script>alert(1)</script>\u202e"
     items = [{"file": "a\u202e.py", "line": 1, "problem": hostile}]
-    queue.record_verdict(
+    entries.record_verdict(
         entry, head=entry.head_sha, decision="request_changes", by="agent", feedback=hostile, items=items
     )
     first = ranges.commits(entry)[0]
@@ -387,8 +388,8 @@ def test_an_objection_stands_until_its_author_approves(tmp_path: Path, db: None,
     rita, olaf = person("rita"), person("olaf")
     ground.push("feature", {"a.py": "def f():\n    return 2\n"})
     entry = ground.submit()
-    queue.record_verdict(entry, head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
-    queue.record_verdict(entry, head=entry.head_sha, decision="approve", by="web:olaf")
+    entries.record_verdict(entry, head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
+    entries.record_verdict(entry, head=entry.head_sha, decision="approve", by="web:olaf")
     assert "web:rita asked for changes" in page(olaf, entry)
     post(rita, entry, "approve")
     ground.settle()
@@ -441,7 +442,7 @@ def test_a_landing_shows_each_beads_change_on_its_own(ground: Ground, viewer: Cl
     ]
     for bead, sha in zip(convoy.beads.order_by("plan_key"), shas, strict=True):
         ledger.move(bead, "open", "closed", actor="test", resolution="merged", merge_sha=sha)
-    entry, _ = queue.submit(
+    entry, _ = entries.submit(
         ground.rig,
         branch=branch,
         head=shas[1],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from refinery.pace import due
+from refinery.core.pace import due
 from tests.web.installation import BROWSER_ARGUMENTS, chromium
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium on this machine: apt install chromium")

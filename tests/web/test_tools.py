@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from agents import dispatch
+from agents import runs
 from agents.models import Mail, Run
 from beads.models import Bead, Fact
 from refinery.models import ReviewEntry
@@ -47,7 +47,7 @@ def test_heartbeat_tells_finish_stop_and_nudges(place: Place, polecat: Agent) ->
     assert polecat.post(path).json()["data"]["finish"] is False
     polecat.call("gt_nudge", to=polecat.run.agent.name if polecat.run.agent else "", message="hurry")
     polecat.call("gt_done")
-    dispatch.request_stop(polecat.run.pk, "enough", place.now)
+    runs.request_stop(polecat.run.pk, "enough", place.now)
     data = polecat.post(path, {"activity_at": "2026-01-01T00:00:00Z"}).json()["data"]
     assert (data["finish"], data["stop"]) == (True, True)
 
@@ -128,7 +128,7 @@ def test_a_shim_of_the_last_release_speaks_with_its_runs_one_token(place: Place,
     """It was started before the upgrade and claims after it: it knows of no secret of its own."""
     place.bead("Paint the fence")
     place.tick()
-    run, claim = dispatch.pick("runner", place.now) or (None, "")
+    run, claim = runs.pick("runner", place.now) or (None, "")
     assert run is not None
 
     def post(path: str, secret: str, **body: Any) -> Any:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from agents.dispatch import listen_parameters
+from agents.runs import listen_parameters
 from agents.runtime.gitcmd import run_git
 from beads.errors import GastownError, Refused
 from beads.inbox import WAKE_CHANNEL
@@ -30,7 +30,7 @@ from beads.models import Town
 from beads.replies import refuse
 from gastown_site import database, forks, home
 from gastown_site.demo import story
-from refinery import reconciler
+from refinery.tick import reconciler
 
 DEADLINE = 225.0
 _MARKS = {"open": "·", "in_progress": "▶", "in_review": "◆", "closed": "✔", "failed": "✘"}

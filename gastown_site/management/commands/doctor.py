@@ -24,7 +24,7 @@ from beads.command import ExitWith, GastownCommand, Said, table
 from beads.errors import GastownError
 from beads.models import Effect, Fact, Rig, Town
 from gastown_site import database, entrance, escape, health
-from refinery import invariants
+from refinery.tick import invariants
 
 Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
 

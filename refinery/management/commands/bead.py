@@ -14,7 +14,9 @@ from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, t
 from beads.errors import Conflict, Invalid, NotFound
 from beads.lifecycle import LIVE
 from beads.models import Bead
-from refinery import doors, links, shows
+from refinery.core import links
+from refinery.decisions import doors
+from refinery.pages import boards
 
 
 class Command(GastownCommand):
@@ -55,7 +57,7 @@ class Command(GastownCommand):
     def show(self, id: str, **_: Any) -> Any:
         """One bead."""
         bead = bead_of(id)
-        data = shows.bead_row(shows.Board(bead.town), bead) | {
+        data = boards.bead_row(boards.Board(bead.town), bead) | {
             "body": bead.body,
             "parent": bead.parent_id,
             "released_at": bead.released_at.isoformat() if bead.released_at else None,
@@ -69,10 +71,10 @@ class Command(GastownCommand):
             ],
             "runs": [
                 {"id": r.pk, "kind": r.kind, "state": r.state, "outcome": r.outcome, "reason": r.reason}
-                | shows.run_facts(r)
+                | boards.run_facts(r)
                 for r in bead.runs.order_by("created_at")
             ],
-            "history": shows.history(bead),
+            "history": boards.history(bead),
         }
         lines = [f"{bead.pk} {bead.title}", f"{bead.status} {bead.resolution}: {data['reason']}", "", bead.body]
         if bead.filed_by:
@@ -82,14 +84,14 @@ class Command(GastownCommand):
         lines += links.addresses(data["reason"])
         last = bead.runs.order_by("created_at").last()
         if last is not None:
-            made = shows.made(last)
+            made = boards.made(last)
             lines.append(
                 f"its last run: {last.pk}{': made ' + made if made else ''}; "
                 f"its output: gastown runs log {last.pk}, or {links.run_url(last.pk)}"
             )
-            if command := shows.restore(last):
+            if command := boards.restore(last):
                 lines.append(f"to see what was saved: {command}")
-        lines += [f"{what}: gastown {command}" for what, command in shows.ways_on(bead)]
+        lines += [f"{what}: gastown {command}" for what, command in boards.ways_on(bead)]
         return Said(data, "\n".join(lines))
 
     def list(self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any) -> Any:
@@ -102,9 +104,9 @@ class Command(GastownCommand):
             found = found.filter(status=status)
         if type != "all":
             found = found.filter(type=type)
-        board = shows.Board(owner)
+        board = boards.Board(owner)
         shown = lists.first(found, limit)
-        rows = [shows.bead_row(board, b) for b in shown.rows]
+        rows = [boards.bead_row(board, b) for b in shown.rows]
         return Said(rows, table(rows, ["id", "status", "priority", "rig", "title", "reason"], "no beads"), shown.note)
 
     def release(self, ids: Sequence[str], all_of: str | None, reason: str, **_: Any) -> Any:

@@ -9,8 +9,9 @@ from beads import lists, plans
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.errors import NotFound
 from beads.models import Convoy
-from refinery import controls, doors, shows
+from refinery.decisions import controls, doors
 from refinery.files import read_text
+from refinery.pages import boards
 
 
 def convoy_of(key: str) -> Convoy:
@@ -76,7 +77,7 @@ class Command(GastownCommand):
     def status(self, id: str, **_: Any) -> Any:
         """Progress."""
         convoy = convoy_of(id)
-        data = shows.convoy_data(shows.Board(convoy.bead.town), convoy)
+        data = boards.convoy_data(boards.Board(convoy.bead.town), convoy)
         head = f"{data['id']} {data['title']}: {data['phase']} ({data['closed']}/{data['total']}), {data['reason']}"
         landed = f"\nlanded as {data['landed_sha']}" if data["landed_sha"] else ""
         rows = table(data["beads"], ["wave", "id", "status", "title", "reason"])
@@ -85,7 +86,7 @@ class Command(GastownCommand):
     def list(self, town: str | None, all: bool, limit: int, **_: Any) -> Any:
         """Convoys."""
         owner = town_of(town)
-        board = shows.Board(owner)
+        board = boards.Board(owner)
         found = Convoy.objects.select_related("bead", "rig").filter(bead__town=owner).order_by("-bead__created_at")
         shown = lists.first(found if all else found.filter(pk__in=list(board.world.convoy)), limit)
         rows = []

@@ -9,8 +9,8 @@ from beads import lists
 from beads.command import GastownCommand, Said, actor, table
 from beads.errors import NotFound
 from beads.models import Escalation
-from refinery import doors
-from refinery.telling import short
+from refinery.core.telling import short
+from refinery.decisions import doors
 
 
 def escalation_of(key: str) -> Escalation:

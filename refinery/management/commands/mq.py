@@ -9,10 +9,12 @@ from beads import lists
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from beads.errors import NotFound
 from beads.models import Town
-from refinery import controls, doors, links, shows
+from refinery.core import links
+from refinery.core.outputs import plain
+from refinery.decisions import controls, doors
 from refinery.files import moment
 from refinery.models import ReviewEntry
-from refinery.outputs import plain
+from refinery.pages import boards
 
 TAIL = 15  # lines of what a gate that did not pass has printed
 
@@ -93,16 +95,16 @@ class Command(GastownCommand):
         towns = [rig_of(rig).town] if rig else list(Town.objects.order_by("pk"))
         rows, notes = [], []
         for town in towns:
-            board = shows.Board(town)
+            board = boards.Board(town)
             found = ReviewEntry.objects.select_related("bead", "rig").filter(rig__town=town)
             found = found.filter(rig__slug=rig) if rig else found
             active = {e.pk: e for e in found.filter(state="active")}
             for views in board.lanes.values():
-                rows += [shows.entry_data(board, active[v.id]) for v in views if v.id in active]
+                rows += [boards.entry_data(board, active[v.id]) for v in views if v.id in active]
             if all:
                 changes = found.exclude(state="active").exclude(kind="check")
                 ended = lists.first(changes.order_by("-closed_at"), limit)
-                rows += [shows.entry_data(board, e) for e in ended.rows]
+                rows += [boards.entry_data(board, e) for e in ended.rows]
                 notes += [f"ended ones of town {town.slug}: {ended.note}"] if ended.cut else []
         columns = ["position", "id", "phase", "target", "branch", "attempts", "estimate", "title", "detail"]
         return Said(rows, table(rows, columns, "the queue is empty"), "\n".join(notes))
@@ -110,7 +112,7 @@ class Command(GastownCommand):
     def show(self, id: str, **_: Any) -> Any:
         """One entry."""
         entry = entry_of(id)
-        data = shows.entry_detail(shows.Board(entry.rig.town), entry)
+        data = boards.entry_detail(boards.Board(entry.rig.town), entry)
         lines = [
             f"{data['id']} {data['title']}",
             f"{data['phase']}: {data['detail']}",
@@ -127,7 +129,7 @@ class Command(GastownCommand):
             lines.append(f"would conflict with {clash['id'] or data['target']} in {', '.join(clash['files'])}")
         for g in data["gates"]:
             told = g["say"] if g["outcome"] == "not_needed" else f"{g['outcome']} ({g['say']})"
-            past = f"; {shows.PAST}" if g["past"] else f"; {g['remedy']}" if g.get("remedy") else ""
+            past = f"; {boards.PAST}" if g["past"] else f"; {g['remedy']}" if g.get("remedy") else ""
             lines.append(f"gate {g['gate']}: {told}{past}")
             if g["past"]:
                 continue

@@ -13,12 +13,12 @@ from django.core.management.base import BaseCommand
 from django.db import OperationalError, close_old_connections
 from django.utils import timezone
 
-from agents.dispatch import listen_parameters
+from agents.runs import listen_parameters
 from beads import ops
 from beads.inbox import WAKE_CHANNEL
 from beads.models import Town
-from refinery import reconciler
 from refinery.tasks import ensure_schedule
+from refinery.tick import reconciler
 
 log = structlog.get_logger(__name__)
 LEADER = 0x6A57001  # advisory lock of the reconciler that ticks

@@ -6,8 +6,8 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads.command import GastownCommand, Said, table, town_of
-from refinery import reconciler
 from refinery.files import moment
+from refinery.tick import reconciler
 
 
 class Command(GastownCommand):

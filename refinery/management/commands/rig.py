@@ -12,7 +12,7 @@ from beads import secrets
 from beads.command import ExitWith, GastownCommand, Said, actor, noted, rig_of, table, town_of
 from beads.errors import Unavailable
 from beads.models import Rig
-from refinery import controls, doors, gatechecks
+from refinery.decisions import controls, doors, gatechecks
 from refinery.files import read_config, read_text
 from refinery.git import contents
 

@@ -10,7 +10,8 @@ from agents.models import LIVE_RUN, Run
 from beads import lists
 from beads.command import GastownCommand, Said, actor, ago, table
 from beads.errors import NotFound
-from refinery import doors, shows
+from refinery.decisions import doors
+from refinery.pages import boards
 
 
 def run_of(key: str) -> Run:
@@ -89,7 +90,7 @@ class Command(GastownCommand):
             "branch": run.branch,
             "target": run.target,
             "start_sha": run.start_sha,
-            **shows.run_facts(run),
+            **boards.run_facts(run),
             "exit_code": run.exit_code,
             "exit_signal": run.exit_signal,
             "result": run.result,
@@ -99,9 +100,9 @@ class Command(GastownCommand):
             "steps": run.step_results,
         }
         lines = [f"{k}: {v}" for k, v in data.items() if k not in ("steps", "work_text") and v not in ("", None)]
-        if made := shows.made(run):
+        if made := boards.made(run):
             lines.append(f"made: {made}")
-        if command := shows.restore(run):
+        if command := boards.restore(run):
             lines.append(f"to see what was saved: {command}")
         lines += [
             f"{'gate' if run.kind == 'gates' else 'step'} {step['name']}: {_ended(step)}" for step in run.step_results

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of
-from refinery import controls, doors
+from refinery.decisions import controls, doors
 
 
 class Command(GastownCommand):

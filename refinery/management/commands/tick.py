@@ -7,7 +7,7 @@ from typing import Any
 
 from beads.command import GastownCommand, Said, town_of
 from beads.models import Town
-from refinery import reconciler
+from refinery.tick import reconciler
 
 
 class Command(GastownCommand):

@@ -13,7 +13,7 @@ from beads import owner as reserved
 from beads.command import GastownCommand, Said, actor, noted, table, town_of
 from beads.errors import Refused
 from beads.models import Town
-from refinery import controls, doors
+from refinery.decisions import controls, doors
 from refinery.files import read_config, read_text
 
 

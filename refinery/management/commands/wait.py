@@ -10,16 +10,18 @@ import psycopg
 from django.db import transaction
 from django.db.models import Q
 
-from agents.dispatch import listen_parameters
 from agents.models import LIVE_RUN, Run
+from agents.runs import listen_parameters
 from beads.command import ExitWith, GastownCommand, bead_of
 from beads.inbox import WAKE_CHANNEL
 from beads.lifecycle import LIVE
 from beads.models import Bead, Effect, Fact, Town
-from refinery import links, reconciler, shows
+from refinery.core import links
 from refinery.management.commands.convoy import convoy_of
 from refinery.management.commands.mq import entry_of
 from refinery.models import ReviewEntry
+from refinery.pages import boards
+from refinery.tick import reconciler
 
 TIMED_OUT = 3
 LOOK_SECONDS = 0.5
@@ -70,14 +72,14 @@ class Command(GastownCommand):
 def _bead(bead: Bead) -> tuple[bool | None, dict[str, Any]]:
     data = {"id": bead.pk, "status": bead.status, "resolution": bead.resolution, "reason": bead.reason}
     if bead.status in LIVE:
-        board = shows.Board(bead.town)
+        board = boards.Board(bead.town)
         data["reason"] = board.convoy(bead.convoy_detail)[1] if bead.type == "convoy" else board.bead(bead)
         return None, data
     return bead.status == "closed" and bead.resolution not in ("cancelled", "superseded"), data
 
 
 def _entry(entry: ReviewEntry) -> tuple[bool | None, dict[str, Any]]:
-    data = shows.entry_data(shows.Board(entry.rig.town), entry)
+    data = boards.entry_data(boards.Board(entry.rig.town), entry)
     return (None if entry.state == "active" else entry.state in ("merged", "checked")), data
 
 

@@ -1,0 +1,51 @@
+"""Bearer token → live run. A token speaks for exactly one run, and only while that run is live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from agents import runs
+from agents.models import Run
+from beads.errors import Superseded
+
+
+@dataclass(frozen=True)
+class RunPrincipal:
+    """The caller that a run's token stands for."""
+
+    run: Run
+    is_authenticated: bool = True
+    is_active: bool = True
+    is_staff: bool = False
+
+
+def bearer(request: Request) -> str | None:
+    """The bearer token of a request, or None."""
+    parts = get_authorization_header(request).split()
+    if len(parts) != 2 or parts[0].lower() != b"bearer":
+        return None
+    return parts[1].decode("ascii", "replace")
+
+
+class RunTokenAuthentication(BaseAuthentication):
+    """401 for an unknown token; `run_superseded` (409) for that of an ended run."""
+
+    def authenticate(self, request: Request) -> tuple[RunPrincipal, Run] | None:
+        """The run's principal; None leaves it to the next authentication class."""
+        token = bearer(request)
+        if token is None:
+            return None
+        run = runs.live_run(token)
+        if run is not None:
+            return RunPrincipal(run), run
+        if runs.fenced_run(token) is not None:
+            raise Superseded("this run has ended: its calls change nothing")
+        raise AuthenticationFailed("unknown token")
+
+    def authenticate_header(self, request: Request) -> str:
+        """Makes a missing token a 401, not a 403."""
+        return "Bearer"

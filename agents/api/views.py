@@ -1,0 +1,377 @@
+"""The HTTP doors of agents and shims: parse, one call, reply. One envelope for everything, errors included."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import IO, Annotated, Any, Literal, TypeVar, cast
+
+import structlog
+from django.core.cache import cache
+from django.core.exceptions import RequestDataTooBig
+from django.db import DataError, OperationalError
+from django.http import Http404
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from psycopg.errors import DeadlockDetected
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from rest_framework import exceptions
+from rest_framework.parsers import JSONParser
+from rest_framework.permissions import BasePermission, IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from structlog.contextvars import bound_contextvars
+
+from agents import mail, runs, work
+from agents.api import tools
+from agents.api.auth import RunPrincipal, RunTokenAuthentication, bearer
+from agents.models import Run
+from agents.runtime import junit
+from agents.runtime.crashpoints import crashpoint
+from beads import inbox
+from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Unavailable
+
+log = structlog.get_logger(__name__)
+MAX_BODY = 1024 * 1024
+DEADLOCKS = 3
+T = TypeVar("T")
+KEY = re.compile(r"[!-~]{1,200}")
+_STATUS: tuple[tuple[type[GastownError], int], ...] = (
+    (Invalid, 400),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (LostRace, 409),
+    (tools.Throttled, 429),
+    (Unavailable, 503),
+)
+
+
+def envelope(code: str, message: str, http: int, details: Mapping[str, Any] | None = None) -> Response:
+    """An error answer."""
+    return Response({"ok": False, "error": {"code": code, "message": message, "details": dict(details or {})}}, http)
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Every error → the envelope. A bug is logged and answered without its insides."""
+    if isinstance(error, GastownError):
+        http = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
+        return envelope(error.code, error.message, http, error.details)
+    if isinstance(error, Http404):
+        return envelope("not_found", "no such page", 404)
+    if isinstance(error, RequestDataTooBig):
+        return envelope("too_large", f"the body is larger than {MAX_BODY} bytes", 413)
+    if isinstance(error, exceptions.APIException):
+        names = {
+            401: "unauthenticated",
+            403: "forbidden",
+            404: "not_found",
+            405: "method_not_allowed",
+            429: "throttled",
+        }
+        answer = envelope(names.get(error.status_code, "invalid"), str(error.detail), error.status_code)
+        header = getattr(error, "auth_header", None)
+        if header:
+            answer["WWW-Authenticate"] = header
+        return answer
+    if isinstance(error, DataError):
+        return envelope("invalid", "the data cannot be stored", 400)
+    if isinstance(error, OperationalError):
+        log.error("api.database", error=str(error))
+        return envelope("unavailable", "the database cannot be reached", 503)
+    log.error("api.error", exc_info=error)
+    return envelope("internal", "an internal error; it has been logged", 500)
+
+
+class StrictJSONParser(JSONParser):
+    """JSON as RFC 8259 has it: UTF-8, no NaN, and nothing that is nested too deep to be read."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The body's value. Raises Invalid for what is no JSON."""
+        try:
+            return json.loads(stream.read().decode("utf-8"), parse_constant=_no_number)
+        except RecursionError:
+            raise Invalid("the body is nested too deep", field="body") from None
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ones
+            raise Invalid(f"the body is not JSON: {error}"[:300], field="body") from None
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
+
+
+class IsRun(BasePermission):
+    """Only a run's token."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """True for a run."""
+        return isinstance(request.user, RunPrincipal)
+
+
+class Door(APIView):
+    """Base: refuses large bodies before they are read."""
+
+    parser_classes = [StrictJSONParser]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Check the length, then authenticate and authorise."""
+        try:
+            length = int(request.META.get("CONTENT_LENGTH") or 0)
+        except ValueError:
+            length = 0
+        super().initial(request, *args, **kwargs)
+        if length > MAX_BODY:
+            raise RequestDataTooBig
+        if (
+            request.method == "POST"
+            and request.META.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked"
+            and not length
+        ):
+            raise Invalid("send a Content-Length", field="Content-Length")
+
+
+class ToolView(Door):
+    """POST /api/tools/<name>"""
+
+    schema = None  # agents.schema tells of each tool
+    authentication_classes = [RunTokenAuthentication]
+    permission_classes = [IsRun]
+
+    def post(self, request: Request, name: str) -> Response:
+        """Run one tool for the token's run."""
+        run = cast(Run, request.auth)
+        _throttle(run)
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not KEY.fullmatch(key):
+            raise Invalid("Idempotency-Key: 1 to 200 visible ASCII characters", field="Idempotency-Key")
+        body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
+        with bound_contextvars(town=run.town.slug, run=run.pk, bead=run.bead_id, tool=name):
+            http, data = _insisted(lambda: tools.call(name, run, body, timezone.now(), key))
+        crashpoint("door.called")
+        return Response({"ok": True, "data": data}, http)
+
+
+def _insisted(act: Callable[[], T]) -> T:
+    """Do it, again when PostgreSQL has undone it for a deadlock: a call holds its run and asks for its town's row (a
+    foreign key), while a tick holds the town and asks for the run. One of the two is undone whole: it may try again.
+    """
+    for _ in range(DEADLOCKS):
+        try:
+            return act()
+        except OperationalError as error:
+            if not isinstance(error.__cause__, DeadlockDetected):
+                raise
+            log.info("api.deadlock", error=str(error).splitlines()[0])
+    return act()
+
+
+def _throttle(run: Run) -> None:
+    """At most so many calls a minute and run (per server process: a brake, not a quota)."""
+    minute = int(timezone.now().timestamp() // 60)
+    key = f"calls:{run.pk}:{minute}"
+    cache.add(key, 0, 120)
+    try:
+        calls = cache.incr(key)
+    except ValueError:  # it was culled in between
+        return
+    if calls > tools.CALLS_PER_MINUTE:
+        raise tools.Throttled(f"more than {tools.CALLS_PER_MINUTE} calls a minute")
+
+
+class ToolsView(Door):
+    """GET /api/tools"""
+
+    permission_classes = [IsAuthenticated]
+
+    @extend_schema(responses={200: OpenApiResponse(description="all tools with their JSON Schema")})
+    def get(self, request: Request) -> Response:
+        """All tools with their JSON Schema."""
+        return Response({"ok": True, "data": {"tools": tools.describe()}})
+
+
+class _Body(BaseModel):
+    """A shim's report. What a newer shim adds is ignored; what is known must have its type."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class ClaimBody(_Body):
+    """What the shim says of itself."""
+
+    pid: int | None = None
+    secrets: Annotated[int, Field(ge=1, le=2)] = 1
+    host: Annotated[str, Field(max_length=300)] | None = None
+
+
+class HeartbeatBody(_Body):
+    """What the shim has observed."""
+
+    activity_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    active_tool: Annotated[str, Field(max_length=100)] | None = None
+
+
+_Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+class HowItEnded(_Body):
+    """How one step's process ended. `limit`: which one it had reached, in words."""
+
+    exit_code: _Number | None = None
+    signal: _Number | None = None
+    timed_out: bool = False
+    limit: Annotated[str, Field(max_length=200)] = ""
+
+
+class Report(_Body):
+    """A JUnit report of a gate: base64 of zlib of its XML."""
+
+    path: Annotated[str, Field(max_length=500)]
+    data: Annotated[str, Field(max_length=512 * 1024)]
+
+
+class Try(_Body):
+    """One attempt at a step. `note`: which reports were left out, and why."""
+
+    outcome_raw: HowItEnded
+    duration_ms: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    reports: Annotated[list[Report], Field(max_length=200)] = []
+    note: Annotated[str, Field(max_length=1000)] = ""
+
+
+class StepResult(_Body):
+    """What came of one step."""
+
+    name: Annotated[str, Field(max_length=200)]
+    outcome_raw: HowItEnded
+    duration_ms: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: Annotated[str, Field(max_length=64 * 1024)] = ""
+    attempts: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    tries: Annotated[list[Try], Field(max_length=11)] = []
+
+
+_Sha = Annotated[str, Field(max_length=64, pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")]
+
+
+class ExitBody(_Body):
+    """How the command ended, and what it left: `work` as in `agents.work`, `branches` beside its head."""
+
+    exit_code: _Number | None = None
+    signal: _Number | None = None
+    head_sha: _Sha | None = None
+    salvage_ref: Annotated[str, Field(max_length=200)] | None = None
+    published: bool = False
+    work: Literal["new", "nothing", "uncommitted", "refused", "unsaved"] | None = None
+    work_text: Annotated[str, Field(max_length=4000)] = ""
+    branches: Annotated[dict[Annotated[str, Field(max_length=250)], _Sha], Field(max_length=50)] = {}
+    error: Annotated[str, Field(max_length=4000)] | None = None
+    steps: Annotated[list[StepResult], Field(max_length=50)] = []
+
+
+SHIM_DOORS: dict[str, tuple[str, type[BaseModel]]] = {
+    "claim": ("The shim's claim, once and before the start deadline; gives the token.", ClaimBody),
+    "heartbeat": ("Renew the lease; hear what is wanted.", HeartbeatBody),
+    "exit": ("How the command ended. A repeat changes nothing.", ExitBody),
+}
+
+
+class ShimDoor(Door):
+    """Base of the shim's doors. They open with the shim's own secret, which the run's command never has; a claim with
+    the one that its runner was given."""
+
+    authentication_classes = []
+    permission_classes = []
+    schema = None
+
+    def secret(self, request: Request) -> str:
+        """The bearer secret, or 401."""
+        token = bearer(request)
+        if not token:
+            raise exceptions.NotAuthenticated("a bearer token is needed")
+        return token
+
+    def get_authenticate_header(self, request: Request) -> str:
+        """Makes a missing or unknown token a 401, not a 403."""
+        return "Bearer"
+
+    def own(self, request: Request, run_id: str) -> Run:
+        """The run whose shim's secret this is, which must be the one of the path."""
+        secret = self.secret(request)
+        run = runs.shim_run(secret)
+        if run is None:
+            if runs.live_run(secret) or runs.fenced_run(secret):
+                raise Forbidden("a run's token opens no door of its shim")
+            raise exceptions.AuthenticationFailed("unknown token")
+        if run.pk != run_id:
+            raise Forbidden("this secret belongs to another run")
+        return run
+
+
+class ClaimView(ShimDoor):
+    """POST /api/runs/<id>/claim"""
+
+    def post(self, request: Request, run_id: str) -> Response:
+        """Claim the run, once, before its deadline."""
+        secret = self.secret(request)
+        body: ClaimBody = tools.parse(ClaimBody, request.data)
+        claimed = runs.claim(run_id, secret, timezone.now(), own_secret=body.secrets > 1)
+        crashpoint("door.claimed")
+        run = Run.objects.get(pk=run_id)
+        data = {
+            "token": claimed.token,
+            "secret": claimed.secret,
+            "lease_until": claimed.lease_until.isoformat(),
+            "lease_seconds": run.lease_seconds,
+            "heartbeat_seconds": run.heartbeat_seconds,
+        }
+        return Response({"ok": True, "data": data})
+
+
+class HeartbeatView(ShimDoor):
+    """POST /api/runs/<id>/heartbeat"""
+
+    def post(self, request: Request, run_id: str) -> Response:
+        """Renew the lease; hear what is wanted."""
+        run = self.own(request, run_id)
+        body: HeartbeatBody = tools.parse(HeartbeatBody, request.data)
+        now = timezone.now()
+        run = runs.heartbeat(run.pk, now, activity_at=body.activity_at, active_tool=body.active_tool)
+        reported = bool(run.result) or inbox.kind_of(f"result:{run.pk}") is not None
+        data = {
+            "lease_until": run.lease_until.isoformat() if run.lease_until else None,
+            "lease_seconds": run.lease_seconds,
+            "finish": reported,
+            "stop": run.stop_requested_at is not None,
+            "nudges": mail.take_nudges(run, now),
+        }
+        return Response({"ok": True, "data": data})
+
+
+class ExitView(ShimDoor):
+    """POST /api/runs/<id>/exit"""
+
+    def post(self, request: Request, run_id: str) -> Response:
+        """Note how it ended. Also a fenced run's saved work is noted, and answered with 409."""
+        run = self.own(request, run_id)
+        body: ExitBody = tools.parse(ExitBody, request.data)
+        told = body.model_dump()
+        junit.read_steps(told["steps"])
+        settled = work.settle(run, told)
+        _insisted(lambda: runs.record_exit(run.pk, settled, timezone.now()))
+        crashpoint("door.exited")
+        return Response({"ok": True, "data": {}})
+
+
+class UnknownView(Door):
+    """Whatever else is asked for under /api/."""
+
+    permission_classes = [IsAuthenticated]
+    schema = None
+
+    def _missing(self, request: Request, **kwargs: Any) -> Response:
+        raise Http404
+
+    get = post = put = patch = delete = _missing

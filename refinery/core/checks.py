@@ -1,0 +1,114 @@
+"""Checks: a lane's target itself before the gates, so that nobody is blamed for what does not pass there either. Pure.
+
+A check is asked for by a person (`rig add`, `rig config`, `rig check`) and by the first failure of an entry's gate of
+which it is not known whether it passes where the entry stands. What fails there as well is one hold of the lane;
+entries that fail in the same way wait, unblamed, until the check has passed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from beads.config import Gate
+from refinery.core.relations import Broken, Ground, Key, KnownCheck
+from refinery.core.stages import Stage, Standing, results_on
+from refinery.core.world import CheckView, EntryView, GateView, RigView
+
+PATIENCE = dt.timedelta(minutes=30)  # an entry waits so long for a check that gives no answer
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How a check's present candidate has fared: gates that have yet to run, and those that did not pass."""
+
+    missing: tuple[str, ...] = ()
+    broken: tuple[GateView, ...] = ()
+
+
+def key_of(gate: Gate | GateView) -> Key:
+    """What a gate's results are known by."""
+    return (gate.name, gate.command) if isinstance(gate, Gate) else (gate.gate, gate.command)
+
+
+def tally(check: CheckView, rig: RigView) -> Tally | None:
+    """The results on a check's candidate, by the present config; None while there is no candidate."""
+    entry, candidate = check.entry, check.entry.candidate
+    if candidate is None or candidate.result != "built":
+        return None
+    results = results_on(candidate, entry.gates)
+    found = [(gate.name, results.get(key_of(gate))) for gate in rig.config.refinery.gates]
+    missing = tuple(name for name, result in found if result is None)
+    return Tally(missing, tuple(result for _, result in found if result is not None and result.outcome != "pass"))
+
+
+def known(check: CheckView, rig: RigView, now: dt.datetime) -> KnownCheck:
+    """What entries of its lane may know of a check."""
+    entry = check.entry
+    gates = {key_of(gate) for gate in rig.config.refinery.gates}
+    latest = {key_of(result): result for result in check.latest if key_of(result) in gates}
+    broken = {
+        key: Broken(result.words, result.exit, result.files)
+        for key, result in latest.items()
+        if result.outcome != "pass"
+    }
+    counted = tally(check, rig)
+    answered = counted is not None and not counted.missing
+    failed = entry.held not in ("", "gates_broken")
+    return KnownCheck(
+        id=entry.id,
+        head=entry.candidate.sha if entry.candidate else "",
+        broken=broken,
+        answered=answered,
+        barren=not answered and (failed or now >= check.asked_at + PATIENCE),
+        hopeless=bool(gates) and gates == {k for k, result in latest.items() if result.outcome == "error"},
+    )
+
+
+def ground(
+    entries: Iterable[EntryView],
+    lanes: Mapping[tuple[int, str], KnownCheck],
+    passes: Mapping[tuple[int, str], Mapping[Key, int]],
+) -> list[EntryView]:
+    """The same entries, each with what is known of the gates where it stands. `lanes`: (rig, target) →
+    what its check says; `passes`: (rig, commit) → see `Ground`."""
+    found = []
+    for entry in entries:
+        base = entry.candidate.base if entry.candidate else ""
+        there = passes.get((entry.rig, base), {})
+        check = lanes.get((entry.rig, entry.target))
+        found.append(replace(entry, ground=Ground(there, check)) if there or check else entry)
+    return found
+
+
+def standing(check: CheckView, rig: RigView) -> Standing:
+    """Where a check stands, in the words of entries."""
+    entry = check.entry
+    if entry.held:
+        return Standing(Stage.HELD, entry.held_text)
+    if rig.problems:
+        return Standing(Stage.HELD, f"the config is refused: {rig.problems[0]}")
+    if entry.candidate is None:
+        return Standing(Stage.BUILDING, entry.build_error or f"the head of {entry.target} is being fetched")
+    if entry.candidate.result != "built":
+        return Standing(Stage.BUILD_ERROR, f"{entry.target} could not be fetched: {entry.candidate.error}")
+    counted = tally(check, rig)
+    assert counted is not None
+    if counted.missing and entry.live_run("gates"):
+        return Standing(Stage.GATING, f"gates are running: {', '.join(counted.missing)}")
+    if counted.missing:
+        return Standing(Stage.NEEDS_GATES, f"gates to run: {', '.join(counted.missing)}")
+    if counted.broken:
+        return Standing(Stage.GATE_FAILED, sentence(entry, counted.broken))
+    return Standing(Stage.GREEN, f"every gate passes on {entry.target} at {entry.candidate.sha[:12]}")
+
+
+def sentence(entry: EntryView, broken: tuple[GateView, ...]) -> str:
+    """What is said of a target on which gates do not pass: one of them with how and its remedy, the others' names."""
+    first = min(broken, key=lambda g: g.outcome != "error")
+    how = "cannot be run" if first.outcome == "error" else "fails"
+    others = [repr(g.gate) for g in broken if g is not first]
+    more = f". So {'does' if len(others) == 1 else 'do'} {', '.join(others)}" if others else ""
+    at = entry.candidate.sha[:12] if entry.candidate else ""
+    return f"gate {first.gate!r} {how} on {entry.target} itself, at {at}: {first.words}{more}"

@@ -1,0 +1,153 @@
+"""What beads and convoys wait for, derived from the world: readiness, phases, when the next try is due. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from itertools import takewhile
+
+from agents.runtime.failures import KINDS, TROUBLE, Fate
+from beads.config import Config
+from beads.lifecycle import BeadStatus, Resolution
+from refinery.core.convoyviews import ConvoyView
+from refinery.core.stages import HOST_FAULTS_FREE
+from refinery.core.telling import alike, short
+from refinery.core.world import BeadView, RunView, World
+
+SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def unmanned(slug: str) -> str:
+    """What is said of a rig that has work and no command for who does it."""
+    return (
+        f"rig {slug} has no agents.polecat.command, so nobody works on its beads: name one under [agents.polecat], "
+        f"then rig config {slug} --config FILE.toml"
+    )
+
+
+def host_faults(bead_runs: Iterable[RunView]) -> int:
+    """How many of the latest runs in a row ended by the host's fault; an outage of the remote, and a full disk, are
+    waited for and do not count."""
+    return sum(1 for run in _by_the_host(bead_runs) if not passes(run.fault))
+
+
+def _by_the_host(runs: Iterable[RunView]) -> list[RunView]:
+    """The latest runs in a row that ended by the host's fault, whatever it was; the last one first."""
+    ended = reversed([r for r in runs if not r.live])
+    return list(takewhile(lambda run: run.outcome in ("lost", "start_failed"), ended))
+
+
+def passes(fault: str) -> bool:
+    """True for a kind of failure of a start that goes by itself, or with the outage that it belongs to."""
+    return fault == "disk_full" or (fault in KINDS and KINDS[fault].fate in TROUBLE)
+
+
+def stays(run: RunView) -> bool:
+    """True when a run could not be started, and the next one cannot either until a person mends something."""
+    if run.outcome != "start_failed":
+        return False
+    return run.fault in SET_UP or (run.fault in KINDS and KINDS[run.fault].fate == Fate.CHANGE)
+
+
+def same_set_up_error(runs: Iterable[RunView]) -> str:
+    """The line with which the last two attempts ended alike, each within seconds and without having got to work; empty
+    where they did not. Whatever it is, it is not the task: a third attempt would end so, too."""
+    tried = [r for r in runs if not r.live and r.outcome not in ("lost", "start_failed", "stopped")][-2:]
+    if len(tried) < 2 or not all(r.outcome == "failed" and r.stillborn and r.last_line for r in tried):
+        return ""
+    one, two = ((r.exit_code, r.exit_signal, alike(r.last_line)) for r in tried)
+    return tried[-1].last_line if one == two else ""
+
+
+def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
+    """The earliest moment for the next attempt. Host faults retry at once, until they repeat."""
+    last = bead.last_run
+    if last is None or last.ended_at is None:
+        return EPOCH
+    if last.outcome == "failed":
+        return last.ended_at + config.dispatch.backoff_for(bead.attempts_used)
+    return start_again_at(bead.runs, config)
+
+
+def start_again_at(runs: Iterable[RunView], config: Config) -> dt.datetime:
+    """The earliest moment for another start after runs that ended by the host's fault: the first few at once."""
+    faults = _by_the_host(runs)
+    if len(faults) < HOST_FAULTS_FREE or (at := faults[0].ended_at) is None:
+        return EPOCH
+    return at + config.dispatch.backoff_for(len(faults) - HOST_FAULTS_FREE + 1)
+
+
+def bead_wait(world: World, bead: BeadView) -> str | None:
+    """Why an open bead is not dispatched now, in one sentence; None when it is ready."""
+    rig = world.rigs[bead.rig]
+    convoy = world.convoy.get(bead.convoy or "")
+    if bead.unreleased and (convoy is None or convoy.started_at is not None):
+        return bead.unreleased
+    if world.paused:
+        return f"town {world.town} is paused: {world.paused_reason or 'no reason given'}"
+    if rig.parked:
+        return f"rig {rig.slug} is parked"
+    if world.no_room:
+        return world.no_room
+    if convoy is not None and convoy.started_at is None:
+        return "its convoy is staged: start it"
+    if bead.waiting_for:
+        return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
+    if convoy is not None and convoy.lands_once:
+        branch = convoy.branch_in(bead.rig)
+        if branch is None or not branch.base_sha:
+            return "its convoy's feature branch is being created"
+    if rig.problems:
+        return f"the config is refused: {rig.problems[0]}"
+    if rig.outage is not None:
+        return rig.outage.words(world.now)
+    if rig.config.agents.polecat is None:
+        return unmanned(rig.slug)
+    if world.breaker_open and not world.probe_due:
+        return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
+    due = next_try_at(bead, rig.config)
+    if world.now < due:
+        last = bead.last_run
+        again = f"{due:%H:%M:%S} UTC"
+        if last is not None and last.outcome in ("lost", "start_failed"):
+            what = "could not be started" if last.outcome == "start_failed" else "was lost"
+            return f"its run {what}: {last.reason}; tried again at {again}"
+        said = f"; the last: {last.reason}" if last is not None and last.reason else ""
+        return f"attempt {bead.attempts_used + 1} starts at {again}{said}"
+    return None
+
+
+def bead_phase(world: World, bead: BeadView) -> str:
+    """The people's word for a live bead without a review entry: awaiting_human, waiting, ready, starting or working."""
+    if bead.live_run is not None:
+        return "working" if bead.live_run.state == "running" else "starting"
+    wait = bead_wait(world, bead)
+    if bead.unreleased and wait == bead.unreleased:
+        return "awaiting_human"
+    return "ready" if bead.status == BeadStatus.OPEN and wait is None else "waiting"
+
+
+def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:
+    """A live convoy's phase (staged, active, needs_attention, ready_to_land, landing) and why."""
+    if convoy.started_at is None:
+        return "staged", "nothing is dispatched until it is started"
+    if convoy.failed_beads:
+        names = "; ".join(f"{b.id}{': ' + short(b.reason, 320) if b.reason else ''}" for b in convoy.failed_beads[:3])
+        more = f", and {len(convoy.failed_beads) - 3} more" if convoy.failed_beads[3:] else ""
+        return "needs_attention", f"failed: {names}{more}. Retry it, cancel it, or close the convoy"
+    if any(entry.state == "active" for entry in convoy.landings):
+        return "landing", "its landing entry is in the queue"
+    done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
+    if convoy.all_closed:
+        return "ready_to_land", "all beads are closed"
+    return "active", f"{done} of {len(convoy.beads)} beads closed"
+
+
+def ended_phase(status: str, resolution: str) -> str:
+    """An ended convoy's phase: landed, closed, cancelled or failed."""
+    if status == BeadStatus.FAILED:
+        return "failed"
+    if resolution == Resolution.MERGED:
+        return "landed"
+    return "cancelled" if resolution == Resolution.CANCELLED else "closed"

@@ -1,0 +1,203 @@
+"""Rules for lanes: each (rig, target branch) runs a train of entries, all lanes in parallel. Pure.
+
+A train has at most as many cars as its window says; the next in the queue becomes the last car. Those at its front
+that have passed everything, and are only still pushed, take no place. One more is built ahead, so that its gates begin
+the moment that a place is free (not in a serial lane, and not where batches gather). A higher priority goes ahead of
+cars whose gates have not begun; the urgent (priority 0) ahead of all that is not being pushed. Where entries share a
+run of the gates (`[refinery.batch]`), a batch counts as one car, and is cut when there are as many as its size, or when
+the first of them has waited long enough.
+Feature-branch lanes belong to convoy refineries, at most `max_convoy_concurrency` of them at work per rig; every
+other lane belongs to the rig refinery and does not count. A busy or waiting lane never holds up another one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from refinery.core.actions import Action, Admit, Decision, Leave
+from refinery.core.order import by_lane, in_queue_order, is_feature_lane, queue_key, rank
+from refinery.core.stages import Stage, standing, wants_slot
+from refinery.core.trains import batch_size, gating_room, groups, new_batches, started
+from refinery.core.world import EntryView, RigView, World
+
+URGENT = 0
+# The candidate of a car in these stages is one to stand on, as far as is known.
+_CARRIES = (
+    Stage.NEEDS_GATES,
+    Stage.GATING,
+    Stage.BATCHED,
+    Stage.NEEDS_REVIEW,
+    Stage.REVIEWING,
+    Stage.GREEN,
+    Stage.LANDING,
+)
+
+
+def decide(world: World) -> Iterator[Decision]:
+    """One decision for each lane with active entries."""
+    working: dict[int, set[str]] = defaultdict(set)
+    for entry in world.entries:
+        if entry.admitted and is_feature_lane(entry):
+            working[entry.rig].add(entry.target)
+    popped = 0
+    heads = {key: in_queue_order(entries) for key, entries in by_lane(world.entries).items()}
+    for key, entries in sorted(heads.items(), key=lambda item: queue_key(item[1][0])):
+        rig = world.rigs[key[0]]
+        subject = f"lane {rig.slug} {key[1]}"
+        cars = [e for e in entries if e.admitted]
+        waiting = [e for e in entries if wants_slot(e, rig, world.now)]
+        window = world.window(*key)
+        train = groups(cars)
+        gated = gating_room(train, rig, world.now, window)
+        room = gated + _ahead(rig, window)
+        if len(train) > room:
+            out = tuple(Leave(e.id, innocent=True) for group in train[room:] for e in group if not _pushed(e))
+            yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
+            continue
+        if not waiting:
+            told = (
+                f"{_told(train, gated, window)}; nobody waits" if cars else "every entry waits for people or for work"
+            )
+            yield Decision(subject, "busy" if cars else "idle", told)
+            continue
+        hold = _hold(world, rig, key[1], popped)
+        feature = is_feature_lane(waiting[0])
+        limit = rig.config.refinery.max_convoy_concurrency
+        if hold is None and feature and key[1] not in working[rig.id] and len(working[rig.id]) >= limit:
+            hold = "convoy-limit", f"{limit} convoy refineries are at work"
+        if hold is not None:
+            yield Decision(subject, *hold)
+            continue
+        most = rig.config.refinery.pop_limit - popped
+        actions, gathers = _admit(key[1], cars, waiting, rig, most, room, world)
+        popped += len(actions)
+        if actions:
+            if feature:
+                working[rig.id].add(key[1])
+            names = ", ".join(a.entry for a in actions if isinstance(a, Admit))
+            yield Decision(subject, "admit", f"next: {names}", actions)
+        elif gathers:
+            yield Decision(subject, "gather", gathers)
+        else:
+            yield Decision(subject, "busy", f"{_told(train, gated, window)}; {len(waiting)} more wait")
+
+
+def _told(train: Sequence[Sequence[EntryView]], gated: int, window: int) -> str:
+    """A lane's train in words: the places that are taken, and who takes none. A batch takes one."""
+    passed = min(gated - window, len(train))
+    ahead = max(len(train) - gated, 0)
+    beside = [f", {count} {words}" for count, words in ((passed, "only to be pushed"), (ahead, "built ahead")) if count]
+    return f"{len(train) - passed - ahead} of {window} cars{''.join(beside)}"
+
+
+def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, str] | None:
+    """Why a lane admits nobody now."""
+    if frozen := world.frozen(rig.id, target):
+        return "frozen", frozen
+    if world.paused:
+        return "paused", f"town {world.town} is paused: {world.paused_reason}"
+    if rig.parked:
+        return "parked", f"rig {rig.slug} is parked"
+    if rig.problems:
+        return "misconfigured", rig.problems[0]
+    if rig.outage is not None:
+        return "outage", rig.outage.words(world.now)
+    if world.no_room:
+        return "no-room", world.no_room
+    if popped >= rig.config.refinery.pop_limit:
+        return "pop-limit", "the next tick goes on"
+    return None
+
+
+def _ahead(rig: RigView, window: int) -> int:
+    """How many cars may be built before there is room for their gates."""
+    return 1 if window > 1 and rig.config.refinery.batch.max == 1 else 0
+
+
+def _pushed(car: EntryView) -> bool:
+    return car.landing is not None and car.landing.state in ("intent", "pushing", "landed")
+
+
+def _admit(
+    target: str, cars: list[EntryView], waiting: list[EntryView], rig: RigView, most: int, room: int, world: World
+) -> tuple[tuple[Action, ...], str]:
+    """Who gets on, and where: at the end, or ahead of what they may displace. Else what a batch still waits for."""
+    train = [[(car.slot or 0.0, car) for car in group] for group in groups(cars)]
+    actions: list[Action] = []
+    numbers = new_batches(cars, odd=False)
+    left = waiting[:most]
+    while left and len(train) <= room:
+        entry = left[0]
+        at = _place(entry, [[car for _, car in group] for group in train])
+        if at >= room:
+            left.pop(0)
+            continue
+        size, why = (1, "") if at < len(train) else batch_size(rig, target, world)
+        urgent = rank(entry) <= URGENT
+        joining = left[: 1 if urgent else size]
+        if len(joining) < size and not urgent and (wait := _gathers(joining, rig, world)):
+            return tuple(actions), wait
+        batch = None
+        if len(joining) > 1:
+            batch, why = next(numbers), f"batch of {len(joining)}: {why}"
+        group: list[tuple[float, EntryView]] = []
+        for entry in joining:
+            left.pop(0)
+            slot, build, on = _seat(entry, at, train, group, actions, rig, world)
+            actions.append(Admit(entry.id, entry.build_no, slot, build, on, batch, why if batch else ""))
+            group.append((slot, entry))
+        train.insert(at, group)
+    return tuple(actions), ""
+
+
+Train = list[list[tuple[float, EntryView]]]
+
+
+def _seat(
+    entry: EntryView,
+    at: int,
+    train: Train,
+    group: list[tuple[float, EntryView]],
+    actions: list[Action],
+    rig: RigView,
+    world: World,
+) -> tuple[float, bool, int | None]:
+    """The slot of the next car of the group that gets on at `at`, whether it can be built at once, and on what."""
+    ahead = group or (train[at - 1] if at else [])
+    before = ahead[-1][0] if ahead else (train[0][0][0] - 2.0 if train else 0.0)
+    slot = (before + train[at][0][0]) / 2 if at < len(train) else before + 1.0
+    if actions or at < len(train):
+        return slot, False, None
+    if not ahead:
+        return slot, True, None
+    tip = ahead[-1][1]
+    stage = standing(tip, rig, world.now).stage
+    if stage == Stage.LANDED:
+        return slot, True, None
+    if stage not in _CARRIES:
+        return slot, False, None
+    return slot, True, tip.candidate.id if tip.candidate else None
+
+
+def _gathers(joining: list[EntryView], rig: RigView, world: World) -> str:
+    """What a batch that is not full waits for; empty: one of them has waited long enough, or been on before."""
+    due = min(e.created_at for e in joining) + rig.config.refinery.batch.wait
+    if world.now >= due or any(e.attempts or e.contested for e in joining):
+        return ""
+    return f"{len(joining)} gather for a batch until {due:%H:%M:%S} UTC"
+
+
+def _place(entry: EntryView, train: list[list[EntryView]]) -> int:
+    """The index in the train at which an entry gets on; batches are not parted."""
+    at = len(train)
+    while at > 0:
+        group = train[at - 1]
+        urgent = rank(entry) <= URGENT
+        first = min(rank(car) for car in group)
+        if any(_pushed(car) or car.id in entry.ties.before for car in group) or first <= rank(entry):
+            break
+        if any(map(started, group)) and not urgent:
+            break
+        at -= 1
+    return at

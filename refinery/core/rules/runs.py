@@ -1,0 +1,135 @@
+"""Rules for runs: an end is concluded from a report or from the lease, never from a failed look. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+
+from beads.values import format_duration
+from refinery.core.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
+from refinery.core.world import FENCE_MARGIN, RunView, World
+
+_LIMIT = re.compile(r"\w+ limit of \w+ reached")  # agents.runtime.limits says it so
+
+
+def decide(world: World) -> Iterator[Decision]:
+    """One decision for each live run."""
+    for run in world.runs:
+        rule, why, actions = _one(world, run)
+        yield Decision(f"run {run.id}", rule, why, actions)
+
+
+def _one(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]]:
+    unwanted = _unwanted(world, run)
+    match run.state:
+        case "queued":
+            if run.stop_requested or unwanted:
+                why = unwanted or "stopped before it started"
+                return "stop-queued", why, (EndRun(run.id, "queued", "stopped", why),)
+            return "await-runner", "waits for a runner to pick it", ()
+        case "starting":
+            if run.start_error:
+                return (
+                    "start-failed",
+                    run.start_error,
+                    (EndRun(run.id, "starting", "start_failed", run.start_error),),
+                )
+            if run.start_deadline is not None and world.now > run.start_deadline:
+                why = "not claimed before its start deadline"
+                return "start-deadline", why, (EndRun(run.id, "starting", "start_failed", why),)
+            return "await-claim", "its runner is preparing it", ()
+        case _:
+            return _running(world, run, unwanted)
+
+
+def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple[Action, ...]]:
+    if run.exited_at is not None:
+        outcome, why = conclude(run)
+        return "exited", why, (EndRun(run.id, "running", outcome, why),)
+    if run.lease_until is not None and world.now > run.lease_until + FENCE_MARGIN:
+        why = "no heartbeat within its lease: fenced"
+        return "lease-over", why, (EndRun(run.id, "running", "lost", why),)
+    if unwanted and not run.stop_requested:
+        return "stop-unwanted", unwanted, (StopRun(run.id, unwanted),)
+    if run.stop_requested:
+        return "await-stop", "was asked to stop", ()
+    if run.result:
+        return "await-exit", "has reported its result and is ending", ()
+    return _patrol(world, run) or ("working", "is working", ())
+
+
+def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] | None:
+    """An agent of which nothing is heard is reminded, told of, stopped. A tool that it reports is activity."""
+    if run.kind == "gates" or run.active_tool or run.activity_at is None or run.rig not in world.rigs:
+        return None
+    limits = world.rigs[run.rig].config.patrol
+    idle = world.now - run.activity_at
+    if idle < limits.nudge:
+        return None
+    why = f"no activity for {_rounded(idle)}"
+    if idle >= limits.stop:
+        return "patrol-stop", why, (StopRun(run.id, f"stopped by the patrol: {why}", counts=True),)
+    key = f"idle:{run.id}:{run.activity_at.isoformat()}"
+    if idle >= limits.escalate and key not in world.escalated:
+        left = format_duration(limits.stop)
+        text = f"Run {run.id} of {run.bead} shows {why}. It is stopped after {left}; look at its log, or stop it now."
+        return "patrol-escalate", why, (Escalate(key, f"Silent run: {run.id}", text, "medium", run.bead),)
+    if run.nudged_at is None or run.nudged_at < run.activity_at:
+        message = f"{why}: go on, say where you are with gt_status, or ask for help with gt_escalate"
+        return "patrol-nudge", why, (NudgeRun(run.id, message),)
+    return "patrol-silent", why, ()
+
+
+def _rounded(idle: dt.timedelta) -> str:
+    """A length of time in words, never rounded to more than has passed, nor to nothing."""
+    hour, second = dt.timedelta(hours=1), dt.timedelta(seconds=1)
+    unit = dt.timedelta(minutes=1) if idle >= hour else second if idle >= second else dt.timedelta(milliseconds=1)
+    return format_duration(idle // unit * unit)
+
+
+def conclude(run: RunView) -> tuple[str, str]:
+    """The outcome of a run that has reported its exit, with one sentence."""
+    how = f"signal {run.exit_signal}" if run.exit_signal else f"exit code {run.exit_code}"
+    if run.kind == "gates":
+        if run.has_steps:
+            return "done", "its gates were run"
+        return ("stopped", "stopped") if run.stop_requested else ("lost", run.exit_error or how)
+    if run.work == "unsaved" and run.result == "done":
+        return "lost", run.exit_error or "its work could not be taken in"
+    if run.result == "done" and run.work in ("refused", "uncommitted"):
+        return "failed", f"it said gt_done, but {run.work_text or run.work}"
+    if run.result:
+        return "done", run.summary or "reported its result"
+    said = f': "{run.last_line}"' if run.last_line else ""
+    if run.stop_requested:
+        if run.stop_counts:
+            return "failed", f"{run.stop_reason or 'stopped'}{said}"
+        return "stopped", run.stop_reason or "stopped"
+    if run.exit_error:
+        # a limit that it has reached is the run's own doing and uses up an attempt; anything else is the host's fault
+        if _LIMIT.fullmatch(run.exit_error):
+            return "failed", f"{run.exit_error}{said}"
+        return "lost", run.exit_error
+    return "failed", f"ended without gt_done ({how}){said}"
+
+
+def _unwanted(world: World, run: RunView) -> str:
+    """Why a live run should not go on, or an empty string."""
+    if run.bead in world.final_beads_with_live_runs:
+        return "its bead has ended"
+    check = world.check.get(run.bead)
+    if check is not None and run.created_at < check.asked_at:
+        return "its gates were asked for again"
+    entry = check.entry if check else world.entry.get(run.bead)
+    if entry is not None and run.kind in ("gates", "refinery"):
+        if entry.reject_requested or entry.source_cancelled:
+            return "its review entry is being withdrawn"
+        if entry.waiting_for:
+            return "its change is being worked on again"
+        wanted = {entry.candidate.sha, entry.candidate.head} if entry.candidate else set()
+        if run.purpose == "review":  # its verdict is of the head, whatever the car ahead has become meanwhile
+            wanted |= entry.built_as
+        if run.start_sha not in wanted:
+            return "its candidate was replaced"
+    return ""

@@ -1,0 +1,425 @@
+"""A merge queue in virtual time: the production plan, without git, database or processes. Pure but for its arguments.
+
+Changes arrive at a given rate; some break the build, some conflict with a neighbour. `refinery.core.rules.plan` decides
+everything; this module plays the outside: builds of candidates at once, gate runs that take their time on a limited
+number of workers, pushes at once. The oracle knows each outcome beforehand: it lands every good change as soon as one
+build of its own is over, and builds nothing that fails.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from beads.config import Config, effective, validate
+from beads.errors import Invalid
+from refinery.core.actions import (
+    Action,
+    Admit,
+    CloseEntry,
+    Foresee,
+    Hold,
+    Land,
+    Leave,
+    NewHead,
+    OpenConflict,
+    OpenRework,
+    Prove,
+    Rebuild,
+    Regroup,
+    SetWindow,
+    StartRun,
+    StopRun,
+)
+from refinery.core.relations import ForecastView, Ground
+from refinery.core.rules import plan
+from refinery.core.stacks import Shown, arrange
+from refinery.core.trains import couple, failing_share
+from refinery.core.world import CandidateView, EntryView, GateView, LandingView, LaneView, RigView, RunView, World
+
+EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+GATE = "build"
+_SOUND = Ground({(GATE, GATE): 0})  # the target itself always passes
+
+
+@dataclass(frozen=True)
+class Load:
+    """What arrives. Rates are between 0 and 1; builds take between `shortest` and `longest` minutes."""
+
+    per_hour: float = 300
+    workers: int = 300
+    hours: float = 4
+    failing: float = 0.05
+    conflicting: float = 0.0
+    shortest: float = 30
+    longest: float = 60
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a queue is run: cars at once, entries in each, and whether each entry is gated by itself first."""
+
+    window: int = 1
+    batch: int = 1
+    alone: bool = False
+
+    @property
+    def name(self) -> str:
+        """As it is written: `alone+train:8+batch:16`."""
+        parts = ["alone"] if self.alone else []
+        parts += [f"train:{self.window}"] if self.window > 1 else []
+        parts += [f"batch:{self.batch}"] if self.batch > 1 else []
+        return "+".join(parts) or "serial"
+
+    @staticmethod
+    def parse(text: str) -> Strategy:
+        """The inverse of `name`. Raises Invalid."""
+        told: dict[str, int] = {}
+        for part in text.split("+"):
+            word, _, number = part.strip().partition(":")
+            if word in ("train", "batch") and number.isdigit() and 1 <= int(number) <= 100:
+                told[word] = int(number)
+            elif part.strip() in ("alone", "serial"):
+                told[part.strip()] = 1
+            else:
+                raise Invalid(f"--strategies: {part!r} is none of serial, train:N, batch:N, alone", field="strategies")
+        return Strategy(told.get("train", 1), told.get("batch", 1), "alone" in told)
+
+
+@dataclass
+class Change:
+    """One change, with the outcome that only the oracle knows."""
+
+    id: str
+    arrived: float
+    minutes: float
+    bad: bool
+    rival: str = ""
+    landed: float | None = None
+    ejected: float | None = None
+
+
+@dataclass
+class Outcome:
+    """What a strategy made of a load: minutes from arrival to landing, relative to the oracle's."""
+
+    name: str
+    landed: int
+    ejected_wrongly: int
+    builds: int
+    changes: int
+    p50: float
+    p95: float
+    p99: float
+    ratios: list[float] = field(default_factory=list)
+
+    @property
+    def builds_per_change(self) -> float:
+        """Gate runs begun for each change that arrived."""
+        return self.builds / max(self.changes, 1)
+
+
+def arrivals(load: Load) -> list[Change]:
+    """A seeded Poisson stream of changes."""
+    chance = random.Random(load.seed)  # noqa: S311 - a simulation
+    changes: list[Change] = []
+    at = 0.0
+    while at < load.hours * 60:
+        at += chance.expovariate(load.per_hour / 60)
+        rival = changes[-1].id if changes and chance.random() < load.conflicting else ""
+        minutes = chance.uniform(load.shortest, load.longest)
+        changes.append(Change(f"gt-{len(changes):06d}", at, minutes, chance.random() < load.failing, rival))
+    return changes
+
+
+def oracle(changes: Iterable[Change], workers: int) -> dict[str, float]:
+    """When each good change lands if outcomes are known: its one build begins as soon as a worker is free."""
+    free = [0.0] * workers
+    done: dict[str, float] = {}
+    for change in changes:
+        if change.bad:
+            continue
+        begin = max(change.arrived, heapq.heappop(free))
+        heapq.heappush(free, begin + change.minutes)
+        done[change.id] = begin + change.minutes
+    return done
+
+
+class Simulation:
+    """One strategy under one load."""
+
+    def __init__(self, load: Load, strategy: Strategy) -> None:
+        self.load, self.strategy = load, strategy
+        refinery = {
+            "gates": [{"name": GATE, "run": GATE, "when": "both" if strategy.alone else "landing"}],
+            "code_review": False,
+            "train": {"window": strategy.window},
+            "batch": {"max": strategy.batch, "wait": "2m"},
+            "pop_limit": 1000,
+        }
+        self.config: Config = effective(validate({"refinery": refinery}), {})
+        self.rig = RigView(1, "rig", "main", self.config)
+        self.changes = {c.id: c for c in arrivals(load)}
+        self.entries: dict[str, EntryView] = {}
+        self.window: int | None = None
+        self.forecast = ForecastView(1)
+        self.results: dict[frozenset[str], list[bool]] = {}  # tree → what its gates said, each time
+        self.trees: dict[int, frozenset[str]] = {}  # candidate → all changes that it holds
+        self.bases: dict[int, str] = {}  # candidate → what it stands on
+        self.owners: dict[int, str] = {}  # candidate → whose it is
+        self.landed: set[str] = set()
+        self.events: list[tuple[float, int, str, str]] = []  # when, number, what, whose
+        self.running: dict[str, tuple[str, int]] = {}  # run → (entry, candidate)
+        self.queued: list[str] = []
+        self.busy = 0
+        self.proven: dict[str, GateView] = {}
+        self.builds = 0
+        self.number = 0
+        self.minute = 0.0
+        self.ended: list[bool] = []  # of those that were in the train: whether they failed there
+
+    def run(self) -> None:
+        """Until everything that arrived has ended."""
+        for change in self.changes.values():
+            self._push(change.arrived, "arrives", change.id)
+        while self.events:
+            self.minute, _, what, key = heapq.heappop(self.events)
+            self._happen(what, key)
+            while self.events and self.events[0][0] <= self.minute:
+                _, _, what, key = heapq.heappop(self.events)
+                self._happen(what, key)
+            self._settle()
+
+    def _push(self, at: float, what: str, key: str) -> None:
+        self.number += 1
+        heapq.heappush(self.events, (at, self.number, what, key))
+
+    def _happen(self, what: str, key: str) -> None:
+        now = EPOCH + dt.timedelta(minutes=self.minute)
+        if what == "arrives":
+            self.entries[key] = EntryView(key, 1, key, key, "main", now)
+            return
+        entry_id, candidate = self.running.pop(key, ("", 0))
+        if not entry_id:
+            return  # it was stopped
+        self.busy -= 1
+        tree = self.trees[candidate]
+        self.results.setdefault(tree, []).append(not any(self.changes[c].bad for c in tree))
+        entry = self.entries.get(entry_id)
+        if entry is not None:
+            runs = tuple(replace(r, state="ended", outcome="done") if r.id == key else r for r in entry.runs)
+            self.entries[entry_id] = replace(entry, runs=runs)
+
+    def _settle(self) -> None:
+        for _ in range(10_000):
+            world = self._world()
+            acted = False
+            for decision in plan(world):
+                for action in decision.actions:
+                    acted = True
+                    self._apply(action)
+            self._start()
+            if not acted:
+                return
+        raise RuntimeError("the plan does not come to rest")
+
+    def _world(self) -> World:
+        entries = []
+        for entry in self.entries.values():
+            candidate = entry.candidate
+            gates: tuple[GateView, ...] = ()
+            if candidate is not None:
+                on = candidate.on
+                landed = on is not None and self.owners[on] in self.landed
+                candidate = replace(candidate, on_landed=landed)
+                if said := self.results.get(self.trees[candidate.id]):
+                    outcome = "pass" if said[-1] else "fail"
+                    alone = candidate.on is None and not candidate.seal
+                    fails = said.count(False)
+                    gates = (
+                        GateView(GATE, GATE, candidate.tree, outcome, head=candidate.head, alone=alone, fails=fails),
+                    )
+                    if alone and said[-1]:
+                        self.proven[entry.id] = gates[0]
+            if entry.id in self.proven:
+                gates = (*gates, self.proven[entry.id])
+            entries.append(replace(entry, candidate=candidate, gates=gates, ground=_SOUND))
+        live = tuple(r for e in entries for r in e.runs if r.live)
+        now, rigs = EPOCH + dt.timedelta(minutes=self.minute), {1: self.rig}
+        shown = Shown(forecasts={(1, "main"): self.forecast})
+        return World(
+            now=now,
+            town="sim",
+            rigs=rigs,
+            entries=tuple(couple(arrange(entries, {}, rigs, now, shown), rigs)),
+            runs=live,
+            lanes={(1, "main"): LaneView(self.window, failing=self._failing(), forecast=self.forecast)},
+        )
+
+    def _failing(self) -> float | None:
+        """As `refinery.tick.snapshot` tells it."""
+        latest = self.ended[-100:]
+        return failing_share(latest) if latest else None
+
+    def _build(self, key: str, on: int | None, seal: int | None = None) -> None:
+        entry = self.entries[key]
+        self.number += 1
+        below = self.trees[on] if on is not None else frozenset(self.landed)
+        tree = below | {key}
+        rival = self.changes[key].rival
+        conflict = rival and rival in below
+        result = "conflict" if conflict else "built"
+        sha = str(self.number)
+        base = f"c{on}" if on is not None else f"main-{len(self.landed)}"
+        self.bases[self.number] = base
+        sealed = self.bases[seal] if seal is not None else ""
+        made = CandidateView(
+            self.number, entry.build_no, result, key, base, sha, f"tree-{hash(tree)}", on=on, seal=sealed
+        )
+        self.trees[self.number] = tree
+        self.owners[self.number] = key
+        self.entries[key] = replace(entry, candidate=made)
+
+    def _apply(self, action: Action) -> None:
+        match action:
+            case Admit(entry=key, slot=slot, on=on, build=build, build_no=number, batch=batch):
+                now = EPOCH + dt.timedelta(minutes=self.minute)
+                entry = self.entries[key]
+                self.entries[key] = replace(
+                    entry,
+                    admitted_at=now,
+                    slot=slot,
+                    batch=batch,
+                    build_no=number + 1,
+                    attempts=entry.attempts + 1,
+                    candidate=None,
+                )
+                if build:
+                    self._build(key, on)
+            case Leave(entry=key):
+                self.entries[key] = replace(self.entries[key], admitted_at=None, slot=None, batch=None)
+            case Prove(entry=key, build_no=number):
+                self.entries[key] = replace(self.entries[key], build_no=number + 1)
+                self._build(key, None)
+            case Regroup(places=places):
+                for place in places:
+                    entry = self.entries[place.entry]
+                    moved = entry.slot if place.slot is None else place.slot
+                    self.entries[place.entry] = replace(entry, batch=place.batch, slot=moved)
+            case Rebuild(entry=key, build_no=number, on=on, seal=seal):
+                self.entries[key] = replace(self.entries[key], build_no=number + 1)
+                self._build(key, on, seal)
+            case StartRun(bead=key):
+                self._gates(key)
+            case StopRun(run=run):
+                self._stop(run)
+            case Land(cars=cars):
+                for car in cars:
+                    entry = self.entries[car.entry]
+                    self.entries[car.entry] = replace(entry, landing=LandingView(1, car.candidate, "landed"))
+            case CloseEntry(entry=key, state=state) if key in self.entries:
+                self._close(key, landed=state == "merged")
+            case OpenRework(entry=key) | OpenConflict(entry=key) | Hold(entry=key):
+                if key in self.entries:
+                    self._close(key, landed=False)
+            case SetWindow(size=size):
+                self.window = size
+            case Foresee(heads=heads):
+                self._foresee(heads)
+            case CloseEntry():
+                pass  # it was sent back in the same breath
+            case NewHead():
+                raise AssertionError("heads do not move here")
+            case _:
+                raise AssertionError(f"{action} does not happen here")
+
+    def _foresee(self, heads: tuple[str, ...]) -> None:
+        """Git answers at once: who is somebody's rival."""
+        number, asked = self.forecast.number + 1, frozenset(heads)
+        rivals = ((h, self.changes[h].rival) for h in heads)
+        clashes = tuple((rival, h, ("file",)) for h, rival in rivals if rival in asked)
+        self.forecast = ForecastView(1, number, number, heads=asked, paired=asked, clashes=clashes)
+
+    def _gates(self, key: str) -> None:
+        entry = self.entries[key]
+        assert entry.candidate is not None
+        self.number += 1
+        sha = entry.candidate.sha
+        run = RunView(f"run-{self.number}", key, "gates", "queued", 1, EPOCH, rig=1, start_sha=sha, purpose="gates")
+        self.entries[key] = replace(entry, runs=(*(r for r in entry.runs if r.live), run))
+        self.running[run.id] = (key, entry.candidate.id)
+        self.queued.append(run.id)
+
+    def _start(self) -> None:
+        """Free workers take the oldest queued runs."""
+        waiting = []
+        for run in self.queued:
+            if run not in self.running:
+                continue
+            if self.busy >= self.load.workers:
+                waiting.append(run)
+                continue
+            key, _ = self.running[run]
+            self.busy += 1
+            self.builds += 1
+            self._push(self.minute + self.changes[key].minutes, "ends", run)
+            entry = self.entries.get(key)
+            if entry is not None:
+                runs = tuple(replace(r, state="running") if r.id == run else r for r in entry.runs)
+                self.entries[key] = replace(entry, runs=runs)
+        self.queued = waiting
+
+    def _stop(self, run: str) -> None:
+        key, _ = self.running.pop(run, ("", 0))
+        if run in self.queued:
+            self.queued.remove(run)
+        elif key:
+            self.busy -= 1
+        entry = self.entries.get(key)
+        if entry is not None:
+            self.entries[key] = replace(entry, runs=tuple(r for r in entry.runs if r.id != run))
+
+    def _close(self, key: str, *, landed: bool) -> None:
+        entry = self.entries.pop(key)
+        for run in entry.runs:
+            if run.live:
+                self._stop(run.id)
+        change = self.changes[key]
+        if entry.attempts:
+            self.ended.append(not landed)
+        if landed:
+            change.landed = self.minute
+            self.landed.add(key)
+        else:
+            change.ejected = self.minute
+
+
+def simulate(load: Load, strategy: Strategy) -> Outcome:
+    """One strategy under a load, against the oracle."""
+    simulation = Simulation(load, strategy)
+    simulation.run()
+    best = oracle(simulation.changes.values(), load.workers)
+    ratios = sorted(
+        (c.landed - c.arrived) / (best[c.id] - c.arrived) for c in simulation.changes.values() if c.landed is not None
+    )
+    wrongly = sum(1 for c in simulation.changes.values() if c.ejected is not None and not c.bad and not c.rival)
+    count = len(ratios)
+
+    def _at(share: float) -> float:
+        return ratios[min(int(share * count), count - 1)] if ratios else float("nan")
+
+    return Outcome(
+        strategy.name,
+        count,
+        wrongly,
+        simulation.builds,
+        len(simulation.changes),
+        _at(0.5),
+        _at(0.95),
+        _at(0.99),
+        ratios,
+    )

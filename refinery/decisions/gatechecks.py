@@ -1,0 +1,131 @@
+"""Asking whether a rig's gates pass on its target's own head, and what came of it: for `rig add|config|check`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from django.db import transaction
+from django.utils import timezone
+
+from agents.runs import listen_parameters
+from beads import config as configs
+from beads import inbox, ops
+from beads.errors import Invalid
+from beads.inbox import WAKE_CHANNEL
+from beads.models import Rig, Town
+from refinery.models import ReviewEntry
+from refinery.store import entries
+from refinery.tick.briefs import gate_results
+
+NO_RUNNER = "the gates have not been run, for no runner is up: start `gastown up`"
+NO_GATES = "no gates are configured"
+FRESH = dt.timedelta(seconds=90)  # a runner that was heard of since is up
+MARGIN = 120.0  # seconds for all that is not a gate
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A check that somebody waits for: a new one, or one that was there, and was last asked for at `before`."""
+
+    entry: ReviewEntry
+    new: bool
+    before: dt.datetime | None
+    patience: float  # seconds that it may take
+
+
+def ask(rig: Rig, who: str) -> Asked | None:
+    """Check the gates of a rig on its default branch's own head, now: results from before do not count. None: no gates.
+
+    Raises Invalid when the config is refused.
+    """
+    config, problems = configs.usable(rig.town.config, rig.config)
+    if problems:
+        raise Invalid(problems[0], field="config")
+    if not config.refinery.gates:
+        return None
+    with transaction.atomic():
+        entry, new = entries.open_check(rig, rig.default_branch, who)
+        if new:
+            inbox.wake(rig.town)
+        else:
+            _again(entry, who)
+    gates = sum(g.timeout.total_seconds() * (g.retries + 1) for g in config.refinery.gates)
+    return Asked(entry, new, entry.gates_again_at, gates + MARGIN)
+
+
+def config_changed(owner: Town | Rig, who: str) -> None:
+    """The config of a town or rig was replaced: what its active checks say was said of another one."""
+    rigs = [owner] if isinstance(owner, Rig) else list(owner.rigs.all())
+    active = ReviewEntry.objects.select_related("rig__town").filter(rig__in=rigs, kind="check", state="active")
+    for entry in active:
+        _again(entry, who)
+
+
+def _again(entry: ReviewEntry, who: str) -> None:
+    inbox.record(entry.rig.town, "entry.retry", entry.pk, {"reason": "asked for"}, actor=who)
+
+
+def runner_up() -> bool:
+    """True when a runner was heard of lately."""
+    seen = ops.heartbeats().get("runner")
+    return seen is not None and timezone.now() - seen <= FRESH
+
+
+def wait(asked: Asked, at_most: float | None = None) -> dict[str, Any]:
+    """Wait for the answer, as long as it may take or `at_most` so many seconds; `ok` is None when there is none yet."""
+    end = time.monotonic() + (asked.patience if at_most is None else min(at_most, asked.patience))
+    with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
+        listener.execute(f"listen {WAKE_CHANNEL}")
+        while True:
+            told = outcome(asked)
+            left = min(LOOK_SECONDS, end - time.monotonic())
+            if told["ok"] is not None or left <= 0:
+                return told
+            list(listener.notifies(timeout=left, stop_after=1))
+
+
+def outcome(asked: Asked) -> dict[str, Any]:
+    """What is known of a check since it was asked for: `ok`, `reason`, and each gate that has been run."""
+    entry = ReviewEntry.objects.select_related("bead", "rig__town").get(pk=asked.entry.pk)
+    data: dict[str, Any] = {
+        "id": entry.pk,
+        "rig": entry.rig.slug,
+        "target": entry.target,
+        "head": entry.head_sha,
+        "ok": None,
+        "reason": "it is being checked",
+        "remedy": "",
+        "gates": [],
+    }
+    heard = asked.new or entry.gates_again_at != asked.before
+    if entry.state == "active" and not (heard and entry.held):
+        return data
+    candidate = entry.candidates.filter(build_no=entry.build_no).first()
+    gates = gate_results(entry, candidate) if candidate else []
+    keys = ("gate", "outcome", "say", "remedy", "exit_code", "output")
+    bad = [g for g in gates if g["outcome"] != "pass"]
+    return data | {
+        "ok": entry.state == "checked",
+        "reason": entry.held_text or entry.reason_text,
+        "remedy": next((g["remedy"] for g in bad if g["remedy"]), ""),
+        "gates": [{key: g[key] for key in keys} for g in gates],
+    }
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The outcome for a person: a line for each gate, with the telling line and the remedy."""
+    if told["ok"] is None:
+        return [f"{told['rig']}: {told['reason']}: {told['id']}"]
+    found = [
+        f"gate {g['gate']}: {g['outcome']} ({g['say']}){'; ' + g['remedy'] if g['remedy'] else ''}"
+        for g in told["gates"]
+    ]
+    at = f"{told['target']} at {told['head'][:12]}"
+    if told["ok"]:
+        return [f"{told['rig']}: every gate passes on {at}", *found]
+    return [f"{told['rig']}: {told['reason']}", *found]

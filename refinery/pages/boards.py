@@ -1,0 +1,404 @@
+"""Rows → what commands and pages show of beads, entries and convoys. Statuses come from `refinery.core.stages` only."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from agents import work
+from agents.models import Run
+from beads.models import Bead, Convoy, Dependency, Town
+from beads.plans import waves
+from refinery.core import checks as check_rules
+from refinery.core import estimates, links, order, pace, readiness, reasons, stages
+from refinery.core.world import BeadView, EntryView, World
+from refinery.models import Landing, ReviewEntry
+from refinery.store import history as history_of
+from refinery.tick import snapshot
+from refinery.tick.briefs import gate_results
+
+PAST = "past: the config has replaced it"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An entry's phase, stage, why, and place in its lane."""
+
+    phase: str
+    stage: str
+    reason: str
+    position: int | None
+
+    @property
+    def needs_person(self) -> bool:
+        """True when it is what a person is asked about."""
+        return self.phase == "awaiting_human" and self.stage != "excused"
+
+
+_OF_CHECKS = {stages.Stage.HELD: "awaiting_human", stages.Stage.GREEN: "checked"}
+
+
+class Board:
+    """One look at a town's world, asked many times."""
+
+    def __init__(self, town: Town) -> None:
+        self.town = town
+        self.world: World = snapshot.load(town, timezone.now())
+        self.shown: dict[str, Shown] = {}
+        lanes = order.by_lane(self.world.entries)
+        self.lanes = {key: order.in_queue_order(views) for key, views in sorted(lanes.items())}
+        for views in self.lanes.values():
+            place = 0
+            for view in views:
+                rig = self.world.rigs[view.rig]
+                stands = stages.standing(view, rig, self.world.now)
+                phase = stages.phase(stands.stage, admitted=view.admitted)
+                place += phase not in ("blocked", "awaiting_human")
+                why = stands.why
+                if phase == "queued" and (frozen := self.world.frozen(view.rig, view.target)):
+                    why = frozen
+                elif phase == "queued" and (self.world.paused or rig.parked):
+                    why = f"rig {rig.slug} is parked" if rig.parked else f"paused: {self.world.paused_reason}"
+                waits = phase in ("blocked", "awaiting_human")
+                self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
+        for check in self.world.checks:
+            stands = check_rules.standing(check, self.world.rigs[check.entry.rig])
+            self.shown[check.entry.id] = Shown(
+                _OF_CHECKS.get(stands.stage, "gating"), str(stands.stage), stands.why, None
+            )
+        self.beads = {b.id: b for b in self.world.beads}
+
+    @cached_property
+    def unreleased(self) -> list[BeadView]:
+        """What agents have filed and a person has yet to release, oldest first; without the beads of staged convoys."""
+        waiting = (
+            b for b in self.world.beads if b.unreleased and readiness.bead_phase(self.world, b) == "awaiting_human"
+        )
+        return sorted(waiting, key=lambda b: (b.created_at, b.id))
+
+    @cached_property
+    def known(self) -> pace.History:
+        """How long things took of late: three queries, when anybody asks."""
+        return history_of.of_town(self.town)
+
+    @cached_property
+    def expected(self) -> dict[str, estimates.Estimate]:
+        """When each active entry lands."""
+        return estimates.of_entries(self.world, self.known)
+
+    def lands(self, entry_id: str) -> estimates.Estimate | None:
+        """When an active entry lands; None when it has ended."""
+        return self.expected.get(entry_id)
+
+    def convoy_lands(self, convoy: Convoy) -> estimates.Estimate | None:
+        """When a live convoy lands; None when it has ended."""
+        view = self.world.convoy.get(convoy.pk)
+        return estimates.of_convoy(self.world, self.known, view, self.expected) if view is not None else None
+
+    def entry(self, entry: ReviewEntry) -> Shown:
+        """Phase and reason of any entry, ended ones included."""
+        if entry.state == "merged":
+            return Shown("merged", "merged", entry.reason_text or entry.reason, None)
+        if entry.state == "checked":
+            return Shown("checked", "checked", entry.reason_text or entry.reason, None)
+        if entry.state == "failed":
+            return Shown("failed", "failed", f"{entry.reason}: {entry.reason_text}", None)
+        return self.shown.get(entry.pk) or Shown("queued", "unbuilt", "just submitted", None)
+
+    def bead(self, bead: Bead) -> str:
+        """Why a bead stands where it stands, in one sentence."""
+        view = self.beads.get(bead.pk)
+        if view is None or bead.status in ("closed", "failed"):
+            return bead.reason
+        entry = self.world.entry_of_source.get(bead.pk)
+        if entry is not None:
+            shown = self.shown[entry.id]
+            return f"{shown.phase.replace('_', ' ')}: {shown.reason}"
+        if view.live_run is not None:
+            return f"run {view.live_run.id} is {view.live_run.state}"
+        if bead.status != "open" and view.last_run is not None:
+            return f"run {view.last_run.id} has ended: {view.last_run.reason}"
+        return readiness.bead_wait(self.world, view) or "ready"
+
+    def bead_phase(self, bead: Bead) -> str:
+        """Where a bead stands, in one word: its status when ended, its entry's phase, or what its runs do."""
+        view = self.beads.get(bead.pk)
+        if view is None or bead.status in ("closed", "failed"):
+            return bead.status
+        entry = self.world.entry_of_source.get(bead.pk)
+        return self.shown[entry.id].phase if entry is not None else readiness.bead_phase(self.world, view)
+
+    def convoy(self, convoy: Convoy) -> tuple[str, str]:
+        """A convoy's phase and why."""
+        view = self.world.convoy.get(convoy.pk)
+        if view is not None:
+            return readiness.convoy_phase(view)
+        return readiness.ended_phase(convoy.bead.status, convoy.bead.resolution), convoy.bead.reason
+
+
+def relations(view: EntryView | None) -> dict[str, Any]:
+    """How an active entry stands to others: what it waits for, what it stands on, with what it would conflict."""
+    if view is None:
+        return {"waits_for": [], "stands_on": [], "conflicts_with": []}
+    return {
+        "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != "closed"))],
+        "stands_on": [b.id for b in view.ties.stands_on],
+        "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.ties.clashes],
+    }
+
+
+def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
+    """An entry as lists show it."""
+    shown = board.entry(entry)
+    return {
+        "id": entry.pk,
+        "phase": shown.phase,
+        "reason": shown.reason if entry.state == "active" else entry.reason,
+        "detail": shown.reason,
+        "stage": shown.stage,
+        "head": entry.head_sha,
+        "target": entry.target,
+        "branch": entry.branch,
+        "position": shown.position,
+        "attempts": entry.attempts,
+        "bead": entry.source_id,
+        "convoy": entry.convoy_id,
+        "kind": entry.kind,
+        "rig": entry.rig.slug,
+        "title": entry.bead.title,
+        "priority": entry.bead.priority,
+        "merge_sha": entry.merge_sha,
+        "held": entry.held,
+        "land_now": entry.land_now_at.isoformat() if entry.land_now_at else None,
+        **relations(board.world.entry.get(entry.pk)),
+        **(board.lands(entry.pk) or estimates.Estimate("")).as_dict(),
+        "rework": entry.rework_count,
+        "created_at": entry.created_at.isoformat(),
+        "admitted_at": entry.admitted_at.isoformat() if entry.admitted_at else None,
+    }
+
+
+def view_data(board: Board, view: EntryView) -> dict[str, Any]:
+    """An active entry as pages list it, without another look at the database."""
+    shown = board.shown[view.id]
+    return {
+        "id": view.id,
+        "phase": shown.phase,
+        "stage": shown.stage,
+        "detail": shown.reason,
+        "branch": view.branch,
+        "position": shown.position,
+        "attempts": view.attempts,
+        "kind": view.kind,
+        "car": view.car.place if view.car else None,
+        "ahead": view.car.ahead if view.car else "",
+        "title": view.title,
+        "held": view.held,
+        **relations(view),
+        **board.expected[view.id].as_dict(),
+        "created_at": view.created_at,
+        "admitted_at": view.admitted_at,
+    }
+
+
+def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
+    """An entry with all that is known about it."""
+    candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
+    return entry_data(board, entry) | {
+        "superseded_by": entry.superseded_by_id,
+        "again": again(entry),
+        "batch": _batch(board, entry),
+        "blocked_by": list(entry.bead.blocked_by.values_list("on_id", flat=True)),
+        "candidate": {
+            "sha": candidate.sha,
+            "tree": candidate.tree_sha,
+            "base": candidate.base_sha,
+            "head": candidate.head_sha,
+            "result": candidate.result,
+            "files": candidate.files,
+            "error": candidate.error,
+        }
+        if candidate
+        else None,
+        "gates": gate_results(entry, candidate, past=True) if candidate else [],
+        "gates_run": _gates_run(entry),
+        "gate_history": [
+            {"gate": g.gate, "outcome": g.outcome, "tree": g.tree_sha, "exit_code": g.exit_code, "sandbox": g.sandbox}
+            | {"flaky": g.flaky, "duration_ms": g.duration_ms}
+            for g in entry.gate_results.all()
+        ],
+        "verdicts": [
+            {"decision": v.decision, "by": v.by, "head": v.head_sha, "feedback": v.feedback, "items": v.items}
+            | {"human": v.run_id is None, "at": v.created_at.isoformat()}
+            for v in entry.verdicts.all()
+        ],
+        "comments": [
+            {"file": c.file, "line": c.line, "side": c.side, "by": c.by, "body": c.body, "head": c.head_sha}
+            | {"resolved": c.resolved}
+            for c in entry.comments.all()
+        ],
+        "landings": [
+            {"state": x.state, "expected": x.expected_sha, "candidate": x.candidate.sha, "message": x.message}
+            | {"evidence": x.evidence, "waived": _waived(x)}
+            for x in entry.landings.select_related("candidate")
+        ],
+        "history": history(entry.bead),
+    }
+
+
+def _gates_run(entry: ReviewEntry) -> dict[str, str] | None:
+    """The latest run of its gates, with the address of its log."""
+    run = entry.bead.runs.filter(kind="gates").order_by("created_at").last()
+    return {"id": run.pk, "url": links.run_url(run.pk)} if run is not None else None
+
+
+def _batch(board: Board, entry: ReviewEntry) -> dict[str, Any] | None:
+    """The entries that are (or, once it is no car, were) gated as one with it, and why the batch was cut so."""
+    cut = entry.bead.events.filter(kind__in=["batched", "batch_cut"]).order_by("id").last()
+    if cut is None:
+        return None
+    view = board.world.entry.get(entry.pk)
+    return {"entries": list(view.car.batch) if view and view.car else [], "why": cut.reason}
+
+
+def _waived(landing: Landing) -> str:
+    """What is said of a landing that made use of a waiver."""
+    told = [f"; gates skipped by {e['by']} because {e['because']}" for e in landing.evidence if "waiver" in e]
+    return "".join(told)
+
+
+def again(entry: ReviewEntry) -> str:
+    """The one command that lets an entry go on that is held or has ended; empty where there is nothing to do."""
+    words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
+    if entry.kind == "check" and (entry.held or entry.state != "active"):
+        return f"rig check {entry.rig.slug}"
+    if entry.state == "active":
+        return f"mq retry {entry.pk}" if entry.held else ""
+    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "", source=entry.source_id or entry.pk)
+
+
+def ways_on(bead: Bead) -> list[tuple[str, str]]:
+    """What a person may do about a bead that waits for one: (what it does, the command)."""
+    if bead.type != "issue":
+        return []
+    if bead.status == "failed":
+        confirm = [("if nothing was needed", f"bead confirm {bead.pk}")] if bead.resolution == "nothing_changed" else []
+        return [*confirm, ("to let it be tried again", f"bead retry {bead.pk}")]
+    if bead.unreleased and bead.status not in ("closed", "failed") and bead.convoy_id is None:
+        return [("to let an agent do it", f"bead release {bead.pk}"), ("else", f"bead cancel {bead.pk}")]
+    return []
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """What came of a run's work: what it made, how it was saved, and whether people see it on the remote."""
+    return {
+        "work": run.work,
+        "work_text": run.work_text,
+        "head_sha": run.head_sha,
+        "published": run.published,
+        "on_remote": run.on_remote,
+        "salvage_ref": run.salvage_ref,
+    }
+
+
+MADE = {
+    "new": "new commits",
+    "nothing": "nothing: no commit that was not there before",
+    "uncommitted": "changes that it did not commit",
+    "refused": "commits that were not let in",
+    "unsaved": "work that could not be taken in yet: its workspace is kept, and it is tried again",
+}
+
+
+def made(run: Run) -> str:
+    """What an agent's run has made, in words; empty where it makes no commits, or none is known yet."""
+    words = MADE.get(run.work, "")
+    if run.work == "uncommitted" and run.work_text:
+        return run.work_text
+    return f"{words}; {run.work_text}" if words and run.work_text else words
+
+
+def restore(run: Run) -> str:
+    """The command that shows what was saved of a run; empty where nothing was."""
+    if run.salvage_ref.startswith("file:"):
+        archive = Path(settings.GASTOWN_HOME) / run.salvage_ref.removeprefix("file:")
+        return f"tar -tf {shlex.quote(str(archive))}"
+    return f"git -C {shlex.quote(str(work.mirror_of(run.rig_id)))} show {run.salvage_ref}" if run.salvage_ref else ""
+
+
+def history(bead: Bead, most: int = 0) -> list[dict[str, Any]]:
+    """A bead's events, oldest first; with `most` the latest of them."""
+    events = bead.events.order_by("-id")
+    return [
+        {
+            "at": e.created_at.isoformat(),
+            "kind": e.kind,
+            "from": e.from_status,
+            "to": e.to_status,
+            "actor": e.actor,
+            "reason": e.reason,
+            "data": e.data,
+        }
+        for e in reversed(events[:most] if most else events)
+    ]
+
+
+def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
+    """A bead as lists show it."""
+    return {
+        "id": bead.pk,
+        "type": bead.type,
+        "status": bead.status,
+        "phase": board.bead_phase(bead),
+        "resolution": bead.resolution,
+        "reason": board.bead(bead),
+        "title": bead.title,
+        "priority": bead.priority,
+        "purpose": bead.purpose,
+        "staged": bead.unreleased and bead.status not in ("closed", "failed"),
+        "filed_by": bead.filed_by,
+        "depth": bead.depth,
+        "rig": bead.rig.slug if bead.rig else None,
+        "convoy": bead.convoy_id,
+        "merge_sha": bead.merge_sha,
+        "created_at": bead.created_at.isoformat(),
+        "updated_at": bead.updated_at.isoformat(),
+    }
+
+
+def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
+    """A convoy with its beads by wave."""
+    phase, why = board.convoy(convoy)
+    beads = list(convoy.beads.defer("body", "context").prefetch_related("rig"))
+    after: dict[str, list[str]] = {b.pk: [] for b in beads}
+    for key, on in Dependency.objects.filter(bead__convoy=convoy).order_by("pk").values_list("bead_id", "on_id"):
+        after[key].append(on)
+    wave_of = {key: number for number, wave in enumerate(waves(after), 1) for key in wave}
+    rows = [bead_row(board, b) | {"key": b.plan_key, "wave": wave_of[b.pk], "after": after[b.pk]} for b in beads]
+    return {
+        "id": convoy.pk,
+        "title": convoy.bead.title,
+        "rig": convoy.rig.slug,
+        "phase": phase,
+        "reason": why,
+        "status": convoy.bead.status,
+        "resolution": convoy.bead.resolution,
+        "merge_mode": convoy.merge_mode,
+        "staged": convoy.started_at is None,
+        "filed_by": convoy.bead.filed_by,
+        "closed": sum(1 for b in beads if b.status == "closed"),
+        "total": len(beads),
+        "landed_sha": convoy.landed_sha,
+        **(board.convoy_lands(convoy) or estimates.Estimate("")).as_dict(),
+        "branches": [
+            {"rig": b.rig.slug, "name": b.name, "base": b.base_sha, "head": b.head_sha, "landed": b.landed_sha}
+            for b in convoy.branches.select_related("rig")
+        ],
+        "beads": sorted(rows, key=lambda r: (r["wave"], r["created_at"])),
+    }

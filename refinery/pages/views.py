@@ -1,0 +1,254 @@
+"""The people's pages: fetch, show. Acting views parse a form, open one door of `refinery.decisions.doors`, and redirect.
+
+Every status shown comes from `refinery.core.stages` through `refinery.pages.boards`. Who may see and do what is asked of
+`beads.people`: a page is there for the members of its town; operators steer. Reviews have pages of their own:
+`refinery.review.views`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from asgiref.sync import sync_to_async
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.handlers.asgi import ASGIRequest
+from django.db import connection
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_GET, require_POST
+
+from agents.models import Run
+from beads import people
+from beads.errors import GastownError
+from beads.models import Bead, Convoy, Escalation, Town, TownRole
+from refinery.decisions import doors
+from refinery.pages import contexts
+from refinery.pages.live import MAX_BROWSERS, Topic, hub
+from refinery.pages.render import page
+
+
+def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
+    """How many rows of each list somebody looks at: all of them (0) with `?all=1`."""
+    return 0 if request.GET.get("all") else usual
+
+
+@login_required
+@require_GET
+def towns(request: HttpRequest) -> HttpResponse:
+    """The towns of whoever looks."""
+    mine = people.towns(request.user)
+    return page(request, "refinery/towns.html", lambda: contexts.towns(mine), topic=Topic())
+
+
+@login_required
+@require_GET
+def town(request: HttpRequest, slug: str) -> HttpResponse:
+    """One town: what needs a person, convoys, who is at work, lanes."""
+    found = get_object_or_404(Town, slug=slug)
+    people.see(request.user, found)
+    return page(
+        request, "refinery/town.html", lambda: contexts.town(found, _most(request)), topic=Topic(found.slug), town=found
+    )
+
+
+@login_required
+@require_GET
+def queue(request: HttpRequest) -> HttpResponse:
+    """The lanes of one town of whoever looks: `?town=`, else the first of them in which something is queued."""
+    mine = {one.slug: one for one in people.towns(request.user).order_by("slug")}
+    if not mine:
+        return page(request, "refinery/queue.html", dict, topic=Topic())
+    counts = contexts.queued(mine.values())
+    slug = request.GET.get("town") or next((slug for slug, number in counts.items() if number), next(iter(mine)))
+    town = mine.get(slug)
+    if town is None:
+        raise Http404
+    # an update is asked of this town's page: another may be the first with a queue by then
+    here = f"{request.path}?{urlencode({'town': slug, **({} if _most(request) else {'all': 1})})}"
+    topic = Topic(town.slug)
+    return page(
+        request,
+        "refinery/queue.html",
+        lambda: contexts.queue(town, counts, _most(request, contexts.ENDED)),
+        topic=topic,
+        town=town,
+        here=here,
+    )
+
+
+@login_required
+@require_GET
+def convoy(request: HttpRequest, key: str) -> HttpResponse:
+    """A convoy's progress."""
+    found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
+    town = found.bead.town
+    people.see(request.user, town)
+    return page(
+        request,
+        "refinery/convoy.html",
+        lambda: contexts.convoy(found, _most(request)),
+        topic=Topic(town.slug),
+        town=town,
+    )
+
+
+@login_required
+@require_GET
+def bead(request: HttpRequest, key: str) -> HttpResponse:
+    """One bead with its history."""
+    found = get_object_or_404(Bead.objects.select_related("town", "rig"), pk=key)
+    people.see(request.user, found.town)
+    if found.type == "convoy":
+        return redirect("convoy", key)
+    if found.type == "merge_request":
+        return redirect("review", key)
+    return page(
+        request,
+        "refinery/bead.html",
+        lambda: contexts.bead(found, _most(request)),
+        topic=Topic(found.town.slug),
+        town=found.town,
+    )
+
+
+@login_required
+@require_POST
+def convoy_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
+    """Start, close or retry a convoy."""
+    user = cast(Any, request.user)
+    people.act(user, TownRole.OPERATOR)
+    found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
+    people.act_in(user, found.bead.town, TownRole.OPERATOR)
+    act = {"start": doors.start_convoy, "close": doors.close_convoy, "retry": doors.retry_convoy}.get(verb)
+    if act is None:
+        raise Http404
+    try:
+        act(found, _name(user))
+    except GastownError as error:
+        messages.error(request, error.message)
+    return redirect("convoy", key)
+
+
+@login_required
+@require_POST
+def bead_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
+    """What a person decides about a bead: release, cancel, retry, confirm; goes back to where it was pressed."""
+    user = cast(Any, request.user)
+    people.act(user, TownRole.OPERATOR)
+    found = get_object_or_404(Bead.objects.select_related("town", "convoy"), pk=key)
+    people.act_in(user, found.town, TownRole.OPERATOR)
+    try:
+        match verb:
+            case "release":
+                doors.release_bead(found, _name(user))
+            case "cancel":
+                doors.cancel_bead(found, "", _name(user))
+            case "retry":
+                doors.retry_bead(found, _name(user), request.POST.get("reason", ""))
+            case "confirm":
+                doors.confirm_bead(found, _name(user))
+            case _:
+                raise Http404
+    except GastownError as error:
+        messages.error(request, error.message)
+    back = request.POST.get("next", "")
+    return redirect(
+        back if url_has_allowed_host_and_scheme(back, {request.get_host()}) else reverse("bead", args=[key])
+    )
+
+
+def _name(user: AbstractBaseUser) -> str:
+    return f"web:{user.get_username()}"
+
+
+@login_required
+@require_GET
+def run(request: HttpRequest, key: str) -> HttpResponse:
+    """One run with the end of its log."""
+    found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
+    people.see(request.user, found.town)
+    topic = contexts.run_topic(found)
+    return page(request, "refinery/run.html", lambda: contexts.run(found, _most(request)), topic=topic, town=found.town)
+
+
+@login_required
+@require_GET
+def mail(request: HttpRequest) -> HttpResponse:
+    """Open escalations and the latest mail."""
+    mine = people.towns(request.user)
+    return page(request, "refinery/mail.html", lambda: contexts.mail(mine, _most(request)), topic=Topic())
+
+
+@login_required
+def account(request: HttpRequest) -> HttpResponse:
+    """What one is told by mail, town by town."""
+    user = cast(Any, request.user)
+    if request.method == "POST":
+        town = get_object_or_404(Town, slug=request.POST.get("town", ""))
+        people.see(user, town)
+        try:
+            people.set_notices(user, town, request.POST.getlist("kind"))
+            messages.success(request, "Saved.")
+        except GastownError as error:
+            messages.error(request, error.message)
+        return redirect("account")
+    rows = [
+        {
+            "town": one.town,
+            "role": one.role,
+            "kinds": [{"name": k, "words": w, "on": k in one.notices} for k, w in people.NOTICES.items()],
+        }
+        for one in user.memberships.select_related("town").order_by("town__slug")
+    ]
+    return render(request, "refinery/account.html", {"rows": rows})
+
+
+@login_required
+@require_POST
+def escalation_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
+    """Acknowledge or close an escalation; goes back to the page it was pressed on."""
+    user = cast(Any, request.user)
+    people.act(user, TownRole.OPERATOR)
+    found = get_object_or_404(Escalation.objects.select_related("town"), pk=key)
+    people.act_in(user, found.town, TownRole.OPERATOR)
+    act = {"ack": doors.acknowledge, "close": doors.close_escalation}.get(verb)
+    if act is None:
+        raise Http404
+    try:
+        act(found, _name(user))
+    except GastownError as error:
+        messages.error(request, error.message)
+    back = request.POST.get("next", "")
+    return redirect(back if url_has_allowed_host_and_scheme(back, {request.get_host()}) else "mail")
+
+
+@login_required
+@require_GET
+async def events(request: HttpRequest, slug: str | None = None) -> HttpResponse | StreamingHttpResponse:
+    """The stream of a town's changes (or of all towns'). With `?run=`, also of the growth of that run's log."""
+    topic = await sync_to_async(_topic)(request.user, slug, request.GET.get("run"))
+    if not isinstance(request, ASGIRequest):
+        return HttpResponse(status=204)  # a server that cannot stream: tells EventSource not to come again
+    if len(hub.waiters) >= MAX_BROWSERS:
+        return HttpResponse("too many browsers are watching", status=503)
+    answer = StreamingHttpResponse(hub.stream(topic), content_type="text/event-stream")
+    answer["Cache-Control"] = "no-store"
+    answer["X-Accel-Buffering"] = "no"
+    return answer
+
+
+def _topic(user: Any, slug: str | None, run_id: str | None) -> Topic:
+    """What is to be followed. Gives the request's database connection back: a stream may last for days."""
+    try:
+        if slug is not None:
+            people.see(user, get_object_or_404(Town, slug=slug))
+        run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first() if run_id else None
+        return (run and contexts.run_topic(run)) or Topic(slug)
+    finally:
+        if not connection.in_atomic_block:
+            connection.close()

@@ -1,0 +1,470 @@
+"""The only writer of review entries, lanes, candidates, verdicts and waivers.
+
+Decisions compare and swap on the state they were decided on (`LostRace` otherwise); observations only ever add.
+Doors: `submit` makes a new entry in its first state; everything later is the tick's.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, QuerySet
+from django.utils import timezone
+
+from beads import ledger, prune
+from beads.errors import Conflict, LostRace
+from beads.lifecycle import BeadStatus, BeadType, Resolution
+from beads.models import Bead, Convoy, Rig, Town
+from refinery.core.reasons import Exit, Held
+from refinery.models import Candidate, Lane, ReviewEntry, Verdict, Waiver
+from refinery.store import landings
+
+OFF: dict[str, Any] = {"admitted_at": None, "slot": None, "batch": None}  # what leaving the train sets
+_UNANSWERED: dict[str, Any] = {"answered_head": "", "answered_to": None, "answer": ""}
+
+
+_ENDS = {
+    "superseded": Resolution.SUPERSEDED,
+    "cancelled": Resolution.CANCELLED,
+    "nothing_changed": Resolution.NOTHING_CHANGED,
+}
+
+
+def submit(
+    rig: Rig,
+    *,
+    branch: str,
+    head: str,
+    target: str,
+    title: str,
+    author: str,
+    priority: int = 2,
+    source: Bead | None = None,
+    convoy: Convoy | None = None,
+    kind: str = "change",
+    on_remote: bool = True,
+) -> tuple[ReviewEntry, bool]:
+    """Enqueue `head` of `branch` for `target`; returns the entry and whether it is new.
+
+    The same head again gives the same entry; a new head supersedes the older entry of the branch or source. Takes
+    the town's lock, so two processes at once make one entry. Raises Conflict when the older one is being pushed.
+    """
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        active = ReviewEntry.objects.filter(rig=rig, state="active")
+        older = list(active.filter(target=target, branch=branch))
+        if source is not None:
+            older += [e for e in active.filter(source=source) if e not in older]
+        for entry in older:
+            if (entry.head_sha, entry.branch, entry.target) == (head, branch, target):
+                if entry.observed_head and entry.observed_head != head:
+                    ReviewEntry.objects.filter(pk=entry.pk).update(observed_head="")
+                return entry, False
+        for entry in older:
+            if entry.landings.filter(state="pushing").exists():
+                raise Conflict(
+                    f"{entry.pk} is being pushed right now: submit again in a moment",
+                    details={"entry": entry.pk},
+                )
+        bead = ledger.create_bead(
+            rig.town,
+            rig,
+            title,
+            type=BeadType.MERGE_REQUEST,
+            priority=priority,
+            actor=author,
+            depth=max(source.depth if source else 0, convoy.bead.depth if convoy else 0),
+        )
+        for entry in older:
+            landings.abandon_intents(entry, bead.created_at)
+            close(entry, "failed", "superseded", f"superseded by {bead.pk} at {head[:12]}", now=bead.created_at)
+        made = ReviewEntry.objects.create(
+            bead=bead,
+            rig=rig,
+            convoy=convoy,
+            kind=kind,
+            source=source,
+            author=author[:100],
+            branch=branch,
+            on_remote=on_remote,
+            head_sha=head,
+            target=target,
+        )
+        for entry in older:
+            ReviewEntry.objects.filter(pk=entry.pk).update(superseded_by=made)
+        if source is not None:
+            ledger.note(source, "review_submitted", author, entry=bead.pk, head=head, branch=branch)
+    return made, True
+
+
+def open_check(rig: Rig, target: str, actor: str) -> tuple[ReviewEntry, bool]:
+    """Put a lane's target before its gates; returns the check and whether it is new: a lane has one at a time.
+
+    Takes the town's lock. What the target's head is, its build tells.
+    """
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        active = ReviewEntry.objects.filter(rig=rig, target=target, kind="check", state="active").first()
+        if active is not None:
+            return active, False
+        title = f"Gates of {rig.slug} on {target}"
+        bead = ledger.create_bead(rig.town, rig, title[:300], type=BeadType.MERGE_REQUEST, actor=actor)
+        made = ReviewEntry.objects.create(
+            bead=bead, rig=rig, kind="check", author=actor[:100], branch=target, head_sha="", target=target
+        )
+    return made, True
+
+
+def check_anew(entry_id: str, build_no: int) -> int:
+    """Fetch a check's target again; returns the number of the build to make. What held it is to be seen anew."""
+    _swap(
+        entry_id,
+        {"kind": "check", "build_no": build_no},
+        build_no=build_no + 1,
+        observed_head="",
+        held="",
+        held_text="",
+    )
+    return build_no + 1
+
+
+def target_seen(rig: Rig, target: str, sha: str) -> None:
+    """Observation: where a lane's target is. Its check is of the head that it has been given."""
+    checks = ReviewEntry.objects.filter(rig=rig, target=target, kind="check", state="active").exclude(head_sha="")
+    checks.exclude(head_sha=sha).exclude(observed_head=sha).update(observed_head=sha)
+    checks.filter(head_sha=sha).exclude(observed_head="").update(observed_head="")
+
+
+def _swap(entry_id: str, expect: Mapping[str, Any], **change: Any) -> None:
+    """Compare and swap on an active entry."""
+    if ReviewEntry.objects.filter(pk=entry_id, state="active", **expect).update(**change) != 1:
+        raise LostRace(f"review entry {entry_id} is no longer as it was decided on")
+
+
+def admit(entry_id: str, build_no: int, slot: float, now: dt.datetime, batch: int | None = None) -> int:
+    """Make an entry a car of its lane's train; returns the number of the build to make."""
+    _swap(
+        entry_id,
+        {"admitted_at": None, "build_no": build_no},
+        admitted_at=now,
+        slot=slot,
+        batch=batch,
+        build_no=build_no + 1,
+        attempts=F("attempts") + 1,
+        land_retries=0,
+    )
+    return build_no + 1
+
+
+def prove(entry_id: str, build_no: int) -> int:
+    """Build an entry that is no car; returns the number of the build to make."""
+    _swap(entry_id, {"admitted_at": None, "build_no": build_no}, build_no=build_no + 1)
+    return build_no + 1
+
+
+def regroup(expect: int, places: Sequence[tuple[str, int, float | None]]) -> None:
+    """Cut a batch anew: each entry's new batch number and, unless it stays, slot. LostRace when one has left it."""
+    for entry_id, batch, slot in places:
+        _swap(entry_id, {"batch": expect}, batch=batch, **({} if slot is None else {"slot": slot}))
+
+
+def leave(entry_id: str, *, innocent: bool = False) -> None:
+    """Leave the train. `innocent`: having been in it does not count as an attempt."""
+    back = {"attempts": F("attempts") - 1} if innocent else {}
+    _swap(entry_id, {"admitted_at__isnull": False}, **OFF, **back)
+
+
+def set_window(rig_id: int, target: str, size: int) -> None:
+    """How many cars a lane's train may have from now on."""
+    Lane.objects.update_or_create(rig_id=rig_id, target=target, defaults={"window": size})
+
+
+def retarget(rig: Rig, old: str, new: str, who: str) -> int:
+    """What is queued for branch `old` of a rig, and is not being pushed, is for `new` from now on; returns how many.
+    What is offered for `new` from the same branch stays where it is. Under the town's lock."""
+    active = ReviewEntry.objects.filter(rig=rig, state="active")
+    taken = set(active.filter(target=new).values_list("branch", flat=True))
+    moved = 0
+    for entry in active.filter(target=old).exclude(branch__in=taken | {new}):
+        if entry.landings.filter(state="pushing").exists():
+            continue
+        landings.abandon_intents(entry, timezone.now())
+        _swap(entry.pk, {"target": old}, target=new, build_no=F("build_no") + 1, **OFF)
+        ledger.note(entry.bead, "retargeted", who, f"its target {old} is {new} from now on")
+        moved += 1
+    if not Lane.objects.filter(rig=rig, target=new).exists():
+        Lane.objects.filter(rig=rig, target=old).update(target=new)
+    return moved
+
+
+def freeze(rig: Rig, target: str, reason: str, who: str, now: dt.datetime, until: dt.datetime | None = None) -> None:
+    """Nothing is admitted to a lane and nothing lands in it, until it is thawed or `until` has come."""
+    told = {"frozen_at": now, "frozen_until": until, "frozen_reason": reason[:300], "frozen_by": who[:150]}
+    Lane.objects.update_or_create(rig=rig, target=target, defaults=told)
+
+
+def thaw(rig: Rig, target: str) -> None:
+    """Undo `freeze`."""
+    told = {"frozen_at": None, "frozen_until": None, "frozen_reason": "", "frozen_by": ""}
+    Lane.objects.filter(rig=rig, target=target).update(**told)
+
+
+def rebuild(entry_id: str, build_no: int, *, counts: bool) -> int:
+    """Build the admitted entry again; returns the number of the build to make. `counts`: its landing is retried."""
+    _swap(
+        entry_id,
+        {"admitted_at__isnull": False, "build_no": build_no},
+        build_no=build_no + 1,
+        land_retries=F("land_retries") + (1 if counts else 0),
+    )
+    return build_no + 1
+
+
+def new_head(entry_id: str, expect: str, head: str, branch: str, *, on_remote: bool = True) -> None:
+    """Pin a new head: what was built of the old one no longer counts."""
+    _swap(
+        entry_id,
+        {"head_sha": expect},
+        head_sha=head,
+        branch=branch,
+        on_remote=on_remote,
+        observed_head="",
+        held="",
+        held_text="",
+        **_UNANSWERED,
+        build_no=F("build_no") + 1,
+    )
+
+
+def answered(entry_id: str, head: str, answer: str) -> None:
+    """Its author has given this head back as it was, with an answer to all that was said of it until now."""
+    latest = Verdict.objects.filter(entry=entry_id).last()
+    _swap(entry_id, {"head_sha": head}, answered_head=head, answered_to=latest, answer=answer)
+
+
+def pass_on(verdicts: Sequence[int], task: Bead) -> None:
+    """Observation: the agent that works on `task` is given what people asked for."""
+    Verdict.objects.filter(pk__in=verdicts).update(task=task)
+
+
+def count_rework(entry_id: str, purpose: str) -> None:
+    """Count a round of rework or a conflict task; the entry leaves its slot."""
+    field = "conflict_count" if purpose == "conflict" else "rework_count"
+    _swap(entry_id, {"held": ""}, **OFF, **{field: F(field) + 1})
+
+
+def hold(entry_id: str, code: str, text: str) -> None:
+    """Let an entry wait for a person, with a `reasons.Held`; it leaves its slot."""
+    _swap(entry_id, {"held": ""}, held=Held(code), held_text=text, **OFF)
+
+
+def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.datetime, merge_sha: str = "") -> None:
+    """End an entry, with a `reasons.Exit`, and its merge-request bead together."""
+    _swap(
+        entry.pk,
+        {},
+        state=state,
+        reason=Exit(reason),
+        reason_text=text,
+        merge_sha=merge_sha,
+        **OFF,
+        held="",
+        held_text="",
+        closed_at=now,
+    )
+    bead = Bead.objects.get(pk=entry.pk)
+    if state == "checked":
+        to, resolution = BeadStatus.CLOSED, Resolution.DONE
+    elif state == "merged":
+        resolution = Resolution.ALREADY_MERGED if reason == "already_merged" else Resolution.MERGED
+        to = BeadStatus.CLOSED
+    else:
+        to = BeadStatus.FAILED
+        resolution = _ENDS.get(reason, Resolution.GAVE_UP)
+    ledger.move(
+        bead,
+        bead.status,
+        to,
+        actor="refinery",
+        reason=text,
+        resolution=resolution,
+        merge_sha=merge_sha,
+        now=now,
+    )
+
+
+def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
+    """A person's retry: clear the hold of an active entry, or bring a failed one back. Raises Conflict.
+
+    Gate results and attempts before `now` no longer count. History keeps the failed end as it was.
+    """
+    fresh: dict[str, Any] = {
+        "held": "",
+        "held_text": "",
+        "gates_again_at": now,
+        "rework_count": 0,
+        "conflict_count": 0,
+        "reject_requested": "",
+        **_UNANSWERED,
+    }
+    if entry.kind == "check":
+        _swap(entry.pk, {}, **fresh, observed_head="", build_no=F("build_no") + 1)
+        return
+    if entry.state == "active":
+        _swap(entry.pk, {"admitted_at": entry.admitted_at}, **fresh)
+        return
+    if entry.state == "merged":
+        raise Conflict(f"{entry.pk} is merged")
+    if entry.source and entry.source.status == BeadStatus.CLOSED:
+        raise Conflict(f"its bead {entry.source_id} is closed ({entry.source.resolution})")
+    same = ReviewEntry.objects.filter(state="active", rig=entry.rig, target=entry.target, branch=entry.branch)
+    if same.exists() or (entry.source and ReviewEntry.objects.filter(state="active", source=entry.source).exists()):
+        raise Conflict(f"another entry for {entry.branch} is active")
+    changed = ReviewEntry.objects.filter(pk=entry.pk, state="failed").update(
+        state="active", reason="", reason_text="", closed_at=None, superseded_by=None, **fresh
+    )
+    if changed != 1:
+        raise LostRace(f"{entry.pk} is no longer failed")
+    for task in entry.bead.blocked_by.select_related("on").filter(on__status=BeadStatus.FAILED):
+        ledger.unblock(entry.bead, task.on, actor, "retried without it")
+    ledger.move(entry.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+    if entry.source and entry.source.status == BeadStatus.FAILED:
+        ledger.move(entry.source, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+
+
+def request_reject(entry: ReviewEntry, reason: str) -> None:
+    """Set a person's wish to reject; the tick decides."""
+    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(reject_requested=reason or "rejected")
+
+
+def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
+    """A person's wish: get off the train, and be built and gated anew when the turn comes again.
+
+    Raises LostRace when the push has begun, or the entry is no car of a train.
+    """
+    landings.abandon_intents(entry, now)
+    if entry.landings.filter(state="pushing").exists():
+        raise LostRace(f"{entry.pk} is being pushed")
+    _swap(entry.pk, {"admitted_at__isnull": False}, **OFF, gates_again_at=now)
+
+
+def promote(entry: ReviewEntry, priority: int) -> None:
+    """Move an entry in the queue's order."""
+    ledger.retitle_priority(entry.bead, priority)
+
+
+def land_now(entry: ReviewEntry, now: dt.datetime) -> None:
+    """A person's wish: to the front of the train. A car that is not the first one, and is not being pushed, gets off
+    and on again; a hold is lifted."""
+    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(land_now_at=now, held="", held_text="")
+    train = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False)
+    behind = entry.slot is not None and train.filter(slot__lt=entry.slot).exists()
+    if behind and not entry.landings.filter(state__in=landings.OPEN_LANDING).exists():
+        leave(entry.pk, innocent=True)
+
+
+def waive_gates(entry: ReviewEntry, head: str, who: str, reason: str) -> None:
+    """A person's decision that exactly this head lands without its gates."""
+    Waiver.objects.get_or_create(entry=entry, head_sha=head, defaults={"by": who[:150], "reason": reason})
+
+
+# -- candidates and verdicts ---------------------------------------------------------------------
+
+
+def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) -> bool:
+    """Observation: what build `build_no` gave. The first answer counts; False when there is one."""
+    if result["result"] == "built":  # of a check the head is what was built; of others it is pinned before
+        told = ReviewEntry.objects.filter(pk=entry_id, kind="check", state="active", build_no=build_no)
+        told.update(head_sha=result["head"], observed_head="")
+    made = Candidate.objects.bulk_create(
+        [
+            Candidate(
+                entry_id=entry_id,
+                build_no=build_no,
+                result=result["result"],
+                head_sha=result["head"],
+                base_sha=result.get("base", ""),
+                on_id=result.get("on"),
+                sha=result.get("sha", ""),
+                tree_sha=result.get("tree", ""),
+                seal_sha=result.get("seal", ""),
+                files=list(result.get("files", [])),
+                error=result.get("error", ""),
+                untouched=list(result.get("untouched", [])),
+            )
+        ],
+        ignore_conflicts=True,
+    )
+    return bool(made and made[0].pk)
+
+
+def record_verdict(
+    entry: ReviewEntry,
+    *,
+    head: str,
+    decision: str,
+    by: str,
+    run_id: str | None = None,
+    merge_now: bool = False,
+    feedback: str = "",
+    items: Sequence[Mapping[str, Any]] = (),
+) -> bool:
+    """Observation: a review of `head`. One per run. A person's word also lifts a hold: an approval that of its head, a
+    request for changes whatever the head is by now."""
+    verdict = Verdict(
+        entry=entry,
+        head_sha=head,
+        decision=decision,
+        by=by[:150],
+        run_id=run_id,
+        merge_now=merge_now,
+        feedback=feedback,
+        items=[dict(i) for i in items],
+    )
+    if run_id is None:
+        verdict.save()
+        same = {"head_sha": head} if decision == "approve" else {}
+        ReviewEntry.objects.filter(pk=entry.pk, state="active", **same).exclude(held="").update(held="", held_text="")
+    elif not Verdict.objects.filter(run_id=run_id).exists():
+        verdict.save()
+    else:
+        return False
+    ledger.note(entry.bead, f"verdict_{decision}", by, feedback[:2000], head=head)
+    return True
+
+
+def head_seen(entry_id: str, head: str) -> None:
+    """Observation: the branch has another head than the pinned one."""
+    ReviewEntry.objects.filter(pk=entry_id, state="active").exclude(head_sha=head).update(observed_head=head)
+
+
+def gates_again(entry: ReviewEntry, now: dt.datetime) -> None:
+    """Gate results before `now` no longer count."""
+    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(gates_again_at=now)
+
+
+def forget_landings(convoy: Convoy) -> None:
+    """A retried convoy may enqueue its landing again: ended ones count as superseded."""
+    ReviewEntry.objects.filter(convoy=convoy, kind="landing", state="failed").update(reason="superseded")
+
+
+def forget(entries: Sequence[str]) -> int:
+    """Remove these entries with their candidates, verdicts and waivers: they have been archived."""
+    for rows in (Verdict.objects, Waiver.objects, Candidate.objects):
+        prune.delete(rows.filter(entry__any=entries))
+    return prune.delete(ReviewEntry.objects.filter(pk__any=entries))
+
+
+def past_lanes(town: Town) -> QuerySet[Lane]:
+    """Lanes onto convoys' branches of which no entry is left, but for frozen ones."""
+    left = ReviewEntry.objects.filter(rig=OuterRef("rig"), target=OuterRef("target"))
+    lanes = Lane.objects.filter(~Exists(left), rig__town=town, target__startswith="convoy/", frozen_at=None)
+    return lanes.order_by("pk")
+
+
+def forget_lanes(keys: Sequence[int]) -> int:
+    """Remove these lanes: they have been archived."""
+    return prune.some(Lane.objects.all(), keys)

@@ -1,0 +1,316 @@
+"""What a run is to do and what its agent is told: rows → order and brief. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agents.models import Run
+from beads import config as configs
+from beads import inbox
+from beads.errors import LostRace
+from beads.lifecycle import Purpose
+from beads.models import Bead, Convoy, Rig
+from beads.prepared import Prepared
+from refinery.models import Candidate, GateResult, ReviewEntry
+from refinery.store.gates import how, say, steps_for, telling
+from refinery.tick import words
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run to be queued. `words`: what people said that its brief gives to its agent."""
+
+    rig: Rig
+    target: str
+    lane_convoy: Convoy | None
+    steps: list[dict[str, Any]]
+    brief: dict[str, Any]
+    author: str
+    lease: dict[str, int]
+    prefix: str
+    words: words.Words
+
+
+def lane_convoy(entry: ReviewEntry) -> Convoy | None:
+    """The convoy whose own refinery serves the entry's lane; None for the rig refinery."""
+    own_lane = entry.kind == "change" and entry.target.startswith("convoy/")
+    return entry.convoy if own_lane else None
+
+
+REFINERY = frozenset({"review", "resolve", "triage"})  # what runs of a refinery are for
+_ENTRY = Prepared(lambda pk: ReviewEntry.objects.select_related("bead", "source", "convoy__bead", "rig").filter(pk=pk))
+_BUILT = Prepared(lambda entry, build_no: Candidate.objects.filter(entry=entry, build_no=build_no))
+_RESULTS = Prepared(lambda rig, tree: GateResult.objects.filter(entry__rig=rig, tree_sha=tree).order_by("id"))
+
+
+def order(bead: Bead, purpose: str, start_sha: str) -> Order:
+    """The run for `bead`: a polecat's for issue beads, gates or a review for a merge request.
+
+    Raises LostRace when the config lost the command meanwhile.
+    """
+    assert bead.rig is not None
+    rig = bead.rig
+    config = configs.effective(bead.town.config, rig.config)
+    lease = {
+        "start_seconds": int(config.dispatch.start_deadline.total_seconds()),
+        "lease_seconds": int(config.dispatch.lease.total_seconds()),
+        "heartbeat_seconds": max(int(config.dispatch.heartbeat.total_seconds()), 1),
+    }
+    entry = _entry_of(bead)
+    target = entry.target if entry else _target(bead)
+    brief: dict[str, Any] = {
+        "kind": purpose,
+        "title": bead.title,
+        "body": bead.body,
+        "gates": [{"name": g.name, "run": g.command} for g in config.refinery.gates],
+    }
+    convoy = bead.convoy or (entry.convoy if entry else None)
+    if convoy is not None:
+        feature = target.startswith("convoy/")
+        brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
+    if purpose in ("gates", "check"):
+        alone = entry is not None and entry.admitted_at is None
+        gates = config.refinery.entry_gates if alone else config.refinery.landing_gates
+        if purpose == "check":
+            gates, brief["every"] = config.refinery.gates, True
+        built = _built(entry) if entry else None
+        steps = steps_for(gates, built.untouched if built else ())
+        if not steps:
+            raise LostRace("no gate is to be run any more")
+        brief["parallel"] = config.refinery.parallel_gates
+    else:
+        agents = config.agents
+        command = agents.refinery if purpose in REFINERY else agents.polecat
+        if command is None:
+            raise LostRace(f"no command is configured for {purpose} any more")
+        steps = [{"name": "agent", "argv": list(command.command)}]
+        brief["instructions"] = command.instructions
+    if entry is not None:
+        brief |= _review_context(entry, bead, purpose)
+    told = words.Words()
+    if purpose != "gates":
+        about, told = _words(bead, entry, purpose)
+        brief |= about | {"start": start_sha}
+    brief |= _history(bead, purpose)
+    author = entry.author if entry else ""
+    lane = lane_convoy(entry) if entry else None
+    return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told)
+
+
+def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[str, Any], words.Words]:
+    """What an agent is told of what was said and tried, and which of it are people's words that it is given."""
+    found = words.family(bead, entry)
+    told: dict[str, Any] = {"beads": list(found.ids), "rounds": words.rounds(found, bead.pk)}
+    if purpose in REFINERY and entry is not None:
+        return told | {"asked": words.for_review(found, entry)}, words.Words()
+    told["attempts"] = words.attempts(bead, purpose)
+    people = words.of_people(found.entries, bead.pk, entry)
+    if purpose == Purpose.REWORK:
+        told["rework"] = words.rework(bead, people)
+    else:
+        told["asked"] = list(people.said)
+    return told, people
+
+
+def _entry_of(bead: Bead) -> ReviewEntry | None:
+    """The entry that a merge-request bead is, or that a rework or conflict bead unblocks."""
+    key = bead.pk if bead.type == "merge_request" else bead.parent_id
+    return next(iter(_ENTRY(key)), None) if key else None
+
+
+def _built(entry: ReviewEntry) -> Candidate | None:
+    """What the entry's latest build gave."""
+    return next(iter(_BUILT(entry.pk, entry.build_no)), None)
+
+
+def _change(candidate: Candidate) -> str:
+    """By what it is known that all has landed that a candidate brings to the target: its head, or, where it brings
+    others' changes, too, exactly this commit."""
+    return candidate.head_sha if candidate.on_id is None and not candidate.seal_sha else candidate.sha
+
+
+def _target(bead: Bead) -> str:
+    assert bead.rig is not None
+    if bead.convoy is not None:
+        branch = bead.convoy.branches.filter(rig=bead.rig).first()
+        if branch is not None:
+            return branch.name
+    return bead.rig.default_branch
+
+
+def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, Any]:
+    candidate = _built(entry)
+    context: dict[str, Any] = {
+        "fetch_branch": entry.branch,
+        "entry": {"id": entry.pk, "branch": entry.branch, "head": entry.head_sha, "target": entry.target},
+    }
+    if bead.purpose != Purpose.WORK:
+        context |= bead.context
+    if candidate is not None:
+        if purpose == "resolve":
+            context["conflict"] = {
+                "base_sha": candidate.base_sha,
+                "target": entry.target,
+                "files": candidate.files,
+            }
+        else:
+            context["candidate"] = {
+                "sha": candidate.sha,
+                "base": candidate.base_sha,
+                "tree": candidate.tree_sha,
+                "head": candidate.head_sha,
+                "change": _change(candidate),
+                "source_title": entry.bead.title,
+            }
+            context["gate_results"] = gate_results(entry, candidate)
+    work = entry.source or (entry.convoy.bead if entry.kind == "landing" and entry.convoy else None)
+    context["title"] = work.title if work is not None else entry.bead.title
+    context["body"] = work.body if work is not None else entry.bead.body
+    return context
+
+
+def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False) -> list[dict[str, Any]]:
+    """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none.
+
+    `past`: those of gates that the config has replaced since, too (other command, or no longer there), at the end and
+    marked, until the gate has a result that counts. Nobody is told of them as of a reason.
+    """
+    skipped = not_needed(entry, candidate)
+    latest: dict[tuple[str, str], GateResult] = {}
+    tree = candidate.tree_sha or "none"
+    for result in _RESULTS(entry.rig_id, tree):
+        latest[result.gate, result.command] = result
+    known = _counted(entry, candidate)
+    counts = [r for key, r in latest.items() if (known is None or key in known) and r.gate not in skipped]
+    replaced = [r for key, r in latest.items() if known is not None and key not in known] if past else []
+    replaced = [r for r in replaced if r.gate not in {one.gate for one in counts}]  # gone once there is a newer one
+    return [
+        {
+            "gate": name,
+            "outcome": "not_needed",
+            "past": False,
+            "say": f"not needed: touches nothing under {', '.join(paths)}",
+            "how": "",
+            "telling": "",
+            "output": "",
+            "failures": [],
+            "paths": list(paths),
+        }
+        for name, paths in skipped.items()
+    ] + [
+        {
+            "gate": r.gate,
+            "outcome": r.outcome,
+            "say": say(r),
+            "remedy": r.remedy,
+            "how": how(r),
+            "telling": telling(r),
+            "run": r.run_id,
+            "past": r in replaced,
+            "output": r.output[-4000:],
+            "failures": r.failures,
+            "duration_ms": r.duration_ms,
+            "exit_code": r.exit_code,
+            "signal": r.signal,
+            "attempts": [{k: v for k, v in one.items() if k != "tests"} for one in r.attempts],
+            "tests": r.tests or None,
+            "flaky": r.flaky,
+            "flaky_tests": r.flaky_tests,
+        }
+        for r in [*counts, *replaced]
+    ]
+
+
+def _counted(entry: ReviewEntry, candidate: Candidate) -> set[tuple[str, str]] | None:
+    """The gates, with their commands, whose results count: those of the present config, and what let it land. None
+    where the config cannot be read, and of what has failed in its time: unknown is not past."""
+    if entry.state == "failed" and entry.kind != "check":
+        return None
+    config, problems = configs.usable(entry.rig.town.config, entry.rig.config)
+    if problems and not config.refinery.gates:
+        return None
+    landing = candidate.landings.exclude(state="abandoned").first() if entry.state == "merged" else None
+    found = [row["result"] for row in landing.evidence if "result" in row] if landing is not None else []
+    landed = GateResult.objects.filter(pk__in=found).values_list("gate", "command") if found else []
+    return {*landed, *((g.name, g.command) for g in config.refinery.gates)}
+
+
+def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str, ...]]:
+    """The gates that the candidate needs no result of, with their paths: as it landed, else by the present config."""
+    landing = candidate.landings.exclude(state="abandoned").first()
+    if landing is not None:
+        rows = (row for row in landing.evidence if row["outcome"] == "not_needed")
+        return {row["gate"]: tuple(row["paths"]) for row in rows}
+    gates = configs.usable(entry.rig.town.config, entry.rig.config)[0].refinery.gates
+    return {g.name: g.paths for g in gates if g.paths and list(g.paths) in candidate.untouched}
+
+
+def _history(bead: Bead, purpose: str) -> dict[str, Any]:
+    before = Run.objects.filter(bead=bead, purpose=purpose)
+    last = before.order_by("-created_at").first()
+    told: dict[str, Any] = {"attempt": before.count() + 1}
+    if last is not None:
+        told["previous"] = {"run": last.pk, "reason": last.reason}
+        told["checkpoint"] = last.checkpoint
+    return told
+
+
+def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, Any]]:
+    """The text of a rework request and the context of its bead: who asks for what, file, line, what to do."""
+    candidate = _built(entry)
+    context: dict[str, Any] = {"branch": entry.branch}
+    people = words.of_people(words.family(entry.bead, entry).entries, "", entry)
+    said = list(people.said)
+    if cause == "gates" and candidate is not None:
+        failed = [r for r in gate_results(entry, candidate) if r["outcome"] == "fail"]
+        said += [*_triage(entry, candidate), *(_red(result) for result in failed)]
+        context["gate_results"] = failed
+    else:
+        said += _reviewers(entry)
+    told = {"cause": cause, "round": number, "head": entry.head_sha, "said": said, **words.merged(said)}
+    lines = [f"{entry.bead.title}: branch {entry.branch} at {entry.head_sha[:12]} for {entry.target}."]
+    for one in said:
+        lines.append(f"\n{one['by']} asks for changes:\n{one['feedback']}".rstrip())
+        lines += [f"- {_item(item)}" for item in one["items"]]
+    lines += [f"\nGate {r['gate']!r} has printed:\n{r['output'][-2000:]}" for r in context.get("gate_results", ())]
+    return "\n".join(lines), context | {"rework": told}
+
+
+def _item(item: dict[str, Any]) -> str:
+    place = f"{item.get('file', '')}:{item['line']}" if item.get("line") else item.get("file", "")
+    hint = f" Suggestion: {item['suggestion']}" if item.get("suggestion") else ""
+    return f"{place}: {item.get('problem', '')}{hint}"
+
+
+def _red(result: dict[str, Any]) -> dict[str, Any]:
+    """What a failed gate asks for."""
+    items = [
+        {"file": f["file"], "line": f["line"], "problem": f["text"] or "gate failed here"} for f in result["failures"]
+    ]
+    feedback = f"Gate {result['gate']!r} failed: {result['say']}"
+    return {"by": f"gate {result['gate']!r}", "person": False, "feedback": feedback, "items": items}
+
+
+def _triage(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
+    """What the refinery has found out about the red gates of this candidate, if it has said so."""
+    looks = Run.objects.select_related("agent").filter(
+        bead=entry.bead_id, purpose="triage", start_sha=candidate.sha, result="request_changes"
+    )
+    run = looks.order_by("created_at").last()
+    if run is None:
+        return []
+    items = (inbox.payload_of(f"result:{run.pk}") or {}).get("items") or []
+    return [_said(run.agent.name if run.agent else run.pk, run.summary, items)]
+
+
+def _reviewers(entry: ReviewEntry) -> list[dict[str, Any]]:
+    """What the refinery's newest verdict on this head asks for, unless its author has answered it."""
+    verdict = entry.verdicts.filter(head_sha=entry.head_sha, run__isnull=False).last()
+    if verdict is None or verdict.decision != "request_changes" or verdict.pk <= (entry.answered_to_id or 0):
+        return []
+    return [_said(verdict.by, verdict.feedback, verdict.items)]
+
+
+def _said(by: str, feedback: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"by": by, "person": False, "feedback": feedback, "items": items}

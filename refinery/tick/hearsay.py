@@ -1,0 +1,58 @@
+"""What people say beside a decision reaches who works on its subject: as mail that belongs to that work.
+
+Must run inside the tick's transaction, under the town's lock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agents import mail, runs
+from agents.models import LIVE_RUN, Run
+from beads.lifecycle import FINAL, Purpose
+from beads.models import Bead, Escalation
+from refinery.models import ReviewEntry, Verdict
+from refinery.store import entries
+
+KINDS = {
+    "rejected": "REJECTED",
+    "retried": "RETRIED",
+    "released": "RELEASED",
+    "answered": "ANSWER",
+}
+_OURS = "gastown"
+
+
+def say(bead: Bead, actor: str, what: str, text: str) -> None:
+    """Keep a person's words about what they did (`what`: see `KINDS`) for the next run of this work. None: no-op."""
+    if text.strip() and actor != _OURS:
+        subject = f"{what.capitalize()}: {bead.title}"[:300]
+        mail.send(bead.town, actor, mail.WORKER, subject, text, kind=KINDS[what], about=bead, bead=bead)
+
+
+def answer(escalation: Escalation, actor: str, text: str) -> None:
+    """A person's words on an escalation go to the work that it is about."""
+    if escalation.about is not None:
+        say(escalation.about, actor, "answered", text)
+
+
+def tell_at_work(
+    entry: ReviewEntry, actor: str, feedback: str, items: Sequence[Mapping[str, Any]], now: dt.datetime
+) -> None:
+    """A person asks for changes while an agent is changing it: its run has the words in its mail, and a nudge. Only
+    where its prompt is still to be written are they given to it by that; else another round follows."""
+    tasks = Bead.objects.filter(parent=entry.pk).exclude(purpose=Purpose.WORK).exclude(status__in=sorted(FINAL))
+    for run in Run.objects.select_related("agent", "bead", "town").filter(
+        LIVE_RUN, bead__in=tasks, agent__isnull=False
+    ):
+        lines = [feedback, *(f"- {i.get('file')}:{i.get('line')}: {i.get('problem')}" for i in items)]
+        subject = f"Changes asked for: {entry.bead.title}"[:300]
+        text = "\n".join(lines)
+        mail.send(run.town, actor, mail.WORKER, subject, text, kind=mail.ASKED, about=entry.bead, bead=run.bead)
+        if runs.holds_prompt(run.pk):
+            latest = Verdict.objects.filter(entry=entry, by=actor[:150], run=None).order_by("id").last()
+            entries.pass_on([latest.pk] if latest else [], run.bead)
+        else:
+            mail.nudge(run, actor, "a person asks for changes to what you are working on: gt_mail_check", now)
