@@ -1,6 +1,7 @@
 """The refinery's tables. Writers: `refinery.store.entries` (entries, lanes, candidates, verdicts, waivers, landings),
 `refinery.store.gates` (GateResult), `refinery.store.forecasts` (Forecast, Stack),
-`refinery.store.comments` (ReviewComment), `refinery.tick.invariants` (Violation), `refinery.tick.metrics` (TickRecord, TickTotal).
+`refinery.store.comments` (ReviewComment), `refinery.tick.invariants` (Violation),
+`refinery.tick.metrics` (TickRecord, TickTotal).
 
 `ReviewEntry` is the review side of a merge-request bead. Its head is pinned: verdicts count for the head they
 were given on, gate results for the tree they were run on, and a landing names one candidate.

@@ -1,7 +1,7 @@
-"""The people's pages: fetch, show. Acting views parse a form, open one door of `refinery.decisions.doors`, and redirect.
+"""The people's pages: fetch, show. Acting views parse a form, open one door of `refinery.decisions`, and redirect.
 
-Every status shown comes from `refinery.core.stages` through `refinery.pages.boards`. Who may see and do what is asked of
-`beads.people`: a page is there for the members of its town; operators steer. Reviews have pages of their own:
+Every status shown comes from `refinery.pages.boards`. Who may see and do what is asked of `beads.people`: a
+page is there for the members of its town; operators steer. Reviews have pages of their own:
 `refinery.review.views`.
 """
 

@@ -50,21 +50,21 @@ def test_three_are_reviewed_at_once_by_one_agent_and_each_verdict_reaches_its_ow
     entries = lane(reviewed, 5)
     assert reviews() == [e.pk for e in entries[:3]]
     assert Agent.objects.filter(role="refinery").count() == 1
-    reviews = [Run.objects.get(kind="refinery", bead=e.bead) for e in entries[:3]]
+    live = [Run.objects.get(kind="refinery", bead=e.bead) for e in entries[:3]]
     while picked := runs.pick("runner", reviewed.now):
         runs.claim(picked[0].pk, picked[1], reviewed.now)
-    reviewed.say(reviews[1], "run.request_changes", feedback="no", items=[])
-    reviewed.exit(reviews[1])
+    reviewed.say(live[1], "run.request_changes", feedback="no", items=[])
+    reviewed.exit(live[1])
     reviewed.tick()
     assert [(v.entry_id, v.decision, v.run_id) for v in Verdict.objects.all()] == [
-        (entries[1].pk, "request_changes", reviews[1].pk)
+        (entries[1].pk, "request_changes", live[1].pk)
     ]
     assert reviews() == [entries[0].pk, entries[2].pk]  # whose car ahead was sent back goes on
     assert not Run.objects.filter(stop_requested_at__isnull=False).exists()
     build(reviewed)
     assert reviews() == [entries[0].pk, entries[2].pk, entries[3].pk]
-    reviewed.say(reviews[2], "run.done", summary="fine")
-    reviewed.exit(reviews[2])
+    reviewed.say(live[2], "run.done", summary="fine")
+    reviewed.exit(live[2])
     reviewed.tick()
     assert Verdict.objects.get(entry=entries[2]).decision == "approve"
     assert reviews() == [entries[0].pk, entries[3].pk, entries[4].pk]
