@@ -14,7 +14,7 @@ from beads.errors import Forbidden, NotFound
 from beads.models import Convoy
 from refinery.models import Candidate, ReviewEntry
 from refinery.pages import boards
-from refinery.tick.briefs import gate_results
+from refinery.store.results import gate_results
 
 
 class RunGatesArgs(Args):

@@ -19,7 +19,7 @@ from beads.inbox import WAKE_CHANNEL
 from beads.models import Rig, Town
 from refinery.models import ReviewEntry
 from refinery.store import entries
-from refinery.tick.briefs import gate_results
+from refinery.store.results import gate_results
 
 NO_RUNNER = "the gates have not been run, for no runner is up: start `gastown up`"
 NO_GATES = "no gates are configured"

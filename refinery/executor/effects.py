@@ -23,11 +23,10 @@ from beads import inbox, outages, outbox, room
 from beads.errors import Disposition, GastownError
 from beads.models import Effect, Rig
 from refinery.core import stacks
-from refinery.executor import branches, build, land
+from refinery.executor import branches, build, foresee, land, notify
 from refinery.executor.result import Result
 from refinery.git.mirror import missing_target, repo_of
 from refinery.models import Forecast, ReviewEntry
-from refinery.store import forecasts, notices
 
 log = structlog.get_logger(__name__)
 STRUGGLING = 5
@@ -138,12 +137,12 @@ def _foresee(payload: Mapping[str, Any]) -> Result | None:
         return None
     active = ReviewEntry.objects.filter(rig=found.rig, target=found.target, state="active")
     branches = dict(active.values_list("head_sha", "branch"))
-    return "lane.foreseen", str(found.pk), forecasts.look(repo_of(found.rig), found, branches, stacks.PAIRED)
+    return "lane.foreseen", str(found.pk), foresee.look(repo_of(found.rig), found, branches, stacks.PAIRED)
 
 
 def _notify(payload: Mapping[str, Any]) -> Result | None:
     """Tell people what they asked to hear."""
-    notices.deliver(payload)
+    notify.deliver(payload)
     return None
 
 

@@ -20,8 +20,8 @@ from refinery.core import estimates, links, order, pace, readiness, reasons, sta
 from refinery.core.world import BeadView, EntryView, World
 from refinery.models import Landing, ReviewEntry
 from refinery.store import history as history_of
+from refinery.store.results import gate_results
 from refinery.tick import snapshot
-from refinery.tick.briefs import gate_results
 
 PAST = "past: the config has replaced it"
 

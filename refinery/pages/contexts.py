@@ -28,7 +28,7 @@ from refinery.pages import ansi, attention, boards, charts
 from refinery.pages.attention import Need
 from refinery.pages.live import Topic
 from refinery.store import flakiness
-from refinery.store.gates import telling
+from refinery.store.results import telling
 
 LOG_TAIL = 96 * 1024
 TRAIN = 40  # wagons drawn of a lane

@@ -17,9 +17,9 @@ from beads.config import Gate
 from refinery.core import remedies
 from refinery.core.outputs import MAX_FAILURES, first_failures
 from refinery.core.telling import of_gate
-from refinery.core.world import GateView
 from refinery.models import Candidate, GateResult
 from refinery.store import flakiness
+from refinery.store.results import _how, say
 
 
 def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
@@ -166,68 +166,6 @@ def _places(tests: Mapping[str, Any], output: str) -> list[dict[str, Any]]:
     return places[:MAX_FAILURES]
 
 
-_CODES = {127: " (command not found)", 126: " (command cannot be executed)"}
-
-
-def _how(raw: Mapping[str, Any]) -> str:
-    if raw.get("limit"):
-        return str(raw["limit"])
-    if raw.get("timed_out"):
-        return "timed out"
-    if raw.get("signal"):
-        return f"killed by signal {raw['signal']}"
-    code = raw.get("exit_code")
-    return f"exit {code}{_CODES.get(code or 0, '')}"
-
-
-def how(result: GateResult) -> str:
-    """How the gate ended, at which attempt, of how many tests."""
-    limit = result.attempts[-1].get("limit") if result.attempts else ""
-    raw = {"timed_out": result.timed_out, "signal": result.signal, "exit_code": result.exit_code, "limit": limit}
-    told = _how(raw)
-    if len(result.attempts) > 1:
-        before = ", ".join(_how(one) for one in result.attempts[:-1])
-        told += f" at attempt {len(result.attempts)}, after {before}"
-    if result.tests.get("total"):
-        told += f", {result.tests['failed']} of {result.tests['total']} tests failed"
-    if result.flaky:
-        told += f", flaky: {', '.join(result.flaky_tests[:3]) or 'it'} has passed and failed on this very tree"
-    return told
-
-
-def say(result: GateResult) -> str:
-    """One line for a person: how the gate ended, and where it first failed."""
-    first = next(iter(result.failures), None)
-    return f"{how(result)}, first at {first['file']}:{first['line']} {first['text']}".rstrip() if first else how(result)
-
-
-def telling(result: GateResult) -> str:
-    """The one line that says why it did not pass (see `refinery.core.telling`), also of older results."""
-    return result.telling or ("" if result.outcome == "pass" else f"{result.gate}: {say(result)}"[:200])
-
-
 def forget(entries: Sequence[str]) -> int:
     """Remove the results of these entries: they have been archived."""
     return prune.delete(GateResult.objects.filter(entry__any=entries))
-
-
-def view(g: GateResult, fails: int = 0) -> GateView:
-    """A result as the rules see it. `fails`: how often the gate has failed on this tree."""
-    alone = g.candidate.on_id is None and not g.candidate.seal_sha
-    return GateView(
-        gate=g.gate,
-        command=g.command,
-        tree=g.tree_sha,
-        outcome=g.outcome,
-        detail=how(g),
-        id=g.pk,
-        flaky=g.flaky,
-        head=g.candidate.head_sha,
-        alone=alone,
-        fails=fails,
-        remedy=g.remedy,
-        telling=telling(g),
-        run=g.run_id,
-        exit=-g.signal if g.signal else g.exit_code,
-        files=frozenset(str(place["file"]) for place in g.failures),
-    )

@@ -12,8 +12,9 @@ from beads.errors import LostRace
 from beads.lifecycle import Purpose
 from beads.models import Bead, Convoy, Rig
 from beads.prepared import Prepared
-from refinery.models import Candidate, GateResult, ReviewEntry
-from refinery.store.gates import how, say, steps_for, telling
+from refinery.models import Candidate, ReviewEntry
+from refinery.store.gates import steps_for
+from refinery.store.results import gate_results
 from refinery.tick import words
 
 
@@ -41,7 +42,6 @@ def lane_convoy(entry: ReviewEntry) -> Convoy | None:
 REFINERY = frozenset({"review", "resolve", "triage"})  # what runs of a refinery are for
 _ENTRY = Prepared(lambda pk: ReviewEntry.objects.select_related("bead", "source", "convoy__bead", "rig").filter(pk=pk))
 _BUILT = Prepared(lambda entry, build_no: Candidate.objects.filter(entry=entry, build_no=build_no))
-_RESULTS = Prepared(lambda rig, tree: GateResult.objects.filter(entry__rig=rig, tree_sha=tree).order_by("id"))
 
 
 def order(bead: Bead, purpose: str, start_sha: str) -> Order:
@@ -168,82 +168,6 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, A
     context["title"] = work.title if work is not None else entry.bead.title
     context["body"] = work.body if work is not None else entry.bead.body
     return context
-
-
-def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False) -> list[dict[str, Any]]:
-    """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none.
-
-    `past`: those of gates that the config has replaced since, too (other command, or no longer there), at the end and
-    marked, until the gate has a result that counts. Nobody is told of them as of a reason.
-    """
-    skipped = not_needed(entry, candidate)
-    latest: dict[tuple[str, str], GateResult] = {}
-    tree = candidate.tree_sha or "none"
-    for result in _RESULTS(entry.rig_id, tree):
-        latest[result.gate, result.command] = result
-    known = _counted(entry, candidate)
-    counts = [r for key, r in latest.items() if (known is None or key in known) and r.gate not in skipped]
-    replaced = [r for key, r in latest.items() if known is not None and key not in known] if past else []
-    replaced = [r for r in replaced if r.gate not in {one.gate for one in counts}]  # gone once there is a newer one
-    return [
-        {
-            "gate": name,
-            "outcome": "not_needed",
-            "past": False,
-            "say": f"not needed: touches nothing under {', '.join(paths)}",
-            "how": "",
-            "telling": "",
-            "output": "",
-            "failures": [],
-            "paths": list(paths),
-        }
-        for name, paths in skipped.items()
-    ] + [
-        {
-            "gate": r.gate,
-            "outcome": r.outcome,
-            "say": say(r),
-            "remedy": r.remedy,
-            "how": how(r),
-            "telling": telling(r),
-            "run": r.run_id,
-            "past": r in replaced,
-            "output": r.output[-4000:],
-            "failures": r.failures,
-            "duration_ms": r.duration_ms,
-            "exit_code": r.exit_code,
-            "signal": r.signal,
-            "attempts": [{k: v for k, v in one.items() if k != "tests"} for one in r.attempts],
-            "tests": r.tests or None,
-            "flaky": r.flaky,
-            "flaky_tests": r.flaky_tests,
-        }
-        for r in [*counts, *replaced]
-    ]
-
-
-def _counted(entry: ReviewEntry, candidate: Candidate) -> set[tuple[str, str]] | None:
-    """The gates, with their commands, whose results count: those of the present config, and what let it land. None
-    where the config cannot be read, and of what has failed in its time: unknown is not past."""
-    if entry.state == "failed" and entry.kind != "check":
-        return None
-    config, problems = configs.usable(entry.rig.town.config, entry.rig.config)
-    if problems and not config.refinery.gates:
-        return None
-    landing = candidate.landings.exclude(state="abandoned").first() if entry.state == "merged" else None
-    found = [row["result"] for row in landing.evidence if "result" in row] if landing is not None else []
-    landed = GateResult.objects.filter(pk__in=found).values_list("gate", "command") if found else []
-    return {*landed, *((g.name, g.command) for g in config.refinery.gates)}
-
-
-def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str, ...]]:
-    """The gates that the candidate needs no result of, with their paths: as it landed, else by the present config."""
-    landing = candidate.landings.exclude(state="abandoned").first()
-    if landing is not None:
-        rows = (row for row in landing.evidence if row["outcome"] == "not_needed")
-        return {row["gate"]: tuple(row["paths"]) for row in rows}
-    gates = configs.usable(entry.rig.town.config, entry.rig.config)[0].refinery.gates
-    return {g.name: g.paths for g in gates if g.paths and list(g.paths) in candidate.untouched}
 
 
 def _history(bead: Bead, purpose: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from refinery.core import checks as check_rules
 from refinery.core.relations import Key, KnownCheck
 from refinery.core.world import CheckView, EntryView, GateView, RigView
 from refinery.models import ReviewEntry
-from refinery.store.gates import view
+from refinery.store.results import view
 from refinery.tick import queries
 
 Passes = dict[tuple[int, str], dict[Key, int]]

@@ -38,7 +38,7 @@ from refinery.core.world import (
     World,
 )
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
-from refinery.store.gates import view as gate_view
+from refinery.store.results import view as gate_view
 from refinery.tick import convoyrows, grounds, outside, queries
 
 RECENT = 100

@@ -243,7 +243,7 @@ def test_p9_what_a_replaced_gate_has_said_is_past(place: Place, capsys: pytest.C
 
 def test_p9_agents_are_not_told_of_it(place: Place) -> None:
     """A gate that the config no longer has is in no brief; with the gate back, its result counts again."""
-    from refinery.tick.briefs import gate_results
+    from refinery.store.results import gate_results
 
     entry, _ = failed(place)
     entry = ReviewEntry.objects.select_related("rig__town").get(pk=entry.pk)

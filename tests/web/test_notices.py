@@ -19,8 +19,7 @@ from django.test import Client
 from beads import ledger, people, secrets
 from beads.errors import Invalid, Refused, Unavailable
 from beads.models import TownRole
-from refinery.executor import effects
-from refinery.store import notices
+from refinery.executor import effects, notify
 from tests.db.conftest import Place
 
 
@@ -88,7 +87,7 @@ def test_s14_the_webhook_is_signed_with_the_towns_own_secret_and_its_answer_deci
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            heard.append((self.headers[notices.SIGNATURE], body))
+            heard.append((self.headers[notify.SIGNATURE], body))
             self.send_response(answers.pop(0))
             self.end_headers()
 
@@ -103,28 +102,28 @@ def test_s14_the_webhook_is_signed_with_the_towns_own_secret_and_its_answer_deci
         ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
         told = {"kind": "landed", "town": "main", "title": "t", "body": "b", "url": "u"}
         with pytest.raises(Unavailable):
-            notices.deliver(told)
-        notices.deliver(told)
+            notify.deliver(told)
+        notify.deliver(told)
         with pytest.raises(Refused):
-            notices.deliver(told)
+            notify.deliver(told)
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
     with pytest.raises(Unavailable):
-        notices.deliver(told)
-    assert all(signature == notices.sign(place.town, body) for signature, body in heard)
+        notify.deliver(told)
+    assert all(signature == notify.sign(place.town, body) for signature, body in heard)
     assert json.loads(heard[0][1])["title"] == "t"
     key = secrets.show_webhook_key(place.town, "test")
     assert key != settings.SECRET_KEY
     body = heard[0][1]
     assert heard[0][0] == "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
-    assert notices.sign(ledger.create_town("other"), body) != heard[0][0]
+    assert notify.sign(ledger.create_town("other"), body) != heard[0][0]
     with pytest.raises(Refused, match="--renew"):
         secrets.show_webhook_key(place.town, "test")
     assert secrets.show_webhook_key(place.town, "test", renew=True) != key
     settings.GASTOWN_WEBHOOK_SECRET = "of the server"
-    assert notices.sign(place.town, body) == "sha256=" + hmac.new(b"of the server", body, hashlib.sha256).hexdigest()
+    assert notify.sign(place.town, body) == "sha256=" + hmac.new(b"of the server", body, hashlib.sha256).hexdigest()
 
 
 def owner_file(folder: Path, text: str) -> Path:
@@ -153,7 +152,7 @@ def test_s14_a_webhook_inside_is_not_posted_to_and_people_hear_by_mail_all_the_s
     ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
     told = {"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"}
     with pytest.raises(Refused, match="no public address"):
-        notices.deliver(told)
+        notify.deliver(told)
     assert [m.to for m in mail.outbox] == [["ann@example.org"]]
 
 
@@ -170,7 +169,7 @@ def test_s14_a_name_that_stands_for_an_inner_address_by_now_is_refused(
     monkeypatch.setattr("refinery.store.notices.socket.getaddrinfo", answer)
     ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": "https://hooks.example.org/x"}})
     with pytest.raises(Refused, match=re.escape("is at 10.0.0.5")):
-        notices.deliver({"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"})
+        notify.deliver({"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"})
     assert asked == ["hooks.example.org"]
 
 
@@ -196,7 +195,7 @@ def test_s14_a_redirect_is_not_followed(place: Place, settings: Any, tmp_path: P
         url = f"http://127.0.0.1:{server.server_port}/hook"
         ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
         with pytest.raises(Refused, match="307"):
-            notices.deliver({"kind": "landed", "town": "main", "title": "t", "body": "b", "url": "u"})
+            notify.deliver({"kind": "landed", "town": "main", "title": "t", "body": "b", "url": "u"})
     finally:
         server.shutdown()
         server.server_close()
