@@ -41,8 +41,8 @@ from agents.runtime import (
 )
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
+from beads import channels, ops, outages, owner, room, secrets
 from beads import config as configs
-from beads import ops, outages, owner, room, secrets
 from beads.errors import Disposition, GastownError
 
 log = structlog.get_logger(__name__)
@@ -70,8 +70,8 @@ class Runner:
         self.forks.ready()
         while not self.stopping:
             try:
-                with psycopg.connect(**runs.listen_parameters(), autocommit=True) as listener:
-                    listener.execute(f"listen {runs.RUN_CHANNEL}")
+                with psycopg.connect(**channels.listen_parameters(), autocommit=True) as listener:
+                    listener.execute(f"listen {channels.RUN_CHANNEL}")
                     log.info("runner.ready", slots=self.slots)
                     while not self.stopping:
                         self._look()

@@ -19,11 +19,10 @@ from django.db.models import F, Q
 
 from agents.models import LIVE_RUN, Agent, Run, RunKind, RunOutcome, RunState
 from beads import inbox, prune
+from beads.channels import RUN_CHANNEL, RUN_TOPIC
 from beads.errors import LostRace, NotFound, Superseded
 from beads.models import Bead
 
-RUN_TOPIC = "run:"  # a heartbeat tells the pages of its run: this and the run's id on CHANGED_CHANNEL
-RUN_CHANNEL = "gastown_runs"  # a run was queued, or one is to be stopped: runners listen
 FENCE_MARGIN = dt.timedelta(seconds=15)
 
 
@@ -40,12 +39,6 @@ def _tell_runners(payload: str) -> None:
 def poke(run_id: str) -> None:
     """Let a run's shim look at once, where its runner is alive."""
     _tell_runners(f"poke {run_id}")
-
-
-def listen_parameters() -> dict[str, Any]:
-    """Connection parameters of Django's database, for a listening psycopg connection of one's own."""
-    parameters = connection.get_connection_params()
-    return {k: v for k, v in parameters.items() if k not in ("cursor_factory", "context", "pool")}
 
 
 # -- the tick's side ---------------------------------------------------------------------

@@ -18,14 +18,13 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from beads import prune
+from beads.channels import CHANGED_CHANNEL, WAKE_CHANNEL
 from beads.errors import Conflict, LostRace
 from beads.models import Fact, Town
 from beads.prepared import Prepared
 
 log = structlog.get_logger(__name__)
 
-WAKE_CHANNEL = "gastown_wake"
-CHANGED_CHANNEL = "gastown_changed"
 MAX_TRIES = 3
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agents.runtime.gitcmd import run_git
 from bench.django_town import installation, running
+from refinery.decisions import towns
 
 BEADS, OTHERS = 25, 15
 IDLE = "Wait for the end"
@@ -44,7 +45,7 @@ def main() -> None:
 def _measure(remote: Path, home: Path, others: int, target: int) -> None:
     from agents.models import Run
     from beads import config, ledger
-    from refinery.decisions import doors
+    from refinery.decisions import work
 
     settings = {
         "refinery": {"code_review": False, "gates": ["true"]},
@@ -54,14 +55,14 @@ def _measure(remote: Path, home: Path, others: int, target: int) -> None:
     }
     slug = f"bench{others}"
     town = ledger.create_town(slug, config.validate(settings))
-    rig = doors.add_rig(slug, slug, str(remote), None, {})
+    rig = towns.add_rig(slug, slug, str(remote), None, {})
     for n in range(others):
-        doors.sling(rig, f"{IDLE} {n}", body="", priority=0, after=[], who="bench")
+        work.sling(rig, f"{IDLE} {n}", body="", priority=0, after=[], who="bench")
     while Run.objects.filter(town=town, state="running").count() < others:
         time.sleep(0.2)
     before = set(home.glob("runs/*/log"))
     for n in range(BEADS):
-        doors.sling(rig, f"bead {n}", body="", priority=2, after=[], who="bench")
+        work.sling(rig, f"bead {n}", body="", priority=2, after=[], who="bench")
     rows: list[list[float]] = []
     end = time.monotonic() + 120
     while len(rows) < BEADS and time.monotonic() < end:

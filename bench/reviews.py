@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agents.runtime.gitcmd import run_git
 from bench.django_town import installation
+from refinery.decisions import merge_queue, towns
 
 FILES, LINES, MANY, ROUNDS, TARGET = 20, 50, 5000, 15, 400
 
@@ -57,7 +58,6 @@ def main() -> None:
 
         from beads import ledger
         from beads.models import Effect
-        from refinery.decisions import doors
         from refinery.executor import effects
         from refinery.models import ReviewEntry
         from refinery.review import highlight
@@ -67,12 +67,12 @@ def main() -> None:
         _repository(remote)
         settings = {"refinery": {"code_review": False, "allow_no_gates": True, "merge_strategy": "pr"}}
         town = ledger.create_town("bench", settings)
-        rig = doors.add_rig("bench", "bench", str(remote), None, {})
+        rig = towns.add_rig("bench", "bench", str(remote), None, {})
         client = Client(headers={"host": "localhost"})
         client.force_login(User.objects.create_superuser("bench"))
 
         def entry_of(branch: str) -> ReviewEntry:
-            made, _ = doors.submit(rig, branch, None, branch, None, 2, "bench")
+            made, _ = merge_queue.submit(rig, branch, None, branch, None, 2, "bench")
             for _ in range(4):
                 reconciler.settle(town)
                 for effect in Effect.objects.filter(state="pending", next_try_at__lte=timezone.now()):

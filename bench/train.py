@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agents.runtime.gitcmd import run_git
 from bench.django_town import installation, running
+from refinery.decisions import merge_queue, towns
 
 ENTRIES, WINDOW, GATE = 50, 8, 2.0
 TARGET = 1.3
@@ -40,18 +41,17 @@ def _generate(remote: Path) -> None:
 
 def _measure(remote: Path) -> None:
     from beads import config, ledger
-    from refinery.decisions import controls, doors
     from refinery.models import ReviewEntry
 
     gates = [f"sleep {GATE:.0f}"]
     settings = {"refinery": {"code_review": False, "gates": gates, "train": {"window": WINDOW}, "pop_limit": 100}}
     ledger.create_town("bench", config.validate(settings))
-    rig = doors.add_rig("bench", "bench", str(remote), None, {})
-    controls.freeze(rig, None, "until all are in the queue", "bench")
+    rig = towns.add_rig("bench", "bench", str(remote), None, {})
+    merge_queue.freeze(rig, None, "until all are in the queue", "bench")
     for n in range(ENTRIES):
-        doors.submit(rig, f"b{n}", None, None, None, 2, "bench")
+        merge_queue.submit(rig, f"b{n}", None, None, None, 2, "bench")
     began = time.monotonic()
-    controls.thaw(rig, None, "bench")
+    merge_queue.thaw(rig, None, "bench")
     merged = 0
     while merged < ENTRIES and time.monotonic() < began + 300:
         time.sleep(0.05)

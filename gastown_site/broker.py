@@ -14,7 +14,7 @@ from django.db import OperationalError, close_old_connections, connection
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 
-from agents.runs import listen_parameters
+from beads.channels import listen_parameters
 
 CHANNEL = "gastown_tasks"
 WAIT_SECONDS = 1.0

@@ -21,7 +21,7 @@ from beads import ledger, lists, people, secrets
 from beads.consoles import ReadOnlyAdmin, who
 from beads.errors import GastownError, Invalid
 from beads.models import ConfigVersion, Rig, Town, TownRole
-from refinery.decisions import controls
+from refinery.decisions import towns
 
 MAX_TEXT = 256 * 1024
 
@@ -104,7 +104,7 @@ class ConfigEditor(ReadOnlyAdmin):
         if not posted["base"].isdigit():
             raise Invalid("base: not the number of a version", field="base")
         root = bool(getattr(request.user, "is_superuser", False))
-        overrides = controls.check_config(owner, posted["text"], by_owner=root)
+        overrides = towns.check_config(owner, posted["text"], by_owner=root)
         before = config_text(owner)
         shown["diff"] = diff_of(before, posted["text"])
         if not shown["diff"] and overrides == owner.config:
@@ -112,7 +112,7 @@ class ConfigEditor(ReadOnlyAdmin):
         if posted["step"] != "save":
             return None
         base = int(posted["base"])
-        made = controls.set_config(owner, posted["text"], who(request), reason, expect=base, by_owner=root)
+        made = towns.set_config(owner, posted["text"], who(request), reason, expect=base, by_owner=root)
         self.log_change(request, owner, f"Config version {made.number}: {reason}")
         messages.success(request, f"{owner}: config version {made.number} is saved")
         owner.refresh_from_db()

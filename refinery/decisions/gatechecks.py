@@ -11,11 +11,10 @@ import psycopg
 from django.db import transaction
 from django.utils import timezone
 
-from agents.runs import listen_parameters
 from beads import config as configs
 from beads import inbox, ops
+from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.errors import Invalid
-from beads.inbox import WAKE_CHANNEL
 from beads.models import Rig, Town
 from refinery.models import ReviewEntry
 from refinery.store import entries

@@ -20,8 +20,8 @@ import structlog
 from django.db import DatabaseError, close_old_connections, connection
 from django.utils import timezone
 
-from agents.runs import listen_parameters
 from beads import ops, outages, outbox, room
+from beads.channels import listen_parameters
 from beads.models import Effect, Outage, Rig
 from refinery.executor import effects
 from refinery.executor.shares import PLACES, Job, Shares, Trouble

@@ -15,8 +15,9 @@ from agents import work
 from agents.models import Run
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
+from refinery import links
 from refinery.core import checks as check_rules
-from refinery.core import estimates, links, order, pace, readiness, reasons, stages
+from refinery.core import estimates, order, pace, readiness, reasons, stages
 from refinery.core.world import BeadView, EntryView, World
 from refinery.models import Landing, ReviewEntry
 from refinery.store import history as history_of

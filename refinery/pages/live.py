@@ -20,8 +20,7 @@ from pathlib import Path
 import psycopg
 import structlog
 
-from agents.runs import RUN_TOPIC, listen_parameters
-from beads.inbox import CHANGED_CHANNEL
+from beads.channels import CHANGED_CHANNEL, RUN_TOPIC, listen_parameters
 
 log = structlog.get_logger(__name__)
 DEBOUNCE_SECONDS = 0.1

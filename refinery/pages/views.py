@@ -26,7 +26,7 @@ from agents.models import Run
 from beads import people
 from beads.errors import GastownError
 from beads.models import Bead, Convoy, Escalation, Town, TownRole
-from refinery.decisions import doors
+from refinery.decisions import operators, work
 from refinery.pages import contexts
 from refinery.pages.live import MAX_BROWSERS, Topic, hub
 from refinery.pages.render import page
@@ -124,7 +124,7 @@ def convoy_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     people.act(user, TownRole.OPERATOR)
     found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
     people.act_in(user, found.bead.town, TownRole.OPERATOR)
-    act = {"start": doors.start_convoy, "close": doors.close_convoy, "retry": doors.retry_convoy}.get(verb)
+    act = {"start": work.start_convoy, "close": work.close_convoy, "retry": work.retry_convoy}.get(verb)
     if act is None:
         raise Http404
     try:
@@ -145,13 +145,13 @@ def bead_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     try:
         match verb:
             case "release":
-                doors.release_bead(found, _name(user))
+                work.release_bead(found, _name(user))
             case "cancel":
-                doors.cancel_bead(found, "", _name(user))
+                work.cancel_bead(found, "", _name(user))
             case "retry":
-                doors.retry_bead(found, _name(user), request.POST.get("reason", ""))
+                work.retry_bead(found, _name(user), request.POST.get("reason", ""))
             case "confirm":
-                doors.confirm_bead(found, _name(user))
+                work.confirm_bead(found, _name(user))
             case _:
                 raise Http404
     except GastownError as error:
@@ -216,7 +216,7 @@ def escalation_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     people.act(user, TownRole.OPERATOR)
     found = get_object_or_404(Escalation.objects.select_related("town"), pk=key)
     people.act_in(user, found.town, TownRole.OPERATOR)
-    act = {"ack": doors.acknowledge, "close": doors.close_escalation}.get(verb)
+    act = {"ack": operators.acknowledge, "close": operators.close_escalation}.get(verb)
     if act is None:
         raise Http404
     try:

@@ -23,7 +23,7 @@ from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
 from beads.models import TownRole
 from refinery.core.text import tame
-from refinery.decisions import doors
+from refinery.decisions import merge_queue, reviews
 from refinery.git import ranges
 from refinery.git.line_map import Bridge
 from refinery.git.mirror import repo_of
@@ -303,34 +303,34 @@ def _do(request: HttpRequest, entry: ReviewEntry, verb: str) -> str:
     head = form.get("head", "")
     match verb:
         case "approve" | "merge":
-            new = doors.approve(entry, who, head=head, merge_now=verb == "merge", mail=user.email)
+            new = reviews.approve(entry, who, head=head, merge_now=verb == "merge", mail=user.email)
             return "" if new else "You have approved this head already."
         case "request-changes":
             items = _items(form.get("items", ""))
-            new = doors.request_changes(entry, who, form.get("body", ""), items=items, head=head)
+            new = reviews.request_changes(entry, who, form.get("body", ""), items=items, head=head)
             return "" if new else "You have sent it back already."
         case "comment":
             line = _number(form.get("line"))
             if line is None:
                 raise Invalid("line is not a number", field="line")
             file, side = form.get("file", ""), form.get("side", "new")
-            doors.comment(entry, who, head=head, file=file, side=side, line=line, body=form.get("body", ""))
+            reviews.comment(entry, who, head=head, file=file, side=side, line=line, body=form.get("body", ""))
             return "Your remark is noted. It goes out when changes are requested."
         case "resolve" | "reopen":
             number = _number(form.get("comment"))
             if number is None:
                 raise Invalid("comment is not a number", field="comment")
-            doors.resolve_comment(entry, number, who, resolved=verb == "resolve")
+            reviews.resolve_comment(entry, number, who, resolved=verb == "resolve")
             return ""
         case "reject":
-            doors.reject(entry, form.get("reason", ""), who)
+            merge_queue.reject(entry, form.get("reason", ""), who)
             return ""
         case "retry":
-            doors.retry_entry(entry, who, form.get("reason", ""))
+            merge_queue.retry_entry(entry, who, form.get("reason", ""))
             return ""
         case "land-now":
             people.act_in(request.user, entry.rig.town, TownRole.OPERATOR)
-            new = doors.land_now(entry, who, form.get("reason", ""), skip_gates="skip_gates" in form, head=head)
+            new = merge_queue.land_now(entry, who, form.get("reason", ""), skip_gates="skip_gates" in form, head=head)
             return "Recorded: it goes to the front of the train." if new else "It goes first already."
         case _:
             raise Http404

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from refinery.core import links
+from refinery import links
 from refinery.core.text import visible
 from refinery.pages import ansi
 

@@ -23,7 +23,7 @@ from beads.errors import GastownError
 from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Rig, Town
 from beads.prepared import Prepared
-from refinery.core import links
+from refinery import links
 from refinery.core.actions import (
     AbandonLanding,
     Action,

@@ -20,12 +20,11 @@ import pytest
 from django.utils import timezone
 
 from agents.runner import Runner
-from agents.runs import listen_parameters
 from beads import config as configs
 from beads import ledger, plans
-from beads.inbox import WAKE_CHANNEL
+from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.models import Bead, Convoy, Effect, Rig, Town
-from refinery.decisions import doors
+from refinery.decisions import merge_queue, towns, work
 from refinery.executor import effects
 from refinery.models import ReviewEntry
 from refinery.pages import boards
@@ -107,14 +106,14 @@ class Stage:
                 "refinery": {"command": [sys.executable, str(AGENTS / "refinery.py"), str(self.release)]},
             }
         self.town = ledger.create_town("main", configs.validate(config))
-        self.rig = doors.add_rig("main", "proj", str(self.remote), None, {})
+        self.rig = towns.add_rig("main", "proj", str(self.remote), None, {})
         return self.rig
 
     def submit(self, branch: str, target: str | None = None, bead: Bead | None = None) -> ReviewEntry:
-        return doors.submit(self.rig, branch, target, None, bead, 2, WHO)[0]
+        return merge_queue.submit(self.rig, branch, target, None, bead, 2, WHO)[0]
 
     def sling(self, title: str, body: str, *after: Bead) -> Bead:
-        return doors.sling(self.rig, title, body=body, priority=2, after=after, who=WHO)
+        return work.sling(self.rig, title, body=body, priority=2, after=after, who=WHO)
 
     def convoy(
         self, title: str, beads: dict[str, tuple[str, list[str]]], mode: str | None = None, **more: Any
@@ -122,7 +121,7 @@ class Stage:
         """`beads`: key → (shell script, after)."""
         rows = [{"key": k, "title": k, "body": body, "after": after} for k, (body, after) in beads.items()]
         plan = plans.parse(rows, "plan", self.rig, lambda slug: Rig.objects.get(slug=slug))
-        return doors.create_convoy(self.rig, title, mode, plan, staged=more.get("staged", False), who=WHO)[0]
+        return work.create_convoy(self.rig, title, mode, plan, staged=more.get("staged", False), who=WHO)[0]
 
     # -- driving --
 

@@ -12,7 +12,7 @@ import pytest
 
 from agents.models import Run
 from beads.models import Bead, Escalation
-from refinery.decisions import controls, doors, gatechecks
+from refinery.decisions import gatechecks, merge_queue, towns
 from refinery.executor import head_poll
 from refinery.models import GateResult, ReviewEntry
 from refinery.pages import boards, contexts
@@ -116,7 +116,7 @@ def test_o7_a_gate_without_network_is_an_error_that_names_the_remedy(
     assert check.pk not in [line.split()[1] for line in text.splitlines()[1:]]
     table = f"[[refinery.gates]]\nname = 'test'\nrun = '''{gate} || true'''\nnetwork = true\n"
     config = f"[refinery]\ncode_review = false\n{table}"
-    controls.set_config(stage.rig, config, WHO, "it needs the network", by_owner=True)
+    towns.set_config(stage.rig, config, WHO, "it needs the network", by_owner=True)
     stage.await_phase(entry, "merged")  # by another gate: what the old one said is past
     stage.until(lambda: check_of(stage) is None)
 
@@ -128,7 +128,7 @@ def test_o6_a_host_that_is_mended_is_checked_again_and_who_waited_is_gated_again
     check = held(stage)
     excused(stage, entry)
     before = ReviewEntry.objects.get(pk=entry.pk).attempts
-    doors.retry_entry(check, WHO)
+    merge_queue.retry_entry(check, WHO)
     stage.until(lambda: ReviewEntry.objects.get(pk=check.pk).gates_again_at)
     assert held(stage).pk == check.pk  # nothing has changed yet
     assert Escalation.objects.filter(closed_at=None, about=check.pk).count() == 1

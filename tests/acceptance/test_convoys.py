@@ -10,7 +10,7 @@ from agents.models import Agent, Mail, Run
 from beads.errors import Conflict
 from beads.models import Bead, Convoy, Escalation
 from refinery.core import stages
-from refinery.decisions import doors
+from refinery.decisions import towns, work
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 from tests.acceptance.conftest import WHO, Stage
@@ -113,9 +113,9 @@ def test_c3_a_convoy_with_a_failed_bead_does_not_land_until_it_is_retried_or_dro
     )
     assert not ReviewEntry.objects.filter(kind="landing").exists()
     assert Escalation.objects.filter(about=convoy.bead, closed_at=None).exists()
-    doors.retry_bead(Bead.objects.get(pk=bad.pk), WHO)
+    work.retry_bead(Bead.objects.get(pk=bad.pk), WHO)
     stage.until(lambda: Bead.objects.get(pk=bad.pk).status != "failed")
-    doors.cancel_bead(Bead.objects.get(pk=bad.pk), "dropped", WHO)
+    work.cancel_bead(Bead.objects.get(pk=bad.pk), "dropped", WHO)
     assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
     assert Bead.objects.get(pk=bad.pk).resolution == "cancelled"
     assert stage.file("good") == "x"
@@ -159,14 +159,14 @@ def test_c7_a_staged_convoy_waits_and_does_not_start_on_a_parked_rig(stage: Stag
     stage.step()
     assert not Run.objects.exists()
     assert phase(stage, convoy) == "staged"
-    doors.park(stage.rig, WHO)
+    towns.park(stage.rig, WHO)
     convoy = Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk)
     with pytest.raises(Conflict, match="parked"):
-        doors.start_convoy(convoy, WHO)
+        work.start_convoy(convoy, WHO)
     stage.step()
     assert phase(stage, convoy) == "staged"
-    doors.unpark(stage.rig, WHO)
-    doors.start_convoy(Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk), WHO)
+    towns.unpark(stage.rig, WHO)
+    work.start_convoy(Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk), WHO)
     assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
 
 
@@ -182,7 +182,7 @@ def test_c9_a_convoy_closed_midway_stops_its_runs_and_keeps_its_branch(stage: St
     stage.open(gates=[], code_review=True)
     convoy = stage.convoy("Midway", {"a": (write("a"), []), "b": (write("b"), ["a"])})
     stage.until(lambda: reviewing() == 1)
-    doors.close_convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk), WHO)
+    work.close_convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk), WHO)
     assert stage.await_bead(convoy.bead, "closed").resolution == "cancelled"
     stage.until(lambda: not Run.objects.exclude(state="ended").exists())
     assert {b.resolution for b in convoy.beads.all()} == {"cancelled"}
@@ -195,9 +195,9 @@ def test_a_convoy_whose_landing_changes_nothing_fails_and_says_so(stage: Stage) 
     """A person says of its only bead that nothing was needed: so nothing is there to land."""
     stage.open()
     convoy = stage.convoy("Empty", {"a": ("true", [])})
-    work = stage.await_bead(Bead.objects.get(convoy=convoy), "closed", "failed")
-    assert (work.status, work.resolution) == ("failed", "nothing_changed")
-    doors.confirm_bead(work, WHO)
+    bead = stage.await_bead(Bead.objects.get(convoy=convoy), "closed", "failed")
+    assert (bead.status, bead.resolution) == ("failed", "nothing_changed")
+    work.confirm_bead(bead, WHO)
     bead = stage.await_bead(convoy.bead, "closed", "failed")
     assert bead.status == "failed"
     assert "nothing to land" in bead.reason

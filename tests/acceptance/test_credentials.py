@@ -28,7 +28,7 @@ from beads import config as configs
 from beads import ledger, secrets
 from beads.errors import Conflict, Invalid, Refused
 from beads.models import Rig, Town
-from refinery.decisions import controls, doors
+from refinery.decisions import towns
 from refinery.git import repo as git
 from refinery.git.access import Access
 from refinery.git.mirror import repo_of
@@ -110,7 +110,7 @@ def town(db: None, settings: Any, tmp_path: Path) -> Town:
 
 def rig_at(town: Town, url: str, credential: str = "DEPLOY") -> Rig:
     config = {"refinery": {"gates": ["true"]}, "git": {"credential": credential}}
-    return doors.add_rig("main", "proj", url, None, configs.validate(config))
+    return towns.add_rig("main", "proj", url, None, configs.validate(config))
 
 
 def test_a_rigs_own_credential_opens_its_remote_and_is_in_no_processs_arguments(
@@ -328,7 +328,7 @@ def with_key(stage: Stage, sshd: Sshd, **config: Any) -> Rig:
     secrets.set_secret(town, "DEPLOY", sshd.deploy, "test")
     wanted = configs.validate({"git": {"credential": "DEPLOY", **config}})
     stage.town = town
-    stage.rig = doors.add_rig("main", "proj", sshd.url(stage.remote), None, wanted)
+    stage.rig = towns.add_rig("main", "proj", sshd.url(stage.remote), None, wanted)
     return stage.rig
 
 
@@ -383,12 +383,12 @@ def test_a_changed_host_key_is_refused_until_somebody_renews_it(stage: Stage, ss
         repo_of(rig).ls_remote(rig.remote_url, "main")
     assert failed.value.kind == "host_key"
     assert access.host_keys(rig) == before
-    controls.renew_host_key(rig, "test")
+    towns.renew_host_key(rig, "test")
     assert access.host_keys(rig) != before and len(access.host_keys(rig)) == 1
     assert repo_of(rig).ls_remote(rig.remote_url, "main") == stage.sha()
     sshd.stop()
     with pytest.raises(Refused):  # it cannot be asked: what was pinned stays
-        controls.renew_host_key(rig, "test")
+        towns.renew_host_key(rig, "test")
     assert len(access.host_keys(rig)) == 1
 
 
@@ -398,20 +398,20 @@ def test_a_wrong_key_is_refused_with_nothing_half_done(stage: Stage, sshd: Sshd,
     secrets.set_secret(town, "DEPLOY", new_key(tmp_path / "other"), "test")
     config = configs.validate({"git": {"credential": "DEPLOY"}})
     with pytest.raises(Refused, match="Permission denied") as refused:
-        doors.add_rig("main", "proj", sshd.url(stage.remote), None, config)
+        towns.add_rig("main", "proj", sshd.url(stage.remote), None, config)
     assert refused.value.code == "auth"
     assert not Rig.objects.exists()
     assert [p.name for p in (Path(stage.runner.home) / "keys").iterdir()] == ["secrets"]
     secrets.set_secret(town, "DEPLOY", "user:token", "test")
     with pytest.raises(Invalid, match="is no ssh key, and the remote is ssh"):
-        doors.add_rig("main", "proj", sshd.url(stage.remote), None, config)
+        towns.add_rig("main", "proj", sshd.url(stage.remote), None, config)
 
 
 def test_a_rig_without_an_ssh_key_has_no_host_key_to_renew(stage: Stage) -> None:
     rig = stage.open(agents=False)
     assert access.host_keys(rig) == []
     with pytest.raises(Conflict, match="nothing is pinned"):
-        controls.renew_host_key(rig, "test")
+        towns.renew_host_key(rig, "test")
 
 
 # -- signed commits ----------------------------------------------------------------------------------------------------

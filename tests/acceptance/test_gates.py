@@ -17,7 +17,7 @@ from agents.runner import Runner
 from agents.runtime import processes, sandbox
 from beads import config as configs
 from beads import ledger
-from refinery.decisions import doors
+from refinery.decisions import merge_queue, operators, reviews
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
 from refinery.tick import invariants
 from tests.acceptance.conftest import WHO, Stage
@@ -143,10 +143,10 @@ def test_a_stop_ends_all_of_them_and_says_nothing_about_the_candidate(stage: Sta
     stage.until(lambda: alive(f"sleep\0{mark}") and Run.objects.filter(kind="gates", state="running").exists())
     run = Run.objects.get(kind="gates")
     if how == "stopped":
-        doors.reject(entry, "not wanted", WHO)
+        merge_queue.reject(entry, "not wanted", WHO)
         stage.await_phase(entry, "failed")
     else:
-        doors.fence_run(run, WHO, "as a test")  # another run is started for the same gates
+        operators.fence_run(run, WHO, "as a test")  # another run is started for the same gates
     stage.until(lambda: not processes.marked("GASTOWN_RUN").get(run.pk) and stage.runner.shims.get(run.pk) is None)
     stage.until(lambda: Run.objects.get(pk=run.pk).state == "ended")
     assert set(outcomes()) <= {"c"}  # what had ended by itself
@@ -164,7 +164,7 @@ def test_what_a_killed_shim_leaves_of_gates_at_once_is_ended(stage: Stage, walls
     stage.until(lambda: Run.objects.get(pk=run.pk).outcome == "lost")
     first: Runner = stage.runner
     assert first.shims.get(run.pk) is None
-    doors.reject(entry, "enough", WHO)
+    merge_queue.reject(entry, "enough", WHO)
     stage.await_phase(entry, "failed")
     stage.until(lambda: not alive(mark))
 
@@ -220,7 +220,7 @@ def test_a_change_that_needs_no_gate_lands_and_is_not_called_ungated(stage: Stag
     page = operator.get(f"/reviews/{entry.pk}/").content.decode()
     assert "not needed: touches nothing under src/**" in page and "ungated" not in page
     stage.hold.add("land")
-    doors.approve(entry, WHO)
+    reviews.approve(entry, WHO)
     stage.until(lambda: Landing.objects.filter(entry=entry).exists())
     assert not Run.objects.filter(kind="gates").exists()
     stage.hold.clear()
@@ -271,7 +271,7 @@ def test_a_pass_after_a_failure_on_the_same_tree_is_never_merged_past_silently(
     )
     assert entry.bead.events.filter(kind="flaky_gate").count() == 1
     stage.hold.add("land")
-    doors.approve(entry, WHO)
+    reviews.approve(entry, WHO)
     stage.until(lambda: Landing.objects.filter(entry=entry).exists())
     assert Landing.objects.get().evidence[0]["flaky"] is True
     stage.hold.clear()
@@ -334,7 +334,7 @@ def test_what_a_gate_leaves_of_a_change_that_has_not_landed_decides_about_nobody
 
     waits = gated("first")
     gated("second")
-    doors.approve(waits, WHO, head=waits.head_sha)
+    reviews.approve(waits, WHO, head=waits.head_sha)
     stage.await_phase(waits, "merged")
     gated("third")
     outputs = dict(GateResult.objects.order_by("id").values_list("entry__branch", "output"))

@@ -16,7 +16,7 @@ from agents.models import Run
 from agents.runtime import door, workspace
 from agents.runtime.workspace import Plan
 from beads.errors import Invalid
-from refinery.decisions import doors
+from refinery.decisions import towns
 from refinery.git.mirror import repo_of
 from tests.acceptance.conftest import Stage
 
@@ -141,4 +141,4 @@ def test_gastowns_own_repositories_are_nobodys_remotes(worker: Worker) -> None:
     for path in (worker.space.mirror, worker.space.origin, worker.space.tree):
         for url in (str(path), f"file://{path}"):
             with pytest.raises(Invalid, match="repository of Gastown's own"):
-                doors.add_rig("main", "inner", url, "main", {})
+                towns.add_rig("main", "inner", url, "main", {})

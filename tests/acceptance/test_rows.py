@@ -19,7 +19,7 @@ from agents.runtime import gitcmd
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery.decisions import doors
+from refinery.decisions import towns
 from refinery.executor import effects
 from refinery.models import Landing, ReviewEntry
 from tests.acceptance.conftest import Stage
@@ -142,12 +142,12 @@ def test_m15_intermediate_merges_pushed_at_once_from_inside_and_outside_all_land
 def test_the_refinery_may_resolve_a_conflict_on_a_branch_of_its_own(stage: Stage) -> None:
     stage.open(require_clean_merge=False, gates=["test -s signs.txt"], code_review=False)
     stage.release.touch()
-    doors.park(stage.rig, "test")
+    towns.park(stage.rig, "test")
     stage.rig.refresh_from_db()
     stage.commit("one", {"signs.txt": "one\nleft\nthree\n"})
     stage.commit("two", {"signs.txt": "one\nright\nthree\n"})
     first, second = stage.submit("one"), stage.submit("two")
-    doors.unpark(stage.rig, "test")
+    towns.unpark(stage.rig, "test")
     stage.await_phase(first, "merged")
     resolver = stage.until(lambda: Run.objects.filter(purpose="resolve").first())
     assert resolver.branch.startswith("gt/proj-refinery/")

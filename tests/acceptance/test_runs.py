@@ -17,7 +17,7 @@ from agents.models import Mail, Run
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery.decisions import doors
+from refinery.decisions import operators
 from refinery.models import ReviewEntry
 from tests.acceptance.conftest import AGENTS, WHO, Stage
 
@@ -84,7 +84,7 @@ def test_an_agent_that_ignores_sigterm_is_stopped_and_its_work_is_saved(stage: S
     )
     play(stage, script)
     run = running(stage)
-    doors.stop_run(run, "enough", WHO)
+    operators.stop_run(run, "enough", WHO)
     run = ended(stage, run)
     assert run.outcome == "stopped"
     repo = Path(stage.runner.home) / "repos" / f"{stage.rig.pk}.git"

@@ -13,7 +13,7 @@ import pytest
 from agents.models import Run
 from beads import ledger
 from refinery.core.keys import land_key
-from refinery.decisions import controls, doors
+from refinery.decisions import merge_queue
 from refinery.git.mirror import repo_of
 from refinery.models import GateResult, Landing, Lane
 from refinery.pages import boards
@@ -217,7 +217,7 @@ def test_the_urgent_go_ahead_and_the_train_starts_again_behind(train: Train) -> 
     a, b = train.submit("a", "b")
     train.gating(a, b)
     train.stage.commit("urgent", {"urgent.txt": "u\n"})
-    urgent = doors.submit(train.stage.rig, "urgent", None, None, None, 0, WHO)[0]
+    urgent = merge_queue.submit(train.stage.rig, "urgent", None, None, None, 0, WHO)[0]
     train.gating(urgent, a, b)
     assert [train.base(urgent), train.base(a)] == [train.begin, train.sha(urgent)]
     for entry in (urgent, a, b):
@@ -281,14 +281,14 @@ def test_a_frozen_lane_admits_and_lands_nothing_and_says_why(train: Train) -> No
     stage = train.stage
     a = train.submit("a")[0]
     train.gating(a)
-    controls.freeze(stage.rig, None, "release day", WHO)
+    merge_queue.freeze(stage.rig, None, "release day", WHO)
     b = train.submit("b")[0]
     train.say(a, 0)
     stage.step()
     shown = boards.Board(stage.town)
     assert "release day" in shown.entry(train.now(b)).reason
     assert (train.now(a).state, stage.sha()) == ("active", train.begin)
-    controls.thaw(stage.rig, None, WHO)
+    merge_queue.thaw(stage.rig, None, WHO)
     train.say(b, 0)
     train.merged(a, b)
 

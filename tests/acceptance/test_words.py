@@ -12,7 +12,7 @@ from agents.models import Run
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
-from refinery.decisions import doors
+from refinery.decisions import reviews
 from refinery.models import ReviewEntry
 from tests.acceptance.conftest import AGENTS, WHO, Stage
 
@@ -58,7 +58,7 @@ def test_p1_a_persons_words_on_a_held_entry_are_done_by_the_next_round(stage: St
     talkers(stage, max_rework_cycles=0)
     bead = stage.sling("Signs", "write a.txt\n\nIt wants b.txt, too.")
     entry = stage.until(lambda: ReviewEntry.objects.filter(source=bead, held="rework_limit").first())
-    doors.request_changes(entry, WHO, "write gate.sh and then write b.txt")
+    reviews.request_changes(entry, WHO, "write gate.sh and then write b.txt")
     stage.await_bead(bead, "closed", "failed")
     assert (stage.file("gate.sh"), stage.file("b.txt")) == ("gate.sh", "b.txt")
     run = Run.objects.get(purpose="rework")

@@ -15,7 +15,7 @@ from agents.models import Run
 from beads import inbox, ops
 from beads.errors import Conflict
 from beads.models import Bead, Escalation, Heartbeat
-from refinery.decisions import controls, doors, gatechecks
+from refinery.decisions import gatechecks, merge_queue, reviews, towns, work
 from refinery.models import GateResult, ReviewEntry
 from refinery.pages import attention, boards, contexts
 from refinery.store import entries, history
@@ -46,7 +46,7 @@ def answered(place: Place, check: ReviewEntry, code: int, output: str = "") -> N
 def check_again(place: Place, check: ReviewEntry) -> None:
     """A person presses the button."""
     place.now = timezone.now()  # as runs have it
-    doors.retry_entry(ReviewEntry.objects.get(pk=check.pk), WHO)
+    merge_queue.retry_entry(ReviewEntry.objects.get(pk=check.pk), WHO)
     place.tick()
 
 
@@ -111,13 +111,13 @@ def test_o6_a_check_can_neither_be_admitted_nor_land(place: Place) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         ReviewEntry.objects.filter(pk=entry.pk).update(state="checked", reason="gates_sound")
     for act in (
-        lambda: doors.approve(check, WHO),
-        lambda: doors.request_changes(check, WHO, "no"),
-        lambda: doors.reject(check, "no", WHO),
-        lambda: doors.promote(check, WHO),
-        lambda: doors.requeue(check, WHO),
-        lambda: doors.land_now(check, WHO, "now", skip_gates=True),
-        lambda: doors.retry_entry(check, WHO),  # it is not held
+        lambda: reviews.approve(check, WHO),
+        lambda: reviews.request_changes(check, WHO, "no"),
+        lambda: merge_queue.reject(check, "no", WHO),
+        lambda: merge_queue.promote(check, WHO),
+        lambda: merge_queue.requeue(check, WHO),
+        lambda: merge_queue.land_now(check, WHO, "now", skip_gates=True),
+        lambda: merge_queue.retry_entry(check, WHO),  # it is not held
     ):
         with pytest.raises(Conflict):
             act()
@@ -151,7 +151,7 @@ def test_o6_the_same_failure_waits_unblamed_and_is_gated_again_when_the_check_ha
 def test_o6_results_of_gates_that_the_config_has_replaced_are_past(place: Place) -> None:
     check = broken(place)
     text = '[refinery]\ncode_review = false\n[[refinery.gates]]\nname = "true"\nrun = "better"\n'
-    controls.set_config(place.rig, text, WHO, "", by_owner=True)
+    towns.set_config(place.rig, text, WHO, "", by_owner=True)
     place.rig.refresh_from_db()
     place.tick()
     check.refresh_from_db()
@@ -202,7 +202,7 @@ def test_rig_check_says_that_it_needs_a_runner(place: Place, capsys: pytest.Capt
         call_command("rig", "check", "proj")
     assert "no runner is up: start `gastown up`" in capsys.readouterr().err
     assert not ReviewEntry.objects.exists()
-    controls.set_config(place.rig, "[refinery]\ngates = []\nallow_no_gates = true\n", WHO, "", by_owner=True)
+    towns.set_config(place.rig, "[refinery]\ngates = []\nallow_no_gates = true\n", WHO, "", by_owner=True)
     call_command("rig", "check", "proj")
     assert "no gates are configured" in capsys.readouterr().out
 
@@ -232,7 +232,7 @@ def test_a_runner_that_was_not_heard_of_for_long_is_not_up(place: Place) -> None
 def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_somebody_does(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    controls.set_config(place.town, '[refinery]\ngates = ["true"]\n', WHO, "", by_owner=True)
+    towns.set_config(place.town, '[refinery]\ngates = ["true"]\n', WHO, "", by_owner=True)
     place.town.refresh_from_db()
     call_command("sling", "proj", "--title", "Work", "--json")
     told = capsys.readouterr()
@@ -245,7 +245,7 @@ def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_som
     assert "rig config proj --config" in need.why
     assert Escalation.objects.filter(closed_at=None).count() == 1
     config = '[refinery]\ngates = ["true"]\n[agents.polecat]\ncommand = ["polecat"]\n'
-    controls.set_config(place.rig, config, WHO, "", by_owner=True)
+    towns.set_config(place.rig, config, WHO, "", by_owner=True)
     place.tick()
     assert not Escalation.objects.filter(closed_at=None).exists()
     assert Run.objects.filter(bead=data["id"]).exists()
@@ -256,7 +256,7 @@ def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_som
 def test_o8_a_convoy_for_such_a_rig_says_so_and_closing_the_work_closes_the_need(
     place: Place, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    controls.set_config(place.town, '[refinery]\ngates = ["true"]\n', WHO, "", by_owner=True)
+    towns.set_config(place.town, '[refinery]\ngates = ["true"]\n', WHO, "", by_owner=True)
     place.town.refresh_from_db()
     (tmp_path / "plan.toml").write_text('[[beads]]\nkey = "a"\ntitle = "A"\n')
     words = ("--title", "C", "--file", str(tmp_path / "plan.toml"), "--merge-mode", "review-and-merge", "--json")
@@ -265,7 +265,7 @@ def test_o8_a_convoy_for_such_a_rig_says_so_and_closing_the_work_closes_the_need
     assert len(json.loads(told.out)["data"]["warnings"]) == 1 and "warning: rig proj has no" in told.err
     place.tick()
     assert Escalation.objects.filter(closed_at=None, key=f"unmanned:{place.rig.pk}").exists()
-    doors.cancel_bead(Bead.objects.get(plan_key="a"), "", WHO)
+    work.cancel_bead(Bead.objects.get(plan_key="a"), "", WHO)
     place.tick()
     assert not Escalation.objects.filter(closed_at=None, key=f"unmanned:{place.rig.pk}").exists()
 

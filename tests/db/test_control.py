@@ -23,7 +23,7 @@ from beads.errors import Conflict, Invalid, LostRace
 from beads.models import BeadEvent, Escalation
 from refinery import agent_tools
 from refinery.core.reasons import RE_ENTRY, Exit, Held
-from refinery.decisions import controls, doors
+from refinery.decisions import merge_queue, work
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
 from refinery.pages import boards, contexts
 from refinery.store import entries, landings
@@ -55,11 +55,11 @@ def test_land_now_goes_ahead_of_all_that_is_not_being_pushed_and_is_gated_as_eve
     last = place.entry("last", SHA["a"], priority=4)
     place.tick()
     assert train() == ["one", "two", "last"]
-    assert doors.land_now(last, WHO, WHY)
+    assert merge_queue.land_now(last, WHO, WHY)
     place.tick()
     assert train() == ["last", "one", "two"]
     assert again(last).attempts == 1
-    assert not doors.land_now(again(last), WHO, WHY)
+    assert not merge_queue.land_now(again(last), WHO, WHY)
     place.built(last)
     assert not Landing.objects.exists()
     place.gated()
@@ -72,7 +72,7 @@ def test_land_now_goes_ahead_of_all_that_is_not_being_pushed_and_is_gated_as_eve
 def skipped(place: Place) -> tuple[ReviewEntry, Landing]:
     """An entry that landed without its gates, in olga's name."""
     entry = place.entry()
-    doors.land_now(entry, WHO, WHY, skip_gates=True)
+    merge_queue.land_now(entry, WHO, WHY, skip_gates=True)
     place.tick()
     place.built(entry)
     landing = Landing.objects.get()
@@ -135,7 +135,7 @@ def test_an_intent_names_no_waiver_that_was_not_given_for_its_head(place: Place)
 
 def test_a_new_head_needs_a_waiver_of_its_own(place: Place) -> None:
     entry = place.entry()
-    doors.land_now(entry, WHO, WHY, skip_gates=True)
+    merge_queue.land_now(entry, WHO, WHY, skip_gates=True)
     inbox.record(place.town, "entry.head_seen", entry.pk, {"head": SHA["d"]})
     place.tick()
     place.built(entry)
@@ -147,11 +147,11 @@ def test_gates_that_did_pass_are_the_evidence_all_the_same(place: Place) -> None
     entry = place.entry()
     place.tick()
     place.built(entry)
-    controls.freeze(place.rig, None, "wait", WHO)
+    merge_queue.freeze(place.rig, None, "wait", WHO)
     place.gated()
-    doors.land_now(again(entry), WHO, WHY, skip_gates=True)
+    merge_queue.land_now(again(entry), WHO, WHY, skip_gates=True)
     place.tick()
-    controls.thaw(place.rig, None, WHO)
+    merge_queue.thaw(place.rig, None, WHO)
     place.tick()
     assert [e["outcome"] for e in Landing.objects.get().evidence] == ["pass"]
 
@@ -163,8 +163,8 @@ def test_an_emergency_lifts_a_hold_and_says_why(place: Place) -> None:
     place.gated(127)
     assert again(entry).held == "gate_error"
     with pytest.raises(Invalid, match="reason"):
-        doors.land_now(again(entry), WHO, " ", skip_gates=True)
-    doors.land_now(again(entry), WHO, WHY, skip_gates=True)
+        merge_queue.land_now(again(entry), WHO, " ", skip_gates=True)
+    merge_queue.land_now(again(entry), WHO, WHY, skip_gates=True)
     place.tick()
     place.built(entry)
     assert Landing.objects.get().evidence[0]["outcome"] == "skipped"
@@ -197,7 +197,7 @@ def test_whoever_left_comes_back_with_the_one_command_that_is_named(place: Place
     detail = boards.entry_detail(boards.Board(place.town), again(entry))
     assert detail["again"] == f"mq retry {entry.pk}"
     place.later(minutes=1)
-    doors.retry_entry(again(entry), WHO)
+    merge_queue.retry_entry(again(entry), WHO)
     place.tick()
     found = again(entry)
     assert (found.state, found.admitted_at is not None) == ("active", True)
@@ -208,7 +208,7 @@ def test_the_other_ends_name_another_command(place: Place) -> None:
     entries.close(entry, "failed", "superseded", "so it was", now=place.now)
     assert boards.again(again(entry)) == "mq submit proj --branch feature --target main"
     with pytest.raises(Conflict):
-        doors.land_now(again(entry), WHO, WHY)
+        merge_queue.land_now(again(entry), WHO, WHY)
     ReviewEntry.objects.update(reason="merged")
     assert boards.again(again(entry)) == ""
 
@@ -219,7 +219,7 @@ def test_the_other_ends_name_another_command(place: Place) -> None:
 def test_the_queue_and_a_convoy_tell_the_mayor_when_they_land(place: Place) -> None:
     plan = [{"key": "a", "rig": place.rig, "title": "A", "body": "", "priority": 2, "after": []}]
     convoy = ledger.create_convoy(place.rig, "C", "review-and-merge", plan, actor="test")
-    doors.start_convoy(convoy, WHO)
+    work.start_convoy(convoy, WHO)
     first, second = place.entry("first", SHA["a"]), place.entry("second", SHA["d"], priority=1)
     place.tick()
     call = Call(Run.objects.filter(kind="polecat").select_related("town").get(), place.now)
@@ -308,7 +308,7 @@ def test_the_commands_say_it_in_words(place: Place) -> None:
     rows = {row["id"]: row for row in json.loads(data.getvalue())["data"]}
     assert (rows[first.pk]["estimate"][:8], rows[second.pk]["estimate"][:9]) == ("unknown:", "waits for")
     assert rows[first.pk]["land_now"] and rows[second.pk]["waits_for"]
-    doors.reject(again(first), "no", WHO)
+    merge_queue.reject(again(first), "no", WHO)
     place.later(minutes=1)
     place.tick()
     gone = StringIO()

@@ -7,7 +7,7 @@ import pytest
 from beads import inbox, ledger
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Rig
-from refinery.decisions import doors
+from refinery.decisions import merge_queue, work
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 from tests.db.conftest import SHA, Place
@@ -63,12 +63,12 @@ def test_a_failed_blocker_takes_its_entries_out_and_each_comes_back_in_one_step(
     assert (entry.state, entry.reason) == ("failed", "blocker_failed")
     assert first.pk in entry.reason_text
     assert Bead.objects.get(pk=later.pk).status == "failed"
-    doors.retry_entry(entry, WHO)  # before the other one is retried: it waits, in words
+    merge_queue.retry_entry(entry, WHO)  # before the other one is retried: it waits, in words
     place.tick()
     entry.refresh_from_db()
     assert (entry.state, shown(place, entry).phase) == ("active", "blocked")
     first.refresh_from_db()
-    doors.retry_bead(first, WHO)
+    work.retry_bead(first, WHO)
     place.tick()
     assert shown(place, entry).phase == "blocked"
     end(place, first, "closed", "merged")
@@ -80,11 +80,11 @@ def test_a_cancelled_blocker_did_not_land_and_a_retry_goes_on_without_it(
     pair: tuple[Place, Bead, Bead, ReviewEntry],
 ) -> None:
     place, first, _, entry = pair
-    doors.cancel_bead(first, "not wanted", WHO)
+    work.cancel_bead(first, "not wanted", WHO)
     place.tick()
     entry.refresh_from_db()
     assert (entry.state, entry.reason) == ("failed", "blocker_failed")
-    doors.retry_entry(entry, WHO)
+    merge_queue.retry_entry(entry, WHO)
     place.tick()
     entry.refresh_from_db()
     assert entry.admitted_at is not None
@@ -105,10 +105,10 @@ def test_a_car_that_is_made_to_wait_leaves_the_train_as_an_innocent(place: Place
     place.tick()
     entry.refresh_from_db()
     assert entry.admitted_at is not None
-    doors.block_bead(later, first, WHO, "the schema first")
+    work.block_bead(later, first, WHO, "the schema first")
     place.tick()
     assert list(ReviewEntry.objects.values_list("admitted_at", "attempts")) == [(None, 0)]
-    doors.unblock_bead(later, first, WHO)
+    work.unblock_bead(later, first, WHO)
     place.tick()
     entry.refresh_from_db()
     assert entry.admitted_at is not None
@@ -141,17 +141,17 @@ def test_a_task_of_its_own_is_nobodys_blocker(place: Place) -> None:
 
 def test_what_cannot_wait_for_one_another_is_refused(place: Place) -> None:
     a, b = place.bead("A"), place.bead("B")
-    doors.block_bead(b, a, WHO)
+    work.block_bead(b, a, WHO)
     place.tick()
     with pytest.raises(Invalid, match="cycle"):
-        doors.block_bead(a, b, WHO)
+        work.block_bead(a, b, WHO)
     with pytest.raises(Invalid, match="cycle"):
-        doors.block_bead(a, a, WHO)
+        work.block_bead(a, a, WHO)
     with pytest.raises(Conflict, match="does not wait"):
-        doors.unblock_bead(a, b, WHO)
+        work.unblock_bead(a, b, WHO)
     entry = place.entry(source=a)
     with pytest.raises(Invalid, match="no planned work"):
-        doors.block_bead(b, entry.bead, WHO)
+        work.block_bead(b, entry.bead, WHO)
     inbox.record(place.town, "bead.block", a.pk, {"on": b.pk})  # two doors at once
     place.tick()
     assert not a.blocked_by.exists()

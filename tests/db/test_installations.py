@@ -10,8 +10,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from agents.runs import listen_parameters
 from beads import installations, upkeep
+from beads.channels import listen_parameters
 from beads.errors import Refused
 from beads.installations import Identity
 from beads.models import Installation

@@ -14,7 +14,7 @@ from beads import inbox, ledger, outbox
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
 from refinery.console import why
-from refinery.decisions import controls, doors
+from refinery.decisions import merge_queue, operators, reviews, towns, work
 from refinery.management.commands import wait
 from refinery.models import ReviewEntry
 from refinery.pages import boards
@@ -36,7 +36,7 @@ def test_a_fenced_run_says_nothing_any_more_and_its_work_goes_on(place: Place) -
     bead = place.bead()
     place.tick()
     run, _ = place.running(kind="polecat")
-    doors.fence_run(run, WHO, WHY)
+    operators.fence_run(run, WHO, WHY)
     place.tick()
     run.refresh_from_db()
     assert (run.state, run.outcome, run.reason) == ("ended", "lost", f"fenced by {WHO}: {WHY}")
@@ -47,7 +47,7 @@ def test_a_fenced_run_says_nothing_any_more_and_its_work_goes_on(place: Place) -
     assert Run.objects.get(bead=bead, state="queued").attempt == 2
     assert Run.objects.exclude(state="ended").count() == 1
     with pytest.raises(Conflict):
-        doors.fence_run(run, WHO, WHY)
+        operators.fence_run(run, WHO, WHY)
 
 
 @pytest.mark.django_db
@@ -55,7 +55,7 @@ def test_a_run_that_ended_meanwhile_is_not_fenced(place: Place) -> None:
     place.bead()
     place.tick()
     run, _ = place.running(kind="polecat")
-    doors.fence_run(run, WHO, WHY)
+    operators.fence_run(run, WHO, WHY)
     runs.end(run.pk, "running", RunOutcome.FAILED, "by itself", place.now)
     place.tick()
     run.refresh_from_db()
@@ -68,7 +68,7 @@ def test_a_stopped_runs_bead_tells_who_and_why(place: Place) -> None:
     bead = place.bead()
     place.tick()
     run, _ = place.running(kind="polecat")
-    doors.stop_run(run, WHY, WHO)
+    operators.stop_run(run, WHY, WHO)
     place.tick()
     assert history(bead, "run_stop_requested") == (WHO, WHY)
 
@@ -83,7 +83,7 @@ def test_a_requeued_entry_gets_on_again_behind_the_others_built_and_gated_anew()
     place.gated(0)
     ledger.retitle_priority(second.bead, 1)  # the next in the queue
     place.now = timezone.now()  # gate results carry the real time
-    doors.requeue(ReviewEntry.objects.get(pk=first.pk), WHO, WHY)
+    merge_queue.requeue(ReviewEntry.objects.get(pk=first.pk), WHO, WHY)
     place.tick()
     first.refresh_from_db()
     second.refresh_from_db()
@@ -106,20 +106,20 @@ def test_what_waits_or_is_being_pushed_is_not_requeued() -> None:
     place.tick()
     waiting = place.entry("two", SHA["d"])
     with pytest.raises(Conflict, match="waits in the queue already"):
-        doors.requeue(waiting, WHO, WHY)
+        merge_queue.requeue(waiting, WHO, WHY)
     place.built(first)
     place.gated(0)
     first.refresh_from_db()
     assert first.landings.get().state == "intent"
     landing = first.landings.get()
-    doors.requeue(first, WHO, WHY)
+    merge_queue.requeue(first, WHO, WHY)
     assert landings.begin_push(landing.pk)  # between the click and the tick
     place.tick(rounds=12)
     first.refresh_from_db()
     assert first.admitted_at is not None
     assert first.landings.get().state == "pushing"
     with pytest.raises(Conflict, match="being pushed"):
-        doors.requeue(first, WHO, WHY)
+        merge_queue.requeue(first, WHO, WHY)
 
 
 @pytest.mark.django_db
@@ -129,13 +129,13 @@ def test_a_promoted_entry_is_next() -> None:
     place.tick()
     place.entry("second", SHA["d"])
     third = place.entry("third", SHA["e"])
-    doors.promote(third, WHO, WHY)
+    merge_queue.promote(third, WHO, WHY)
     place.tick()
     lane = next(iter(boards.Board(place.town).lanes.values()))
     assert [view.branch for view in lane] == ["third", "busy", "second"]  # urgent: ahead of what is not pushed
     assert history(third.pk, "promoted") == (WHO, WHY)
     with pytest.raises(Conflict, match="has priority 0 already"):
-        doors.promote(ReviewEntry.objects.get(pk=third.pk), WHO, WHY)
+        merge_queue.promote(ReviewEntry.objects.get(pk=third.pk), WHO, WHY)
     assert busy.pk == lane[1].id
 
 
@@ -145,7 +145,7 @@ def test_a_replayed_observation_changes_nothing_that_stands(place: Place) -> Non
     place.tick()
     place.built(entry)
     fact = Fact.objects.get(kind="candidate.built")
-    controls.replay_fact(fact, WHO, WHY)
+    operators.replay_fact(fact, WHO, WHY)
     place.tick()
     again = Fact.objects.get(kind="candidate.built", actor=WHO)
     assert (again.processed_at is not None, again.error, again.payload["replay_of"]) == (True, "", fact.pk)
@@ -155,19 +155,19 @@ def test_a_replayed_observation_changes_nothing_that_stands(place: Place) -> Non
 @pytest.mark.django_db
 def test_a_decision_is_not_replayed_in_anothers_name(place: Place) -> None:
     entry = place.entry()
-    doors.approve(entry, "web:rita")
+    reviews.approve(entry, "web:rita")
     place.tick()
     with pytest.raises(Conflict, match="take the decision again"):
-        controls.replay_fact(Fact.objects.get(kind="entry.verdict"), WHO, WHY)
+        operators.replay_fact(Fact.objects.get(kind="entry.verdict"), WHO, WHY)
     assert entry.verdicts.count() == 1
 
 
 @pytest.mark.django_db
 def test_pausing_and_parking_leave_a_trace_of_who_and_why(place: Place) -> None:
-    doors.pause(place.town, WHY, WHO)
-    doors.park(place.rig, WHO, WHY)
-    doors.resume(place.town, WHO, "it is back")
-    doors.unpark(place.rig, WHO, "it is back")
+    towns.pause(place.town, WHY, WHO)
+    towns.park(place.rig, WHO, WHY)
+    towns.resume(place.town, WHO, "it is back")
+    towns.unpark(place.rig, WHO, "it is back")
     place.tick()
     told = [(f.kind, f.actor, f.payload["reason"]) for f in Fact.objects.all()]
     assert told == [
@@ -243,12 +243,12 @@ def test_why_shows_failing_effects_quarantined_facts_and_escalations_about_it(pl
 @pytest.mark.django_db
 def test_why_of_what_has_ended_says_how(place: Place) -> None:
     bead = place.bead()
-    doors.cancel_bead(bead, "not wanted", WHO)
+    work.cancel_bead(bead, "not wanted", WHO)
     place.tick()
     bead.refresh_from_db()
     assert said(why.of_bead(bead)).startswith(f"bead {bead.pk}: {bead.status} (cancelled): ")
     entry = place.entry()
-    doors.reject(entry, "no", WHO)
+    merge_queue.reject(entry, "no", WHO)
     place.tick()
     entry.refresh_from_db()
     assert said(why.of_entry(entry)).startswith(f"entry {entry.pk}: failed (rejected): no")

@@ -19,7 +19,7 @@ from beads import config as configs
 from beads import keyring, ledger, secrets
 from beads.errors import Forbidden, Invalid, NotFound, Refused
 from beads.models import ConfigVersion, Fact, Secret, Town
-from refinery.decisions import controls
+from refinery.decisions import towns
 from tests.db.conftest import Place
 
 VALUE = "hunter2-äöü-0123456789"
@@ -315,8 +315,8 @@ def test_s5_who_says_nothing_of_being_the_owner_is_not(place: Place) -> None:
     for text in ('[sandbox]\nmode = "off"\n', '[agents.polecat]\ncommand = ["sh"]\nnetwork = "open"\n'):
         for row in (place.town, place.rig):
             with pytest.raises(Forbidden):
-                controls.set_config(row, text, "api:eve", "")
-            assert controls.check_config(row, text, by_owner=True)
+                towns.set_config(row, text, "api:eve", "")
+            assert towns.check_config(row, text, by_owner=True)
 
 
 def test_the_console_shows_names_only(place: Place) -> None:

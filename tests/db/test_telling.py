@@ -14,7 +14,7 @@ from beads import config as configs
 from beads import ledger
 from beads.models import Bead, Escalation
 from refinery.console import why
-from refinery.decisions import doors
+from refinery.decisions import reviews
 from refinery.models import GateResult, ReviewEntry
 from tests.db.conftest import SHA, Place
 
@@ -232,7 +232,7 @@ def test_p9_what_a_replaced_gate_has_said_is_past(place: Place, capsys: pytest.C
     shown = said(capsys, "mq", "show", entry.pk)
     assert "gate unit: fail" in shown and "past: the config has replaced it" in shown
     assert LINE not in shown.partition("past: the config")[0].splitlines()[1]  # no reason
-    doors.approve(entry, "cli:ann")  # lifts the hold
+    reviews.approve(entry, "cli:ann")  # lifts the hold
     place.tick()
     place.built(entry)
     gated(place, "", 0)

@@ -12,7 +12,7 @@ from beads import config as configs
 from beads import ledger
 from beads.errors import Forbidden
 from beads.models import Bead
-from refinery.decisions import doors
+from refinery.decisions import merge_queue, reviews
 from refinery.models import GateResult, ReviewEntry, Verdict
 from refinery.store import entries
 from tests.db.conftest import SHA, Place
@@ -144,11 +144,11 @@ def test_what_a_person_does_meanwhile_counts(town: Place, what: str) -> None:
     red(town, entry)
     look = looking(town)
     if what == "request":
-        doors.request_changes(now(entry), "cli:rita", "leave it out")
+        reviews.request_changes(now(entry), "cli:rita", "leave it out")
     elif what == "reject":
-        doors.reject(now(entry), "no", "cli:rita")
+        merge_queue.reject(now(entry), "no", "cli:rita")
     elif what == "waive":
-        assert doors.land_now(now(entry), "cli:olga", "fire", skip_gates=True)
+        assert merge_queue.land_now(now(entry), "cli:olga", "fire", skip_gates=True)
     else:
         ReviewEntry.objects.filter(pk=entry.pk).update(observed_head=SHA["d"])
     town.tick()

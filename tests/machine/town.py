@@ -29,7 +29,7 @@ from beads.errors import GastownError, Superseded
 from beads.models import Bead, Convoy, Effect, Fact, Rig, Town
 from refinery.core import readiness, stages
 from refinery.core.rules import Decision
-from refinery.decisions import doors, gatechecks
+from refinery.decisions import gatechecks, guards, merge_queue, operators, reviews, towns, work
 from refinery.executor import branches as on_remote
 from refinery.executor import build, effects, land
 from refinery.models import GateResult, Landing, ReviewEntry
@@ -73,7 +73,7 @@ class Machine(RuleBasedStateMachine):
         enter(transaction.atomic())
         enter(mock.patch("django.utils.timezone.now", self.now))
         enter(mock.patch("secrets.choice", self.random.choice))
-        for module in (effects, build, land, on_remote, doors):
+        for module in (effects, build, land, on_remote, guards, merge_queue, towns):
             enter(mock.patch.object(module, "repo_of", lambda rig: self.remote))
         self.tokens: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
@@ -192,13 +192,13 @@ class Machine(RuleBasedStateMachine):
         fresh = branch not in self.remote.branches or pick % 2
         self.remote.commit(branch, self.change(pick), start="main" if fresh else None)
         with self.refusable():
-            doors.submit(self.rig, branch, target, None, None, priority, WHO)
+            merge_queue.submit(self.rig, branch, target, None, None, priority, WHO)
 
     @rule(branch=branches)
     def submit_again(self, branch: str) -> None:
         """The same branch as it is."""
         with self.refusable():
-            doors.submit(self.rig, branch, None, None, None, 2, WHO)
+            merge_queue.submit(self.rig, branch, None, None, None, 2, WHO)
 
     @rule(branch=branches, pick=picks)
     def push_branch(self, branch: str, pick: int) -> None:
@@ -222,14 +222,14 @@ class Machine(RuleBasedStateMachine):
         beads = list(Bead.objects.filter(type="issue", purpose="work").order_by("created_at"))
         with self.refusable():
             blockers = [choose(beads, pick)] if after and beads else []
-            doors.sling(self.rig, "Work", body="", priority=pick % 5, after=blockers, who=WHO)
+            work.sling(self.rig, "Work", body="", priority=pick % 5, after=blockers, who=WHO)
 
     @rule(pick=picks, on=picks, what=st.sampled_from(["block", "block", "unblock"]))
     def depend(self, pick: int, on: int, what: str) -> None:
         """Somebody lets a bead wait for another one, or no longer."""
         beads = list(Bead.objects.filter(type="issue").order_by("created_at"))
         if len(beads) > 1:
-            door = doors.block_bead if what == "block" else doors.unblock_bead
+            door = work.block_bead if what == "block" else work.unblock_bead
             with self.refusable():
                 door(choose(beads, pick), choose(beads, on), WHO)
 
@@ -244,7 +244,9 @@ class Machine(RuleBasedStateMachine):
         files = {**self.remote.files(head), **self.change(pick)}
         self.remote.push("stacked", self.remote.make(files, [head], salt=str(self.number)))
         with self.refusable():
-            doors.submit(self.rig, "stacked", "main", None, choose(free, pick) if own and free else None, priority, WHO)
+            merge_queue.submit(
+                self.rig, "stacked", "main", None, choose(free, pick) if own and free else None, priority, WHO
+            )
 
     @rule(size=st.integers(1, 3), chained=st.booleans(), staged=st.booleans(), once=st.booleans())
     def convoy(self, size: int, chained: bool, staged: bool, once: bool) -> None:
@@ -263,14 +265,14 @@ class Machine(RuleBasedStateMachine):
         mode = "review-then-land" if once else "review-and-merge"
         self.reload()
         with self.refusable():
-            doors.create_convoy(self.rig, "Convoy", mode, plan, staged=staged, who=WHO)
+            work.create_convoy(self.rig, "Convoy", mode, plan, staged=staged, who=WHO)
 
     @rule(pick=picks, what=st.sampled_from(["start", "close", "retry"]))
     def steer_convoy(self, pick: int, what: str) -> None:
         """A person steers a convoy."""
         convoys = list(Convoy.objects.select_related("bead__town", "rig").order_by("bead__created_at"))
         if convoys:
-            door = {"start": doors.start_convoy, "close": doors.close_convoy, "retry": doors.retry_convoy}[what]
+            door = {"start": work.start_convoy, "close": work.close_convoy, "retry": work.retry_convoy}[what]
             with self.refusable():
                 door(choose(convoys, pick), WHO)
 
@@ -285,13 +287,13 @@ class Machine(RuleBasedStateMachine):
             with self.refusable():
                 match what:
                     case "cancel":
-                        doors.cancel_bead(bead, "", WHO)
+                        work.cancel_bead(bead, "", WHO)
                     case "retry":
-                        doors.retry_bead(bead, WHO)
+                        work.retry_bead(bead, WHO)
                     case "confirm":
-                        doors.confirm_bead(bead, WHO)
+                        work.confirm_bead(bead, WHO)
                     case "release":
-                        doors.release_bead(bead, WHO)
+                        work.release_bead(bead, WHO)
 
     @rule(
         pick=picks,
@@ -308,19 +310,19 @@ class Machine(RuleBasedStateMachine):
         with self.refusable():
             match what:
                 case "approve":
-                    doors.approve(entry, WHO, head=entry.head_sha)
+                    reviews.approve(entry, WHO, head=entry.head_sha)
                 case "approve later":
-                    doors.approve(entry, WHO, merge_now=False)
+                    reviews.approve(entry, WHO, merge_now=False)
                 case "changes":
-                    doors.request_changes(entry, WHO, "not like this")
+                    reviews.request_changes(entry, WHO, "not like this")
                 case "reject":
-                    doors.reject(entry, "no", WHO)
+                    merge_queue.reject(entry, "no", WHO)
                 case "retry":
-                    doors.retry_entry(entry, WHO)
+                    merge_queue.retry_entry(entry, WHO)
                 case "land now":
-                    doors.land_now(entry, WHO, "it burns", skip_gates=pick % 4 == 0)
+                    merge_queue.land_now(entry, WHO, "it burns", skip_gates=pick % 4 == 0)
                 case "promote":
-                    doors.promote(entry, WHO, priority=pick % 5)
+                    merge_queue.promote(entry, WHO, priority=pick % 5)
 
     @rule()
     def check_gates(self) -> None:
@@ -340,13 +342,13 @@ class Machine(RuleBasedStateMachine):
         self.reload()
         match what:
             case "pause":
-                doors.pause(self.town, "", WHO)
+                towns.pause(self.town, "", WHO)
             case "resume":
-                doors.resume(self.town, WHO)
+                towns.resume(self.town, WHO)
             case "park":
-                doors.park(self.rig, WHO)
+                towns.park(self.rig, WHO)
             case "unpark":
-                doors.unpark(self.rig, WHO)
+                towns.unpark(self.rig, WHO)
             case _:
                 self.remote.protected = what == "protect"
 
@@ -356,7 +358,7 @@ class Machine(RuleBasedStateMachine):
         live = list(Run.objects.filter(LIVE_RUN).order_by("created_at"))
         if live:
             with self.refusable():
-                doors.stop_run(choose(live, pick), "", WHO)
+                operators.stop_run(choose(live, pick), "", WHO)
 
     # -- runners and agents --
 
@@ -643,8 +645,8 @@ class Machine(RuleBasedStateMachine):
             self.away = False
             with self.refusable():
                 gatechecks.ask(self.rig, WHO)
-        doors.resume(self.town, WHO)
-        doors.unpark(self.rig, WHO)
+        towns.resume(self.town, WHO)
+        towns.unpark(self.rig, WHO)
         self.tokens.clear()  # whoever is in work now is killed: a reboot
         self.heads.clear()
         self.secrets.clear()

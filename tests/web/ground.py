@@ -12,7 +12,7 @@ from django.test import Client
 from beads import config as configs
 from beads import ledger, people
 from beads.models import Town, TownRole
-from refinery.decisions import doors
+from refinery.decisions import merge_queue
 from refinery.executor import effects
 from refinery.models import ReviewEntry
 from tests.db.conftest import Place
@@ -59,7 +59,7 @@ class Ground:
         return self.git("rev-parse", "HEAD")
 
     def submit(self, branch: str = "feature", who: str = "cli:ann") -> ReviewEntry:
-        entry, _ = doors.submit(self.rig, branch, None, f"Title of {branch}", None, 2, who)
+        entry, _ = merge_queue.submit(self.rig, branch, None, f"Title of {branch}", None, 2, who)
         self.settle()
         return ReviewEntry.objects.get(pk=entry.pk)
 

@@ -20,7 +20,7 @@ from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
 from refinery.console.admin import ACTIONS
-from refinery.decisions import controls
+from refinery.decisions import merge_queue
 from refinery.models import Lane, ReviewEntry
 from tests.db.conftest import Place
 
@@ -109,7 +109,7 @@ def superseded_entry(place: Place) -> ReviewEntry:
 
 def frozen_lane(place: Place) -> Lane:
     """A lane in which nothing moves."""
-    controls.freeze(place.rig, None, "release", "test")
+    merge_queue.freeze(place.rig, None, "release", "test")
     return Lane.objects.get(rig=place.rig)
 
 

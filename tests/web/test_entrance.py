@@ -24,6 +24,7 @@ from beads import people
 from beads.errors import Conflict
 from beads.models import Bead, TownRole
 from gastown_site import entrance, home, lockout
+from refinery.decisions import merge_queue
 from tests.db.conftest import Place
 from tests.web.conftest import Agent
 from tests.web.test_doors import ALL, OPEN
@@ -314,11 +315,10 @@ def test_the_cookies_are_the_browsers_alone(ann: User, client: Client) -> None:
 
 def test_s17_is_a_conflict_and_not_a_promise(place: Place) -> None:
     """What the door says of an entry that has left: see tests/web/test_land_now.py for the races."""
-    from refinery.decisions import doors
     from refinery.store import entries
 
     entry = place.entry()
     entries.close(entry, "failed", "rejected", "no", now=place.now)
     entry.refresh_from_db()
     with pytest.raises(Conflict, match="has left the queue"):
-        doors.land_now(entry, "cli:olga", "it burns", skip_gates=True)
+        merge_queue.land_now(entry, "cli:olga", "it burns", skip_gates=True)

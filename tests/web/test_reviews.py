@@ -11,7 +11,7 @@ from django.test import Client
 from agents.models import Mail
 from beads import inbox, ledger, plans
 from beads.models import Bead, Fact
-from refinery.decisions import doors
+from refinery.decisions import reviews
 from refinery.executor import head_poll
 from refinery.git import ranges
 from refinery.models import ReviewComment
@@ -371,7 +371,7 @@ def test_so_many_distinct_people_must_approve_this_head(tmp_path: Path, db: None
     ground.push("feature", {"a.py": "def f():\n    return 2\n"})
     entry = ground.submit()
     post(rita, entry, "merge")
-    doors.approve(entry, "cli:rita")  # the same person by another door
+    reviews.approve(entry, "cli:rita")  # the same person by another door
     ground.settle()
     ground.place.later(hours=1)
     ground.settle()

@@ -22,10 +22,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from agents.runs import listen_parameters
 from agents.runtime.gitcmd import run_git
+from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.errors import GastownError, Refused
-from beads.inbox import WAKE_CHANNEL
 from beads.models import Town
 from beads.replies import refuse
 from gastown_site import database, forks, home

@@ -14,8 +14,8 @@ from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, t
 from beads.errors import Conflict, Invalid, NotFound
 from beads.lifecycle import LIVE
 from beads.models import Bead
-from refinery.core import links
-from refinery.decisions import doors
+from refinery import links
+from refinery.decisions import work
 from refinery.pages import boards
 
 
@@ -123,31 +123,31 @@ class Command(GastownCommand):
             raise Conflict(nothing) if all_of else Invalid("name beads, or --all-of RUN", field="id")
         with transaction.atomic():
             for bead in beads:
-                doors.release_bead(bead, actor(), reason)
+                work.release_bead(bead, actor(), reason)
         released = [bead.pk for bead in beads]
         return Said({"released": released}, f"released: {', '.join(released)}")
 
     def cancel(self, id: str, reason: str, **_: Any) -> Any:
         """Cancel."""
-        doors.cancel_bead(bead_of(id), reason, actor())
+        work.cancel_bead(bead_of(id), reason, actor())
         return Said({"id": id}, f"{id} is being cancelled")
 
     def retry(self, id: str, reason: str, **_: Any) -> Any:
         """Retry."""
-        doors.retry_bead(bead_of(id), actor(), reason)
+        work.retry_bead(bead_of(id), actor(), reason)
         return Said({"id": id}, f"{id} is being retried")
 
     def confirm(self, id: str, reason: str, **_: Any) -> Any:
         """Nothing was needed."""
-        doors.confirm_bead(bead_of(id), actor(), reason)
+        work.confirm_bead(bead_of(id), actor(), reason)
         return Said({"id": id}, f"{id} is being closed: nothing was needed")
 
     def block(self, id: str, on: str, reason: str, **_: Any) -> Any:
         """Make it wait."""
-        doors.block_bead(bead_of(id), bead_of(on), actor(), reason)
+        work.block_bead(bead_of(id), bead_of(on), actor(), reason)
         return Said({"id": id, "on": on}, f"{id} waits for {on} from the next tick on")
 
     def unblock(self, id: str, on: str, reason: str, **_: Any) -> Any:
         """Let it go on."""
-        doors.unblock_bead(bead_of(id), bead_of(on), actor(), reason)
+        work.unblock_bead(bead_of(id), bead_of(on), actor(), reason)
         return Said({"id": id, "on": on}, f"{id} waits for {on} no longer")

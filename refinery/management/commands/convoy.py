@@ -9,7 +9,7 @@ from beads import lists, plans
 from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
 from beads.errors import NotFound
 from beads.models import Convoy
-from refinery.decisions import controls, doors
+from refinery.decisions import towns, work
 from refinery.files import read_text
 from refinery.pages import boards
 
@@ -53,25 +53,25 @@ class Command(GastownCommand):
         """Make a convoy."""
         home = rig_of(rig)
         plan = plans.parse_text(read_text(file, "file"), file, home, rig_of)
-        convoy, is_staged = doors.create_convoy(home, title, merge_mode, plan, staged=staged, who=actor())
+        convoy, is_staged = work.create_convoy(home, title, merge_mode, plan, staged=staged, who=actor())
         beads = {b.plan_key: b.pk for b in convoy.beads.all()}
-        warnings = controls.unmanned(dict.fromkeys(item["rig"] for item in plan))
+        warnings = towns.unmanned(dict.fromkeys(item["rig"] for item in plan))
         data = {"id": convoy.pk, "staged": is_staged, "beads": beads, "warnings": warnings}
         return Said(data, convoy.pk, warnings=warnings)
 
     def start(self, id: str, **_: Any) -> Any:
         """Start."""
-        doors.start_convoy(convoy_of(id), actor())
+        work.start_convoy(convoy_of(id), actor())
         return Said({"id": id}, f"convoy {id} is started")
 
     def close(self, id: str, **_: Any) -> Any:
         """Close."""
-        doors.close_convoy(convoy_of(id), actor())
+        work.close_convoy(convoy_of(id), actor())
         return Said({"id": id}, f"convoy {id} is being closed")
 
     def retry(self, id: str, reason: str, **_: Any) -> Any:
         """Retry."""
-        doors.retry_convoy(convoy_of(id), actor(), reason)
+        work.retry_convoy(convoy_of(id), actor(), reason)
         return Said({"id": id}, f"convoy {id} is being retried")
 
     def status(self, id: str, **_: Any) -> Any:

@@ -10,7 +10,7 @@ from beads.command import GastownCommand, Said, actor, table
 from beads.errors import NotFound
 from beads.models import Escalation
 from refinery.core.telling import short
-from refinery.decisions import doors
+from refinery.decisions import operators
 
 
 def escalation_of(key: str) -> Escalation:
@@ -60,10 +60,10 @@ class Command(GastownCommand):
 
     def ack(self, id: str, **_: Any) -> Any:
         """Acknowledge."""
-        doors.acknowledge(escalation_of(id), actor())
+        operators.acknowledge(escalation_of(id), actor())
         return Said({"id": id}, f"{id} is acknowledged")
 
     def close(self, id: str, reason: str, **_: Any) -> Any:
         """Close."""
-        doors.close_escalation(escalation_of(id), actor(), reason)
+        operators.close_escalation(escalation_of(id), actor(), reason)
         return Said({"id": id}, f"{id} is closed")

@@ -9,9 +9,9 @@ from beads import lists
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table
 from beads.errors import NotFound
 from beads.models import Town
-from refinery.core import links
+from refinery import links
 from refinery.core.outputs import plain
-from refinery.decisions import controls, doors
+from refinery.decisions import merge_queue, reviews
 from refinery.files import moment
 from refinery.models import ReviewEntry
 from refinery.pages import boards
@@ -87,7 +87,7 @@ class Command(GastownCommand):
     ) -> Any:
         """Enqueue a branch."""
         source = bead_of(bead) if bead else None
-        entry, new = doors.submit(rig_of(rig), branch, target, title, source, priority, actor())
+        entry, new = merge_queue.submit(rig_of(rig), branch, target, title, source, priority, actor())
         return Said({"id": entry.pk, "new": new, "head": entry.head_sha, "target": entry.target}, entry.pk)
 
     def list(self, rig: str | None, all: bool, limit: int, **_: Any) -> Any:
@@ -153,33 +153,33 @@ class Command(GastownCommand):
 
     def approve(self, id: str, head: str | None, **_: Any) -> Any:
         """Approve."""
-        doors.approve(entry_of(id), actor(), head=head)
+        reviews.approve(entry_of(id), actor(), head=head)
         return Said({"id": id}, f"{id} is approved")
 
     def request_changes(self, id: str, body: str, head: str | None, **_: Any) -> Any:
         """Send back."""
-        doors.request_changes(entry_of(id), actor(), body, head=head)
+        reviews.request_changes(entry_of(id), actor(), body, head=head)
         return Said({"id": id}, f"{id} is sent back")
 
     def reject(self, id: str, reason: str, **_: Any) -> Any:
         """Reject."""
-        doors.reject(entry_of(id), reason, actor())
+        merge_queue.reject(entry_of(id), reason, actor())
         return Said({"id": id}, f"{id} is rejected")
 
     def retry(self, id: str, reason: str, **_: Any) -> Any:
         """Retry."""
-        doors.retry_entry(entry_of(id), actor(), reason)
+        merge_queue.retry_entry(entry_of(id), actor(), reason)
         return Said({"id": id}, f"{id} is being retried")
 
     def promote(self, id: str, priority: int, reason: str, **_: Any) -> Any:
         """Let it go before others."""
-        doors.promote(entry_of(id), actor(), reason, priority)
+        merge_queue.promote(entry_of(id), actor(), reason, priority)
         return Said({"id": id, "priority": priority}, f"{id} has priority {priority} from the next tick on")
 
     def land_now(self, id: str, reason: str, skip_gates: bool, **_: Any) -> Any:
         """An emergency."""
         entry = entry_of(id)
-        new = doors.land_now(entry, actor(), reason, skip_gates=skip_gates)
+        new = merge_queue.land_now(entry, actor(), reason, skip_gates=skip_gates)
         told = f" without its gates, at exactly {entry.head_sha[:12]}" if skip_gates else ""
         text = f"{id} goes to the front of the train{told}" if new else f"{id} goes first already"
         return Said({"id": id, "skip_gates": skip_gates, "new": new}, text)
@@ -187,10 +187,10 @@ class Command(GastownCommand):
     def freeze(self, rig: str, target: str | None, reason: str, until: str | None, **_: Any) -> Any:
         """Freeze a lane."""
         end = moment("until", until) if until else None
-        lane = controls.freeze(rig_of(rig), target, reason, actor(), end)
+        lane = merge_queue.freeze(rig_of(rig), target, reason, actor(), end)
         return Said({"rig": rig, "target": lane, "frozen": True}, f"lane {rig} {lane} is frozen")
 
     def thaw(self, rig: str, target: str | None, **_: Any) -> Any:
         """Thaw a lane."""
-        lane = controls.thaw(rig_of(rig), target, actor())
+        lane = merge_queue.thaw(rig_of(rig), target, actor())
         return Said({"rig": rig, "target": lane, "frozen": False}, f"lane {rig} {lane} goes on")

@@ -13,9 +13,8 @@ from django.core.management.base import BaseCommand
 from django.db import OperationalError, close_old_connections
 from django.utils import timezone
 
-from agents.runs import listen_parameters
 from beads import ops
-from beads.inbox import WAKE_CHANNEL
+from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.models import Town
 from refinery.tasks import ensure_schedule
 from refinery.tick import reconciler

@@ -12,7 +12,7 @@ from beads import secrets
 from beads.command import ExitWith, GastownCommand, Said, actor, noted, rig_of, table, town_of
 from beads.errors import Unavailable
 from beads.models import Rig
-from refinery.decisions import controls, doors, gatechecks
+from refinery.decisions import gatechecks, towns
 from refinery.files import read_config, read_text
 from refinery.git import contents
 
@@ -78,7 +78,7 @@ class Command(GastownCommand):
         self, slug: str, remote_url: str, town: str | None, default_branch: str | None, config: str | None, **_: Any
     ) -> Any:
         """Add a repository."""
-        rig = doors.add_rig(town, slug, remote_url, default_branch, read_config(config), by_owner=True)
+        rig = towns.add_rig(town, slug, remote_url, default_branch, read_config(config), by_owner=True)
         pinned = access.host_keys(rig)
         has, notes = contents.look(rig)
         data = {"slug": rig.slug, "town": rig.town.slug, "default_branch": rig.default_branch, "host_keys": pinned}
@@ -90,7 +90,7 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
-        made = controls.set_config(rig_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        made = towns.set_config(rig_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
         rig = rig_of(slug)
         told, lines, warnings = checked(rig)
         said = "\n".join([f"rig {slug} has its new config, version {made.number}", *lines])
@@ -113,14 +113,14 @@ class Command(GastownCommand):
         """Show the pinned host keys, or pin what the remote shows now."""
         rig = rig_of(slug)
         if renew:
-            controls.renew_host_key(rig, actor())
+            towns.renew_host_key(rig, actor())
         keys = access.host_keys(rig)
         text = "\n".join(keys) or "none is pinned: git.credential is no ssh key, or the remote was not asked yet"
         return Said({"slug": slug, "host_keys": keys}, text)
 
     def set_default_branch(self, slug: str, branch: str, reason: str, **_: Any) -> Any:
         """Let a rig's changes be for another branch."""
-        moved = controls.set_default_branch(rig_of(slug), branch, actor(), reason)
+        moved = towns.set_default_branch(rig_of(slug), branch, actor(), reason)
         said = f"changes of rig {slug} are for {branch} from now on; {moved} that were queued for another are, too"
         return Said({"slug": slug, "default_branch": branch, "moved": moved}, said)
 
@@ -143,10 +143,10 @@ class Command(GastownCommand):
 
     def park(self, slug: str, **_: Any) -> Any:
         """Stop dispatching in a rig."""
-        doors.park(rig_of(slug), actor())
+        towns.park(rig_of(slug), actor())
         return Said({"slug": slug, "parked": True}, f"rig {slug} is parked")
 
     def unpark(self, slug: str, **_: Any) -> Any:
         """Dispatch again."""
-        doors.unpark(rig_of(slug), actor())
+        towns.unpark(rig_of(slug), actor())
         return Said({"slug": slug, "parked": False}, f"rig {slug} is back")

@@ -10,7 +10,7 @@ from agents.models import LIVE_RUN, Run
 from beads import lists
 from beads.command import GastownCommand, Said, actor, ago, table
 from beads.errors import NotFound
-from refinery.decisions import doors
+from refinery.decisions import operators
 from refinery.pages import boards
 
 
@@ -124,5 +124,5 @@ class Command(GastownCommand):
 
     def stop(self, id: str, reason: str, **_: Any) -> Any:
         """Stop."""
-        doors.stop_run(run_of(id), reason, actor())
+        operators.stop_run(run_of(id), reason, actor())
         return Said({"id": id}, f"run {id} is being stopped")

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads.command import GastownCommand, Said, actor, bead_of, rig_of
-from refinery.decisions import controls, doors
+from refinery.decisions import towns, work
 
 
 class Command(GastownCommand):
@@ -26,6 +26,6 @@ class Command(GastownCommand):
         """Make the bead."""
         blockers = [bead_of(key) for key in after]
         home = rig_of(rig)
-        bead = doors.sling(home, title, body=body, priority=priority, after=blockers, who=actor())
-        warnings = controls.unmanned([home])
+        bead = work.sling(home, title, body=body, priority=priority, after=blockers, who=actor())
+        warnings = towns.unmanned([home])
         return Said({"id": bead.pk, "status": bead.status, "warnings": warnings}, bead.pk, warnings=warnings)

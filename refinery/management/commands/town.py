@@ -13,7 +13,7 @@ from beads import owner as reserved
 from beads.command import GastownCommand, Said, actor, noted, table, town_of
 from beads.errors import Refused
 from beads.models import Town
-from refinery.decisions import controls, doors
+from refinery.decisions import towns
 from refinery.files import read_config, read_text
 
 
@@ -50,7 +50,7 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a town's config."""
-        made = controls.set_config(town_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        made = towns.set_config(town_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
         said = f"town {slug} has its new config, version {made.number}"
         return noted({"slug": slug, "version": made.number}, said, secrets.notes(town_of(slug)))
 
@@ -63,12 +63,12 @@ class Command(GastownCommand):
 
     def pause(self, slug: str, reason: str, **_: Any) -> Any:
         """Stop dispatching."""
-        doors.pause(town_of(slug), reason, actor())
+        towns.pause(town_of(slug), reason, actor())
         return Said({"slug": slug, "paused": True}, f"town {slug} is paused")
 
     def resume(self, slug: str, reason: str, **_: Any) -> Any:
         """Dispatch again."""
-        doors.resume(town_of(slug), actor(), reason)
+        towns.resume(town_of(slug), actor(), reason)
         return Said({"slug": slug, "paused": False}, f"town {slug} goes on")
 
     def list(self, **_: Any) -> Any:

@@ -11,12 +11,11 @@ from django.db import transaction
 from django.db.models import Q
 
 from agents.models import LIVE_RUN, Run
-from agents.runs import listen_parameters
+from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.command import ExitWith, GastownCommand, bead_of
-from beads.inbox import WAKE_CHANNEL
 from beads.lifecycle import LIVE
 from beads.models import Bead, Effect, Fact, Town
-from refinery.core import links
+from refinery import links
 from refinery.management.commands.convoy import convoy_of
 from refinery.management.commands.mq import entry_of
 from refinery.models import ReviewEntry

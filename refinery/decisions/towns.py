@@ -1,30 +1,106 @@
-"""What operators decide about the machine itself: config, facts, effects. One function each.
-
-Each refuses at once what can be refused; what is carried out here leaves a fact with its actor and reason.
-"""
+"""What people decide about towns and rigs: pause, park, add, config, where a rig's remote is and its branch."""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from agents import access
 from agents.runtime import lfs
-from agents.runtime.gitcmd import GitFailed
+from agents.runtime.gitcmd import GitFailed, check_remote_url
 from agents.runtime.names import check_branch
 from beads import config as configs
-from beads import inbox, ledger, outages, outbox
+from beads import inbox, ledger, outages, owner
 from beads import owner as reserved
-from beads.errors import Conflict, Invalid, Refused
-from beads.models import ConfigVersion, Effect, Fact, Rig, Town
+from beads.errors import Conflict, Invalid, NotFound, Refused
+from beads.models import ConfigVersion, Rig, Town
 from refinery.core import readiness
 from refinery.decisions import gatechecks
-from refinery.git.mirror import look, repo_of
+from refinery.git.mirror import fetched_first, look, repo_of
 from refinery.store import entries
+
+
+def pause(town: Town, reason: str, who: str) -> None:
+    """Stop dispatching in a town. Carried out at the door; the fact is its history and the wake-up."""
+    with transaction.atomic():
+        ledger.pause_town(town, reason or f"paused by {who}")
+        inbox.record(town, "town.pause", town.slug, {"reason": reason}, actor=who)
+
+
+def resume(town: Town, who: str, reason: str = "") -> None:
+    """Undo `pause`."""
+    with transaction.atomic():
+        ledger.resume_town(town)
+        inbox.record(town, "town.resume", town.slug, {"reason": reason}, actor=who)
+
+
+def park(rig: Rig, who: str, reason: str = "") -> None:
+    """Stop dispatching in a rig."""
+    with transaction.atomic():
+        ledger.park_rig(rig)
+        inbox.record(rig.town, "rig.park", rig.slug, {"reason": reason}, actor=who)
+
+
+def unpark(rig: Rig, who: str, reason: str = "") -> None:
+    """Undo `park`."""
+    with transaction.atomic():
+        ledger.unpark_rig(rig)
+        inbox.record(rig.town, "rig.unpark", rig.slug, {"reason": reason}, actor=who)
+
+
+def add_rig(
+    town_slug: str | None,
+    slug: str,
+    url: str,
+    branch: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    by_owner: bool = False,
+) -> Rig:
+    """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done.
+
+    With an ssh key of its own (`git.credential`) the host key that the remote shows is pinned. `by_owner`: see
+    `controls.check_config`.
+    """
+    ledger.check_slug("rig", slug)
+    check_remote_url(url)
+    if branch is not None:
+        check_branch(branch, "default_branch")
+    town = Town.objects.filter(slug=town_slug or "main").first()
+    if town is None and town_slug not in (None, "main"):
+        raise NotFound(f"no town {town_slug}", details={"field": "town"})
+    config, found = configs.usable(town.config if town else {}, overrides)
+    if found:
+        raise Invalid(found[0], field="config")
+    if config.git.lfs:
+        lfs.check_installed()
+    if Rig.objects.filter(slug=slug).exists():
+        raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
+    _not_our_own(url)
+    owner.check(configs.usable(town.config if town else {}, {})[0], config, by_owner=by_owner)
+    with access.scratch() as folder:
+        opened = access.variables(town, config.git.credential, url, folder, slug)
+        branch = look(url, branch, opened)
+        with fetched_first(url, branch, opened, slug) as make_mirror, transaction.atomic():
+            town = town or ledger.create_town("main")
+            rig = ledger.create_rig(town, slug, url, branch, overrides)
+            access.adopt(folder, rig)
+            make_mirror(rig)
+    return rig
+
+
+def _not_our_own(url: str) -> None:
+    """Raises Invalid for a remote among Gastown's own repositories: mirrors and workspaces are nobody's remotes."""
+    path = os.path.realpath(url.removeprefix("file://"))
+    home = os.path.realpath(settings.GASTOWN_HOME)
+    ours = (os.path.join(home, name) for name in ("repos", "workspaces", "gates", "worktrees", "runs", "trash"))
+    if url.startswith(("/", "file://")) and any(path == one or path.startswith(f"{one}/") for one in ours):
+        raise Invalid("remote_url: that is a repository of Gastown's own, in GASTOWN_HOME", field="remote_url")
 
 
 def check_config(owner: Town | Rig, text: str, *, by_owner: bool = False) -> dict[str, Any]:
@@ -116,63 +192,3 @@ def set_default_branch(rig: Rig, branch: str, who: str, reason: str = "") -> int
 def look_again(rig: Rig) -> None:
     """A person wants to know whether the rig's remote works again: it is looked at now, and not in a minute."""
     outages.look_now([rig], timezone.now())
-
-
-REPLAYABLE = frozenset(
-    {
-        "run.exited", "run.published", "run.done", "run.request_changes", "escalation.raised", "candidate.built",
-        "landing.concluded", "branch.seen", "lane.foreseen", "effect.failed", "effect.struggling",
-    }
-)  # fmt: skip
-
-
-def replay_fact(fact: Fact, who: str, reason: str = "") -> None:
-    """Record an observation again. A person's decision is not replayed: whoever wants it again decides again."""
-    if fact.processed_at is None:
-        raise Conflict(f"fact {fact.pk} was not drained yet: release it if it is in quarantine")
-    if fact.kind not in REPLAYABLE:
-        raise Conflict(f"fact {fact.pk} is a {fact.kind}, a decision: take the decision again instead")
-    inbox.replay(fact, who, reason)
-
-
-def release_fact(fact: Fact, who: str, reason: str = "") -> None:
-    """Let the next tick try a quarantined fact again."""
-    if fact.quarantined_at is None:
-        raise Conflict(f"fact {fact.pk} is not in quarantine")
-    with transaction.atomic():
-        inbox.release(fact)
-        inbox.record(fact.town, "fact.release", str(fact.pk), {"reason": reason}, actor=who)
-
-
-def run_effect_again(effect: Effect, who: str, reason: str = "") -> None:
-    """Run an effect once more that was given up."""
-    if effect.state != "failed":
-        raise Conflict(f"effect {effect.pk} is {effect.state}: only a failed one is run again")
-    with transaction.atomic():
-        outbox.again(effect, timezone.now())
-        inbox.record(effect.town, "effect.again", str(effect.pk), {"reason": reason}, actor=who)
-
-
-def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
-    """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
-    target = check_branch(target or rig.default_branch, "target")
-    reason = ledger.check_text("reason", reason, 300, required=True)
-    if until is not None and until <= timezone.now():
-        raise Invalid("until is in the past", field="until")
-    with transaction.atomic():
-        ledger.lock_town(rig.town)
-        entries.freeze(rig, target, reason, who, timezone.now(), until)
-        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=who)
-    return target
-
-
-def thaw(rig: Rig, target: str | None, who: str, reason: str = "") -> str:
-    """Undo `freeze`; returns the lane's target."""
-    target = check_branch(target or rig.default_branch, "target")
-    with transaction.atomic():
-        ledger.lock_town(rig.town)
-        entries.thaw(rig, target)
-        inbox.record(
-            rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=who
-        )
-    return target

@@ -1,0 +1,44 @@
+"""What several decisions ask for before they are taken: an entry that is active, the head that was seen."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from agents.runtime.gitcmd import GitFailed
+from beads import inbox
+from beads.errors import Conflict
+from refinery.git.mirror import repo_of
+from refinery.models import ReviewEntry
+
+REMOTE_PATIENCE = 10.0  # seconds
+
+
+def must_be_active(entry: ReviewEntry) -> None:
+    if entry.kind == "check":
+        raise Conflict(f"{entry.pk} is no change, but a check of {entry.target} itself: it can only be checked again")
+    if entry.state != "active":
+        raise Conflict(f"{entry.pk} {entry.ended}")
+
+
+def must_be_head(entry: ReviewEntry, head: str | None) -> None:
+    if head is not None and (len(head) < 7 or not entry.head_sha.startswith(head)):
+        raise Conflict(
+            f"the head moved: it is {entry.head_sha[:12]}, not {head[:12]}", details={"head": entry.head_sha}
+        )
+
+
+def must_not_have_moved(entry: ReviewEntry) -> None:
+    """Look at the remote: a push that nobody told us of makes a new head before anybody approves the old one.
+
+    A remote that cannot be asked changes nothing: the approval is of the pinned head, and landing asks again.
+    """
+    if not entry.on_remote:
+        return
+    with suppress(GitFailed):
+        found = repo_of(entry.rig).ls_remote(entry.rig.remote_url, entry.branch, timeout=REMOTE_PATIENCE)
+        if found is not None and found != entry.head_sha:
+            inbox.record(entry.rig.town, "entry.head_seen", entry.pk, {"head": found}, actor="gastown")
+            raise Conflict(
+                f"the head moved: {entry.branch} is at {found[:12]}, not {entry.head_sha[:12]}",
+                details={"head": found},
+            )

@@ -1,0 +1,171 @@
+"""What people decide about the merge queue: what enters it, goes first, leaves it, and which lanes stand still."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from django.db import transaction
+from django.utils import timezone
+
+from agents.models import LIVE_RUN, Run
+from agents.runtime.gitcmd import GitFailed
+from agents.runtime.names import check_branch
+from beads import config as configs
+from beads import inbox, ledger
+from beads.errors import Conflict, Invalid, Refused
+from beads.lifecycle import BeadStatus, BeadType, is_final
+from beads.models import Bead, Rig
+from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved
+from refinery.git.mirror import repo_of
+from refinery.models import ReviewEntry
+from refinery.store import emergencies, entries
+
+
+def submit(
+    rig: Rig, branch: str, target: str | None, title: str | None, bead: Bead | None, priority: int, who: str
+) -> tuple[ReviewEntry, bool]:
+    """Enqueue an existing remote branch; returns the entry and whether it is new."""
+    branch = check_branch(branch, "branch")
+    target = check_branch(target or rig.default_branch, "target")
+    if branch == target:
+        raise Invalid("branch and target are the same", field="branch")
+    if not 0 <= priority <= 4:
+        raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    found = configs.usable(rig.town.config, rig.config)[1]
+    if found:
+        raise Invalid(found[0], field="config")
+    if bead is not None:
+        if bead.type != BeadType.ISSUE or bead.rig_id != rig.pk:
+            raise Invalid(f"{bead.pk} is not an issue of rig {rig.slug}", field="bead")
+        if is_final(bead.status):
+            raise Conflict(f"{bead.pk} is {bead.status} already")
+        if Run.objects.filter(LIVE_RUN, bead=bead).exists():
+            raise Conflict(f"{bead.pk} is being worked on by an agent")
+    try:
+        repo = repo_of(rig)
+        head = repo.ls_remote(rig.remote_url, branch)
+        if head is None:
+            raise Invalid(f"rig {rig.slug} has no branch {branch} on its remote", field="branch")
+        onto = repo.ls_remote(rig.remote_url, target)
+        if onto is None:
+            raise Invalid(f"rig {rig.slug} has no branch {target} on its remote", field="target")
+        repo.fetch_sha(rig.remote_url, head, branch)
+        title = title or (bead.title if bead else "")
+        if not title:
+            repo.fetch_sha(rig.remote_url, onto, target)
+            title = repo.title(onto, head) or f"Merge {branch}"
+    except GitFailed as error:
+        message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
+        raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error
+    with transaction.atomic():
+        made = entries.submit(
+            rig,
+            branch=branch,
+            head=head,
+            target=target,
+            title=title[:300].strip() or branch,
+            author=who,
+            priority=priority,
+            source=bead,
+        )
+        inbox.wake(rig.town)
+    return made
+
+
+def reject(entry: ReviewEntry, reason: str, who: str) -> None:
+    """Take an entry out of the queue for good. Said twice, it is said once."""
+    if entry.state == "failed" and entry.reason == "rejected":
+        return
+    must_be_active(entry)
+    reason = ledger.check_text("reason", reason, 2000, required=True)
+    if not entry.reject_requested:
+        inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
+
+
+def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> bool:
+    """Clear an entry's hold, or bring a failed one back. False while that was said and is not carried out yet."""
+    if entry.state == "merged" or (entry.kind == "check" and entry.state != "active"):
+        raise Conflict(f"{entry.pk} {entry.ended}")
+    working = entry.bead.blocked_by.filter(on__parent=entry.pk).exclude(on__status=BeadStatus.CLOSED)
+    if entry.state == "active" and not entry.held and not working.exists():
+        raise Conflict(f"{entry.pk} is not held: there is nothing to retry")
+    with transaction.atomic():
+        ledger.lock_town(entry.rig.town)
+        return inbox.record_once(entry.rig.town, "entry.retry", entry.pk, {"reason": reason}, actor=who)
+
+
+def requeue(entry: ReviewEntry, who: str, reason: str = "") -> None:
+    """Take a car out of its lane's train; it is built and gated anew when its turn comes again, behind the others."""
+    must_be_active(entry)
+    if entry.admitted_at is None:
+        raise Conflict(f"{entry.pk} is in no train: it waits in the queue already")
+    if entry.landings.filter(state="pushing").exists():
+        raise Conflict(f"{entry.pk} is being pushed right now")
+    inbox.record(entry.rig.town, "entry.requeue", entry.pk, {"reason": reason}, actor=who)
+
+
+def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -> None:
+    """Let an entry go before others: 0 is first."""
+    must_be_active(entry)
+    if not 0 <= priority <= 4:
+        raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    if entry.bead.priority == priority:
+        raise Conflict(f"{entry.pk} has priority {priority} already")
+    told = {"priority": priority, "reason": reason}
+    inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=who)
+
+
+def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = False, head: str | None = None) -> bool:
+    """The emergency lane: to the front of the train, gated and reviewed as ever. False when that was said before.
+
+    `skip_gates`: exactly this head lands without its gates, in the name of `who`, which its landing says for ever.
+    Whoever opens this door for a person has asked whether they may. It is carried out here, under the town's lock, so
+    that what is answered is what happens; the fact is its history and the wake-up. Raises Conflict when the entry has
+    left the queue, its head has moved, or it waits for something that no waiver lifts.
+    """
+    must_be_active(entry)
+    must_be_head(entry, head)
+    reason = ledger.check_text("reason", reason, 2000, required=True)
+    if skip_gates:
+        must_not_have_moved(entry)
+    with transaction.atomic():
+        ledger.lock_town(entry.rig.town)
+        seen = entry.head_sha
+        entry = ReviewEntry.objects.select_related("bead", "source", "rig__town").get(pk=entry.pk)
+        must_be_active(entry)
+        must_be_head(entry, seen)
+        if entry.landings.filter(state="pushing").exists():
+            raise Conflict(f"{entry.pk} is being pushed right now")
+        waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
+        if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):
+            return False
+        if skip_gates:
+            emergencies.check_head(entry)
+        emergencies.carry_out(entry, who, reason, timezone.now(), head=entry.head_sha, skip_gates=skip_gates)
+        told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha, "carried_out": True}
+        return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
+
+
+def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
+    """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
+    target = check_branch(target or rig.default_branch, "target")
+    reason = ledger.check_text("reason", reason, 300, required=True)
+    if until is not None and until <= timezone.now():
+        raise Invalid("until is in the past", field="until")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        entries.freeze(rig, target, reason, who, timezone.now(), until)
+        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=who)
+    return target
+
+
+def thaw(rig: Rig, target: str | None, who: str, reason: str = "") -> str:
+    """Undo `freeze`; returns the lane's target."""
+    target = check_branch(target or rig.default_branch, "target")
+    with transaction.atomic():
+        ledger.lock_town(rig.town)
+        entries.thaw(rig, target)
+        inbox.record(
+            rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=who
+        )
+    return target
