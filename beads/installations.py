@@ -27,7 +27,7 @@ from beads.models import Installation
 
 LOCK = 0x6A57003  # of its own: see beads.upkeep for the others
 FRESH = dt.timedelta(seconds=60)
-PATIENCE_SECONDS = 20.0  # it says every few seconds that it works (`gastown_site.watch.LOOK_SECONDS`)
+PATIENCE_SECONDS = 20.0  # it says every few seconds that it works (`gastown_site.parts.watch.LOOK_SECONDS`)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def main() -> None:
     with installation() as home:
         from django.conf import settings
 
-        from gastown_site import web
+        from gastown_site.parts import web
 
         settings.ALLOWED_HOSTS.append("testserver")
         web.settle()

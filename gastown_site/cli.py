@@ -61,7 +61,7 @@ def main() -> None:
         return
     command = argv[1] if len(argv) > 1 else "help"
     if command in WITHOUT_SETTINGS:
-        from gastown_site import restore
+        from gastown_site.backups import restore
 
         restore.main(argv[2:])
         return
@@ -106,7 +106,7 @@ def _prepare(command: str, argv: list[str]) -> None:
 
 def _tell_url(command: str, words: list[str]) -> None:
     """Where we shall serve, before the settings ask for it."""
-    from gastown_site import supervisor
+    from gastown_site.parts import supervisor
 
     parser = argparse.ArgumentParser(prog=command, add_help=False)
     supervisor.arguments(parser)

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from agents.models import Run
 from beads import ops, people
 from beads.models import Bead, Effect, Fact
-from gastown_site import watch
+from gastown_site.parts import watch
 from refinery.models import GateResult, ReviewEntry, TickRecord, TickTotal, Violation
 from refinery.pages.live import hub
 

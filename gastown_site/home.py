@@ -18,7 +18,7 @@ OURS = (
     "repos", "worktrees", "workspaces", "gates", "runs", "caches", "keys", "secrets", "stage", "logs", "salvage",
     "archive",
 )  # fmt: skip
-RESTORING = "restoring"  # is there while a home is half-made: see `gastown_site.restore`
+RESTORING = "restoring"  # is there while a home is half-made: see `gastown_site.backups.restore`
 restoring = False  # this process makes it
 _closed: set[Path] = set()  # homes that this process has looked at
 _held: IO[str] | None = None  # the lock of a running `up`

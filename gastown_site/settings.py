@@ -209,7 +209,7 @@ SPECTACULAR_SETTINGS = {
 Q_CLUSTER = {
     "name": "gastown",
     "orm": "default",
-    "broker_class": "gastown_site.broker.NotifyBroker",
+    "broker_class": "gastown_site.parts.broker.NotifyBroker",
     "workers": 2,
     "timeout": 1500,  # packing a mirror takes long: see gitcmd.PACK_TIMEOUT
     "retry": 7200,

@@ -1,6 +1,7 @@
 """A mirror's own refs and all that they need, as a pack: for backups. Git only; no settings, no rows.
 
-A pack and a list of refs, not a bundle: the pack may hold more than the refs of one moment (see `gastown_site.backup`).
+A pack and a list of refs, not a bundle: the pack may hold more than the refs of one moment (see
+`gastown_site.backups.save`).
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from agents.runtime import sandbox
-from gastown_site import backupfile, home
-from gastown_site.backupfile import Reader
+from gastown_site import home
+from gastown_site.backups import archive
+from gastown_site.backups.archive import Reader
 from tests.acceptance.desk import Desk
 from tests.acceptance.living import Living
 from tests.acceptance.test_installation import ROOT, manage, postmasters, reachable, until
@@ -306,7 +307,7 @@ def test_o15_another_database_is_restored_where_it_is_empty(kept: tuple[Path, Pa
         again = tmp_path / "again.backup"
         assert manage(new, "backup", str(again), DATABASE_URL=ours).returncode == 0
         with contextlib.closing(Reader(again)) as read:
-            assert backupfile.DATABASE in read.parts and not (new / "pg").exists()
+            assert archive.DATABASE in read.parts and not (new / "pg").exists()
         server.stdin.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gastown_site.watch import GAP_SECONDS, LOOK_SECONDS, STOPPED_SECONDS, Process, Watch, Watched
+from gastown_site.parts.watch import GAP_SECONDS, LOOK_SECONDS, STOPPED_SECONDS, Process, Watch, Watched
 
 PARTS = (Watched("web", "web", 45), Watched("cluster", "cluster", 60), Watched("reconciler", "reconciler", 45))
 ALIVE = ("web", "cluster", "reconciler")

@@ -16,7 +16,7 @@ from django.utils import timezone
 from beads import ops
 from beads.models import Heartbeat
 from gastown_site import health
-from gastown_site.watch import WATCHED
+from gastown_site.parts.watch import WATCHED
 
 pytestmark = pytest.mark.django_db
 BEATING = [row.key for row in WATCHED if row.beats]

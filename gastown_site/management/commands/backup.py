@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from beads.command import GastownCommand, noted
-from gastown_site import backup
+from gastown_site.backups import save
 
 
 class Command(GastownCommand):
@@ -19,7 +19,7 @@ class Command(GastownCommand):
 
     def run(self, **options: Any) -> Any:
         """Make it."""
-        told = backup.make(options["file"])
+        told = save.make(options["file"])
         notes = told.pop("notes")
         text = f"{told['file']}: {told['bytes'] / (1 << 20):.1f} MiB, {len(told['rigs'])} rigs, of {told['made_at']}"
         return noted(told, text, notes)

@@ -27,8 +27,9 @@ from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.errors import GastownError, Refused
 from beads.models import Town
 from beads.replies import refuse
-from gastown_site import database, forks, home
+from gastown_site import database, home
 from gastown_site.demo import story
+from gastown_site.parts import forks
 from refinery.tick import reconciler
 
 DEADLINE = 225.0

@@ -11,7 +11,8 @@ from django.utils import timezone
 from beads import installations
 from beads.errors import GastownError
 from beads.replies import refuse
-from gastown_site import database, entrance, home, supervisor
+from gastown_site import database, entrance, home
+from gastown_site.parts import supervisor
 
 
 class Command(BaseCommand):

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from gastown_site import supervisor, web
+from gastown_site.parts import supervisor, web
 
 
 class Command(BaseCommand):

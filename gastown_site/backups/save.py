@@ -34,8 +34,8 @@ from agents.work import mirror_of
 from beads import private, upkeep
 from beads.errors import Refused
 from beads.models import Rig
-from gastown_site import backupfile, pgtools
-from gastown_site.backupfile import Writer
+from gastown_site.backups import archive, pgtools
+from gastown_site.backups.archive import Writer
 from refinery.git import copies
 
 
@@ -58,9 +58,9 @@ def make(target: Path) -> dict[str, Any]:
     return {**manifest, "file": str(target), "bytes": target.stat().st_size, "notes": _notes()}
 
 
-def _another(target: Path) -> backupfile.Reader:
+def _another(target: Path) -> archive.Reader:
     try:
-        return backupfile.Reader(target)
+        return archive.Reader(target)
     except Refused:
         raise Refused(f"{target} exists and is no backup: give another name", details={"field": "file"}) from None
 
@@ -70,7 +70,7 @@ def _fill(writer: Writer, version: str, database: int) -> dict[str, Any]:
     made_at = timezone.now()
     before = {rig.pk: _refs(rig) for rig in Rig.objects.all()}
     crashpoint("backup.refs")
-    with writer.part(backupfile.DATABASE) as part, pgtools.dumping() as dump:
+    with writer.part(archive.DATABASE) as part, pgtools.dumping() as dump:
         part.copy(dump)
     crashpoint("backup.database")
     rigs = [_mirror(writer, rig, before.get(rig.pk, {})) for rig in Rig.objects.order_by("pk")]
@@ -113,7 +113,7 @@ def _mirror(writer: Writer, rig: Rig, before: dict[str, str]) -> dict[str, Any]:
 
 def _files() -> Iterator[Path]:
     """The files of the home that are kept as they are. Links are not followed: we make none."""
-    for name in backupfile.FILES:
+    for name in archive.FILES:
         place = Path(settings.GASTOWN_HOME) / name
         found = [Path(root) / file for root, _, files in os.walk(place) for file in files] or [place]
         yield from sorted(path for path in found if path.is_file() and not path.is_symlink())

@@ -13,8 +13,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from gastown_site import database, watch
-from gastown_site.forks import Errand
+from gastown_site import database
+from gastown_site.parts import watch
+from gastown_site.parts.forks import Errand
 
 START_SECONDS = 2.5 * database.START_SECONDS
 LONGEST_PAUSE = 30.0

@@ -26,8 +26,9 @@ from typing import Any
 from agents.runtime.crashpoints import crashpoint
 from beads.errors import GastownError, Refused
 from beads.replies import refuse
-from gastown_site import backupfile, database, home, pgtools
-from gastown_site.backupfile import Reader
+from gastown_site import database, home
+from gastown_site.backups import archive, pgtools
+from gastown_site.backups.archive import Reader
 from refinery.git import copies
 
 LOADED = "database loaded from "
@@ -194,13 +195,13 @@ def _home(backup: Reader) -> None:
     """Keys, saved work, the archive: files for us alone."""
     for name in backup.names("home"):
         path = Path(name).relative_to("home")
-        if path.parts[0] not in backupfile.FILES:
+        if path.parts[0] not in archive.FILES:
             raise Refused(f"{backup.path} is damaged: it has no business with {path}")
         target = home.path() / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file, backup.open(name) as source:
-            shutil.copyfileobj(source, file, backupfile.CHUNK)
+            shutil.copyfileobj(source, file, archive.CHUNK)
 
 
 def _mirror(backup: Reader, rig: int) -> None:
@@ -216,7 +217,7 @@ def _database(backup: Reader, mark: Path) -> None:
     """Fill the database. One of our own is fresh. Another one must be empty, or hold what a restore of this very
     backup, cut off afterwards, has put there: the mark says so before it begins, and it is put there as a whole."""
     database.ensure_running()
-    ours = f"{LOADED}{backup.parts[backupfile.DATABASE]['sha256']}"
+    ours = f"{LOADED}{backup.parts[archive.DATABASE]['sha256']}"
     if not pgtools.is_empty():
         if mark.read_text() != ours:
             raise Refused(
@@ -225,7 +226,7 @@ def _database(backup: Reader, mark: Path) -> None:
         return
     mark.write_text(ours)
     os.sync()
-    with backup.open(backupfile.DATABASE) as dump:
+    with backup.open(archive.DATABASE) as dump:
         pgtools.load(dump)
 
 

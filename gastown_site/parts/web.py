@@ -1,5 +1,5 @@
 """The web process of `up`: uvicorn that lets the live pages' streams go when it is told to stop, and that bears only so
-much of its clients (`gastown_site.guard`).
+much of its clients (`gastown_site.parts.guard`).
 
 A stream has no end of its own, and uvicorn waits for what is under way: without this, a browser that looks at a page
 would hold up the shutdown.
@@ -13,7 +13,7 @@ from typing import cast
 
 import uvicorn
 
-from gastown_site import guard
+from gastown_site.parts import guard
 
 GRACE_SECONDS = 5  # for requests under way
 # Who asks while the database is away is told soon; an attempt that was given up is made anew by the next who asks, and

@@ -3,7 +3,7 @@
 The supervisor loads everything once and forks its parts (ADR 14). Each part has a session of its own, so that a part's
 whole process group can be killed: a dead `qcluster` leaves orphans that go on working. Parts also die with the
 supervisor (PDEATHSIG), whatever kills it. The supervisor itself waits for nothing: whatever may last is asked aside
-(`gastown_site.forks`), so that it restarts what dies and obeys SIGTERM while the database is away (ADR 19).
+(`gastown_site.parts.forks`), so that it restarts what dies and obeys SIGTERM while the database is away (ADR 19).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from beads.errors import Refused
-from gastown_site import forks, watch
-from gastown_site.database_watch import Keeper
-from gastown_site.forks import Errand
+from gastown_site.parts import forks, watch
+from gastown_site.parts.database_watch import Keeper
+from gastown_site.parts.forks import Errand
 
 if TYPE_CHECKING:
     from beads.installations import Identity
@@ -37,7 +37,7 @@ ANSWER_SECONDS = 15.0  # for one look at all parts
 ASK_SECONDS = 20.0  # so often the cluster is given a task to show that it works
 # What the parts import, and what they import only when they are asked.
 LOADED = (
-    "django_q.cluster", "gastown_site.asgi", "gastown_site.urls", "gastown_site.web", "refinery.tasks",
+    "django_q.cluster", "gastown_site.asgi", "gastown_site.urls", "gastown_site.parts.web", "refinery.tasks",
     "refinery.management.commands.reconciler", "refinery.management.commands.executor",
     "agents.management.commands.runner",
 )  # fmt: skip
