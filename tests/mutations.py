@@ -457,8 +457,8 @@ MUTATIONS = (
     Mutation(
         "the push takes no lease on where the target was",
         "refinery/git/repo.py",
-        'lease = f"--force-with-lease={ref}:{check_sha(expected)}"',
-        'lease = "--force"',
+        'ref = f"refs/heads/{check_branch(target)}"\n        lease = f"--force-with-lease={ref}:{check_sha(expected)}"',
+        'ref = f"refs/heads/{check_branch(target)}"\n        lease = "--force"',
         "tests/acceptance/test_git.py",
     ),
     Mutation(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gastown_site import cli
+from tests.mutations import MUTATIONS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -92,3 +93,13 @@ def test_help_names_each_command_but_the_servers_own_parts() -> None:
     commands = {p.stem for p in SOURCES if p.parent.name == "commands" and p.stem != "__init__"} - parts
     commands |= cli.WITHOUT_SETTINGS
     assert commands == {line.split()[0] for line in cli.HELP.splitlines() if line.startswith("  ")}
+
+
+def test_each_mutation_finds_the_one_place_that_it_breaks() -> None:
+    adrift = [
+        mutation.what
+        for mutation in MUTATIONS
+        if (ROOT / mutation.file).read_text().count(mutation.old) != 1
+        or not all((ROOT / word).exists() for word in mutation.tests.split() if word.startswith("tests/"))
+    ]
+    assert not adrift
