@@ -136,14 +136,20 @@ def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     stands = _built(entry, candidate, rig, now)
     if stands.stage in _OF_THE_TREE and car is not None and not car.settled:
         return Standing(Stage.UNSETTLED, f"{stands.why}; judged once what is ahead has landed")
-    if stands.stage in (Stage.CHECKING, Stage.EXCUSED) and car is None and not _on_the_target(candidate):
+    if stands.stage in (Stage.CHECKING, Stage.EXCUSED) and car is None and not on_the_target(candidate):
         return Standing(Stage.UNSETTLED, f"{stands.why}; judged once it stands on {entry.target} alone")
     return stands
 
 
-def _on_the_target(candidate: CandidateView) -> bool:
+def on_the_target(candidate: CandidateView) -> bool:
     """True when nothing but what has landed is below it."""
     return not candidate.seal and (candidate.on is None or candidate.on_landed)
+
+
+def is_judged(entry: EntryView, stage: Stage) -> bool:
+    """True where gates are known to fail on a candidate that stands on the target alone: its place in a train changes
+    nothing about that. (It left its train while it was looked whether they pass on the target.)"""
+    return stage == Stage.GATE_FAILED and entry.candidate is not None and on_the_target(entry.candidate)
 
 
 def _past(entry: EntryView, rig: RigView) -> str:
@@ -483,12 +489,17 @@ def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     if entry.admitted or entry.reject_requested or entry.source_cancelled or proving(entry, rig, now):
         return False
     stage = standing(entry, rig, now).stage
-    return stage not in _WAITS_FOR_PERSON and stage not in (
-        Stage.BLOCKED,
-        Stage.TRIAGE,
-        Stage.CHANGES_REQUESTED,
-        Stage.BEHIND,
-        Stage.CHECKING,
-        Stage.LANDING,
-        Stage.LANDED,
+    return (
+        stage not in _WAITS_FOR_PERSON
+        and not is_judged(entry, stage)
+        and stage
+        not in (
+            Stage.BLOCKED,
+            Stage.TRIAGE,
+            Stage.CHANGES_REQUESTED,
+            Stage.BEHIND,
+            Stage.CHECKING,
+            Stage.LANDING,
+            Stage.LANDED,
+        )
     )

@@ -23,7 +23,7 @@ from agents.runner import Runner
 from beads import config as configs
 from beads import ledger, plans
 from beads.channels import WAKE_CHANNEL, listen_parameters
-from beads.models import Bead, Convoy, Effect, Rig, Town
+from beads.models import Bead, Convoy, Effect, Outage, Rig, Town
 from refinery.decisions import merge_queue, towns, work
 from refinery.executor import effects
 from refinery.models import ReviewEntry
@@ -132,6 +132,8 @@ class Stage:
             kind__in=self.hold
         ):
             effects.run_effect(effect.pk)
+        for outage in Outage.objects.filter(next_look_at__lte=timezone.now()):
+            effects.look_at_remote(outage.rig_id)
         self.runner._look()
 
     def until(self, condition: Callable[[], Any], seconds: float = 150.0) -> Any:

@@ -100,7 +100,7 @@ def test_at_once_all_results_are_recorded_in_order_and_each_line_says_whose_it_i
         ("fourth", "fail", 2, walls),
     ]  # fmt: skip
     assert results[2].output == "no newline"
-    assert "'second' failed" in entry.reason_text and "'fourth' failed" in entry.reason_text
+    assert "second: a.py:2: broken" in entry.reason_text and "fourth: b.py:4: broken" in entry.reason_text
     mail = Mail.objects.get(kind="REWORK_REQUEST").body
     assert "a.py:2" in mail and "b.py:4" in mail
     log = log_of(Run.objects.get(kind="gates", bead=entry.pk), stage)
@@ -198,7 +198,8 @@ def test_a_gate_whose_paths_are_not_touched_is_not_needed_and_everybody_says_so(
 
 
 def test_a_gate_whose_paths_are_touched_by_a_change_a_rename_or_a_deletion_is_needed(stage: Stage) -> None:
-    stage.open(agents=False, gates=[gate("unit", "exit 7", **SOURCES)])
+    passes_on_main = "grep -q 'a = 1' src/a.py && test -e src/b.py || exit 7"
+    stage.open(agents=False, gates=[gate("unit", passes_on_main, **SOURCES)])
     stage.commit("main", {"src/a.py": "a = 1\n" * 20, "src/b.py": "b = 1\n"})
     stage.commit("change", {"src/a.py": "a = 2\n"})
     stage.commit("rename", {})

@@ -16,7 +16,7 @@ from agents import runs
 from agents.models import Mail, Run
 from beads import config as configs
 from beads import ledger
-from beads.models import Bead
+from beads.models import Bead, Effect
 from refinery.decisions import operators
 from refinery.models import ReviewEntry
 from tests.acceptance.conftest import AGENTS, WHO, Stage
@@ -150,6 +150,16 @@ def test_r29_a_crash_is_a_failed_attempt_and_the_next_one_goes_on_from_what_was_
     assert second.start_sha == first.head_sha
     assert second.brief["checkpoint"] == {"so": "far"}
     assert stage.file("first.txt") == "1"
+
+
+def test_o12_failed_runs_without_commits_leave_no_branch_on_the_remote(stage: Stage) -> None:
+    bead = play(stage, "sys.exit(7)\n", backoff=["1ms"], max_attempts=2)
+    stage.town.refresh_from_db()
+    ledger.set_config(stage.town, configs.validate({**stage.town.config, "git": {"publish": "always"}}))
+    bead = stage.await_bead(bead, "failed")
+    assert Run.objects.filter(bead=bead, outcome="failed").count() == 2
+    assert not Effect.objects.exclude(state="done").exists()
+    assert stage.git("branch", "--list", "--format=%(refname:short)", cwd=stage.remote) == "main"
 
 
 def test_an_agent_is_told_only_what_is_its_own(stage: Stage) -> None:

@@ -274,7 +274,7 @@ def test_the_same_tree_is_gated_once(train: Train) -> None:
     again = stage.submit("two")
     found = stage.await_phase(again, "failed")
     assert found.reason == "gates_failed"
-    assert Run.objects.filter(kind="gates").count() == 1
+    assert Run.objects.filter(kind="gates", purpose="gates").count() == 1
 
 
 def test_a_frozen_lane_admits_and_lands_nothing_and_says_why(train: Train) -> None:

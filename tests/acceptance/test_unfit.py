@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from agents.models import Run
 from beads import config as configs
 from beads import ledger
-from beads.models import Bead, Effect, Escalation
+from beads.errors import Refused
+from beads.models import Bead, Effect, Escalation, Rig
 from refinery.decisions import merge_queue, towns
 from refinery.executor import effects
 from refinery.git.mirror import repo_of
@@ -121,6 +124,30 @@ def test_g3_the_same_change_in_another_rig_is_gated_and_lands_there(stage: Stage
     assert Run.objects.filter(kind="gates", bead=second.pk).count() == 1
     assert ReviewEntry.objects.get(pk=waits.pk).state == "active"
     assert not Bead.objects.filter(status="failed").exists()
+
+
+@pytest.mark.parametrize("what", ["shallow", "sha256"])
+def test_g20_a_remote_that_cannot_be_served_is_refused_with_its_reason_and_leaves_nothing(
+    stage: Stage, what: str
+) -> None:
+    ledger.create_town("main", {})
+    remote = stage.root / f"{what}.git"
+    if what == "shallow":
+        stage.commit("main", {"second.txt": "2\n"})
+        stage.git("clone", "-q", "--bare", "--depth", "1", f"file://{stage.remote}", str(remote))
+        said = ("the remote is shallow", "git fetch --unshallow")
+    else:
+        work = stage.root / "work"
+        stage.git("init", "-q", "-b", "main", "--object-format=sha256", str(work))
+        stage.git("commit", "-q", "--allow-empty", "-m", "First", cwd=work)
+        stage.git("clone", "-q", "--bare", str(work), str(remote))
+        said = ("SHA-256",)
+    with pytest.raises(Refused) as refused:
+        towns.add_rig("main", "proj", str(remote), None, {})
+    assert all(word in str(refused.value) for word in said), refused.value
+    assert refused.value.details == {"field": "remote_url"}
+    assert not Rig.objects.exists() and not list((Path(stage.runner.home) / "repos").glob("new-*.git"))
+    towns.add_rig("main", "proj", str(stage.remote), None, {})  # the same name, for one that can
 
 
 def test_g4_what_fails_here_again_and_again_is_held_with_its_reason_and_told_of_its_entry(stage: Stage) -> None:

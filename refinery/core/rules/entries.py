@@ -35,6 +35,7 @@ from refinery.core.stages import (
     CONFLICT_LIMIT,
     GATES_TRIES,
     Stage,
+    is_judged,
     judged,
     needed,
     objection,
@@ -161,7 +162,8 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
         return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
     if stage in (Stage.CHECKING, Stage.EXCUSED):
         return _waits_for_check(entry, lane, stage, why)
-    if not entry.admitted and not proving(entry, rig, world.now):
+    alone = not entry.admitted and proving(entry, rig, world.now)
+    if not entry.admitted and not alone and not is_judged(entry, stage):
         return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()
     if not entry.admitted and (world.paused or rig.parked):
         return "queued", f"its gates wait: {'the town is paused' if world.paused else 'the rig is parked'}", ()
@@ -248,7 +250,7 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
         case Stage.GATE_FAILED:
             look = None if lane.refineries.busy(entry, rig) else lane.refineries.start
             rule, told, actions = gates_failed(entry, rig, why, look)
-            return rule, told, (*actions, *(lane.narrow() if entry.admitted else ()))
+            return rule, told, (*actions, *(() if proving(entry, rig, world.now) else lane.narrow()))
         case Stage.NEEDS_REVIEW:
             return _review(world, entry, lane, why)
         case Stage.GREEN:
