@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from beads.config import Gate
+from refinery.core.gating import results_on
 from refinery.core.relations import Broken, Ground, Key, KnownCheck
-from refinery.core.stages import Stage, Standing, results_on
+from refinery.core.stages import Stage, Standing
 from refinery.core.world import CheckView, EntryView, GateView, RigView
 
 PATIENCE = dt.timedelta(minutes=30)  # an entry waits so long for a check that gives no answer

@@ -20,11 +20,14 @@ from typing import Any
 
 from beads.config import Gate
 from beads.lifecycle import BeadStatus
+from refinery.core.approvals import approvals, approvals_needed
 from refinery.core.convoyviews import ConvoyView
+from refinery.core.gating import needed, results_on
 from refinery.core.order import by_lane, in_queue_order
 from refinery.core.pace import NOTHING, History, Span, Untold, due, exactly, lasting
 from refinery.core.readiness import convoy_phase
-from refinery.core.stages import Stage, approvals, approvals_needed, needed, phase, proving, results_on, standing
+from refinery.core.stages import Stage, phase
+from refinery.core.standing import proving, standing
 from refinery.core.world import BeadView, CandidateView, EntryView, GateView, RigView, World
 
 

@@ -23,7 +23,8 @@ from typing import Any
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.core.order import by_lane, in_queue_order, rank
 from refinery.core.relations import Below, Clash, ForecastView, Refused, foresee_key
-from refinery.core.stages import Stage, phase, proving, standing, wants_slot
+from refinery.core.stages import Stage, phase
+from refinery.core.standing import proving, standing, wants_slot
 from refinery.core.trains import started
 from refinery.core.world import Blocker, EntryView, RigView, World
 

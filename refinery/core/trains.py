@@ -13,8 +13,11 @@ from dataclasses import replace
 from itertools import count, groupby
 from typing import Any
 
+from refinery.core.approvals import approvals, approvals_needed
+from refinery.core.gating import judged
 from refinery.core.order import by_lane, in_queue_order
-from refinery.core.stages import Stage, approvals, approvals_needed, gated, judged, reviewed, standing
+from refinery.core.stages import Stage
+from refinery.core.standing import gated, reviewed, standing
 from refinery.core.world import CarView, EntryView, RigView, World
 
 _PASSED = (Stage.GREEN, Stage.LANDING, Stage.LANDED)

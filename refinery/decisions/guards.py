@@ -14,6 +14,7 @@ REMOTE_PATIENCE = 10.0  # seconds
 
 
 def must_be_active(entry: ReviewEntry) -> None:
+    """Raises Conflict for an entry that has ended, and for a check, which is no change."""
     if entry.kind == "check":
         raise Conflict(f"{entry.pk} is no change, but a check of {entry.target} itself: it can only be checked again")
     if entry.state != "active":
@@ -21,6 +22,7 @@ def must_be_active(entry: ReviewEntry) -> None:
 
 
 def must_be_head(entry: ReviewEntry, head: str | None) -> None:
+    """Raises Conflict when `head`, which a person saw (7 or more hex digits), is not the entry's any more."""
     if head is not None and (len(head) < 7 or not entry.head_sha.startswith(head)):
         raise Conflict(
             f"the head moved: it is {entry.head_sha[:12]}, not {head[:12]}", details={"head": entry.head_sha}

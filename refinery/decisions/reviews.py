@@ -10,7 +10,7 @@ from typing import Any
 from agents.runtime.gitcmd import GitFailed
 from beads import inbox, ledger
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
-from refinery.core.stages import is_own
+from refinery.core.approvals import is_own
 from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved
 from refinery.git import ranges
 from refinery.models import ReviewComment, ReviewEntry

@@ -17,7 +17,7 @@ from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
 from refinery import links
 from refinery.core import checks as check_rules
-from refinery.core import estimates, order, pace, readiness, reasons, stages
+from refinery.core import estimates, order, pace, readiness, reasons, stages, standing
 from refinery.core.world import BeadView, EntryView, World
 from refinery.models import Landing, ReviewEntry
 from refinery.store import history as history_of
@@ -58,7 +58,7 @@ class Board:
             place = 0
             for view in views:
                 rig = self.world.rigs[view.rig]
-                stands = stages.standing(view, rig, self.world.now)
+                stands = standing.standing(view, rig, self.world.now)
                 phase = stages.phase(stands.stage, admitted=view.admitted)
                 place += phase not in ("blocked", "awaiting_human")
                 why = stands.why

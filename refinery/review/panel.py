@@ -14,7 +14,7 @@ from typing import Any
 from beads import inbox
 from beads.config import MergeStrategy
 from beads.models import Fact
-from refinery.core import stages
+from refinery.core import approvals, standing
 from refinery.core.stages import Stage
 from refinery.core.world import EntryView, RigView, VerdictView, World, person
 from refinery.models import ReviewEntry
@@ -75,15 +75,15 @@ def of(
     offers = _offers(view, rig, who, wishes, fresh)
     if steers and "reject" in offers and not data["land_now"]:
         offers |= {"land_now"}
-    given = stages.approvals(view)
+    given = approvals.approvals(view)
     return Panel(
         tuple(words),
         _follows(view, rig, wishes, board.world),
         frozenset(offers),
-        stages.approvals_needed(view, rig.config),
+        approvals.approvals_needed(view, rig.config),
         given,
-        stages.objection(view),
-        stages.is_own(entry.author, who),
+        approvals.objection(view),
+        approvals.is_own(entry.author, who),
         any(person(v.by) == person(who) for v in given),
     )
 
@@ -144,14 +144,14 @@ def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Se
     if pushing or view.reject_requested or "reject" in wishes:
         return set()
     offers = {"request_changes", "reject"}
-    given, against = stages.approvals(view), stages.objection(view)
+    given, against = approvals.approvals(view), approvals.objection(view)
     if view.held and "retry" not in wishes and not fresh:
         offers.add("retry")
     mine = any(person(v.by) == person(who) for v in given)
     reworked = bool(view.waiting_for) or against in fresh
-    if stages.is_own(view.author, who) or reworked:
+    if approvals.is_own(view.author, who) or reworked:
         return offers
-    enough = len(given) >= max(stages.approvals_needed(view, rig.config), 1) and against is None
+    enough = len(given) >= max(approvals.approvals_needed(view, rig.config), 1) and against is None
     if not mine and not (enough and not view.held):
         offers.add("approve")
     by_hand = rig.config.refinery.merge_strategy == MergeStrategy.PR and not any(v.merge_now for v in given)
@@ -162,17 +162,17 @@ def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Se
 
 def _follows(view: EntryView, rig: RigView, wishes: set[str], world: World) -> str:
     """What comes next, in one sentence."""
-    stands = stages.standing(view, rig, world.now)
+    stands = standing.standing(view, rig, world.now)
     if view.reject_requested or "reject" in wishes:
         return "It leaves the queue."
     if view.waiting_for:
         names = ", ".join(b.id for b in view.waiting_for)
         return f"{names} is under way for it: what comes of that is a new head, which comes back here."
-    if stages.objection(view) is not None:
+    if approvals.objection(view) is not None:
         return "It goes back to its author, and comes back here with a new head."
     if view.held and not wishes & {"retry", "verdict"}:
         return "It is held until somebody lets it go on."
-    missing = stages.approvals_needed(view, rig.config) - len(stages.approvals(view))
+    missing = approvals.approvals_needed(view, rig.config) - len(approvals.approvals(view))
     if missing > 0:
         return f"{missing} more approval{' is' if missing == 1 else 's are'} needed."
     stage = Stage.UNBUILT if view.held else stands.stage

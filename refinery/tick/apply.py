@@ -18,10 +18,10 @@ from django.db import transaction
 from agents import mail, roster, runs
 from agents.models import Agent, Run, RunKind, RunOutcome
 from agents.runtime.crashpoints import crashpoint
-from beads import ledger, outbox
+from beads import ledger
 from beads.errors import GastownError
-from beads.lifecycle import BeadStatus, Purpose, Resolution, is_final
-from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Rig, Town
+from beads.lifecycle import BeadStatus, Purpose, is_final
+from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
 from beads.prepared import Prepared
 from refinery import links
 from refinery.core.actions import (
@@ -61,15 +61,15 @@ from refinery.core.actions import (
     StopRun,
 )
 from refinery.core.keys import branch_key, build_key, land_key, publish_key
-from refinery.core.reasons import Exit, Held, way_on
+from refinery.core.reasons import Held
 from refinery.core.relations import foresee_key
 from refinery.core.telling import of_rework, short
 from refinery.models import Candidate, Landing, ReviewEntry
 from refinery.store import comments, entries, forecasts, landings, lost, notices
 from refinery.tick import briefs
+from refinery.tick.endings import ACTOR, close_entry, convoy_landed, enqueue, hold_entry
 
 log = structlog.get_logger(__name__)
-ACTOR = "gastown"
 
 
 @dataclass
@@ -117,7 +117,7 @@ def _tell_of_lost(town: Town, failed: dict[str, tuple[str, str]], now: dt.dateti
         try:
             with transaction.atomic():
                 if what == "entry":
-                    _hold(town, name, Held.STUCK, why, now)
+                    hold_entry(town, name, Held.STUCK, why, now)
                 else:
                     about = Bead.objects.filter(pk=name, town=town).first() if what in ("bead", "convoy") else None
                     title, key = f"Does not go on: {row.subject}"[:300], f"lost:{row.subject}"
@@ -143,7 +143,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _nudge(run, message, now)
         case PublishRun(run):
             runs.request_publish(run, now)
-            _effect(town, "publish", publish_key(run), {"run": run}, now, Run.objects.only("rig").get(pk=run).rig_id)
+            enqueue(town, "publish", publish_key(run), {"run": run}, now, Run.objects.only("rig").get(pk=run).rig_id)
         case MoveBead(bead, expect, to, reason, resolution, sha):
             ledger.move(
                 Bead(pk=bead),
@@ -184,31 +184,31 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case OpenConflict(entry, candidate, files):
             _open_conflict(town, entry, candidate, files)
         case Hold(entry, code, text):
-            _hold(town, entry, code, text, now)
+            hold_entry(town, entry, code, text, now)
         case Land(cars):
             found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
             waivers = {c.candidate: c.waiver for c in cars if c.waiver}
             landing = landings.intend([(found[c.candidate], c.evidence) for c in cars], waivers)
-            _effect(town, "land", land_key(landing.pk), {"landing": landing.pk}, now, landing.rig_id)
+            enqueue(town, "land", land_key(landing.pk), {"landing": landing.pk}, now, landing.rig_id)
         case PushAgain(landing_id):
             pushed = Landing.objects.only("rig").get(pk=landing_id)
-            _effect(town, "land", land_key(landing_id), {"landing": landing_id}, now, pushed.rig_id)
+            enqueue(town, "land", land_key(landing_id), {"landing": landing_id}, now, pushed.rig_id)
         case SetWindow(rig, target, size):
             entries.set_window(rig, target, size)
         case AbandonLanding(landing_id):
             landings.abandon(landing_id, now)
         case CloseEntry():
-            _close_entry(town, action, now)
+            close_entry(town, action, now)
         case CreateBranch(branch_id) | ObserveBranch(branch_id):
             _ask_branch(town, branch_id, isinstance(action, CreateBranch), now)
         case Foresee(rig, target, expect, heads, tip):
             asked = forecasts.ask(rig, target, expect, heads, tip, now)
             told = {"forecast": asked.pk, "number": asked.number}
-            _effect(town, "foresee", foresee_key(asked.pk, asked.number), told, now, rig)
+            enqueue(town, "foresee", foresee_key(asked.pk, asked.number), told, now, rig)
         case BranchLanded(branch_id, sha):
             ledger.branch_landed(ConvoyBranch(pk=branch_id), sha)
         case ConvoyLanded(convoy, sha):
-            _convoy_landed(town, convoy, sha, now)
+            convoy_landed(town, convoy, sha, now)
         case Escalate(key, title, body, severity, about):
             subject = Bead.objects.get(pk=about) if about else None
             body = links.with_addresses(body)
@@ -220,12 +220,6 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             ledger.settle_key(town, key, ACTOR, now, reason)
         case RetireAgent(agent):
             roster.retire(Agent(pk=agent), now)
-
-
-def _effect(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime, rig: int) -> None:
-    """New work, or work whose answer was lost: then it is done once more. `rig`: whose remote it asks."""
-    if not outbox.enqueue(town, kind, key, payload, now, rig):
-        outbox.repeat(key, now)
 
 
 def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
@@ -246,7 +240,7 @@ def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.dat
         "seal": seal,
         "date": int(now.timestamp()),
     }
-    _effect(town, "build", build_key(entry_id, build_no), payload, now, entry.rig_id)
+    enqueue(town, "build", build_key(entry_id, build_no), payload, now, entry.rig_id)
 
 
 def _admit(town: Town, action: Admit, now: dt.datetime) -> None:
@@ -387,116 +381,9 @@ def _open_conflict(town: Town, entry_id: str, candidate_id: int, files: tuple[st
     ledger.note(entry.source or entry.bead, "conflict", ACTOR, text[:2000], task=task.pk, files=list(files), base=base)
 
 
-def _hold(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> None:
-    entries.hold(entry_id, code, text)
-    entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=entry_id)
-    ledger.note(entry.bead, "held", ACTOR, text, code=code)
-    key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person in {entry.rig.slug}: {entry.bead.title}"[:300]
-    where = f"Rig {entry.rig.slug}, entry {entry_id}, branch {entry.branch} for {entry.target}."
-    body = links.with_addresses(f"{text}\n\n{where} {way_on(code, entry_id)}")
-    if entry.kind == "check":
-        rig = entry.rig.slug
-        title = f"{entry.bead.title}: they do not pass"
-        told = f"{text}\n\nNo change is blamed for it; what passes lands. When it is mended: gastown rig check {rig}"
-        body = links.with_addresses(told)
-        old = Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None).first()
-        if old is not None and old.bead.body != body:
-            ledger.close_escalation(old, ACTOR, now, "it is otherwise now")
-    made = ledger.escalate(town, key, title, body=body, severity="high", about=entry.bead, actor=ACTOR)
-    if made is not None:
-        notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)
-
-
-def _close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
-    entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=action.entry)
-    entries.close(entry, action.state, action.reason, action.text, now=now, merge_sha=action.merge_sha)
-    source = entry.source
-    ledger.settle_escalations([entry.pk], ACTOR, now, f"its entry is {action.state}")
-    if action.state == "merged":
-        _too_late(town, entry)
-        if source is not None:
-            ledger.settle_escalations([source.pk], ACTOR, now, "it is merged")
-        if source is not None:
-            already = action.reason == "already_merged"
-            resolution = Resolution.ALREADY_MERGED if already else Resolution.MERGED
-            ledger.move(
-                source,
-                source.status,
-                BeadStatus.CLOSED,
-                actor=ACTOR,
-                reason=action.text,
-                resolution=resolution,
-                merge_sha=action.merge_sha,
-                now=now,
-            )
-        if action.delete_branch and entry.on_remote and Run.objects.filter(rig=entry.rig, branch=entry.branch).exists():
-            payload = {
-                "rig": entry.rig_id,
-                "branch": entry.branch,
-                "sha": entry.head_sha,
-                "target": entry.target,
-            }
-            key = f"delete:{entry.rig_id}:{entry.branch}:{entry.pk}"
-            _effect(town, "delete_branch", key, payload, now, entry.rig_id)
-    elif source is not None and action.reason not in ("superseded", "cancelled"):
-        nothing = action.reason == Exit.NOTHING_CHANGED
-        ledger.move(
-            source,
-            source.status,
-            BeadStatus.FAILED,
-            actor=ACTOR,
-            reason=f"its review entry failed: {action.text}",
-            resolution=Resolution.NOTHING_CHANGED if nothing else Resolution.GAVE_UP,
-            now=now,
-        )
-        if nothing:
-            title, text = f"Nothing was changed: {source.title}"[:300], f"{action.text}. If nothing was needed: "
-            text += f"bead confirm {source.pk}. To let it be tried again: bead retry {source.pk}"
-            ledger.escalate(
-                town, f"nothing:{source.pk}", title, body=text, severity="medium", about=source, actor=ACTOR
-            )
-
-
-def _too_late(town: Town, entry: ReviewEntry) -> None:
-    """What people asked for while it was being pushed led to nothing: they are told, and keep their words."""
-    landing = entry.landings.filter(state="landed").last()
-    asked = entry.verdicts.filter(run=None, decision="request_changes", task=None)
-    late = list(asked.filter(created_at__gte=landing.created_at)) if landing else []
-    if late:
-        text = "\n\n".join(f"{v.by}: {v.feedback}" for v in late)
-        title = f"Too late: {entry.bead.title} had landed when changes were asked for"
-        text += "\n\nIt is on the target now. What is still to be done is another bead: sling it."
-        mail.send(town, ACTOR, "overseer", title[:300], text, kind="TOO_LATE", about=entry.bead)
-
-
 def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> None:
     branch = ConvoyBranch.objects.get(pk=branch_id)
     ledger.ask_branch(branch, now)
     kind = "create_branch" if create else "observe_branch"
     payload = {"branch": branch_id, "asked_at": now.isoformat()}
-    _effect(town, kind, branch_key(kind, branch_id, now), payload, now, branch.rig_id)
-
-
-def _convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:
-    convoy = Convoy.objects.select_related("bead", "rig").get(pk=convoy_id)
-    ledger.convoy_landed(convoy, sha, now)
-    ledger.settle_escalations([convoy_id], ACTOR, now, "the convoy has landed")
-    told = f"Landed on {convoy.rig.default_branch} as {sha}."
-    notices.tell(town, "landed", convoy.bead, f"Convoy landed: {convoy.bead.title}", told, convoy_id, now)
-    mail.send(
-        town,
-        ACTOR,
-        "overseer",
-        f"Convoy landed: {convoy.bead.title}"[:300],
-        f"Landed on {convoy.rig.default_branch} as {sha}.",
-        kind="CONVOY_LANDED",
-        about=convoy.bead,
-    )
-    for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
-        payload = {
-            "rig": branch.rig_id,
-            "branch": branch.name,
-            "sha": branch.head_sha,
-            "target": branch.rig.default_branch,
-        }
-        _effect(town, "delete_branch", f"delete:{branch.rig_id}:{branch.name}", payload, now, branch.rig_id)
+    enqueue(town, kind, branch_key(kind, branch_id, now), payload, now, branch.rig_id)

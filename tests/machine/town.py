@@ -27,7 +27,7 @@ from beads import config as configs
 from beads import ledger
 from beads.errors import GastownError, Superseded
 from beads.models import Bead, Convoy, Effect, Fact, Rig, Town
-from refinery.core import readiness, stages
+from refinery.core import readiness, stages, standing
 from refinery.core.rules import Decision
 from refinery.decisions import gatechecks, guards, merge_queue, operators, reviews, towns, work
 from refinery.executor import branches as on_remote
@@ -697,7 +697,7 @@ class Machine(RuleBasedStateMachine):
         world = snapshot.load(self.town, self.clock)
         stuck: list[Any] = []
         for entry in world.entries:
-            stands = stages.standing(entry, world.rigs[entry.rig], world.now)
+            stands = standing.standing(entry, world.rigs[entry.rig], world.now)
             if stages.phase(stands.stage, admitted=entry.admitted) not in ("awaiting_human", "blocked"):
                 stuck.append((entry.id, stands))
             if stands.stage == "blocked" and entry.waiting_for:

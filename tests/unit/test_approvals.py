@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from beads.config import effective, validate
+from refinery.core.approvals import approvals, is_own, objection
 from refinery.core.rules import plan
-from refinery.core.stages import Stage, approvals, is_own, objection, standing
+from refinery.core.stages import Stage
+from refinery.core.standing import standing
 from refinery.core.world import EntryView, RigView, VerdictView, World, person
 from tests.unit.test_rules import BUILT, ENTRY, NOW, PASS
 

@@ -14,7 +14,8 @@ from refinery.core.keys import build_key
 from refinery.core.outageviews import EffectView
 from refinery.core.relations import Broken, Ground, KnownCheck
 from refinery.core.rules import plan
-from refinery.core.stages import Stage, phase, standing, wants_slot
+from refinery.core.stages import Stage, phase
+from refinery.core.standing import standing, wants_slot
 from refinery.core.trains import batch_size
 from refinery.core.world import CheckView, GateView, LaneView, RigView, RunView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW, PASS, RIG, config

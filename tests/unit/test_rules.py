@@ -18,7 +18,8 @@ from refinery.core.outageviews import EffectView
 from refinery.core.outputs import first_failures
 from refinery.core.relations import Ground
 from refinery.core.rules import plan
-from refinery.core.stages import Stage, phase, standing
+from refinery.core.stages import Stage, phase
+from refinery.core.standing import standing
 from refinery.core.world import (
     BeadView,
     Blocker,

@@ -20,10 +20,12 @@ from refinery.core.actions import (
     Settle,
     StartRun,
 )
+from refinery.core.approvals import objection
+from refinery.core.gating import red
 from refinery.core.keys import publish_key
 from refinery.core.readiness import bead_wait, host_faults, same_set_up_error, stays, unmanned
 from refinery.core.rules.rework import nothing_committed
-from refinery.core.stages import HOST_FAULTS_FREE, objection, red
+from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.world import BeadView, EntryView, RunView, World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses

@@ -13,8 +13,9 @@ from refinery.core.actions import Action, CheckAnew, CloseEntry, Decision, Hold,
 from refinery.core.checks import standing
 from refinery.core.keys import build_key
 from refinery.core.rules.entries import run_gates
-from refinery.core.stages import Stage, proving
-from refinery.core.stages import standing as stands
+from refinery.core.stages import Stage
+from refinery.core.standing import proving
+from refinery.core.standing import standing as stands
 from refinery.core.world import CheckView, EntryView, RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]

@@ -26,23 +26,15 @@ from refinery.core.actions import (
     SetWindow,
     StartRun,
 )
+from refinery.core.approvals import objection
+from refinery.core.gating import judged, needed, results_on
 from refinery.core.keys import build_key, land_key
 from refinery.core.order import by_lane, in_queue_order, is_feature_lane
 from refinery.core.readiness import host_faults, same_set_up_error, start_again_at, stays
 from refinery.core.rules.rework import after_triage, gates_failed, nothing_committed, rework
 from refinery.core.stacks import refused, uncompared
-from refinery.core.stages import (
-    CONFLICT_LIMIT,
-    GATES_TRIES,
-    Stage,
-    is_judged,
-    judged,
-    needed,
-    objection,
-    proving,
-    results_on,
-    standing,
-)
+from refinery.core.stages import CONFLICT_LIMIT, GATES_TRIES, Stage
+from refinery.core.standing import is_judged, proving, standing
 from refinery.core.trains import gating_room, groups, landing_cars, new_batches
 from refinery.core.world import CandidateView, CarView, EntryView, NotNeeded, RigView, RunView, World
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 
 from refinery.core.actions import Action, Admit, Decision, Leave
 from refinery.core.order import by_lane, in_queue_order, is_feature_lane, queue_key, rank
-from refinery.core.stages import Stage, standing, wants_slot
+from refinery.core.stages import Stage
+from refinery.core.standing import standing, wants_slot
 from refinery.core.trains import batch_size, gating_room, groups, new_batches, started
 from refinery.core.world import EntryView, RigView, World
 

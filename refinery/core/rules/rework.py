@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from beads.config import Triage
 from refinery.core.actions import Action, CloseEntry, Hold, Leave, OpenRework, StartRun, StopRun
-from refinery.core.stages import failing, objection, red
+from refinery.core.approvals import objection
+from refinery.core.gating import failing, red
 from refinery.core.world import EntryView, RigView, RunView
 
 Told = tuple[str, str, tuple[Action, ...]]
