@@ -449,7 +449,7 @@ MUTATIONS = (
     ),
     Mutation(
         "gate results of another tree count",
-        "refinery/core/stages.py",
+        "refinery/core/gating.py",
         "for g in found if g.tree == candidate.tree}",
         "for g in found}",
         "tests/unit/test_rules.py",
