@@ -7,7 +7,7 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 
-.PHONY: setup demo run test lint bench format soak ci-full screenshots
+.PHONY: setup demo run test test-long lint bench format soak ci-full screenshots
 
 setup: .venv/.ready
 
@@ -27,6 +27,10 @@ run: setup
 
 test: setup
 	@$(PY) -m pytest -n 3 --dist worksteal -q --durations 15
+
+# whole installations and browsers; .ci/run runs it after the others
+test-long: setup
+	@$(PY) -m pytest -n 3 --dist worksteal -q --durations 15 -m long
 
 lint: setup
 	@.venv/bin/ruff check .

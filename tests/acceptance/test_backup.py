@@ -90,6 +90,7 @@ def at_work(town: Living, convoys: int = 1) -> None:
     until(lambda: town.rows("select 1 from agents_run where kind = 'polecat' and state = 'running'"))
 
 
+@pytest.mark.long
 def test_o15_what_was_under_way_at_the_backup_goes_on_elsewhere_after_a_disaster(town: Living) -> None:
     at_work(town)
     file = town.root / "town.backup"
@@ -113,6 +114,7 @@ def test_o15_what_was_under_way_at_the_backup_goes_on_elsewhere_after_a_disaster
         other.close()
 
 
+@pytest.mark.long
 def test_o15_an_old_backup_meets_remotes_that_have_gone_on(town: Living) -> None:
     """Git decides: what the remote shows is recognised, and a person is asked where an agent finds nothing to do."""
     at_work(town, convoys=0)
@@ -227,6 +229,7 @@ def test_o15_a_restore_that_is_killed_anywhere_leaves_nothing_that_starts_and_be
     assert not postmasters(new)
 
 
+@pytest.mark.long
 def test_o15_a_backup_that_is_killed_leaves_the_one_before_it(kept: tuple[Path, Path], tmp_path: Path) -> None:
     old, file = kept
     before, armed = file.read_bytes(), tmp_path / "armed"
@@ -239,6 +242,7 @@ def test_o15_a_backup_that_is_killed_leaves_the_one_before_it(kept: tuple[Path, 
     assert file.read_bytes() != before
 
 
+@pytest.mark.long
 def test_o15_what_cannot_be_restored_is_refused_with_one_line_and_nothing_is_written(
     kept: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -274,6 +278,7 @@ def test_o15_what_cannot_be_restored_is_refused_with_one_line_and_nothing_is_wri
     assert note.read_text() == "not a backup"
 
 
+@pytest.mark.long
 def test_o15_another_database_is_restored_where_it_is_empty(kept: tuple[Path, Path], tmp_path: Path) -> None:
     """DATABASE_URL: here a second database of the embedded server, as an owner's own server would be."""
     old, file = kept
@@ -311,6 +316,7 @@ def test_o15_another_database_is_restored_where_it_is_empty(kept: tuple[Path, Pa
         server.stdin.close()
 
 
+@pytest.mark.long
 def test_o15_a_home_of_another_postgresql_says_how_it_is_brought_over(kept: tuple[Path, Path]) -> None:
     old, _ = kept
     mark = old / "pg" / "data" / "PG_VERSION"

@@ -101,6 +101,7 @@ def test_a_pair_that_fails_only_together_is_found_and_one_of_the_two_lands(stage
     batch.incident()
 
 
+@pytest.mark.long
 def test_a_batch_is_cut_in_the_very_tick_that_admits_the_next_one(batch: Train) -> None:
     a, b, c, d = batch.submit("a", "b", "c", "d")
     ended = Run.objects.filter(pk__in=batch.word(d, 1), exited_at__isnull=False)
@@ -119,6 +120,7 @@ def test_a_batch_is_cut_in_the_very_tick_that_admits_the_next_one(batch: Train) 
     batch.merged(c, d, e, f, g, h)
 
 
+@pytest.mark.long
 def test_a_flaky_failure_of_a_batch_costs_nobody_anything(batch: Train) -> None:
     a, b, c, d = batch.submit("a", "b", "c", "d")
     batch.say(d, 1)  # by chance

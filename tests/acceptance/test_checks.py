@@ -78,6 +78,7 @@ def test_o6_what_is_missing_on_the_target_too_is_one_hold_and_the_change_that_br
     nobody_blamed()
 
 
+@pytest.mark.long
 def test_o6_one_s_own_failure_is_ones_own_once_the_target_is_seen_to_pass(stage: Stage) -> None:
     stage.open(agents=False, gates=["test ! -e bad.txt"])
     entry = stage.await_phase(submit(stage, "feature", **{"bad.txt": "b\n"}), "failed")
@@ -98,6 +99,7 @@ def test_o6_what_a_change_itself_cannot_find_is_its_own_failure(stage: Stage) ->
     assert (result.outcome, result.remedy) == ("fail", "")
 
 
+@pytest.mark.long
 def test_o7_a_gate_without_network_is_an_error_that_names_the_remedy(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +163,7 @@ def test_o6_a_check_whose_gates_are_killed_midway_is_run_again(stage: Stage) -> 
     assert Run.objects.filter(bead=asked.entry.pk).count() == 2
 
 
+@pytest.mark.long
 def test_o6_somebody_who_mends_the_target_outside_ends_the_hold(stage: Stage) -> None:
     stage.open(gates=["test -e needed.txt"])
     entry = submit(stage, "feature")

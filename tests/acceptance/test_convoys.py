@@ -32,6 +32,7 @@ def reviewing(convoy: bool | None = None) -> int:
     return runs.count()
 
 
+@pytest.mark.long
 def test_c1_convoys_are_reviewed_side_by_side(stage: Stage) -> None:
     stage.open(gates=[], code_review=True, max_reviews=2)
     convoys = [stage.convoy(f"Convoy {n}", {k: (write(f"{n}{k}"), []) for k in "abc"}) for n in range(3)]
@@ -57,6 +58,7 @@ def at_once(found: list[tuple[dt.datetime, dt.datetime]]) -> int:
     return max(sum(1 for begin, end in found if begin <= moment < end) for moment, _ in found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (3, 3)])
 def test_six_beads_of_one_convoy_are_reviewed_by_one_agent_as_many_at_once_as_may_be(
     stage: Stage, most: int, expected: int
@@ -87,6 +89,7 @@ def test_c1_a_limit_of_one_serialises(stage: Stage) -> None:
         assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
 
 
+@pytest.mark.long
 def test_c2_three_convoy_refineries_and_the_rig_refinery_work_at_once(stage: Stage) -> None:
     stage.open(gates=[], code_review=True, max_reviews=1)
     convoys = [stage.convoy(f"Convoy {n}", {"a": (write(f"{n}a"), [])}) for n in range(4)]
@@ -102,6 +105,7 @@ def test_c2_three_convoy_refineries_and_the_rig_refinery_work_at_once(stage: Sta
     stage.until(lambda: not Agent.objects.filter(role="refinery", convoy__isnull=False, retired_at=None).exists())
 
 
+@pytest.mark.long
 def test_c3_a_convoy_with_a_failed_bead_does_not_land_until_it_is_retried_or_dropped(stage: Stage) -> None:
     stage.open()
     stage.rig.refresh_from_db()

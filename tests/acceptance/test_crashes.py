@@ -67,6 +67,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
         made.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", GROUPS)
 def test_killed_at_every_point_work_converges_with_one_commit_each_and_nothing_left_over(
     town: Living, group: str

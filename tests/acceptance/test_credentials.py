@@ -332,6 +332,7 @@ def with_key(stage: Stage, sshd: Sshd, **config: Any) -> Rig:
     return stage.rig
 
 
+@pytest.mark.long
 @needs_sshd
 def test_a_branch_lands_through_a_deploy_key_that_only_the_server_has(
     stage: Stage, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
@@ -355,6 +356,7 @@ def test_a_branch_lands_through_a_deploy_key_that_only_the_server_has(
     assert not file.exists()
 
 
+@pytest.mark.long
 @needs_sshd
 def test_a_polecat_works_on_a_remote_that_only_the_server_can_reach(
     stage: Stage, sshd: Sshd, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 from tests.acceptance.conftest import Stage
@@ -12,6 +14,7 @@ WORDS = re.compile(r"in \d+ .*|within \d+ s|longer than usual: (gating|its landi
                    r"|after gt-\w+, which takes longer than usual")  # fmt: skip
 
 
+@pytest.mark.long
 def test_p10_four_cars_with_two_gates_are_told_honest_ranges_all_the_way(stage: Stage) -> None:
     stage.open(agents=False, gates=["sleep 0.5", "sleep 1"])
     for n in range(3):

@@ -6,6 +6,7 @@ import json
 import sys
 from io import StringIO
 
+import pytest
 from django.core.management import call_command
 
 from agents.models import Run
@@ -89,6 +90,7 @@ open(title + ".txt", "w").write(title)
     assert stage.file("Second.txt") == "Second"
 
 
+@pytest.mark.long
 def test_s9_a_run_that_floods_starts_no_agent_and_is_bounded(stage: Stage) -> None:
     play(
         stage,

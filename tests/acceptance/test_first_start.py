@@ -101,6 +101,7 @@ def test_o3_a_server_that_a_killed_start_left_without_our_database_gets_it(home:
     until(lambda: not postmasters(home))
 
 
+@pytest.mark.long
 def test_o3_what_an_older_release_left_half_made_is_put_aside(fresh: Path) -> None:
     """It ran initdb in place: PG_VERSION is there, and nothing that could start."""
     data = fresh / "pg" / "data"
@@ -113,6 +114,7 @@ def test_o3_what_an_older_release_left_half_made_is_put_aside(fresh: Path) -> No
     assert (aside / "PG_VERSION").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", ["PG_VERSION", "postgresql.conf"])
 def test_o3_a_cluster_that_has_data_is_never_taken_for_a_half_made_one(home: Path, lost: str) -> None:
     assert manage(home, "town", "create", "main").returncode == 0

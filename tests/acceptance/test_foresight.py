@@ -87,6 +87,7 @@ def test_a_foreseen_conflict_is_shown_and_the_second_is_not_built_while_the_firs
     assert Effect.objects.filter(kind="foresee").count() == asked
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("when", ["landing", "both"])
 def test_rivals_are_resolved_one_after_the_other_and_each_only_once(stage: Stage, when: str) -> None:
     stage.open(gates=[{"name": "signs", "run": "test -s signs.txt", "when": when}])

@@ -45,6 +45,7 @@ def test_g9_a_sparse_checkout_of_an_agent_does_not_reach_the_gates(stage: Stage)
     assert set(GateResult.objects.values_list("outcome", flat=True)) == {"pass"}
 
 
+@pytest.mark.long
 def test_g10_what_a_gate_hides_in_an_index_does_not_land_the_next_change(stage: Stage, walls: str) -> None:  # noqa: F811
     """The second change needs what config.json has not; the gate before it has left a stub, and hidden it."""
     hide = "git update-index --skip-worktree config.json; echo good test settings > config.json"

@@ -107,6 +107,7 @@ def test_at_once_all_results_are_recorded_in_order_and_each_line_says_whose_it_i
     assert "first | a.py:1: from first\n" in log and "third | no newline\n" in log
 
 
+@pytest.mark.long
 def test_a_time_out_of_one_ends_all_that_it_started_and_nothing_else(stage: Stage, walls: str) -> None:
     """`slow` leaves a daemon and ignores SIGTERM; `steady` and its daemon go on until after that."""
     mark = f"93{os.getpid()}"
@@ -132,6 +133,7 @@ def test_a_time_out_of_one_ends_all_that_it_started_and_nothing_else(stage: Stag
     assert alive(mark) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["stopped", "fenced"])
 def test_a_stop_ends_all_of_them_and_says_nothing_about_the_candidate(stage: Stage, walls: str, how: str) -> None:
     mark = f"94{os.getpid()}"

@@ -129,6 +129,7 @@ def test_hostile_branches_that_no_repository_takes_both_keep_no_head_out(scene: 
     assert (found.head, found.work) == (three, "new")
 
 
+@pytest.mark.long
 def test_hostile_trees_with_more_files_than_a_disk_are_refused_before_they_are_listed(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +187,7 @@ def test_s11_files_without_a_name_count_for_the_disk(tmp_path: Path) -> None:
         process.stdin.close()
 
 
+@pytest.mark.long
 def test_hostile_one_workspace_that_cannot_be_cleared_keeps_no_other_and_nobody_waits(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

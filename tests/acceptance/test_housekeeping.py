@@ -16,6 +16,7 @@ from refinery.git.mirror import repo_of
 from tests.acceptance.conftest import Stage
 
 
+@pytest.mark.long
 def test_finished_work_leaves_nothing_behind_and_unlanded_work_stays(stage: Stage) -> None:
     stage.open(git={"publish": "always"})
     twice = "test -f one.txt || { echo 1 > one.txt; git add -A; git commit -qm one; exit 7; }; echo 2 > two.txt"
@@ -50,6 +51,7 @@ def test_finished_work_leaves_nothing_behind_and_unlanded_work_stays(stage: Stag
     assert housekeeping.collect(later)["branches"] == 0
 
 
+@pytest.mark.long
 def test_what_piles_up_in_the_mirror_is_packed_and_work_goes_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.open(agents=False)
     stage.commit("before", {"before.txt": "1\n"})

@@ -71,6 +71,7 @@ def home(fresh: Path) -> Path:
     return fresh
 
 
+@pytest.mark.long
 def test_the_database_comes_with_the_command_and_leaves_with_it(fresh: Path) -> None:
     made = manage(fresh, "town", "create", "main", "--json")
     assert json.loads(made.stdout)["ok"] is True, made.stderr
@@ -79,6 +80,7 @@ def test_the_database_comes_with_the_command_and_leaves_with_it(fresh: Path) -> 
     assert [t["slug"] for t in listed["data"]] == ["main"]
 
 
+@pytest.mark.long
 def test_two_commands_at_once_share_one_server(fresh: Path) -> None:
     command = [sys.executable, str(ROOT / "manage.py"), "town", "create"]
     both = [subprocess.Popen([*command, n], env=environment(fresh), stderr=subprocess.PIPE) for n in ("one", "two")]
@@ -87,6 +89,7 @@ def test_two_commands_at_once_share_one_server(fresh: Path) -> None:
     assert not postmasters(fresh)
 
 
+@pytest.mark.long
 def test_a_killed_server_and_a_killed_holder_are_recovered(home: Path) -> None:
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1]); from gastown_site import database; "
@@ -109,6 +112,7 @@ def test_a_killed_server_and_a_killed_holder_are_recovered(home: Path) -> None:
     assert not postmasters(home)
 
 
+@pytest.mark.long
 def test_what_is_typed_wrong_gets_one_line_and_its_exit_code(home: Path, tmp_path: Path) -> None:
     assert manage(home, "mq", "frobnicate").returncode == 2
     assert manage(home, "sling").returncode == 2
@@ -214,6 +218,7 @@ def up(home: Path) -> Iterator[Up]:
         started.end()
 
 
+@pytest.mark.long
 def test_up_lands_a_branch_and_survives_the_death_of_any_part(up: Up, tmp_path: Path) -> None:
     def git(*words: str) -> str:
         command = ["git", "-c", "safe.directory=*", "-c", "user.name=Ann", "-c", "user.email=a@x.org", *words]
@@ -242,6 +247,7 @@ def test_up_lands_a_branch_and_survives_the_death_of_any_part(up: Up, tmp_path: 
     assert len(git("log", "--format=%s", "FETCH_HEAD").splitlines()) == 1 + len(PARTS)
 
 
+@pytest.mark.long
 def test_whatever_kills_it_up_takes_its_parts_along(home: Path) -> None:
     up = Up(home)
     parts: dict[str, int] = {}
@@ -256,6 +262,7 @@ def test_whatever_kills_it_up_takes_its_parts_along(home: Path) -> None:
     assert not postmasters(home)
 
 
+@pytest.mark.long
 def test_the_demo_lands_both_convoys(home: Path) -> None:
     done = manage(home, "demo", DEMO_EXIT="1", DEMO_HOME=str(home), DEMO_PACE="0.1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -264,6 +271,7 @@ def test_the_demo_lands_both_convoys(home: Path) -> None:
     until(lambda: not postmasters(home))
 
 
+@pytest.mark.long
 def test_a_demo_that_is_terminated_leaves_nothing_running(home: Path) -> None:
     command = [sys.executable, str(ROOT / "manage.py"), "demo"]
     env = environment(home, DEMO_HOME=str(home))

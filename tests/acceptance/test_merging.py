@@ -36,6 +36,7 @@ def test_m1_a_branch_that_breaks_the_gate_is_sent_back_and_the_target_is_untouch
     assert GateResult.objects.get(entry=entry).outcome == "fail"
 
 
+@pytest.mark.long
 def test_m1_with_polecats_the_rework_lands_on_the_same_entry(stage: Stage) -> None:
     stage.open(gates=[PYTHON])
     bead = stage.sling("Broken first", "echo 'def broken(:' > a.py\n---rework---\necho 'ok = 1' > a.py")
@@ -263,6 +264,7 @@ def test_m13_at_submit_nothing_is_left_behind(stage: Stage) -> None:
     assert not Bead.objects.exists()
 
 
+@pytest.mark.long
 def test_m14_entries_for_different_targets_go_their_own_ways(stage: Stage) -> None:
     stage.open(agents=False)
     stage.commit("release", {"r.txt": "r\n"})

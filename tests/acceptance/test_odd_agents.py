@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import sys
 
+import pytest
+
 from beads import config as configs
 from beads import ledger
 from beads.models import Bead
@@ -49,6 +51,7 @@ def at_an_end(stage: Stage, bead: Bead) -> bool:
     return Bead.objects.get(pk=bead.pk).status in ("closed", "failed") or waits(stage, bead)
 
 
+@pytest.mark.long
 def test_g_odd_agents_work_lands_or_fails_with_a_reason_and_harms_nobody(stage: Stage) -> None:
     """All of them at once, so that each may come upon what the others have left."""
     play(stage)

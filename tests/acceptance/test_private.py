@@ -111,6 +111,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.long
 def test_s13_nobody_else_sees_anything_and_gates_and_remotes_are_as_ever(house: House) -> None:
     house.git("init", "-q", "--bare", "-b", "main", str(house.remote))
     house.git("init", "-q", "-b", "main")
@@ -149,6 +150,7 @@ def test_s13_nobody_else_sees_anything_and_gates_and_remotes_are_as_ever(house: 
         assert up.returncode == 0, said
 
 
+@pytest.mark.long
 def test_s13_a_fresh_home_is_closed_from_the_first_command_on(house: House) -> None:
     for name in FOLDERS:
         (house.home / name).rmdir()
@@ -160,6 +162,7 @@ def test_s13_a_fresh_home_is_closed_from_the_first_command_on(house: House) -> N
     assert not loose
 
 
+@pytest.mark.long
 def test_a_database_is_not_left_for_an_empty_one_when_its_way_is_closed() -> None:
     """Somebody tightens a directory above the home: that is said, and the town is there when it is opened again."""
     with passable() as place:
@@ -175,6 +178,7 @@ def test_a_database_is_not_left_for_an_empty_one_when_its_way_is_closed() -> Non
         assert not postmasters(house.home)
 
 
+@pytest.mark.long
 def test_a_database_that_has_a_place_of_its_own_stays_there_when_the_way_is_opened() -> None:
     with passable() as place:
         house = House(place, "root")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agents.models import Mail
 from beads.models import Bead, Convoy
 from refinery.decisions import reviews
@@ -10,6 +12,7 @@ from tests.acceptance.conftest import WHO, Stage
 from tests.web.ground import person
 
 
+@pytest.mark.long
 def test_a_convoy_has_one_landing_review_with_every_bead_readable(stage: Stage) -> None:
     stage.open(merge_strategy="pr")
     rita = person("rita")

@@ -33,6 +33,7 @@ def living(tmp_path: Path) -> Iterator[Make]:
         town.close()
 
 
+@pytest.mark.long
 def test_r26_live_runs_go_on_through_a_restart_of_everything_and_no_attempt_is_used(
     living: Make, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ def test_r26_live_runs_go_on_through_a_restart_of_everything_and_no_attempt_is_u
     assert ended == [(run, 1, "done", "") for run, _ in runs]
 
 
+@pytest.mark.long
 def test_after_a_reboot_runs_are_fenced_and_retried_without_using_up_attempts(living: Make, tmp_path: Path) -> None:
     town = living(lease="4s")
     before = [run for (run,) in town.rows("select id from agents_run where state = 'running' order by id")]

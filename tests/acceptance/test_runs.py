@@ -182,6 +182,7 @@ def test_an_agent_is_told_only_what_is_its_own(stage: Stage) -> None:
     assert "gt_done" in Mail.objects.get().body
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["exit 0", "kill -9 $$"])
 def test_a_gate_that_leaves_a_daemon_leaves_none(stage: Stage, command: str) -> None:
     mark = f"97{os.getpid()}.5"

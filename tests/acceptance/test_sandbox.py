@@ -663,6 +663,7 @@ def test_an_agent_that_reaches_a_limit_has_used_up_an_attempt(stage: Stage) -> N
     assert (run.outcome, run.reason, run.sandbox) == ("failed", "wall limit of 2s reached", "bubblewrap")
 
 
+@pytest.mark.long
 def test_a_gate_that_reaches_a_limit_is_an_error_that_names_it(stage: Stage) -> None:
     stage.open(agents=False, gates=[{"name": "hungry", "run": EAT, "memory": "128M"}])
     stage.commit("feature", {"f.txt": "f\n"})

@@ -121,6 +121,7 @@ def trickle(made: socket.socket, piece: bytes) -> None:
             time.sleep(0.5)  # the pace of the client that is played
 
 
+@pytest.mark.long
 def test_s16_half_sent_requests_are_closed_and_streams_and_the_others_live(web: Web) -> None:
     stream = web.connect(f"GET /events/main/ HTTP/1.1\r\nHost: localhost\r\nCookie: {web.cookie}\r\n\r\n".encode())
     seen = b""
@@ -159,6 +160,7 @@ def test_s16_half_sent_requests_are_closed_and_streams_and_the_others_live(web: 
     stream.close()
 
 
+@pytest.mark.long
 def test_s16_a_body_at_a_fair_rate_may_take_longer_than_the_grace(web: Web) -> None:
     body = json.dumps({"a": "x" * 60_000}).encode()
     head = POST.replace(b"500", str(len(body)).encode()) + b"\r\n"
@@ -217,6 +219,7 @@ def spent(web: Web) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.long
 def test_s6_sixty_wrong_logins_lock_out_cost_little_and_a_forged_address_does_not_help(web: Web) -> None:
     first = spent(web)
     assert login(web, "olga", "wrong")[0] == 200
@@ -244,6 +247,7 @@ def test_s6_sixty_wrong_logins_lock_out_cost_little_and_a_forged_address_does_no
     assert login(web, "olga", "correct-horse-battery")[0] == 302
 
 
+@pytest.mark.long
 def test_s16_too_many_connections_are_turned_away_and_those_that_are_there_go_on(web: Web) -> None:
     command = ["prlimit", "--pid", str(web.process.pid), "--nofile"]
     if subprocess.run(command, capture_output=True, check=False).returncode:

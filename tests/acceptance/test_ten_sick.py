@@ -38,6 +38,7 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
         print(up.text()[-4000:])
 
 
+@pytest.mark.long
 def test_o1_o4_g13_g21_two_healthy_rigs_land_beside_ten_sick_ones(ward: Ward) -> None:
     for name in WELL:
         ward.rig(name)

@@ -45,6 +45,7 @@ def test_gates_of_all_cars_run_at_once_each_on_the_one_before_and_they_land_with
     assert Run.objects.filter(kind="gates").count() == 3
 
 
+@pytest.mark.long
 def test_cars_that_are_only_still_pushed_take_no_place_in_the_window(stage: Stage) -> None:
     train = Train(stage, window=2)
     stage.hold.add("land")
@@ -63,6 +64,7 @@ def test_cars_that_are_only_still_pushed_take_no_place_in_the_window(stage: Stag
     train.incident()
 
 
+@pytest.mark.long
 def test_one_car_is_built_ahead_and_gated_the_moment_that_there_is_a_place(stage: Stage) -> None:
     train = Train(stage, window=2)
     a, b, c, d = train.submit("a", "b", "c", "d")
@@ -293,6 +295,7 @@ def test_a_frozen_lane_admits_and_lands_nothing_and_says_why(train: Train) -> No
     train.merged(a, b)
 
 
+@pytest.mark.long
 def test_m12_m16_rivals_in_a_wide_train_all_land_and_nobody_is_lost(stage: Stage) -> None:
     stage.open(gates=["test -s signs.txt"], train={"window": 8})
     beads = [stage.sling(f"Sign {n}", f"sed -i '2s/.*/sign {n}/' signs.txt") for n in "abcde"]

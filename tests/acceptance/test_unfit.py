@@ -61,6 +61,7 @@ def test_g5_g11_what_is_unfit_fails_at_once_with_its_reason_and_the_lane_goes_on
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_g4_odd_authors_land_and_hold_nobody_up(stage: Stage) -> None:
     stage.open(agents=False)
     lines = {
@@ -79,6 +80,7 @@ def test_g4_odd_authors_land_and_hold_nobody_up(stage: Stage) -> None:
     assert authors == {f". {when}", f"Old {when}", f"No Date {when}", f"Far {when}"}
 
 
+@pytest.mark.long
 def test_g14_an_evil_merge_fails_under_rebase_and_lands_when_it_is_squashed(stage: Stage) -> None:
     stage.open(agents=False, merge_method="rebase")
     stage.commit("evil", {"b.txt": "b\n"})

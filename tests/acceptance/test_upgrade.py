@@ -232,6 +232,7 @@ def kept(upgrade: Upgrade, run: str) -> tuple[list[str], str]:
     return [], ""
 
 
+@pytest.mark.long
 def test_an_installation_at_work_upgrades_and_loses_nothing(upgrade: Upgrade) -> None:
     work = at_work(upgrade)
     until(lambda: work.desk("mq", "show", work.waits)["phase"] == "awaiting_human")

@@ -43,6 +43,7 @@ def is_ready(up: Up) -> bool:
 # -- O2 -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_o2_a_killed_postgresql_is_started_again_and_all_parts_go_on(up: Up) -> None:
     until(lambda: is_ready(up))
     parts = up.parts()
@@ -60,6 +61,7 @@ def test_o2_a_killed_postgresql_is_started_again_and_all_parts_go_on(up: Up) -> 
     assert len(postmasters(up.home)) == 1
 
 
+@pytest.mark.long
 def test_o2_a_postgresql_that_does_not_start_is_said_once_and_tried_until_it_does(up: Up) -> None:
     until(lambda: is_ready(up))
     parts = up.parts()
@@ -80,6 +82,7 @@ def test_o2_a_postgresql_that_does_not_start_is_said_once_and_tried_until_it_doe
     assert up.parts() == parts, up.text()
 
 
+@pytest.mark.long
 def test_o2_a_postgresql_that_was_stopped_by_a_signal_goes_on(up: Up) -> None:
     (server,) = postmasters(up.home)
     os.kill(server, signal.SIGSTOP)
@@ -91,6 +94,7 @@ def test_o2_a_postgresql_that_was_stopped_by_a_signal_goes_on(up: Up) -> None:
 # -- O5 -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_o5_every_part_that_is_stopped_is_killed_and_started_again(up: Up) -> None:
     until(lambda: is_ready(up))
     before = until(lambda: found if set(found := up.parts()) == set(PARTS) else None)
@@ -158,6 +162,7 @@ def test_o5_a_part_that_runs_and_shows_no_sign_of_life_is_killed_and_one_that_do
 # -- O13 ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_o13_a_second_up_on_one_home_is_refused(up: Up) -> None:
     done = manage(up.home, "up", "--port", str(free_port()))
     assert done.returncode == 1 and done.stderr.count("\n") == 1
@@ -183,6 +188,7 @@ def outside(home: Path) -> Iterator[dict[str, Any]]:
         holder.communicate()
 
 
+@pytest.mark.long
 def test_o13_one_installation_works_on_a_database_and_a_dead_one_is_not_in_the_way(
     outside: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -211,6 +217,7 @@ def test_o13_one_installation_works_on_a_database_and_a_dead_one_is_not_in_the_w
                 one.process.wait(60)
 
 
+@pytest.mark.long
 def test_o11_a_half_migrated_external_database_is_told_in_words_that_can_be_typed(
     outside: dict[str, Any], tmp_path: Path
 ) -> None:

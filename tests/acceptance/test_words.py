@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.conf import settings
 
 from agents.models import Run
@@ -35,6 +36,7 @@ def prompts(bead: Bead | str, purpose: str) -> list[str]:
     return [(Path(settings.GASTOWN_HOME) / "runs" / run.pk / "prompt.md").read_text() for run in runs]
 
 
+@pytest.mark.long
 def test_p3_p4_the_task_and_the_diff_reach_the_author_and_its_answer_the_reviewer(stage: Stage) -> None:
     talkers(stage)
     bead = stage.sling("Signs", "write a.txt\n\nIt wants b.txt only on Sundays.")
@@ -54,6 +56,7 @@ def test_p3_p4_the_task_and_the_diff_reach_the_author_and_its_answer_the_reviewe
     assert "`REVIEW.md` and `AGENTS.md`" in first and "\nBe brief.\n" in first
 
 
+@pytest.mark.long
 def test_p1_a_persons_words_on_a_held_entry_are_done_by_the_next_round(stage: Stage) -> None:
     talkers(stage, max_rework_cycles=0)
     bead = stage.sling("Signs", "write a.txt\n\nIt wants b.txt, too.")
@@ -66,6 +69,7 @@ def test_p1_a_persons_words_on_a_held_entry_are_done_by_the_next_round(stage: St
     assert "> write gate.sh and then write b.txt" in prompts(run.bead, "rework")[0]
 
 
+@pytest.mark.long
 def test_a_refinery_reads_the_red_gate_and_writes_the_request(stage: Stage) -> None:
     gate = "test ! -e a.txt || test -f b.txt || { echo 'a.txt:1: needs b.txt'; exit 1; }"
     talkers(stage, triage="auto", gates=[gate])

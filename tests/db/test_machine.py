@@ -11,6 +11,7 @@ from tests.machine.town import Machine
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking is for `make soak`
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 def test_whatever_happens_the_promises_hold_and_everything_comes_to_an_end() -> None:
     run_state_machine_as_test(

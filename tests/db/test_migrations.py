@@ -34,6 +34,7 @@ def empty_database() -> Iterator[str]:
             server.execute(f"drop database {name} with (force)")
 
 
+@pytest.mark.long
 def test_an_upgrade_in_the_midst_of_work_loses_nothing_and_the_town_goes_on(empty_database: str) -> None:
     env = {**os.environ, "DATABASE_URL": empty_database, "DJANGO_SETTINGS_MODULE": "gastown_site.settings"}
     command = [sys.executable, "-m", "tests.db.old_town"]

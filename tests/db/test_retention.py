@@ -282,6 +282,7 @@ def _die(now: dt.datetime) -> int:
     return os.waitpid(child, 0)[1]
 
 
+@pytest.mark.long
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("point", ["archive.noted", "archive.begun", "archive.kept"])
 def test_o14_whoever_is_killed_on_the_way_loses_nothing(

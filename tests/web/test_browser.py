@@ -66,6 +66,7 @@ def person(browser: Browser, up: Installation, name: str, **options: Any) -> Ite
     assert [c for c in complaints if not re.search(r"40[34]|ERR_(CONNECTION|INCOMPLETE)", c)] == []
 
 
+@pytest.mark.long
 def test_a_team_member_watches_a_convoy_from_staged_to_landed_without_reloading(
     up: Installation, browser: Browser
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_team_member_watches_a_convoy_from_staged_to_landed_without_reloading(
         assert problems + serious(vera) == []
 
 
+@pytest.mark.long
 def test_everything_works_by_reload_without_javascript(up: Installation, browser: Browser) -> None:
     key = up.convoy("main", "signs", "Road signs", "--staged", "--merge-mode", "review-and-merge")
     with person(browser, up, "olga", java_script_enabled=False) as page:
@@ -119,6 +121,7 @@ def test_everything_works_by_reload_without_javascript(up: Installation, browser
         expect(page.locator("ol.commits > li")).to_have_count(2)
 
 
+@pytest.mark.long
 def test_an_update_keeps_focus_scroll_and_open_details(up: Installation, browser: Browser) -> None:
     key = up.convoy("main", "square", "A square to stand on", "--staged")
     with person(browser, up, "olga") as page:
@@ -138,6 +141,7 @@ def test_an_update_keeps_focus_scroll_and_open_details(up: Installation, browser
         assert page.evaluate("window.shifts") < 0.1
 
 
+@pytest.mark.long
 def test_a_runs_log_grows_on_the_page_as_it_is_printed(up: Installation, browser: Browser) -> None:
     release = up.home.parent / "signals" / "release"
     release.parent.mkdir()
@@ -200,6 +204,7 @@ def watching(page: Page, up: Installation) -> int:
     return int(found[1])
 
 
+@pytest.mark.long
 def test_one_change_reaches_every_browser_over_one_listener_and_gone_browsers_free_their_slot(
     up: Installation, browser: Browser
 ) -> None:
@@ -241,6 +246,7 @@ def test_the_stream_is_for_people_who_are_logged_in_and_towns_that_are(up: Insta
         lost.leave()
 
 
+@pytest.mark.long
 def test_the_installation_stops_promptly_while_browsers_watch(tmp_path: Path, browser: Browser) -> None:
     with installation(tmp_path) as made:
         made.run("shell", "-c", PEOPLE)

@@ -98,6 +98,7 @@ def settled(page_: Page) -> None:
     page_.wait_for_function("!document.documentElement.hasAttribute('x-cloak')")
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 @pytest.mark.parametrize("look", LOOKS)
 def test_no_page_of_the_console_breaks_the_policy_or_has_a_serious_accessibility_issue(
@@ -129,6 +130,7 @@ def test_no_page_of_the_console_breaks_the_policy_or_has_a_serious_accessibility
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 def test_the_superusers_pages_keep_to_it_too(chromium: Browser, site: str) -> None:
     user = User.objects.get(username="olga")
@@ -167,6 +169,7 @@ def test_what_unfolds_unfolds(chromium: Browser, site: str) -> None:
     assert not seen.complaints
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 def test_chosen_rows_are_acted_on_with_a_reason(chromium: Browser, site: str) -> None:
     seen = Seen(chromium, site)
@@ -183,6 +186,7 @@ def test_chosen_rows_are_acted_on_with_a_reason(chromium: Browser, site: str) ->
     assert not seen.complaints
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 @pytest.mark.parametrize("script", [True, False], ids=["with script", "without script"])
 def test_an_operator_finds_out_why_an_entry_is_stuck_and_mends_it(chromium: Browser, site: str, script: bool) -> None:
@@ -205,6 +209,7 @@ def test_an_operator_finds_out_why_an_entry_is_stuck_and_mends_it(chromium: Brow
     assert not seen.complaints
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 def test_the_config_is_edited_with_its_diff(chromium: Browser, site: str) -> None:
     seen = Seen(chromium, site)

@@ -267,6 +267,7 @@ def test_s16_metrics_open_with_the_metrics_token_and_never_with_a_runs(polecat: 
 FOR_RUNS = ("/api/tools", "/api/schema/", "/api/runs/")
 
 
+@pytest.mark.long
 def test_r8_a_runs_token_opens_the_tools_and_nothing_else(polecat: Agent) -> None:
     """Each door answers it as it answers a stranger."""
     bearer = {"Authorization": f"Bearer {polecat.token}"}

@@ -134,6 +134,7 @@ def caller(name: str) -> str:
     return "shim" if found is None else "polecat" if Role.POLECAT in found.roles else sorted(found.roles)[-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES, ids=lambda m: m.value)
 @pytest.mark.parametrize("role", ["polecat", "refinery", "mayor", "shim"])
 def test_what_the_schema_allows_or_forbids_is_answered_and_a_refusal_changes_nothing(

@@ -125,6 +125,7 @@ def test_p8_a_rejection_leaves_nothing_to_press(ground: Ground, entry: ReviewEnt
     assert Fact.objects.filter(kind="entry.retry").count() == 1
 
 
+@pytest.mark.long
 def test_p8_a_held_one_is_let_go_on_once(ground: Ground, entry: ReviewEntry) -> None:
     rita = person("rita")
     entries.hold(entry.pk, "build_error", "the disk is full")

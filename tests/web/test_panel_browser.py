@@ -71,6 +71,7 @@ def opened(page: Page, up: Installation, entry: str) -> None:
     expect(page.get_by_role("button", name="Approve", exact=True)).to_be_visible()
 
 
+@pytest.mark.long
 def test_p8_two_people_see_what_one_of_them_does(up: Installation, browser: Browser) -> None:
     entry = offered(up, "panel-live")
     up.gastown("mq", "freeze", "offered", "--reason", "to be looked at")  # so that there is something to see before
@@ -99,6 +100,7 @@ def test_p8_two_people_see_what_one_of_them_does(up: Installation, browser: Brow
     assert [v["by"] for v in verdicts] == ["web:rita"]
 
 
+@pytest.mark.long
 def test_p8_it_follows_without_javascript(up: Installation, browser: Browser) -> None:
     entry = offered(up, "panel-plain")
     up.gastown("mq", "freeze", "offered", "--reason", "to be looked at")
@@ -112,6 +114,7 @@ def test_p8_it_follows_without_javascript(up: Installation, browser: Browser) ->
     up.gastown("mq", "thaw", "offered")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("look", LOOKS)
 def test_item4_the_telling_line_leads_to_its_run(up: Installation, browser: Browser, look: str) -> None:
     branch = f"panel-broken-{list(LOOKS).index(look)}"

@@ -111,6 +111,7 @@ def test_two_clicks_approve_once(browser: Browser, live_server: Any, ground: Gro
     page.context.close()
 
 
+@pytest.mark.long
 def test_the_story_without_javascript(browser: Browser, live_server: Any, ground: Ground, entry: ReviewEntry) -> None:
     """Comment on a line, request changes, see the new head, approve it; it lands on the remote."""
     rita = person("rita")

@@ -69,6 +69,7 @@ def press(page: Page, button: str) -> None:
         page.get_by_role("button", name=button).click()
 
 
+@pytest.mark.long
 def test_a_reviewer_comments_asks_for_changes_sees_the_new_head_and_lands_it(
     up: Installation, browser: Browser
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_reviewer_comments_asks_for_changes_sees_the_new_head_and_lands_it(
     assert up.gastown("bead", "show", bead)["resolution"] == "merged"
 
 
+@pytest.mark.long
 def test_the_same_review_without_javascript(up: Installation, browser: Browser) -> None:
     work = WORK.replace("answer.py", "plain.py").replace("echo", "touch answer.py; echo", 1)
     up.run("sling", "offered", "--title", "Write it plainly", "--body", work)
@@ -123,6 +125,7 @@ def test_the_same_review_without_javascript(up: Installation, browser: Browser) 
     assert up.git("show", f"{up.branch}:plain.py") == "answer = 42"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", [True, False], ids=["with script", "without script"])
 def test_an_operator_finds_out_why_it_is_stuck_mends_the_config_and_it_goes_on(
     up: Installation, browser: Browser, script: bool
@@ -189,6 +192,7 @@ def test_each_chooses_what_to_hear(up: Installation, browser: Browser, script: b
         assert vera.get_by_label("A convoy has landed").is_checked() is not before
 
 
+@pytest.mark.long
 def test_a_viewer_is_told_what_it_may_not_do(up: Installation, browser: Browser) -> None:
     key = up.convoy("main", "signs", "Signs that nobody starts", "--staged")
     with person(browser, up, "vera") as vera:
@@ -242,6 +246,7 @@ def paths(up: Installation) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("look", LOOKS)
 def test_no_page_has_a_serious_accessibility_issue_or_is_wider_than_its_window(
     up: Installation, browser: Browser, paths: list[str], look: str
