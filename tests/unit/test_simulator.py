@@ -14,7 +14,6 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     assert simulate(LOAD, Strategy(8)).ratios == simulate(LOAD, Strategy(8)).ratios
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("strategy", [Strategy.parse(s) for s in STRATEGIES], ids=STRATEGIES)
 def test_the_good_all_land_the_bad_all_leave_and_nobody_innocent_is_punished(strategy: Strategy) -> None:
     found = simulate(LOAD, strategy)

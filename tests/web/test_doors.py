@@ -34,7 +34,6 @@ def routes(patterns: Any, prefix: str = "/") -> Iterator[str]:
 ALL = sorted(set(routes(get_resolver().url_patterns)) | {"/api/nothing", "/api/debug/towns/main/status"})
 
 
-@pytest.mark.long
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ALL)
 def test_r8_every_door_is_closed_to_strangers(client: Client, path: str) -> None:
