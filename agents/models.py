@@ -182,7 +182,7 @@ class Run(models.Model):
             models.UniqueConstraint(
                 fields=["bead"], name="one_live_gates_run_per_bead", condition=LIVE_RUN & Q(kind="gates")
             ),
-            models.UniqueConstraint(  # a refinery may be at several: see agents.dispatch.queue_run
+            models.UniqueConstraint(  # a refinery may be at several: see agents.runs.queue_run
                 fields=["agent"], name="one_live_run_per_agent", condition=LIVE_RUN & ~Q(kind="refinery")
             ),
             models.UniqueConstraint(fields=["bead", "kind", "attempt"], name="run_attempt_once"),

@@ -41,13 +41,13 @@ code_review = false
 merge_strategy = "pr"
 """
 REMARKS = """
-from refinery import doors
+from refinery.decisions import reviews
 from refinery.models import ReviewEntry
 e = ReviewEntry.objects.get(pk={entry!r})
-say = lambda file, line, body, who: doors.comment(e, who, head=e.head_sha, file=file, side="new", line=line, body=body)
+say = lambda file, line, body, who: reviews.comment(e, who, head=e.head_sha, file=file, side="new", line=line, body=body)
 say("refinery/core/text.py", 9, "Does a tab count as hidden, too? It moves what follows.", "web:rita")
 done = say("refinery/tick/words.py", 4, "Name the argument for what it is.", "web:olga")[0]
-doors.resolve_comment(e, done.pk, "web:olga", resolved=True)
+reviews.resolve_comment(e, done.pk, "web:olga", resolved=True)
 """
 
 
@@ -106,7 +106,7 @@ def main() -> int:
 
 def offer(up: Installation) -> str:
     """A change of a few files, offered to people, with two remarks on it; returns its entry."""
-    texts = (ROOT / "refinery" / "texts.py").read_text()
+    texts = (ROOT / "refinery" / "core" / "text.py").read_text()
     changed = texts.replace("(but tab and newline)", "(but newline)").replace("def visible(", "def shown(")
     new = '"""Words for people."""\n\n\ndef plural(n: int, word: str) -> str:\n    """So many of them."""\n'
     up.push("feature/words", {

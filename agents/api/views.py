@@ -137,7 +137,7 @@ class Door(APIView):
 class ToolView(Door):
     """POST /api/tools/<name>"""
 
-    schema = None  # agents.schema tells of each tool
+    schema = None  # agents.api.schema tells of each tool
     authentication_classes = [RunTokenAuthentication]
     permission_classes = [IsRun]
 

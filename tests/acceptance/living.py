@@ -29,12 +29,12 @@ from django.contrib.auth.models import User
 from beads import config, ledger, people, plans
 from beads.models import Rig
 from gastown_site import database
-from refinery import doors
+from refinery.decisions import towns, work
 told = json.loads(sys.stdin.read())
 database.ensure_running()
 database.ensure_migrated()
 for slug, url in told.get("rigs", {}).items():
-    town = doors.add_rig("main", slug, url, None, {}).town
+    town = towns.add_rig("main", slug, url, None, {}).town
     ledger.set_config(town, config.validate(told["config"]))
     if not User.objects.filter(username="nora").exists():  # somebody who hears of landings
         nora = User.objects.create_user("nora", "nora@example.org")
@@ -42,11 +42,11 @@ for slug, url in told.get("rigs", {}).items():
         people.set_notices(nora, town, ["landed"])
 made = []
 for slug, title in told.get("beads", []):
-    made.append(doors.sling(Rig.objects.get(slug=slug), title, body="", priority=2, after=[], who="test").pk)
+    made.append(work.sling(Rig.objects.get(slug=slug), title, body="", priority=2, after=[], who="test").pk)
 for slug, title in told.get("convoys", []):
     rig = Rig.objects.select_related("town").get(slug=slug)
     plan = plans.parse([{"key": "one", "title": title}], "plan", rig, lambda s: rig)
-    convoy = doors.create_convoy(rig, title, None, plan, staged=False, who="test")[0]
+    convoy = work.create_convoy(rig, title, None, plan, staged=False, who="test")[0]
     made += [b.pk for b in convoy.beads.all()]
 json.dump({"beads": made, "url": database.url()}, sys.stdout)
 """

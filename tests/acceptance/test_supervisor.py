@@ -19,7 +19,7 @@ import errno, os, signal, sys, time
 from pathlib import Path
 import django
 django.setup()
-from gastown_site import supervisor
+from gastown_site.parts import supervisor
 
 there = Path(sys.argv[1])
 

@@ -110,7 +110,8 @@ import socket, sys, time
 import django
 django.setup()
 from beads import ops
-from gastown_site import database, supervisor, watch
+from gastown_site import database
+from gastown_site.parts import supervisor, watch
 database.ensure_running()
 database.ensure_migrated()
 port = int(sys.argv[1])

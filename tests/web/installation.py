@@ -36,11 +36,11 @@ User.objects.create_superuser("olga", password="{PASSWORD}")
 SETTLE = """
 import tomllib
 from beads import config, ledger
-from refinery import doors
+from refinery.decisions import towns
 told = {told!r}
 ledger.create_town(told["town"], config.validate(tomllib.loads(told["config"])))
 for slug, text in told["rigs"].items():
-    doors.add_rig(told["town"], slug, {remote!r}, {branch!r}, config.validate(tomllib.loads(text)), by_owner=True)
+    towns.add_rig(told["town"], slug, {remote!r}, {branch!r}, config.validate(tomllib.loads(text)), by_owner=True)
 """
 
 
