@@ -44,7 +44,8 @@ REMARKS = """
 from refinery.decisions import reviews
 from refinery.models import ReviewEntry
 e = ReviewEntry.objects.get(pk={entry!r})
-say = lambda file, line, body, who: reviews.comment(e, who, head=e.head_sha, file=file, side="new", line=line, body=body)
+at = dict(head=e.head_sha, side="new")
+say = lambda file, line, body, who: reviews.comment(e, who, file=file, line=line, body=body, **at)
 say("refinery/core/text.py", 9, "Does a tab count as hidden, too? It moves what follows.", "web:rita")
 done = say("refinery/tick/words.py", 4, "Name the argument for what it is.", "web:olga")[0]
 reviews.resolve_comment(e, done.pk, "web:olga", resolved=True)

@@ -39,7 +39,7 @@ class Kind:
     whole_host: bool = False
 
 
-_CREDENTIAL = "gastown secret set {secret} (then it is tried again at once)"
+CREDENTIAL = "gastown secret set {secret} (then it is tried again at once)"
 # The order is that of the search: the first that says it wins.
 KINDS: dict[str, Kind] = {
     "remote_full": Kind(
@@ -62,7 +62,7 @@ KINDS: dict[str, Kind] = {
         Fate.RIG,
         r"authentication failed|could not read (username|password)|permission denied|access denied"
         r"|returned error: 40[13]|invalid credentials|\bpermission to \S+ denied",
-        _CREDENTIAL,
+        CREDENTIAL,
     ),
     "format": Kind(
         Fate.RIG,
@@ -97,9 +97,9 @@ KINDS: dict[str, Kind] = {
         remedy="see why the remote's host accepts and does not answer; it is tried again by itself",
         whole_host=True,
     ),
-    "credential": Kind(Fate.RIG, remedy=_CREDENTIAL),
+    "credential": Kind(Fate.RIG, remedy=CREDENTIAL),
     "shallow": Kind(Fate.RIG, remedy="give a remote with the whole history (git fetch --unshallow, there)"),
-    "missing_target": Kind(Fate.RIG, remedy="gastown rig set-default-branch {rig} BRANCH"),
+    "missing_target": Kind(Fate.RIG, remedy="gastown rig set-default-branch {rig} {branch}"),
     "unfit": Kind(Fate.CHANGE),
     "local": Kind(Fate.HERE),
     "other": Kind(Fate.WEATHER),

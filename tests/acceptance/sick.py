@@ -201,7 +201,7 @@ WELL = ("well1", "well2")
 CURABLE = ("hole", "slow", "keyless", "gone", "full", "renamed")
 REMEDY = {
     "keyless": "gastown secret set NAME",
-    "renamed": "gastown rig set-default-branch renamed BRANCH",
+    "renamed": "gastown rig set-default-branch renamed trunk",
     "full": "make room on the remote's disk",
     "gone": "see that the remote is still at this address",
     "refusing": "see that this machine reaches the remote's host",
