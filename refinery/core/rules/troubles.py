@@ -41,7 +41,7 @@ def _outage(world: World, outage: OutageView, rigs: list[str]) -> Decision:
     if key in world.escalated or not (outage.lasting or outage.failures >= PATIENCE or long):
         return Decision(key, "outage", why)
     who = f"rig {rigs[0]}" if len(rigs) == 1 else f"rigs {', '.join(rigs)}"
-    text = f"Since {moment(outage.since, world.now)}, for {who}: {outage.error}."
+    text = f"Since {moment(outage.since, world.now)}, for {who}: {outage.error.rstrip(' .')}."
     remedy = f"\n\nWhat to do: {outage.remedy}." if outage.remedy else ""
     goes_on = "It is looked at again by itself, every minute at most; what waits for it then goes on."
     title = f"{who[0].upper()}{who[1:]}: the remote does not work: {outage.error}"[:300]
