@@ -5,6 +5,7 @@ The test looks at the installation's database from outside, and makes work throu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -142,8 +143,9 @@ class Living:
         self.up = None
 
         def dead() -> bool:
-            for master in postmasters(self.home):  # it was being started again just then
-                os.kill(master, signal.SIGKILL)
+            for pid in (*postmasters(self.home), *self.shims(), *self.agents()):  # it was being started just then
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             return not (self.shims() or self.agents() or postmasters(self.home))
 
         try:
