@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 import structlog
 from django.conf import settings
-from django.db import OperationalError, close_old_connections, connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from agents import access, boxes, guides, leftovers, mail, prompts, runs, work
@@ -61,29 +61,26 @@ class Runner:
         self.pool = ThreadPoolExecutor(max_workers=self.slots, thread_name_prefix="start")
         self.stopping = False
         self.leftovers = Leftovers(self.home)
+        self._cleaned = 0.0
         self._told = 0.0  # when it last said that it is alive, and what it prepares
 
     def serve(self) -> None:
         """Loop until `stopping`; a lost database is waited for."""
-        cleaned = 0.0
         self._own_mirrors()
         self.forks.ready()
-        while not self.stopping:
-            try:
-                with psycopg.connect(**channels.listen_parameters(), autocommit=True) as listener:
-                    listener.execute(f"listen {channels.RUN_CHANNEL}")
-                    log.info("runner.ready", slots=self.slots)
-                    while not self.stopping:
-                        self._look()
-                        if time.monotonic() - cleaned > CLEAN_SECONDS:
-                            cleaned = time.monotonic()
-                            self.leftovers.clean_aside()
-                        self._wait(listener)
-            except (psycopg.OperationalError, OperationalError) as error:
-                log.warning("runner.database", error=str(error))
-                close_old_connections()
-                time.sleep(1)
+        channels.keep_on("runner", self._serve, lambda: self.stopping)
         self.pool.shutdown(wait=True)
+
+    def _serve(self) -> None:
+        with psycopg.connect(**channels.listen_parameters(), autocommit=True) as listener:
+            listener.execute(f"listen {channels.RUN_CHANNEL}")
+            log.info("runner.ready", slots=self.slots)
+            while not self.stopping:
+                self._look()
+                if time.monotonic() - self._cleaned > CLEAN_SECONDS:
+                    self._cleaned = time.monotonic()
+                    self.leftovers.clean_aside()
+                self._wait(listener)
 
     def _own_mirrors(self) -> None:
         """What runs of an older release have written into the mirrors' config must not outlive the upgrade: their shims

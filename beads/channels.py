@@ -1,10 +1,18 @@
-"""PostgreSQL's channels on which parts wake one another: their names, and how to listen."""
+"""PostgreSQL's channels on which parts wake one another: their names, and how to listen for as long as a part lives."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from typing import Any
 
-from django.db import connection
+import psycopg
+import structlog
+from django.db import DatabaseError, close_old_connections, connection
+
+log = structlog.get_logger(__name__)
+SAY_SECONDS = 60.0
 
 WAKE_CHANNEL = "gastown_wake"  # a town has facts that wait: its name
 CHANGED_CHANNEL = "gastown_changed"  # what pages show has changed: a town's name, or RUN_TOPIC and a run's id
@@ -16,3 +24,17 @@ def listen_parameters() -> dict[str, Any]:
     """Connection parameters of Django's database, for a listening psycopg connection of one's own."""
     parameters = connection.get_connection_params()
     return {k: v for k, v in parameters.items() if k not in ("cursor_factory", "context", "pool")}
+
+
+def keep_on(part: str, serve: Callable[[], None], stopping: Callable[[], bool]) -> None:
+    """Run `serve`, which ends when the part is stopping. A lost database is waited for, and said once a minute."""
+    said = -math.inf
+    while not stopping():
+        try:
+            serve()
+        except (psycopg.OperationalError, DatabaseError) as error:
+            if time.monotonic() - said >= SAY_SECONDS:
+                said = time.monotonic()
+                log.warning(f"{part}.database", error=str(error))
+            close_old_connections()
+            time.sleep(1)

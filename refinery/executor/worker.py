@@ -17,11 +17,11 @@ from typing import Any
 
 import psycopg
 import structlog
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from beads import ops, outages, outbox, room
-from beads.channels import listen_parameters
+from beads.channels import keep_on, listen_parameters
 from beads.models import Effect, Outage, Rig
 from refinery.executor import effects
 from refinery.executor.shares import PLACES, Job, Shares, Trouble
@@ -46,18 +46,15 @@ class Executor:
 
     def serve(self) -> None:
         """Loop until `stopping`; a lost database is waited for."""
-        while not self.stopping:
-            try:
-                with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
-                    listener.execute(f"listen {outbox.CHANNEL}")
-                    log.info("executor.ready", places=PLACES)
-                    while not self.stopping:
-                        self._wait(listener, self.look())
-            except (psycopg.OperationalError, DatabaseError) as error:
-                log.warning("executor.database", error=str(error))
-                close_old_connections()
-                time.sleep(1)
+        keep_on("executor", self._serve, lambda: self.stopping)
         self.pool.shutdown(wait=True)
+
+    def _serve(self) -> None:
+        with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
+            listener.execute(f"listen {outbox.CHANNEL}")
+            log.info("executor.ready", places=PLACES)
+            while not self.stopping:
+                self._wait(listener, self.look())
 
     def look(self) -> float:
         """Begin what may be begun now; returns in how many seconds the next look is due."""

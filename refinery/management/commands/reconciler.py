@@ -10,11 +10,10 @@ from typing import Any
 import psycopg
 import structlog
 from django.core.management.base import BaseCommand
-from django.db import OperationalError, close_old_connections
 from django.utils import timezone
 
 from beads import ops
-from beads.channels import WAKE_CHANNEL, listen_parameters
+from beads.channels import WAKE_CHANNEL, keep_on, listen_parameters
 from beads.models import Town
 from refinery.tasks import ensure_schedule
 from refinery.tick import reconciler
@@ -34,13 +33,7 @@ class Command(BaseCommand):
         gc.freeze()  # what was loaded stays: looking through it for garbage held up a tick for 0.2 s, now and then
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        while not self.stopping:
-            try:
-                self._serve()
-            except (psycopg.OperationalError, OperationalError) as error:
-                log.warning("reconciler.database", error=str(error))
-                close_old_connections()
-                time.sleep(1)
+        keep_on("reconciler", self._serve, lambda: self.stopping)
 
     def _stop(self, *args: Any) -> None:
         self.stopping = True
