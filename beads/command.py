@@ -19,8 +19,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
 
-from beads.errors import GastownError, NotFound
-from beads.models import Bead, Rig, Town
+from beads.actors import Actor
+from beads.errors import GastownError
 from beads.replies import refuse
 
 
@@ -48,12 +48,12 @@ def noted(data: dict[str, Any], text: str, notes: Sequence[str], warnings: Seque
     return Said({**data, "notes": [*notes]}, "\n".join([text, *(f"note: {note}" for note in notes)]), warnings=warnings)
 
 
-def actor() -> str:
+def actor() -> Actor:
     """Who types: `cli:<user>`."""
     try:
-        return f"cli:{pwd.getpwuid(os.geteuid()).pw_name}"
+        return Actor("cli", pwd.getpwuid(os.geteuid()).pw_name)
     except KeyError:
-        return f"cli:{os.geteuid()}"
+        return Actor("cli", str(os.geteuid()))
 
 
 class GastownCommand(BaseCommand):
@@ -142,35 +142,6 @@ def table(rows: list[dict[str, Any]], columns: list[str], empty: str = "none") -
     lines = ["  ".join(c.upper().ljust(widths[n]) for n, c in enumerate(columns)).rstrip()]
     lines += ["  ".join(cell.ljust(widths[n]) for n, cell in enumerate(row)).rstrip() for row in cells]
     return "\n".join(lines)
-
-
-def town_of(slug: str | None) -> Town:
-    """A town by slug; without one the only town, or `main`."""
-    if slug is None:
-        towns = list(Town.objects.order_by("pk")[:2])
-        if len(towns) == 1:
-            return towns[0]
-        slug = "main"
-    found = Town.objects.filter(slug=slug).first()
-    if found is None:
-        raise NotFound(f"no town {slug}", details={"field": "town"})
-    return found
-
-
-def rig_of(slug: str) -> Rig:
-    """A rig by slug."""
-    found = Rig.objects.select_related("town").filter(slug=slug).first()
-    if found is None:
-        raise NotFound(f"no rig {slug}", details={"field": "rig"})
-    return found
-
-
-def bead_of(key: str, kind: str | None = None) -> Bead:
-    """A bead by id."""
-    found = Bead.objects.select_related("town", "rig").filter(pk=key).first()
-    if found is None or (kind is not None and found.type != kind):
-        raise NotFound(f"no {kind or 'bead'} {key}", details={"field": "id"})
-    return found
 
 
 def ago(moment: Any) -> str:

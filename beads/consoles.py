@@ -21,15 +21,16 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from beads import people
+from beads.actors import Actor
 from beads.errors import Forbidden, GastownError
+from beads.forms import WayBack
 from beads.models import Town, TownRole
 
-Door = Callable[[Any, str, str], object]
+Door = Callable[..., object]  # (row, *, by: Actor, reason: str)
 if TYPE_CHECKING:
     _Admin = admin.ModelAdmin[Any]
     _Inline = admin.TabularInline[Any, Any]
@@ -37,9 +38,9 @@ else:
     _Admin, _Inline = ModelAdmin, TabularInline
 
 
-def who(request: HttpRequest) -> str:
+def who(request: HttpRequest) -> Actor:
     """The actor that a console's facts name."""
-    return f"admin:{request.user.get_username()}"
+    return Actor("admin", request.user.get_username())
 
 
 class ReadOnlyAdmin(_Admin):
@@ -204,7 +205,7 @@ def offered(action: Any) -> Offered:
 def door_action(
     name: str, description: str, door: Door, *, warning: str = "", when: Callable[[Any], bool] = lambda row: True
 ) -> Any:
-    """An admin action: asks for a reason, then opens `door(row, who, reason)` for each chosen row.
+    """An admin action: asks for a reason, then opens `door(row, by=…, reason=…)` for each chosen row.
 
     What a door refuses is said. `when` only hides the button where it would be refused; the door decides.
     """
@@ -218,7 +219,7 @@ def door_action(
             try:
                 with transaction.atomic():
                     _check(console, request, row)
-                    door(row, who(request), form.cleaned_data["reason"])
+                    door(row, by=who(request), reason=form.cleaned_data["reason"])
                     console.log_change(request, row, f"{description}: {form.cleaned_data['reason']}")
             except GastownError as error:
                 messages.error(request, f"{row}: {error.message}")
@@ -226,17 +227,13 @@ def door_action(
                 done += 1
         if done:
             messages.success(request, f"{description}: recorded for {done}")
-        back = request.POST.get("next", "")
-        return HttpResponseRedirect(back) if _is_ours(back, request) else None
+        back = WayBack(request).url
+        return HttpResponseRedirect(back) if back else None
 
     action.__name__ = name
     made: Any = admin.action(description=description)(action)
     made.offered = Offered(name, description, warning, when)
     return made
-
-
-def _is_ours(url: str, request: HttpRequest) -> bool:
-    return bool(url) and url_has_allowed_host_and_scheme(url, {request.get_host()}, request.is_secure())
 
 
 def _check(console: ReadOnlyAdmin, request: HttpRequest, row: Any) -> None:
@@ -255,7 +252,7 @@ def _ask(console: Any, request: HttpRequest, rows: QuerySet[Model], form: Reason
         "rows": rows[:100],
         "total": rows.count(),
         "form": form,
-        "next": request.POST.get("next", ""),
+        "next": WayBack(request).url,
         "select_across": request.POST.get("select_across", "0"),
     }
     status = 400 if form.is_bound else 200

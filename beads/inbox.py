@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from beads import prune
+from beads.actors import Actor
 from beads.channels import CHANGED_CHANNEL, WAKE_CHANNEL
 from beads.errors import Conflict, LostRace
 from beads.models import Fact, Town
@@ -63,7 +64,7 @@ def record(
     subject: str = "",
     payload: Mapping[str, Any] | None = None,
     *,
-    actor: str = "",
+    actor: Actor | str = "",
     dedupe_key: str | None = None,
 ) -> bool:
     """Append a fact. Returns False, changing nothing, when `dedupe_key` was recorded before.
@@ -75,7 +76,7 @@ def record(
         kind=kind,
         subject=storable(subject),
         payload=storable(payload or {}),
-        actor=storable(actor)[:100],
+        actor=storable(str(actor))[:100],
         dedupe_key=dedupe_key,
     )
     if dedupe_key is None:
@@ -159,14 +160,14 @@ def again(fact: Fact) -> None:
     Fact.objects.filter(pk=fact.pk).update(processed_at=None, quarantined_at=None, attempts=0, error="")
 
 
-def replay(fact: Fact, actor: str, reason: str) -> Fact:
+def replay(fact: Fact, actor: Actor, reason: str) -> Fact:
     """Record a fact's content again, under the replayer's name; returns the new fact.
 
     Facts are observations that may come twice, so a replay does what the first one should have done, or nothing.
     """
     payload = {**fact.payload, "replay_of": fact.pk, "replay_reason": reason}
     again = Fact.objects.create(
-        town=fact.town, kind=fact.kind, subject=fact.subject, payload=payload, actor=actor[:100]
+        town=fact.town, kind=fact.kind, subject=fact.subject, payload=payload, actor=str(actor)[:100]
     )
     wake(fact.town)
     return again
@@ -177,7 +178,7 @@ def pending_count(town: Town) -> int:
     return waiting(town).count()
 
 
-def record_once(town: Town, kind: str, subject: str, payload: Mapping[str, Any], *, actor: str) -> bool:
+def record_once(town: Town, kind: str, subject: str, payload: Mapping[str, Any], *, actor: Actor | str) -> bool:
     """As `record`, unless the very same waits to be taken in: a double click. Under the town's lock."""
     if waiting(town).filter(kind=kind, subject=subject, payload=storable(payload)).exists():
         return False

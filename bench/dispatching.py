@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from agents.runtime.gitcmd import run_git
+from beads.actors import Actor
 from bench.django_town import installation, running
 from refinery.decisions import towns
 
@@ -57,12 +58,12 @@ def _measure(remote: Path, home: Path, others: int, target: int) -> None:
     town = ledger.create_town(slug, config.validate(settings))
     rig = towns.add_rig(slug, slug, str(remote), None, {})
     for n in range(others):
-        work.sling(rig, f"{IDLE} {n}", body="", priority=0, after=[], who="bench")
+        work.sling(rig, by=Actor("", "bench"), title=f"{IDLE} {n}", body="", priority=0, after=[])
     while Run.objects.filter(town=town, state="running").count() < others:
         time.sleep(0.2)
     before = set(home.glob("runs/*/log"))
     for n in range(BEADS):
-        work.sling(rig, f"bead {n}", body="", priority=2, after=[], who="bench")
+        work.sling(rig, by=Actor("", "bench"), title=f"bead {n}", body="", priority=2, after=[])
     rows: list[list[float]] = []
     end = time.monotonic() + 120
     while len(rows) < BEADS and time.monotonic() < end:

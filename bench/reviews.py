@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from agents.runtime.gitcmd import run_git
+from beads.actors import Actor
 from bench.django_town import installation
 from refinery.decisions import merge_queue, towns
 
@@ -72,7 +73,7 @@ def main() -> None:
         client.force_login(User.objects.create_superuser("bench"))
 
         def entry_of(branch: str) -> ReviewEntry:
-            made, _ = merge_queue.submit(rig, branch, None, branch, None, 2, "bench")
+            made, _ = merge_queue.submit(rig, merge_queue.Submission(branch, title=branch), by=Actor("", "bench"))
             for _ in range(4):
                 reconciler.settle(town)
                 for effect in Effect.objects.filter(state="pending", next_try_at__lte=timezone.now()):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from agents.runtime.gitcmd import run_git
+from beads.actors import Actor
 from bench.django_town import installation, running
 from refinery.decisions import merge_queue, towns
 
@@ -47,11 +48,11 @@ def _measure(remote: Path) -> None:
     settings = {"refinery": {"code_review": False, "gates": gates, "train": {"window": WINDOW}, "pop_limit": 100}}
     ledger.create_town("bench", config.validate(settings))
     rig = towns.add_rig("bench", "bench", str(remote), None, {})
-    merge_queue.freeze(rig, None, "until all are in the queue", "bench")
+    merge_queue.freeze(rig, by=Actor("", "bench"), reason="until all are in the queue")
     for n in range(ENTRIES):
-        merge_queue.submit(rig, f"b{n}", None, None, None, 2, "bench")
+        merge_queue.submit(rig, merge_queue.Submission(f"b{n}"), by=Actor("", "bench"))
     began = time.monotonic()
-    merge_queue.thaw(rig, None, "bench")
+    merge_queue.thaw(rig, by=Actor("", "bench"))
     merged = 0
     while merged < ENTRIES and time.monotonic() < began + 300:
         time.sleep(0.05)

@@ -119,7 +119,7 @@ class AccountAdmin(_UserAdmin):
         form = RolesForm(user, request.POST or None)
         if request.method == "POST" and form.is_valid():
             with transaction.atomic():
-                for told in form.carry_out(who(request)):
+                for told in form.carry_out(str(who(request))):
                     self.log_change(request, user, f"{told}: {form.cleaned_data['reason']}")
             messages.success(request, f"The roles of {user} are saved")
             return HttpResponseRedirect(request.path)

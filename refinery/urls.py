@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+from beads.models import Bead, Convoy, Escalation
 from refinery.pages import views
 from refinery.review import views as reviews
 
@@ -11,16 +12,16 @@ urlpatterns = [
     path("", views.towns, name="towns"),
     path("towns/<slug:slug>/", views.town, name="town"),
     path("convoys/<str:key>/", views.convoy, name="convoy"),
-    path("convoys/<str:key>/<str:verb>/", views.convoy_act, name="convoy-act"),
+    path("convoys/<str:key>/<str:verb>/", views.act, {"subject": Convoy}, name="convoy-act"),
     path("beads/<str:key>/", views.bead, name="bead"),
-    path("beads/<str:key>/<str:verb>/", views.bead_act, name="bead-act"),
+    path("beads/<str:key>/<str:verb>/", views.act, {"subject": Bead}, name="bead-act"),
     path("reviews/<str:key>/", reviews.review, name="review"),
     path("reviews/<str:key>/<str:verb>/", reviews.act, name="review-act"),
     path("queue/", views.queue, name="queue"),
     path("runs/<str:key>/", views.run, name="run"),
     path("mail/", views.mail, name="mail"),
     path("account/", views.account, name="account"),
-    path("escalations/<str:key>/<str:verb>/", views.escalation_act, name="escalation-act"),
+    path("escalations/<str:key>/<str:verb>/", views.act, {"subject": Escalation}, name="escalation-act"),
     path("events/", views.events, name="events-all"),
     path("events/<slug:slug>/", views.events, name="events"),
 ]

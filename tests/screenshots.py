@@ -41,14 +41,17 @@ code_review = false
 merge_strategy = "pr"
 """
 REMARKS = """
+from beads.actors import Actor
 from refinery.decisions import reviews
 from refinery.models import ReviewEntry
 e = ReviewEntry.objects.get(pk={entry!r})
-at = dict(head=e.head_sha, side="new")
-say = lambda file, line, body, who: reviews.comment(e, who, file=file, line=line, body=body, **at)
-say("refinery/core/text.py", 9, "Does a tab count as hidden, too? It moves what follows.", "web:rita")
-done = say("refinery/tick/words.py", 4, "Name the argument for what it is.", "web:olga")[0]
-reviews.resolve_comment(e, done.pk, "web:olga", resolved=True)
+rita, olga = Actor("web", "rita"), Actor("web", "olga")
+text, words = reviews.Spot("refinery/core/text.py", 9), reviews.Spot("refinery/tick/words.py", 4)
+reviews.comment(
+    e, by=rita, head=e.head_sha, body="Does a tab count as hidden, too? It moves what follows.", spot=text
+)
+done = reviews.comment(e, by=olga, head=e.head_sha, body="Name the argument for what it is.", spot=words)[0]
+reviews.resolve_comment(e, by=olga, comment=done.pk)
 """
 
 

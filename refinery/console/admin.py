@@ -1,4 +1,4 @@
-"""The ops console: read-only rows with *why*, and actions that open doors. `ACTIONS` lists every one of them."""
+"""The ops console: read-only rows with *why*, and actions that carry out verbs: see `refinery.console.actions`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
 from refinery import models
 from refinery.console import filters, why
-from refinery.console.actions import ACTIONS
+from refinery.console.actions import actions_of
 from refinery.console.config_editor import ConfigEditor, config_text
 
-__all__ = ["ACTIONS"]
 BY_TOWN = ("town", admin.RelatedOnlyFieldListFilter)
 BY_RIG = ("rig", admin.RelatedOnlyFieldListFilter)
 
@@ -41,7 +40,7 @@ class TownAdmin(ConfigEditor):
     search_fields = ("slug",)
     exclude = ("config",)
     readonly_fields = ("config_toml",)
-    actions = [ACTIONS["pause_town"], ACTIONS["resume_town"]]
+    actions = actions_of(Town)
 
     def page_of(self, row: Town) -> str:
         """Its page."""
@@ -64,7 +63,7 @@ class BeadAdmin(ReadOnlyAdmin):
     search_help_text = "id, title, convoy's id, reason"
     ordering = ("-created_at",)
     inlines = [BlockedByInline, RunInline, EventInline]
-    actions = [ACTIONS[name] for name in ("cancel_bead", "release_bead", "retry_bead", "confirm_bead")]
+    actions = actions_of(Bead)
 
     def page_of(self, row: Bead) -> str:
         """Its page."""
@@ -86,7 +85,7 @@ class ConvoyAdmin(ReadOnlyAdmin):
     search_fields = ("bead__id", "bead__title", "landed_sha", "branches__name")
     search_help_text = "id, title, branch, landed commit"
     ordering = ("-bead__created_at",)
-    actions = [ACTIONS["start_convoy"], ACTIONS["close_convoy"], ACTIONS["retry_convoy"]]
+    actions = actions_of(Convoy)
 
     @admin.display(description="status", ordering="bead__status")
     def status(self, convoy: Convoy) -> str:
@@ -112,7 +111,7 @@ class EscalationAdmin(ReadOnlyAdmin):
     search_fields = ("bead__id", "bead__title", "about__id", "key")
     search_help_text = "id, title, id of what it is about"
     ordering = ("-bead__created_at",)
-    actions = [ACTIONS["acknowledge"], ACTIONS["close_escalation"]]
+    actions = actions_of(Escalation)
 
     def subject_context(self, request: HttpRequest, row: Escalation) -> dict[str, Any]:
         """Adds *why*, of what it is about."""
@@ -129,7 +128,7 @@ class FactAdmin(ReadOnlyAdmin):
     search_fields = ("subject", "actor", "error", "=kind")
     search_help_text = "subject, actor, error, kind"
     ordering = ("-id",)
-    actions = [ACTIONS["release_fact"], ACTIONS["replay_fact"]]
+    actions = actions_of(Fact)
 
 
 @admin.register(Effect)
@@ -141,7 +140,7 @@ class EffectAdmin(ReadOnlyAdmin):
     search_fields = ("key", "error")
     search_help_text = "key (it names what it is for), error"
     ordering = ("-id",)
-    actions = [ACTIONS["run_effect_again"]]
+    actions = actions_of(Effect)
 
 
 @admin.register(Run)
@@ -155,7 +154,7 @@ class RunAdmin(ReadOnlyAdmin):
     search_help_text = "id, bead's id, agent, runner, branch, reason"
     ordering = ("-created_at",)
     exclude = ("token_hash", "claim_hash", "fenced_hash")
-    actions = [ACTIONS["stop_run"], ACTIONS["fence_run"]]
+    actions = actions_of(Run)
 
     def page_of(self, row: Run) -> str:
         """Its page."""
@@ -211,10 +210,7 @@ class ReviewEntryAdmin(ReadOnlyAdmin):
     search_help_text = "id, title, branch, head or merge commit, source bead's id"
     ordering = ("-created_at",)
     inlines = [GateInline, VerdictInline, WaiverInline, LandingInline]
-    actions = [
-        ACTIONS["retry_entry"], ACTIONS["requeue_entry"], ACTIONS["promote_entry"], ACTIONS["reject_entry"],
-        ACTIONS["land_now_entry"], ACTIONS["skip_gates_entry"],
-    ]  # fmt: skip
+    actions = actions_of(models.ReviewEntry)
 
     def page_of(self, row: models.ReviewEntry) -> str:
         """Its page."""
@@ -282,7 +278,7 @@ class RigAdmin(ConfigEditor):
     search_fields = ("slug",)
     exclude = ("remote_url", "config")
     readonly_fields = ("remote", "config_toml")
-    actions = [ACTIONS["park_rig"], ACTIONS["unpark_rig"], ACTIONS["freeze_lane"]]
+    actions = actions_of(Rig)
 
     @admin.display(description="Remote")
     def remote(self, rig: Rig) -> str:
@@ -324,7 +320,7 @@ class LaneAdmin(ReadOnlyAdmin):
     list_filter = (BY_RIG, ("frozen_at", admin.EmptyFieldListFilter))
     list_select_related = ("rig",)
     search_fields = ("target", "frozen_by", "frozen_reason")
-    actions = [ACTIONS["thaw_lane"]]
+    actions = actions_of(models.Lane)
 
 
 @admin.register(models.ReviewComment)

@@ -1,7 +1,7 @@
 """The config of a town or rig, edited as TOML in the console: validated, shown as a diff, saved with who and why.
 
 Two steps: *Show what changes* refuses what is wrong, naming the key, and shows the diff; *Save this* goes through
-`controls.set_config`, which refuses when somebody else has saved meanwhile.
+`towns.set_config`, which refuses when somebody else has saved meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
@@ -20,10 +21,12 @@ from beads import config as configs
 from beads import ledger, lists, people, secrets
 from beads.consoles import ReadOnlyAdmin, who
 from beads.errors import GastownError, Invalid
+from beads.forms import Fields, Refusal
 from beads.models import ConfigVersion, Rig, Town, TownRole
 from refinery.decisions import towns
 
 MAX_TEXT = 256 * 1024
+_BASE = "not the number of a version"
 
 
 def config_text(owner: Town | Rig) -> str:
@@ -45,6 +48,35 @@ def diff_of(old: str, new: str) -> list[tuple[str, str]]:
     kinds = {"+": "add", "-": "del", "@": "hunk"}
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=3))[2:]
     return [(kinds.get(line[:1], "same"), line) for line in lines]
+
+
+class ConfigForm(Fields):
+    """One step of the editor. `base`: the number of the version that the text was made from."""
+
+    text = forms.Field(required=False)  # whatever it holds: what TOML makes of it is told with the key
+    base = forms.RegexField(r"^[0-9]{1,9}\Z", error_messages={"required": _BASE, "invalid": _BASE})
+    reason = forms.CharField(required=False)
+    step = forms.ChoiceField(choices=[(step, step) for step in ("diff", "save", "edit")])
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What was typed, to be shown again."""
+        return {name: str(self.data.get(name, "")).replace("\r\n", "\n") for name in ("text", "base", "reason")}
+
+    def clean_text(self) -> str:
+        """With line ends of one kind."""
+        text = str(self.shown["text"])
+        if len(text) > MAX_TEXT:
+            raise Refusal(Invalid(f"config: longer than {MAX_TEXT} characters", field="config"))
+        return text
+
+    def clean_reason(self) -> str:
+        """What stays in the history: the editor's text may be gone back to without one."""
+        try:
+            needed = self.data.get("step") != "edit"
+            return ledger.check_text("reason", self.cleaned_data["reason"], 500, required=needed)
+        except Invalid as error:
+            raise Refusal(error) from None
 
 
 class ConfigEditor(ReadOnlyAdmin):
@@ -81,38 +113,35 @@ class ConfigEditor(ReadOnlyAdmin):
             "diff": [],
         }
         if request.method == "POST":
-            posted = {k: request.POST.get(k, "").replace("\r\n", "\n") for k in ("text", "base", "reason", "step")}
+            form = ConfigForm(request.POST)
+            shown.update(form.shown)
             try:
-                done = self._post(request, owner, posted, shown)
+                done = self._post(request, owner, form.values(), shown)
             except GastownError as error:
-                shown.update(text=posted["text"], reason=posted["reason"], error=error.message, diff=[])
+                shown.update(error=error.message, diff=[])
             else:
                 if done is not None:
                     return done
         return self._page(request, owner, shown)
 
     def _post(
-        self, request: HttpRequest, owner: Any, posted: dict[str, str], shown: dict[str, Any]
+        self, request: HttpRequest, owner: Any, typed: dict[str, Any], shown: dict[str, Any]
     ) -> HttpResponse | None:
-        """One step of the form: fills `shown`, or saves and returns the way back. Raises what is refused."""
-        shown.update(text=posted["text"], base=posted["base"], reason=posted["reason"])
-        if posted["step"] == "edit":
+        """One step of the form: puts the diff into `shown`, or saves and returns the way back."""
+        if typed["step"] == "edit":
             return None
-        if len(posted["text"]) > MAX_TEXT:
-            raise Invalid(f"config: longer than {MAX_TEXT} characters", field="config")
-        reason = ledger.check_text("reason", posted["reason"], 500, required=True)
-        if not posted["base"].isdigit():
-            raise Invalid("base: not the number of a version", field="base")
+        text, reason = typed.get("text", ""), typed["reason"]
         root = bool(getattr(request.user, "is_superuser", False))
-        overrides = towns.check_config(owner, posted["text"], by_owner=root)
+        overrides = towns.check_config(owner, text, by_owner=root)
         before = config_text(owner)
-        shown["diff"] = diff_of(before, posted["text"])
+        shown["diff"] = diff_of(before, text)
         if not shown["diff"] and overrides == owner.config:
             raise Invalid("Nothing changes: the text is what is saved already.", field="config")
-        if posted["step"] != "save":
+        if typed["step"] != "save":
             return None
-        base = int(posted["base"])
-        made = towns.set_config(owner, posted["text"], who(request), reason, expect=base, by_owner=root)
+        made = towns.set_config(
+            owner, by=who(request), text=text, reason=reason, expect=int(typed["base"]), by_owner=root
+        )
         self.log_change(request, owner, f"Config version {made.number}: {reason}")
         messages.success(request, f"{owner}: config version {made.number} is saved")
         owner.refresh_from_db()

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from beads import config as configs
 from beads import inbox, ops
+from beads.actors import Actor
 from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.errors import Invalid
 from beads.models import Rig, Town
@@ -37,7 +38,7 @@ class Asked:
     patience: float  # seconds that it may take
 
 
-def ask(rig: Rig, who: str) -> Asked | None:
+def ask(rig: Rig, *, by: Actor) -> Asked | None:
     """Check the gates of a rig on its default branch's own head, now: results from before do not count. None: no gates.
 
     Raises Invalid when the config is refused.
@@ -48,25 +49,25 @@ def ask(rig: Rig, who: str) -> Asked | None:
     if not config.refinery.gates:
         return None
     with transaction.atomic():
-        entry, new = entries.open_check(rig, rig.default_branch, who)
+        entry, new = entries.open_check(rig, rig.default_branch, str(by))
         if new:
             inbox.wake(rig.town)
         else:
-            _again(entry, who)
+            _again(entry, by)
     gates = sum(g.timeout.total_seconds() * (g.retries + 1) for g in config.refinery.gates)
     return Asked(entry, new, entry.gates_again_at, gates + MARGIN)
 
 
-def config_changed(owner: Town | Rig, who: str) -> None:
+def config_changed(owner: Town | Rig, *, by: Actor) -> None:
     """The config of a town or rig was replaced: what its active checks say was said of another one."""
     rigs = [owner] if isinstance(owner, Rig) else list(owner.rigs.all())
     active = ReviewEntry.objects.select_related("rig__town").filter(rig__in=rigs, kind="check", state="active")
     for entry in active:
-        _again(entry, who)
+        _again(entry, by)
 
 
-def _again(entry: ReviewEntry, who: str) -> None:
-    inbox.record(entry.rig.town, "entry.retry", entry.pk, {"reason": "asked for"}, actor=who)
+def _again(entry: ReviewEntry, by: Actor) -> None:
+    inbox.record(entry.rig.town, "entry.retry", entry.pk, {"reason": "asked for"}, actor=by)
 
 
 def runner_up() -> bool:

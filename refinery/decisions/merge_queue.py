@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
+from typing import Annotated
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,21 +14,34 @@ from agents.runtime.gitcmd import GitFailed
 from agents.runtime.names import check_branch
 from beads import config as configs
 from beads import inbox, ledger
+from beads.actors import Actor
 from beads.errors import Conflict, Invalid, Refused
 from beads.lifecycle import BeadStatus, BeadType, is_final
-from beads.models import Bead, Rig
+from beads.models import Bead, Rig, TownRole
 from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved
+from refinery.decisions.verbs import Heard, Hint, Offer, Outcome, Page, Shell, verb
 from refinery.git.mirror import repo_of
-from refinery.models import ReviewEntry
+from refinery.models import Lane, ReviewEntry
 from refinery.store import emergencies, entries
 
 
-def submit(
-    rig: Rig, branch: str, target: str | None, title: str | None, bead: Bead | None, priority: int, who: str
-) -> tuple[ReviewEntry, bool]:
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is to be enqueued: a branch that is on the rig's remote. Without a `target` it is for the rig's default
+    branch; without a `title` it has that of its bead or of its commits."""
+
+    branch: str
+    target: str | None = None
+    title: str | None = None
+    bead: Bead | None = None
+    priority: int = 2
+
+
+def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, bool]:
     """Enqueue an existing remote branch; returns the entry and whether it is new."""
-    branch = check_branch(branch, "branch")
-    target = check_branch(target or rig.default_branch, "target")
+    bead, priority = wanted.bead, wanted.priority
+    branch = check_branch(wanted.branch, "branch")
+    target = check_branch(wanted.target or rig.default_branch, "target")
     if branch == target:
         raise Invalid("branch and target are the same", field="branch")
     if not 0 <= priority <= 4:
@@ -50,7 +65,7 @@ def submit(
         if onto is None:
             raise Invalid(f"rig {rig.slug} has no branch {target} on its remote", field="target")
         repo.fetch_sha(rig.remote_url, head, branch)
-        title = title or (bead.title if bead else "")
+        title = wanted.title or (bead.title if bead else "")
         if not title:
             repo.fetch_sha(rig.remote_url, onto, target)
             title = repo.title(onto, head) or f"Merge {branch}"
@@ -64,7 +79,7 @@ def submit(
             head=head,
             target=target,
             title=title[:300].strip() or branch,
-            author=who,
+            author=str(by),
             priority=priority,
             source=bead,
         )
@@ -72,17 +87,27 @@ def submit(
     return made
 
 
-def reject(entry: ReviewEntry, reason: str, who: str) -> None:
-    """Take an entry out of the queue for good. Said twice, it is said once."""
-    if entry.state == "failed" and entry.reason == "rejected":
-        return
-    must_be_active(entry)
-    reason = ledger.check_text("reason", reason, 2000, required=True)
-    if not entry.reject_requested:
-        inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=who)
+Priority = Annotated[int, Hint("0 (urgent: the train starts again behind) to 4")]
+Until = Annotated[dt.datetime | None, Hint("ISO 8601, with a time zone", metavar="TIME")]
 
 
-def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> bool:
+def _is_waiting(entry: ReviewEntry) -> bool:
+    """True for a change (a check is none) that has not ended."""
+    return entry.kind != "check" and entry.state == "active"
+
+
+@verb(
+    ReviewEntry,
+    "retry",
+    role=TownRole.REVIEWER,
+    offer=Offer(
+        "Retry: clear the hold, or bring it back",
+        when=lambda entry: (entry.kind != "check" and entry.state == "failed") or bool(entry.held),
+    ),
+    shell=Shell("clear a hold, or bring a failed entry back", "{id} is being retried"),
+    page=Page(),
+)
+def retry_entry(entry: ReviewEntry, *, by: Actor, reason: Heard = "") -> bool:
     """Clear an entry's hold, or bring a failed one back. False while that was said and is not carried out yet."""
     if entry.state == "merged" or (entry.kind == "check" and entry.state != "active"):
         raise Conflict(f"{entry.pk} {entry.ended}")
@@ -91,20 +116,43 @@ def retry_entry(entry: ReviewEntry, who: str, reason: str = "") -> bool:
         raise Conflict(f"{entry.pk} is not held: there is nothing to retry")
     with transaction.atomic():
         ledger.lock_town(entry.rig.town)
-        return inbox.record_once(entry.rig.town, "entry.retry", entry.pk, {"reason": reason}, actor=who)
+        return inbox.record_once(entry.rig.town, "entry.retry", entry.pk, {"reason": reason}, actor=by)
 
 
-def requeue(entry: ReviewEntry, who: str, reason: str = "") -> None:
+@verb(
+    ReviewEntry,
+    "requeue",
+    offer=Offer(
+        "Requeue: begin anew",
+        "It gets off its lane's train and on again behind the others, built and gated anew.",
+        lambda entry: entry.state == "active" and entry.admitted_at is not None,
+    ),
+)
+def requeue(entry: ReviewEntry, *, by: Actor, reason: str = "") -> None:
     """Take a car out of its lane's train; it is built and gated anew when its turn comes again, behind the others."""
     must_be_active(entry)
     if entry.admitted_at is None:
         raise Conflict(f"{entry.pk} is in no train: it waits in the queue already")
     if entry.landings.filter(state="pushing").exists():
         raise Conflict(f"{entry.pk} is being pushed right now")
-    inbox.record(entry.rig.town, "entry.requeue", entry.pk, {"reason": reason}, actor=who)
+    inbox.record(entry.rig.town, "entry.requeue", entry.pk, {"reason": reason}, actor=by)
 
 
-def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -> None:
+@verb(
+    ReviewEntry,
+    "promote",
+    offer=Offer(
+        "Promote to the front",
+        "Its priority becomes 0. It goes ahead of all that is not being pushed.",
+        lambda entry: _is_waiting(entry) and entry.bead.priority != 0,
+    ),
+    shell=Shell(
+        "let it go before others",
+        "{id} has priority {priority} from the next tick on",
+        lambda outcome: {"priority": outcome.values["priority"]},
+    ),
+)
+def promote(entry: ReviewEntry, *, by: Actor, reason: str = "", priority: Priority = 0) -> None:
     """Let an entry go before others: 0 is first."""
     must_be_active(entry)
     if not 0 <= priority <= 4:
@@ -112,13 +160,61 @@ def promote(entry: ReviewEntry, who: str, reason: str = "", priority: int = 0) -
     if entry.bead.priority == priority:
         raise Conflict(f"{entry.pk} has priority {priority} already")
     told = {"priority": priority, "reason": reason}
-    inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=who)
+    inbox.record(entry.rig.town, "entry.promote", entry.pk, told, actor=by)
 
 
-def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = False, head: str | None = None) -> bool:
+@verb(
+    ReviewEntry,
+    "reject",
+    role=TownRole.REVIEWER,
+    offer=Offer("Reject for good", when=_is_waiting),
+    shell=Shell("take it out for good", "{id} is rejected"),
+    page=Page(),
+)
+def reject(entry: ReviewEntry, *, by: Actor, reason: str) -> None:
+    """Take an entry out of the queue for good. Said twice, it is said once."""
+    if entry.state == "failed" and entry.reason == "rejected":
+        return
+    must_be_active(entry)
+    reason = ledger.check_text("reason", reason, 2000, required=True)
+    if not entry.reject_requested:
+        inbox.record(entry.rig.town, "entry.reject", entry.pk, {"reason": reason}, actor=by)
+
+
+def _said(outcome: Outcome) -> str:
+    entry = outcome.row
+    if not outcome.answer:
+        return f"{entry.pk} goes first already"
+    told = f" without its gates, at exactly {entry.head_sha[:12]}" if outcome.values["skip_gates"] else ""
+    return f"{entry.pk} goes to the front of the train{told}"
+
+
+@verb(
+    ReviewEntry,
+    "land-now",
+    offer=Offer(
+        "Land now: an emergency",
+        "It goes to the front of the train, gated and reviewed as ever; the train starts again behind it.",
+        lambda entry: _is_waiting(entry) and entry.land_now_at is None,
+    ),
+    shell=Shell(
+        "an emergency: to the front of the train",
+        _said,
+        lambda outcome: {"skip_gates": outcome.values["skip_gates"], "new": outcome.answer},
+    ),
+    page=Page("Recorded: it goes to the front of the train.", "It goes first already."),
+)
+def land_now(
+    entry: ReviewEntry,
+    *,
+    by: Actor,
+    reason: str,
+    skip_gates: Annotated[bool, Hint("land this head without its gates, in your name")] = False,
+    head: Annotated[str | None, Hint(shell=False)] = None,
+) -> bool:
     """The emergency lane: to the front of the train, gated and reviewed as ever. False when that was said before.
 
-    `skip_gates`: exactly this head lands without its gates, in the name of `who`, which its landing says for ever.
+    `skip_gates`: exactly this head lands without its gates, in the name of `by`, which its landing says for ever.
     Whoever opens this door for a person has asked whether they may. It is carried out here, under the town's lock, so
     that what is answered is what happens; the fact is its history and the wake-up. Raises Conflict when the entry has
     left the queue, its head has moved, or it waits for something that no waiver lifts.
@@ -141,12 +237,42 @@ def land_now(entry: ReviewEntry, who: str, reason: str, *, skip_gates: bool = Fa
             return False
         if skip_gates:
             emergencies.check_head(entry)
-        emergencies.carry_out(entry, who, reason, timezone.now(), head=entry.head_sha, skip_gates=skip_gates)
+        emergencies.carry_out(entry, str(by), reason, timezone.now(), head=entry.head_sha, skip_gates=skip_gates)
         told = {"reason": reason, "skip_gates": skip_gates, "head": entry.head_sha, "carried_out": True}
-        return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=who)
+        return inbox.record(entry.rig.town, "entry.land_now", entry.pk, told, actor=by)
 
 
-def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.datetime | None = None) -> str:
+@verb(
+    ReviewEntry,
+    "skip-gates",
+    offer=Offer(
+        "Land now WITHOUT its gates",
+        "This head lands although its gates have not passed. Your name and reason stay with its landing.",
+        lambda entry: _is_waiting(entry) and not entry.waivers.filter(head_sha=entry.head_sha).exists(),
+    ),
+)
+def land_without_gates(entry: ReviewEntry, *, by: Actor, reason: str) -> bool:
+    """`land_now`, with its gates skipped."""
+    return land_now(entry, by=by, reason=reason, skip_gates=True)
+
+
+@verb(
+    Rig,
+    "freeze",
+    offer=Offer(
+        "Freeze its default lane",
+        "Nothing is admitted to it and nothing lands in it until it is thawed.",
+        lambda rig: not rig.lanes.filter(target=rig.default_branch, frozen_at__isnull=False).exists(),
+        name="freeze_lane",
+    ),
+    shell=Shell(
+        "let nothing into a lane, and nothing land in it",
+        "lane {rig} {target} is frozen",
+        lambda outcome: {"target": outcome.answer, "frozen": True},
+        command="mq",
+    ),
+)
+def freeze(rig: Rig, *, by: Actor, reason: str, target: str | None = None, until: Until = None) -> str:
     """Let nothing be admitted to or land in a lane, until it is thawed or `until` has come; returns its target."""
     target = check_branch(target or rig.default_branch, "target")
     reason = ledger.check_text("reason", reason, 300, required=True)
@@ -154,18 +280,32 @@ def freeze(rig: Rig, target: str | None, reason: str, who: str, until: dt.dateti
         raise Invalid("until is in the past", field="until")
     with transaction.atomic():
         ledger.lock_town(rig.town)
-        entries.freeze(rig, target, reason, who, timezone.now(), until)
-        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=who)
+        entries.freeze(rig, target, reason, str(by), timezone.now(), until)
+        inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=by)
     return target
 
 
-def thaw(rig: Rig, target: str | None, who: str, reason: str = "") -> str:
+@verb(
+    Rig,
+    "thaw",
+    shell=Shell(
+        "undo freeze",
+        "lane {rig} {target} goes on",
+        lambda outcome: {"target": outcome.answer, "frozen": False},
+        command="mq",
+    ),
+)
+def thaw(rig: Rig, *, by: Actor, reason: str = "", target: str | None = None) -> str:
     """Undo `freeze`; returns the lane's target."""
     target = check_branch(target or rig.default_branch, "target")
     with transaction.atomic():
         ledger.lock_town(rig.town)
         entries.thaw(rig, target)
-        inbox.record(
-            rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=who
-        )
+        inbox.record(rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=by)
     return target
+
+
+@verb(Lane, "thaw", offer=Offer("Thaw", when=lambda lane: lane.frozen_at is not None))
+def thaw_lane(lane: Lane, *, by: Actor, reason: str = "") -> str:
+    """`thaw`, of this lane."""
+    return thaw(lane.rig, by=by, reason=reason, target=lane.target)

@@ -7,18 +7,40 @@ from django.utils import timezone
 
 from agents.models import Run, RunState
 from beads import inbox, outbox
+from beads.actors import Actor
 from beads.errors import Conflict
 from beads.models import Effect, Escalation, Fact
+from refinery.decisions.verbs import Offer, Page, Shell, verb
 
 
-def stop_run(run: Run, reason: str, who: str) -> None:
+@verb(
+    Run,
+    "stop",
+    offer=Offer(
+        "Stop",
+        "It is asked to end and publishes what it has committed.",
+        lambda run: run.state != RunState.ENDED,
+    ),
+    shell=Shell("ask a live run to stop", "run {id} is being stopped"),
+)
+def stop_run(run: Run, *, by: Actor, reason: str = "") -> None:
     """Ask a live run to stop."""
     if run.state == RunState.ENDED:
         raise Conflict(f"{run.pk} has ended")
-    inbox.record(run.town, "run.stop", run.pk, {"reason": reason or f"stopped by {who}"}, actor=who)
+    inbox.record(run.town, "run.stop", run.pk, {"reason": reason or f"stopped by {by}"}, actor=by)
 
 
-def fence_run(run: Run, who: str, reason: str = "") -> None:
+@verb(
+    Run,
+    "fence",
+    offer=Offer(
+        "Fence: take its token away",
+        "For a run that does not answer. Nothing it says counts any more, and its work is given to another "
+        "run at once; its process stops at its next heartbeat. Stop it instead where you can wait.",
+        lambda run: run.state != RunState.ENDED,
+    ),
+)
+def fence_run(run: Run, *, by: Actor, reason: str = "") -> None:
     """Take a live run's token away: nothing it says counts any more, and its work is given to another run.
 
     Its process learns so at its next heartbeat and stops; until then two may be at work, on branches of their own.
@@ -26,21 +48,55 @@ def fence_run(run: Run, who: str, reason: str = "") -> None:
     """
     if run.state == RunState.ENDED:
         raise Conflict(f"{run.pk} has ended")
-    inbox.record(run.town, "run.fence", run.pk, {"reason": reason}, actor=who)
+    inbox.record(run.town, "run.fence", run.pk, {"reason": reason}, actor=by)
 
 
-def acknowledge(escalation: Escalation, who: str, reason: str = "") -> None:
+@verb(
+    Escalation,
+    "ack",
+    offer=Offer(
+        "Acknowledge", when=lambda one: one.closed_at is None and one.acknowledged_at is None, name="acknowledge"
+    ),
+    shell=Shell("you have seen it", "{id} is acknowledged"),
+    page=Page(),
+)
+def acknowledge(escalation: Escalation, *, by: Actor, reason: str = "") -> None:
     """A person has seen it."""
     if escalation.closed_at is not None:
         raise Conflict(f"{escalation.pk} is closed")
-    inbox.record(escalation.town, "escalation.ack", escalation.pk, {"reason": reason}, actor=who)
+    inbox.record(escalation.town, "escalation.ack", escalation.pk, {"reason": reason}, actor=by)
 
 
-def close_escalation(escalation: Escalation, who: str, reason: str = "") -> None:
+@verb(
+    Escalation,
+    "close",
+    offer=Offer("Close", when=lambda one: one.closed_at is None),
+    shell=Shell("it needs nobody any more", "{id} is closed"),
+    page=Page(),
+)
+def close_escalation(escalation: Escalation, *, by: Actor, reason: str = "") -> None:
     """It needs nobody any more."""
     if escalation.closed_at is not None:
         raise Conflict(f"{escalation.pk} is closed")
-    inbox.record(escalation.town, "escalation.close", escalation.pk, {"reason": reason}, actor=who)
+    inbox.record(escalation.town, "escalation.close", escalation.pk, {"reason": reason}, actor=by)
+
+
+@verb(
+    Fact,
+    "release",
+    offer=Offer(
+        "Release from quarantine",
+        "The next tick tries it again. Mend the cause first: its error stands below.",
+        lambda fact: fact.quarantined_at is not None,
+    ),
+)
+def release_fact(fact: Fact, *, by: Actor, reason: str = "") -> None:
+    """Let the next tick try a quarantined fact again."""
+    if fact.quarantined_at is None:
+        raise Conflict(f"fact {fact.pk} is not in quarantine")
+    with transaction.atomic():
+        inbox.release(fact)
+        inbox.record(fact.town, "fact.release", str(fact.pk), {"reason": reason}, actor=by)
 
 
 REPLAYABLE = frozenset(
@@ -51,28 +107,33 @@ REPLAYABLE = frozenset(
 )  # fmt: skip
 
 
-def replay_fact(fact: Fact, who: str, reason: str = "") -> None:
+@verb(
+    Fact,
+    "replay",
+    offer=Offer(
+        "Replay",
+        "The same observation is recorded once more, in your name.",
+        lambda fact: fact.processed_at is not None and fact.kind in REPLAYABLE,
+    ),
+)
+def replay_fact(fact: Fact, *, by: Actor, reason: str = "") -> None:
     """Record an observation again. A person's decision is not replayed: whoever wants it again decides again."""
     if fact.processed_at is None:
         raise Conflict(f"fact {fact.pk} was not drained yet: release it if it is in quarantine")
     if fact.kind not in REPLAYABLE:
         raise Conflict(f"fact {fact.pk} is a {fact.kind}, a decision: take the decision again instead")
-    inbox.replay(fact, who, reason)
+    inbox.replay(fact, by, reason)
 
 
-def release_fact(fact: Fact, who: str, reason: str = "") -> None:
-    """Let the next tick try a quarantined fact again."""
-    if fact.quarantined_at is None:
-        raise Conflict(f"fact {fact.pk} is not in quarantine")
-    with transaction.atomic():
-        inbox.release(fact)
-        inbox.record(fact.town, "fact.release", str(fact.pk), {"reason": reason}, actor=who)
-
-
-def run_effect_again(effect: Effect, who: str, reason: str = "") -> None:
+@verb(
+    Effect,
+    "run-again",
+    offer=Offer("Run a failed effect again", when=lambda effect: effect.state == "failed", name="run_effect_again"),
+)
+def run_effect_again(effect: Effect, *, by: Actor, reason: str = "") -> None:
     """Run an effect once more that was given up."""
     if effect.state != "failed":
         raise Conflict(f"effect {effect.pk} is {effect.state}: only a failed one is run again")
     with transaction.atomic():
         outbox.again(effect, timezone.now())
-        inbox.record(effect.town, "effect.again", str(effect.pk), {"reason": reason}, actor=who)
+        inbox.record(effect.town, "effect.again", str(effect.pk), {"reason": reason}, actor=by)

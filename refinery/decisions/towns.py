@@ -17,40 +17,70 @@ from agents.runtime.names import check_branch
 from beads import config as configs
 from beads import inbox, ledger, outages, owner
 from beads import owner as reserved
+from beads.actors import Actor
 from beads.errors import Conflict, Invalid, NotFound, Refused
 from beads.models import ConfigVersion, Rig, Town
 from refinery.core import readiness
 from refinery.decisions import gatechecks
+from refinery.decisions.verbs import Offer, Shell, verb
 from refinery.git.mirror import fetched_first, look, repo_of
 from refinery.store import entries
 
 
-def pause(town: Town, reason: str, who: str) -> None:
+@verb(
+    Town,
+    "pause",
+    offer=Offer(
+        "Pause", "Nothing new is dispatched or admitted; what runs goes on.", lambda town: town.paused_at is None
+    ),
+    shell=Shell("stop dispatching; live runs go on", "town {slug} is paused", lambda outcome: {"paused": True}),
+)
+def pause(town: Town, *, by: Actor, reason: str = "") -> None:
     """Stop dispatching in a town. Carried out at the door; the fact is its history and the wake-up."""
     with transaction.atomic():
-        ledger.pause_town(town, reason or f"paused by {who}")
-        inbox.record(town, "town.pause", town.slug, {"reason": reason}, actor=who)
+        ledger.pause_town(town, reason or f"paused by {by}")
+        inbox.record(town, "town.pause", town.slug, {"reason": reason}, actor=by)
 
 
-def resume(town: Town, who: str, reason: str = "") -> None:
+@verb(
+    Town,
+    "resume",
+    offer=Offer("Resume", when=lambda town: town.paused_at is not None),
+    shell=Shell("dispatch again", "town {slug} goes on", lambda outcome: {"paused": False}),
+)
+def resume(town: Town, *, by: Actor, reason: str = "") -> None:
     """Undo `pause`."""
     with transaction.atomic():
         ledger.resume_town(town)
-        inbox.record(town, "town.resume", town.slug, {"reason": reason}, actor=who)
+        inbox.record(town, "town.resume", town.slug, {"reason": reason}, actor=by)
 
 
-def park(rig: Rig, who: str, reason: str = "") -> None:
+@verb(
+    Rig,
+    "park",
+    offer=Offer(
+        "Park", "Nothing new is dispatched or admitted in it; what runs goes on.", lambda rig: rig.parked_at is None
+    ),
+    shell=Shell("stop dispatching in a rig", "rig {slug} is parked", lambda outcome: {"parked": True}),
+)
+def park(rig: Rig, *, by: Actor, reason: str = "") -> None:
     """Stop dispatching in a rig."""
     with transaction.atomic():
         ledger.park_rig(rig)
-        inbox.record(rig.town, "rig.park", rig.slug, {"reason": reason}, actor=who)
+        inbox.record(rig.town, "rig.park", rig.slug, {"reason": reason}, actor=by)
 
 
-def unpark(rig: Rig, who: str, reason: str = "") -> None:
+@verb(
+    Rig,
+    "unpark",
+    offer=Offer("Unpark", when=lambda rig: rig.parked_at is not None),
+    shell=Shell("dispatch again", "rig {slug} is back", lambda outcome: {"parked": False}),
+)
+def unpark(rig: Rig, *, by: Actor, reason: str = "") -> None:
     """Undo `park`."""
     with transaction.atomic():
         ledger.unpark_rig(rig)
-        inbox.record(rig.town, "rig.unpark", rig.slug, {"reason": reason}, actor=who)
+        inbox.record(rig.town, "rig.unpark", rig.slug, {"reason": reason}, actor=by)
 
 
 def add_rig(
@@ -128,17 +158,17 @@ def check_config(owner: Town | Rig, text: str, *, by_owner: bool = False) -> dic
 
 
 def set_config(
-    owner: Town | Rig, text: str, who: str, reason: str, *, expect: int | None = None, by_owner: bool = False
+    owner: Town | Rig, *, by: Actor, text: str, reason: str = "", expect: int | None = None, by_owner: bool = False
 ) -> ConfigVersion:
     """Replace a town's or rig's overrides by TOML; see `beads.ledger.set_config` for `expect`, and `check_config` for
     `by_owner`. Wakes the town."""
     overrides = check_config(owner, text, by_owner=by_owner)
     town = owner.town if isinstance(owner, Rig) else owner
     with transaction.atomic():
-        made = ledger.set_config(owner, overrides, who=who, why=reason, text=text, expect=expect)
-        inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=who)
+        made = ledger.set_config(owner, overrides, who=str(by), why=reason, text=text, expect=expect)
+        inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=by)
         outages.look_now([owner] if isinstance(owner, Rig) else owner.rigs.all(), timezone.now())
-        gatechecks.config_changed(owner, who)
+        gatechecks.config_changed(owner, by=by)
     return made
 
 
@@ -152,7 +182,7 @@ def unmanned(rigs: Iterable[Rig]) -> list[str]:
     ]
 
 
-def renew_host_key(rig: Rig, who: str) -> None:
+def renew_host_key(rig: Rig, *, by: Actor) -> None:
     """Pin the host key that the remote shows now in place of the pinned one. Raises Refused when it cannot be asked;
     then the old one stays."""
     name = configs.usable(rig.town.config, rig.config)[0].git.credential
@@ -162,11 +192,11 @@ def renew_host_key(rig: Rig, who: str) -> None:
             raise Conflict(f"rig {rig.slug} has no ssh key of its own (git.credential): nothing is pinned")
         look(rig.remote_url, rig.default_branch, opened)
         access.adopt(folder, rig)
-    inbox.record(rig.town, "rig.host_key", rig.slug, {}, actor=who)
+    inbox.record(rig.town, "rig.host_key", rig.slug, {}, actor=by)
     look_again(rig)
 
 
-def set_default_branch(rig: Rig, branch: str, who: str, reason: str = "") -> int:
+def set_default_branch(rig: Rig, *, by: Actor, branch: str, reason: str = "") -> int:
     """Let a rig's changes be for another branch, which its remote must have; what is queued for the old one, and not
     being pushed, is for the new one from now on. Returns how many entries that were. Raises Invalid, Refused."""
     branch = check_branch(branch, "branch")
@@ -182,9 +212,9 @@ def set_default_branch(rig: Rig, branch: str, who: str, reason: str = "") -> int
         if old == branch:
             return 0
         ledger.set_default_branch(rig, branch)
-        moved = entries.retarget(rig, old, branch, who)
+        moved = entries.retarget(rig, old, branch, str(by))
         told = {"reason": f"{old} → {branch}{f': {reason}' if reason else ''}"}
-        inbox.record(rig.town, "rig.default_branch", rig.slug, told, actor=who)
+        inbox.record(rig.town, "rig.default_branch", rig.slug, told, actor=by)
         outages.look_now([rig], timezone.now())
     return moved
 

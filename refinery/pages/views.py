@@ -1,4 +1,4 @@
-"""The people's pages: fetch, show. Acting views parse a form, open one door of `refinery.decisions`, and redirect.
+"""The people's pages: fetch, show. The acting view carries out a verb (`refinery.pages.acting`), and redirects.
 
 Every status shown comes from `refinery.pages.boards`. Who may see and do what is asked of `beads.people`: a
 page is there for the members of its town; operators steer. Reviews have pages of their own:
@@ -11,25 +11,32 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
+from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.models import AbstractBaseUser
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
+from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
 from agents.models import Run
 from beads import people
 from beads.errors import GastownError
-from beads.models import Bead, Convoy, Escalation, Town, TownRole
-from refinery.decisions import operators, work
-from refinery.pages import contexts
+from beads.forms import Fields, WayBack
+from beads.models import Bead, Convoy, Escalation, Town
+from refinery.pages import acting, contexts
 from refinery.pages.live import MAX_BROWSERS, Topic, hub
 from refinery.pages.render import page
+
+
+class NoticesForm(Fields):
+    """What a person is told of one town by mail."""
+
+    town = forms.SlugField()
+    kind = forms.MultipleChoiceField(choices=list(people.NOTICES.items()), required=False)
 
 
 def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
@@ -118,52 +125,16 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
 
 @login_required
 @require_POST
-def convoy_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
-    """Start, close or retry a convoy."""
-    user = cast(Any, request.user)
-    people.act(user, TownRole.OPERATOR)
-    found = get_object_or_404(Convoy.objects.select_related("bead__town", "rig"), pk=key)
-    people.act_in(user, found.bead.town, TownRole.OPERATOR)
-    act = {"start": work.start_convoy, "close": work.close_convoy, "retry": work.retry_convoy}.get(verb)
-    if act is None:
-        raise Http404
+def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> HttpResponse:
+    """Carry out a verb of a bead, a convoy or an escalation; goes back to the page where it was pressed."""
+    found, row = acting.wanted(request, subject, key, verb)
     try:
-        act(found, _name(user))
+        if said := acting.carried_out(request, found, row, request.POST):
+            messages.success(request, said)
     except GastownError as error:
         messages.error(request, error.message)
-    return redirect("convoy", key)
-
-
-@login_required
-@require_POST
-def bead_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
-    """What a person decides about a bead: release, cancel, retry, confirm; goes back to where it was pressed."""
-    user = cast(Any, request.user)
-    people.act(user, TownRole.OPERATOR)
-    found = get_object_or_404(Bead.objects.select_related("town", "convoy"), pk=key)
-    people.act_in(user, found.town, TownRole.OPERATOR)
-    try:
-        match verb:
-            case "release":
-                work.release_bead(found, _name(user))
-            case "cancel":
-                work.cancel_bead(found, "", _name(user))
-            case "retry":
-                work.retry_bead(found, _name(user), request.POST.get("reason", ""))
-            case "confirm":
-                work.confirm_bead(found, _name(user))
-            case _:
-                raise Http404
-    except GastownError as error:
-        messages.error(request, error.message)
-    back = request.POST.get("next", "")
-    return redirect(
-        back if url_has_allowed_host_and_scheme(back, {request.get_host()}) else reverse("bead", args=[key])
-    )
-
-
-def _name(user: AbstractBaseUser) -> str:
-    return f"web:{user.get_username()}"
+    home = reverse("mail") if subject is Escalation else reverse(subject._meta.model_name or "", args=[key])
+    return redirect(WayBack(request).url or home)
 
 
 @login_required
@@ -189,10 +160,11 @@ def account(request: HttpRequest) -> HttpResponse:
     """What one is told by mail, town by town."""
     user = cast(Any, request.user)
     if request.method == "POST":
-        town = get_object_or_404(Town, slug=request.POST.get("town", ""))
+        form = NoticesForm(request.POST)
+        town = get_object_or_404(Town, slug=form.data.get("town", ""))
         people.see(user, town)
         try:
-            people.set_notices(user, town, request.POST.getlist("kind"))
+            people.set_notices(user, town, form.values().get("kind", []))
             messages.success(request, "Saved.")
         except GastownError as error:
             messages.error(request, error.message)
@@ -206,25 +178,6 @@ def account(request: HttpRequest) -> HttpResponse:
         for one in user.memberships.select_related("town").order_by("town__slug")
     ]
     return render(request, "refinery/account.html", {"rows": rows})
-
-
-@login_required
-@require_POST
-def escalation_act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
-    """Acknowledge or close an escalation; goes back to the page it was pressed on."""
-    user = cast(Any, request.user)
-    people.act(user, TownRole.OPERATOR)
-    found = get_object_or_404(Escalation.objects.select_related("town"), pk=key)
-    people.act_in(user, found.town, TownRole.OPERATOR)
-    act = {"ack": operators.acknowledge, "close": operators.close_escalation}.get(verb)
-    if act is None:
-        raise Http404
-    try:
-        act(found, _name(user))
-    except GastownError as error:
-        messages.error(request, error.message)
-    back = request.POST.get("next", "")
-    return redirect(back if url_has_allowed_host_and_scheme(back, {request.get_host()}) else "mail")
 
 
 @login_required

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
+from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.models import AbstractBaseUser
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -20,16 +20,15 @@ from django.views.decorators.http import require_GET, require_POST
 from agents.models import Run
 from agents.runtime.gitcmd import GitFailed
 from beads import people
-from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
+from beads.errors import Conflict, Forbidden, GastownError, NotFound
 from beads.models import TownRole
 from refinery.core.text import tame
-from refinery.decisions import merge_queue, reviews
 from refinery.git import ranges
 from refinery.git.line_map import Bridge
 from refinery.git.mirror import repo_of
 from refinery.git.repo import Commit, Repo
 from refinery.models import ReviewComment, ReviewEntry
-from refinery.pages import boards
+from refinery.pages import acting, boards
 from refinery.pages.render import HEADER
 from refinery.review import panel
 from refinery.review.page import Ask, DiffShown, FileShown, show, tree_html
@@ -38,13 +37,31 @@ _AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
 _FIRST = {"fail": 0, "error": 1, "pass": 2}
 
 
+class BackForm(forms.Form):
+    """Where on its review's page a person was: nowhere else does it lead back to."""
+
+    back = forms.CharField(required=False)
+
+    def clean_back(self) -> str:
+        """A place of that page, or nothing."""
+        back: str = self.cleaned_data["back"]
+        return back if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back) else ""
+
+    @property
+    def place(self) -> str:
+        """The place; empty where none was given that is of that page."""
+        return str(self.cleaned_data["back"]) if self.is_valid() else ""
+
+
+class MovedForm(forms.Form):
+    """What a form said that came too late: the head that was seen, and what was typed."""
+
+    head = forms.RegexField(r"^[0-9a-f]{7,64}\Z")
+    body = forms.CharField(required=False, strip=False)
+
+
 def _may_review(request: HttpRequest, entry: ReviewEntry) -> bool:
     return people.may(request.user, entry.rig.town, TownRole.REVIEWER)
-
-
-def name_of(user: AbstractBaseUser) -> str:
-    """How a signed-in person is named in facts and history."""
-    return f"web:{user.get_username()}"
 
 
 def _entry(key: str) -> ReviewEntry:
@@ -97,7 +114,7 @@ def _live(request: HttpRequest, entry: ReviewEntry) -> dict[str, Any]:
     data = boards.entry_detail(board, entry)
     data |= {key: _tamed(data[key]) for key in ("gates", "verdicts", "landings")}
     data["gates"].sort(key=lambda gate: (gate["past"], _FIRST.get(gate["outcome"], 3)))
-    who = name_of(cast(AbstractBaseUser, request.user))
+    who = str(acting.actor(request))
     steers = people.may(request.user, entry.rig.town, TownRole.OPERATOR)
     here = [c for c in data["comments"] if c["head"] == entry.head_sha]
     resolved = sum(1 for c in here if c["resolved"])
@@ -275,11 +292,10 @@ def _bridge(repo: Repo, entry: ReviewEntry, span: ranges.Span) -> Bridge | None:
 def act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     """Approve, merge, request changes, comment, resolve, reopen, reject, retry or land now. A stale head records
     nothing."""
-    people.act(request.user, TownRole.REVIEWER)
-    entry = _entry(key)
-    people.act_in(request.user, entry.rig.town, TownRole.REVIEWER)
+    found, entry = acting.wanted(request, ReviewEntry, key, verb)
+    typed = {"head": "", **request.POST.dict()}  # a form says which head was seen: where it does not, none was
     try:
-        said = _do(request, entry, verb)
+        said = acting.carried_out(request, found, entry, typed)
     except Forbidden as error:
         return _page(_as_get(request), entry, status=403, notice=error.message)
     except Conflict as error:
@@ -293,54 +309,8 @@ def act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
         said = ""
     if said:
         messages.success(request, said)
-    return redirect(_back(request, key))
-
-
-def _do(request: HttpRequest, entry: ReviewEntry, verb: str) -> str:
-    """Open one door; returns what to tell the person beside what the panel shows from then on."""
-    user = cast(Any, request.user)
-    who, form = name_of(user), request.POST
-    head = form.get("head", "")
-    match verb:
-        case "approve" | "merge":
-            new = reviews.approve(entry, who, head=head, merge_now=verb == "merge", mail=user.email)
-            return "" if new else "You have approved this head already."
-        case "request-changes":
-            items = _items(form.get("items", ""))
-            new = reviews.request_changes(entry, who, form.get("body", ""), items=items, head=head)
-            return "" if new else "You have sent it back already."
-        case "comment":
-            line = _number(form.get("line"))
-            if line is None:
-                raise Invalid("line is not a number", field="line")
-            file, side = form.get("file", ""), form.get("side", "new")
-            reviews.comment(entry, who, head=head, file=file, side=side, line=line, body=form.get("body", ""))
-            return "Your remark is noted. It goes out when changes are requested."
-        case "resolve" | "reopen":
-            number = _number(form.get("comment"))
-            if number is None:
-                raise Invalid("comment is not a number", field="comment")
-            reviews.resolve_comment(entry, number, who, resolved=verb == "resolve")
-            return ""
-        case "reject":
-            merge_queue.reject(entry, form.get("reason", ""), who)
-            return ""
-        case "retry":
-            merge_queue.retry_entry(entry, who, form.get("reason", ""))
-            return ""
-        case "land-now":
-            people.act_in(request.user, entry.rig.town, TownRole.OPERATOR)
-            new = merge_queue.land_now(entry, who, form.get("reason", ""), skip_gates="skip_gates" in form, head=head)
-            return "Recorded: it goes to the front of the train." if new else "It goes first already."
-        case _:
-            raise Http404
-
-
-def _back(request: HttpRequest, key: str) -> str:
-    """Where the person was: an address of this page only."""
     page = redirect("review", key).url
-    back = request.POST.get("back", "")
-    return page + (back if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back) else "#acts")
+    return redirect(page + (BackForm(request.POST).place or "#acts"))
 
 
 def _as_get(request: HttpRequest) -> HttpRequest:
@@ -351,12 +321,13 @@ def _as_get(request: HttpRequest) -> HttpRequest:
 def _moved(request: HttpRequest, entry: ReviewEntry, error: Conflict) -> HttpResponse:
     """The head moved: what changed since the one that was seen, and what the person had typed."""
     entry.refresh_from_db()
-    seen = request.POST.get("head", "")
+    typed = MovedForm(request.POST)
+    seen = typed.data.get("head", "")
     context: dict[str, Any] = {
         "entry": entry,
         "notice": error.message,
-        "seen": seen if re.fullmatch(r"[0-9a-f]{7,64}", seen) else "",
-        "typed": request.POST.get("body", ""),
+        "seen": "" if "head" in typed.errors else seen,
+        "typed": typed.data.get("body", ""),
         "problem": "",
     }
     # the page's links lead to the same comparison on the review's own page
@@ -373,17 +344,3 @@ def _moved(request: HttpRequest, entry: ReviewEntry, error: Conflict) -> HttpRes
     except GitFailed as failed:
         context["problem"] = f"What changed cannot be shown: {failed.message}"
     return render(request, "refinery/review_moved.html", context, status=409)
-
-
-def _items(text: str) -> list[dict[str, Any]]:
-    """`file:line: what to do`, one a line."""
-    items: list[dict[str, Any]] = []
-    for row in text.splitlines():
-        if not row.strip():
-            continue
-        file, _, rest = row.strip().partition(":")
-        line, _, problem = rest.partition(":")
-        if not line.strip().isdigit() or not problem.strip():
-            raise Invalid(f"items: {row.strip()[:80]!r} is not file:line: what to do", field="items")
-        items.append({"file": file, "line": int(line), "problem": problem.strip()})
-    return items

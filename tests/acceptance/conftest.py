@@ -22,6 +22,7 @@ from django.utils import timezone
 from agents.runner import Runner
 from beads import config as configs
 from beads import ledger, plans
+from beads.actors import Actor
 from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.models import Bead, Convoy, Effect, Outage, Rig, Town
 from refinery.decisions import merge_queue, towns, work
@@ -32,7 +33,7 @@ from refinery.tick import reconciler
 
 AGENTS = Path(__file__).parent / "agents"
 TOOLS = [sys.base_prefix, sys.prefix, str(AGENTS)]  # what test agents need inside the sandbox
-WHO = "test:alice"
+WHO = Actor("test", "alice")
 
 
 class Stage:
@@ -110,10 +111,10 @@ class Stage:
         return self.rig
 
     def submit(self, branch: str, target: str | None = None, bead: Bead | None = None) -> ReviewEntry:
-        return merge_queue.submit(self.rig, branch, target, None, bead, 2, WHO)[0]
+        return merge_queue.submit(self.rig, merge_queue.Submission(branch, target=target, bead=bead), by=WHO)[0]
 
     def sling(self, title: str, body: str, *after: Bead) -> Bead:
-        return work.sling(self.rig, title, body=body, priority=2, after=after, who=WHO)
+        return work.sling(self.rig, by=WHO, title=title, body=body, priority=2, after=after)
 
     def convoy(
         self, title: str, beads: dict[str, tuple[str, list[str]]], mode: str | None = None, **more: Any
@@ -121,7 +122,8 @@ class Stage:
         """`beads`: key → (shell script, after)."""
         rows = [{"key": k, "title": k, "body": body, "after": after} for k, (body, after) in beads.items()]
         plan = plans.parse(rows, "plan", self.rig, lambda slug: Rig.objects.get(slug=slug))
-        return work.create_convoy(self.rig, title, mode, plan, staged=more.get("staged", False), who=WHO)[0]
+        staged = more.get("staged", False)
+        return work.create_convoy(self.rig, by=WHO, title=title, mode=mode, plan=plan, staged=staged)[0]
 
     # -- driving --
 

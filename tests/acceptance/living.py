@@ -28,6 +28,7 @@ import django
 django.setup()
 from django.contrib.auth.models import User
 from beads import config, ledger, people, plans
+from beads.actors import Actor
 from beads.models import Rig
 from gastown_site import database
 from refinery.decisions import towns, work
@@ -43,11 +44,11 @@ for slug, url in told.get("rigs", {}).items():
         people.set_notices(nora, town, ["landed"])
 made = []
 for slug, title in told.get("beads", []):
-    made.append(work.sling(Rig.objects.get(slug=slug), title, body="", priority=2, after=[], who="test").pk)
+    made.append(work.sling(Rig.objects.get(slug=slug), by=Actor("", "test"), title=title).pk)
 for slug, title in told.get("convoys", []):
     rig = Rig.objects.select_related("town").get(slug=slug)
     plan = plans.parse([{"key": "one", "title": title}], "plan", rig, lambda s: rig)
-    convoy = work.create_convoy(rig, title, None, plan, staged=False, who="test")[0]
+    convoy = work.create_convoy(rig, by=Actor("", "test"), title=title, plan=plan, staged=False)[0]
     made += [b.pk for b in convoy.beads.all()]
 json.dump({"beads": made, "url": database.url()}, sys.stdout)
 """

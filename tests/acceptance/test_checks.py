@@ -118,7 +118,7 @@ def test_o7_a_gate_without_network_is_an_error_that_names_the_remedy(
     assert check.pk not in [line.split()[1] for line in text.splitlines()[1:]]
     table = f"[[refinery.gates]]\nname = 'test'\nrun = '''{gate} || true'''\nnetwork = true\n"
     config = f"[refinery]\ncode_review = false\n{table}"
-    towns.set_config(stage.rig, config, WHO, "it needs the network", by_owner=True)
+    towns.set_config(stage.rig, by=WHO, text=config, reason="it needs the network", by_owner=True)
     stage.await_phase(entry, "merged")  # by another gate: what the old one said is past
     stage.until(lambda: check_of(stage) is None)
 
@@ -130,12 +130,12 @@ def test_o6_a_host_that_is_mended_is_checked_again_and_who_waited_is_gated_again
     check = held(stage)
     excused(stage, entry)
     before = ReviewEntry.objects.get(pk=entry.pk).attempts
-    merge_queue.retry_entry(check, WHO)
+    merge_queue.retry_entry(check, by=WHO)
     stage.until(lambda: ReviewEntry.objects.get(pk=check.pk).gates_again_at)
     assert held(stage).pk == check.pk  # nothing has changed yet
     assert Escalation.objects.filter(closed_at=None, about=check.pk).count() == 1
     sign.touch()
-    asked = gatechecks.ask(stage.rig, WHO)
+    asked = gatechecks.ask(stage.rig, by=WHO)
     assert asked is not None and asked.entry.pk == check.pk
     stage.until(lambda: gatechecks.outcome(asked)["ok"])
     stage.await_phase(entry, "merged")
@@ -146,7 +146,7 @@ def test_o6_a_host_that_is_mended_is_checked_again_and_who_waited_is_gated_again
 def test_o6_a_check_whose_gates_are_killed_midway_is_run_again(stage: Stage) -> None:
     sign = stage.signals / "go"
     stage.open(gates=[f"while [ ! -e '{sign}' ]; do sleep 0.1; done; exit 3"])
-    asked = gatechecks.ask(stage.rig, WHO)
+    asked = gatechecks.ask(stage.rig, by=WHO)
     assert asked is not None
 
     def running() -> Any:
@@ -183,7 +183,7 @@ def test_o6_every_gate_is_run_on_the_target_and_all_that_fail_are_named(stage: S
         {"name": "last", "run": "exit 2", "when": "entry"},
     ]
     stage.open(gates=gates)
-    asked = gatechecks.ask(stage.rig, WHO)
+    asked = gatechecks.ask(stage.rig, by=WHO)
     assert asked is not None
     data = stage.until(lambda: (found := gatechecks.outcome(asked))["ok"] is not None and found)
     assert not data["ok"]

@@ -117,9 +117,9 @@ def test_c3_a_convoy_with_a_failed_bead_does_not_land_until_it_is_retried_or_dro
     )
     assert not ReviewEntry.objects.filter(kind="landing").exists()
     assert Escalation.objects.filter(about=convoy.bead, closed_at=None).exists()
-    work.retry_bead(Bead.objects.get(pk=bad.pk), WHO)
+    work.retry_bead(Bead.objects.get(pk=bad.pk), by=WHO)
     stage.until(lambda: Bead.objects.get(pk=bad.pk).status != "failed")
-    work.cancel_bead(Bead.objects.get(pk=bad.pk), "dropped", WHO)
+    work.cancel_bead(Bead.objects.get(pk=bad.pk), by=WHO, reason="dropped")
     assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
     assert Bead.objects.get(pk=bad.pk).resolution == "cancelled"
     assert stage.file("good") == "x"
@@ -163,14 +163,14 @@ def test_c7_a_staged_convoy_waits_and_does_not_start_on_a_parked_rig(stage: Stag
     stage.step()
     assert not Run.objects.exists()
     assert phase(stage, convoy) == "staged"
-    towns.park(stage.rig, WHO)
+    towns.park(stage.rig, by=WHO)
     convoy = Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk)
     with pytest.raises(Conflict, match="parked"):
-        work.start_convoy(convoy, WHO)
+        work.start_convoy(convoy, by=WHO)
     stage.step()
     assert phase(stage, convoy) == "staged"
-    towns.unpark(stage.rig, WHO)
-    work.start_convoy(Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk), WHO)
+    towns.unpark(stage.rig, by=WHO)
+    work.start_convoy(Convoy.objects.select_related("rig", "bead").get(pk=convoy.pk), by=WHO)
     assert stage.await_bead(convoy.bead, "closed", "failed").resolution == "merged"
 
 
@@ -186,7 +186,7 @@ def test_c9_a_convoy_closed_midway_stops_its_runs_and_keeps_its_branch(stage: St
     stage.open(gates=[], code_review=True)
     convoy = stage.convoy("Midway", {"a": (write("a"), []), "b": (write("b"), ["a"])})
     stage.until(lambda: reviewing() == 1)
-    work.close_convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk), WHO)
+    work.close_convoy(Convoy.objects.select_related("bead").get(pk=convoy.pk), by=WHO)
     assert stage.await_bead(convoy.bead, "closed").resolution == "cancelled"
     stage.until(lambda: not Run.objects.exclude(state="ended").exists())
     assert {b.resolution for b in convoy.beads.all()} == {"cancelled"}
@@ -201,7 +201,7 @@ def test_a_convoy_whose_landing_changes_nothing_fails_and_says_so(stage: Stage) 
     convoy = stage.convoy("Empty", {"a": ("true", [])})
     bead = stage.await_bead(Bead.objects.get(convoy=convoy), "closed", "failed")
     assert (bead.status, bead.resolution) == ("failed", "nothing_changed")
-    work.confirm_bead(bead, WHO)
+    work.confirm_bead(bead, by=WHO)
     bead = stage.await_bead(convoy.bead, "closed", "failed")
     assert bead.status == "failed"
     assert "nothing to land" in bead.reason

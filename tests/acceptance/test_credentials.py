@@ -26,6 +26,7 @@ from agents.runtime import gitcmd, gitdirs, modules
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import ledger, secrets
+from beads.actors import Actor
 from beads.errors import Conflict, Invalid, Refused
 from beads.models import Rig, Town
 from refinery.decisions import towns
@@ -385,12 +386,12 @@ def test_a_changed_host_key_is_refused_until_somebody_renews_it(stage: Stage, ss
         repo_of(rig).ls_remote(rig.remote_url, "main")
     assert failed.value.kind == "host_key"
     assert access.host_keys(rig) == before
-    towns.renew_host_key(rig, "test")
+    towns.renew_host_key(rig, by=Actor("", "test"))
     assert access.host_keys(rig) != before and len(access.host_keys(rig)) == 1
     assert repo_of(rig).ls_remote(rig.remote_url, "main") == stage.sha()
     sshd.stop()
     with pytest.raises(Refused):  # it cannot be asked: what was pinned stays
-        towns.renew_host_key(rig, "test")
+        towns.renew_host_key(rig, by=Actor("", "test"))
     assert len(access.host_keys(rig)) == 1
 
 
@@ -413,7 +414,7 @@ def test_a_rig_without_an_ssh_key_has_no_host_key_to_renew(stage: Stage) -> None
     rig = stage.open(agents=False)
     assert access.host_keys(rig) == []
     with pytest.raises(Conflict, match="nothing is pinned"):
-        towns.renew_host_key(rig, "test")
+        towns.renew_host_key(rig, by=Actor("", "test"))
 
 
 # -- signed commits ----------------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ def test_a_stack_submitted_upside_down_lands_bottom_up_also_where_both_touch_the
     stage = train.stage
     low = stage.commit("low", {"signs.txt": "one\nTWO\nthree\n"})
     high = stage.commit("high", {"signs.txt": "one\nTWO!\nthree\n"}, start="low")
-    upper = merge_queue.submit(stage.rig, "high", None, None, None, 0, WHO)[0]
-    lower = merge_queue.submit(stage.rig, "low", None, None, None, 4, WHO)[0]
+    upper = merge_queue.submit(stage.rig, merge_queue.Submission("high", priority=0), by=WHO)[0]
+    lower = merge_queue.submit(stage.rig, merge_queue.Submission("low", priority=4), by=WHO)[0]
     stage.until(lambda: Stack.objects.filter(upper=high, lower=low).exists())
     train.gating(lower, upper)
     assert train.base(upper) == train.sha(lower)
@@ -54,7 +54,7 @@ def test_the_lower_of_a_stack_fails_and_takes_the_upper_with_it_until_a_person_s
     stage.await_phase(lower, "failed")
     left = stage.await_phase(upper, "failed")
     assert (left.reason, lower.pk in left.reason_text) == ("stacked_on_failed", True)
-    merge_queue.retry_entry(left, WHO)
+    merge_queue.retry_entry(left, by=WHO)
     train.say(upper, 0)
     train.merged(upper)
     assert stage.file("low.txt") == "l"
@@ -64,13 +64,13 @@ def test_a_foreseen_conflict_is_shown_and_the_second_is_not_built_while_the_firs
     stage = train.stage
     first = train.submit("first")[0]
     train.gating(first)
-    merge_queue.freeze(stage.rig, None, "so that git is asked before anybody is admitted", WHO)
+    merge_queue.freeze(stage.rig, by=WHO, reason="so that git is asked before anybody is admitted")
     stage.commit("rival", {"first.txt": "mine\n"})
     rival = stage.submit("rival")
     other = train.submit("other")[0]
     heads = {first.head_sha, rival.head_sha, other.head_sha}
     stage.until(lambda: set(Forecast.objects.get().heads) == heads)
-    merge_queue.thaw(stage.rig, None, WHO)
+    merge_queue.thaw(stage.rig, by=WHO)
     train.gating(other)
     assert train.base(other) == train.sha(first)
     row = boards.entry_data(boards.Board(stage.town), train.now(rival))
@@ -106,7 +106,7 @@ def test_a_change_waits_for_the_one_in_another_repository_that_it_comes_after(st
     stage.git("clone", "-q", "--bare", str(stage.remote), str(stage.root / "api.git"))
     towns.add_rig("main", "api", str(stage.root / "api.git"), None, {})
     api = Rig.objects.select_related("town").get(slug="api")
-    schema = ledger.create_bead(stage.town, api, "Schema", actor=WHO)
+    schema = ledger.create_bead(stage.town, api, "Schema", actor=str(WHO))
     client = stage.sling("Client", "", schema)
     stage.commit("schema", {"schema.txt": "s\n"})
     stage.git("push", "-q", str(stage.root / "api.git"), "HEAD:refs/heads/schema")
@@ -114,7 +114,7 @@ def test_a_change_waits_for_the_one_in_another_repository_that_it_comes_after(st
     waits = stage.submit("client", bead=client)
     stage.step()
     assert stage.phase(waits) == "blocked"
-    comes_first = merge_queue.submit(api, "schema", None, None, schema, 2, WHO)[0]
+    comes_first = merge_queue.submit(api, merge_queue.Submission("schema", bead=schema), by=WHO)[0]
     train.gating(comes_first)
     assert ReviewEntry.objects.get(pk=waits.pk).build_no == 0
     train.say(comes_first, 0)

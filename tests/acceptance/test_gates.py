@@ -145,10 +145,10 @@ def test_a_stop_ends_all_of_them_and_says_nothing_about_the_candidate(stage: Sta
     stage.until(lambda: alive(f"sleep\0{mark}") and Run.objects.filter(kind="gates", state="running").exists())
     run = Run.objects.get(kind="gates")
     if how == "stopped":
-        merge_queue.reject(entry, "not wanted", WHO)
+        merge_queue.reject(entry, by=WHO, reason="not wanted")
         stage.await_phase(entry, "failed")
     else:
-        operators.fence_run(run, WHO, "as a test")  # another run is started for the same gates
+        operators.fence_run(run, by=WHO, reason="as a test")  # another run is started for the same gates
     stage.until(lambda: not processes.marked("GASTOWN_RUN").get(run.pk) and stage.runner.shims.get(run.pk) is None)
     stage.until(lambda: Run.objects.get(pk=run.pk).state == "ended")
     assert set(outcomes()) <= {"c"}  # what had ended by itself
@@ -166,7 +166,7 @@ def test_what_a_killed_shim_leaves_of_gates_at_once_is_ended(stage: Stage, walls
     stage.until(lambda: Run.objects.get(pk=run.pk).outcome == "lost")
     first: Runner = stage.runner
     assert first.shims.get(run.pk) is None
-    merge_queue.reject(entry, "enough", WHO)
+    merge_queue.reject(entry, by=WHO, reason="enough")
     stage.await_phase(entry, "failed")
     stage.until(lambda: not alive(mark))
 
@@ -223,7 +223,7 @@ def test_a_change_that_needs_no_gate_lands_and_is_not_called_ungated(stage: Stag
     page = operator.get(f"/reviews/{entry.pk}/").content.decode()
     assert "not needed: touches nothing under src/**" in page and "ungated" not in page
     stage.hold.add("land")
-    reviews.approve(entry, WHO)
+    reviews.approve(entry, by=WHO)
     stage.until(lambda: Landing.objects.filter(entry=entry).exists())
     assert not Run.objects.filter(kind="gates").exists()
     stage.hold.clear()
@@ -274,7 +274,7 @@ def test_a_pass_after_a_failure_on_the_same_tree_is_never_merged_past_silently(
     )
     assert entry.bead.events.filter(kind="flaky_gate").count() == 1
     stage.hold.add("land")
-    reviews.approve(entry, WHO)
+    reviews.approve(entry, by=WHO)
     stage.until(lambda: Landing.objects.filter(entry=entry).exists())
     assert Landing.objects.get().evidence[0]["flaky"] is True
     stage.hold.clear()
@@ -337,7 +337,7 @@ def test_what_a_gate_leaves_of_a_change_that_has_not_landed_decides_about_nobody
 
     waits = gated("first")
     gated("second")
-    reviews.approve(waits, WHO, head=waits.head_sha)
+    reviews.approve(waits, by=WHO, head=waits.head_sha)
     stage.await_phase(waits, "merged")
     gated("third")
     outputs = dict(GateResult.objects.order_by("id").values_list("entry__branch", "output"))

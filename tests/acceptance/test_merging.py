@@ -55,12 +55,12 @@ def test_m2_a_branch_pushed_between_gate_and_landing_is_gated_again_at_its_new_h
     stage.open(agents=False, auto_merge=False)
     stage.commit("feature", {"f.txt": "old\n"})
     entry = stage.await_phase(stage.submit("feature"), "awaiting_human")
-    reviews.approve(entry, WHO)
+    reviews.approve(entry, by=WHO)
     new = stage.commit("feature", {"f.txt": "new\n"}, force=True)
     stage.until(lambda: ReviewEntry.objects.get(pk=entry.pk).head_sha == new)
     entry = stage.await_phase(entry, "awaiting_human")  # M7: the approval was of the older head
     assert "f.txt" not in stage.git("ls-tree", "--name-only", "main", cwd=stage.remote)
-    reviews.approve(entry, WHO)
+    reviews.approve(entry, by=WHO)
     entry = stage.await_phase(entry, "merged")
     assert stage.file("f.txt") == "new"
 
@@ -110,7 +110,7 @@ def test_m5_a_remote_that_refuses_the_push_holds_the_entry_and_tells_a_person(st
     assert Bead.objects.get(pk=bead.pk).status == "in_review"
     assert Escalation.objects.get(closed_at=None).about_id == entry.pk
     hook.unlink()
-    merge_queue.retry_entry(entry, WHO)
+    merge_queue.retry_entry(entry, by=WHO)
     assert stage.await_phase(entry, "merged").merge_sha == stage.sha()
 
 
@@ -136,14 +136,14 @@ def test_m8_a_cancelled_bead_is_never_merged_and_its_runs_are_stopped(stage: Sta
     before = stage.sha()
     bead = stage.sling("By hand", "")
     stage.rig.refresh_from_db()
-    towns.park(stage.rig, WHO)
+    towns.park(stage.rig, by=WHO)
     stage.commit("feature", {"f.txt": "f\n"})
     entry = stage.submit("feature", bead=bead)
     if when != "queued":
-        towns.unpark(stage.rig, WHO)
+        towns.unpark(stage.rig, by=WHO)
         kind = "gates" if when == "gating" else "refinery"
         stage.until(lambda: Run.objects.filter(bead_id=entry.pk, kind=kind, state="running").exists())
-    work.cancel_bead(Bead.objects.get(pk=bead.pk), "not wanted", WHO)
+    work.cancel_bead(Bead.objects.get(pk=bead.pk), by=WHO, reason="not wanted")
     entry = stage.await_phase(entry, "failed")
     assert entry.reason == "cancelled"
     assert stage.await_bead(bead, "closed").resolution == "cancelled"
@@ -173,14 +173,14 @@ def test_m9_the_same_head_submitted_at_once_from_two_sides_is_one_entry(stage: S
 
 def test_m9_a_new_head_supersedes_the_older_entry(stage: Stage) -> None:
     stage.open(agents=False)
-    towns.park(stage.rig, WHO)
+    towns.park(stage.rig, by=WHO)
     stage.commit("feature", {"f.txt": "1\n"})
     old = stage.submit("feature")
     stage.commit("feature", {"f.txt": "2\n"}, force=True)
     new = stage.submit("feature")
     old.refresh_from_db()
     assert (old.state, old.reason, old.superseded_by_id) == ("failed", "superseded", new.pk)
-    towns.unpark(stage.rig, WHO)
+    towns.unpark(stage.rig, by=WHO)
     stage.await_phase(new, "merged")
     assert stage.file("f.txt") == "2"
 
@@ -283,7 +283,7 @@ def test_m7_an_approval_of_a_head_that_moved_is_refused(stage: Stage) -> None:
     stage.commit("feature", {"f.txt": "f\n"})
     entry = stage.await_phase(stage.submit("feature"), "awaiting_human")
     with pytest.raises(Conflict, match="the head moved"):
-        reviews.approve(entry, WHO, head="0" * 40)
+        reviews.approve(entry, by=WHO, head="0" * 40)
     assert not entry.verdicts.exists()
 
 

@@ -31,7 +31,7 @@ def answered(stage: Stage, bead: Bead) -> Run:
 def test_g2_nothing_is_closed_for_a_word_and_a_person_may_confirm_it(stage: Stage) -> None:
     later = "import os\n"
     bead = play(stage, SAYS + later + "told = call('gt_done', summary='it is all there already')\nprint(told)\n")
-    after = work.sling(stage.rig, "What comes after", body="", priority=2, after=[bead], who=WHO)
+    after = work.sling(stage.rig, by=WHO, title="What comes after", body="", priority=2, after=[bead])
     run = answered(stage, bead)
     found = Bead.objects.get(pk=bead.pk)
     assert (found.status, found.resolution, found.merge_sha) == ("failed", "nothing_changed", "")
@@ -41,7 +41,7 @@ def test_g2_nothing_is_closed_for_a_word_and_a_person_may_confirm_it(stage: Stag
     assert Run.objects.filter(bead=bead).count() == 1 and not Run.objects.filter(bead=after).exists()
     asked = Escalation.objects.get(about=bead, closed_at=None)
     assert f"bead confirm {bead.pk}" in asked.bead.body
-    work.confirm_bead(found, WHO, "looked at it")
+    work.confirm_bead(found, by=WHO, reason="looked at it")
     found = stage.await_bead(bead, "closed")
     assert (found.resolution, found.merge_sha) == ("nothing_changed", "")
     stage.until(lambda: Run.objects.filter(bead=after).exists())
@@ -97,7 +97,7 @@ def test_a_convoy_does_not_land_what_nobody_did(stage: Stage) -> None:
     done = {bead.plan_key: bead for bead in Bead.objects.filter(convoy=convoy)}
     assert (done["a"].resolution, done["b"].resolution) == ("merged", "nothing_changed")
     assert boards.Board(stage.town).convoy(convoy)[0] == "needs_attention"
-    work.confirm_bead(done["b"], WHO)
+    work.confirm_bead(done["b"], by=WHO)
     stage.until(lambda: Bead.objects.get(pk=convoy.pk).status == "closed")
     assert stage.file("a.txt") == "a"
 

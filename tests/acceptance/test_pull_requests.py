@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agents.models import Mail
+from beads.actors import Actor
 from beads.models import Bead, Convoy
 from refinery.decisions import reviews
 from refinery.models import ReviewEntry
@@ -31,7 +32,7 @@ def test_a_convoy_has_one_landing_review_with_every_bead_readable(stage: Stage) 
     stage.commit("feature", {"f.txt": "f\n"})
     other = stage.submit("feature")
     stage.await_phase(other, "awaiting_human")
-    reviews.approve(other, "cli:root")
+    reviews.approve(other, by=Actor("cli", "root"))
     stage.await_phase(other, "merged")
     assert "one.txt" not in stage.git("ls-tree", "--name-only", "main", cwd=stage.remote)
     landing.refresh_from_db()
@@ -60,6 +61,6 @@ def test_a_remark_becomes_rework_by_the_polecat_and_the_new_head_is_asked_about(
     text = rita.get(f"/reviews/{entry.pk}/?since=review").content.decode()
     assert "42, surely" in text
     assert "outdated" in text
-    reviews.approve(entry, WHO, head=entry.head_sha)
+    reviews.approve(entry, by=WHO, head=entry.head_sha)
     assert stage.await_bead(bead, "closed", "failed").resolution == "merged"
     assert stage.file("a.py") == "answer = 42"

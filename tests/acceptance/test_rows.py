@@ -18,6 +18,7 @@ from agents.models import Run
 from agents.runtime import gitcmd
 from beads import config as configs
 from beads import ledger
+from beads.actors import Actor
 from beads.models import Bead
 from refinery.decisions import towns
 from refinery.executor import effects
@@ -142,12 +143,12 @@ def test_m15_intermediate_merges_pushed_at_once_from_inside_and_outside_all_land
 def test_the_refinery_may_resolve_a_conflict_on_a_branch_of_its_own(stage: Stage) -> None:
     stage.open(require_clean_merge=False, gates=["test -s signs.txt"], code_review=False)
     stage.release.touch()
-    towns.park(stage.rig, "test")
+    towns.park(stage.rig, by=Actor("", "test"))
     stage.rig.refresh_from_db()
     stage.commit("one", {"signs.txt": "one\nleft\nthree\n"})
     stage.commit("two", {"signs.txt": "one\nright\nthree\n"})
     first, second = stage.submit("one"), stage.submit("two")
-    towns.unpark(stage.rig, "test")
+    towns.unpark(stage.rig, by=Actor("", "test"))
     stage.await_phase(first, "merged")
     resolver = stage.until(lambda: Run.objects.filter(purpose="resolve").first())
     assert resolver.branch.startswith("gt/proj-refinery/")

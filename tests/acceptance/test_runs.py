@@ -84,7 +84,7 @@ def test_an_agent_that_ignores_sigterm_is_stopped_and_its_work_is_saved(stage: S
     )
     play(stage, script)
     run = running(stage)
-    operators.stop_run(run, "enough", WHO)
+    operators.stop_run(run, by=WHO, reason="enough")
     run = ended(stage, run)
     assert run.outcome == "stopped"
     repo = Path(stage.runner.home) / "repos" / f"{stage.rig.pk}.git"

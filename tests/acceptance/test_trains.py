@@ -219,7 +219,7 @@ def test_the_urgent_go_ahead_and_the_train_starts_again_behind(train: Train) -> 
     a, b = train.submit("a", "b")
     train.gating(a, b)
     train.stage.commit("urgent", {"urgent.txt": "u\n"})
-    urgent = merge_queue.submit(train.stage.rig, "urgent", None, None, None, 0, WHO)[0]
+    urgent = merge_queue.submit(train.stage.rig, merge_queue.Submission("urgent", priority=0), by=WHO)[0]
     train.gating(urgent, a, b)
     assert [train.base(urgent), train.base(a)] == [train.begin, train.sha(urgent)]
     for entry in (urgent, a, b):
@@ -283,14 +283,14 @@ def test_a_frozen_lane_admits_and_lands_nothing_and_says_why(train: Train) -> No
     stage = train.stage
     a = train.submit("a")[0]
     train.gating(a)
-    merge_queue.freeze(stage.rig, None, "release day", WHO)
+    merge_queue.freeze(stage.rig, by=WHO, reason="release day")
     b = train.submit("b")[0]
     train.say(a, 0)
     stage.step()
     shown = boards.Board(stage.town)
     assert "release day" in shown.entry(train.now(b)).reason
     assert (train.now(a).state, stage.sha()) == ("active", train.begin)
-    merge_queue.thaw(stage.rig, None, WHO)
+    merge_queue.thaw(stage.rig, by=WHO)
     train.say(b, 0)
     train.merged(a, b)
 

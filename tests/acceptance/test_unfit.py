@@ -93,7 +93,7 @@ def test_g14_an_evil_merge_fails_under_rebase_and_lands_when_it_is_squashed(stag
     assert entry.reason == "unfit"
     assert 'Set merge_method to "squash" or "merge"' in entry.reason_text
     ledger.set_config(stage.rig, configs.validate({"refinery": {"merge_method": "squash"}}))
-    merge_queue.retry_entry(entry, WHO, "")
+    merge_queue.retry_entry(entry, by=WHO)
     stage.await_phase(entry, "merged")
     assert stage.file("fix.txt") == "needed"
 
@@ -119,7 +119,7 @@ def test_g3_the_same_change_in_another_rig_is_gated_and_lands_there(stage: Stage
     waits = stage.await_phase(stage.submit("feature"), "awaiting_human")
     told: dict[str, Any] = {"refinery": {"auto_merge": True}}
     rig = towns.add_rig("main", "fork", str(fork), None, told)
-    second, _ = merge_queue.submit(rig, "feature", None, None, None, 2, WHO)
+    second, _ = merge_queue.submit(rig, merge_queue.Submission("feature"), by=WHO)
     stage.await_phase(second, "merged")
     trees = set(GateResult.objects.values_list("tree_sha", flat=True))
     assert (len(trees), GateResult.objects.count()) == (1, 2)  # each rig's own
@@ -167,5 +167,5 @@ def test_g4_what_fails_here_again_and_again_is_held_with_its_reason_and_told_of_
     assert held.held_text.startswith("the target's attributes: ")
     assert Escalation.objects.get(closed_at=None).about_id == entry.pk
     in_the_way.unlink()
-    merge_queue.retry_entry(held, WHO)
+    merge_queue.retry_entry(held, by=WHO)
     stage.await_phase(entry, "merged")

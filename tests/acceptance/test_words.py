@@ -61,7 +61,7 @@ def test_p1_a_persons_words_on_a_held_entry_are_done_by_the_next_round(stage: St
     talkers(stage, max_rework_cycles=0)
     bead = stage.sling("Signs", "write a.txt\n\nIt wants b.txt, too.")
     entry = stage.until(lambda: ReviewEntry.objects.filter(source=bead, held="rework_limit").first())
-    reviews.request_changes(entry, WHO, "write gate.sh and then write b.txt")
+    reviews.request_changes(entry, by=WHO, body="write gate.sh and then write b.txt")
     stage.await_bead(bead, "closed", "failed")
     assert (stage.file("gate.sh"), stage.file("b.txt")) == ("gate.sh", "b.txt")
     run = Run.objects.get(purpose="rework")

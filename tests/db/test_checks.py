@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from agents.models import Run
 from beads import inbox, ops
+from beads.actors import Actor
 from beads.errors import Conflict
 from beads.models import Bead, Escalation, Heartbeat
 from refinery.decisions import gatechecks, merge_queue, reviews, towns, work
@@ -23,7 +24,7 @@ from refinery.tick import reconciler, snapshot
 from tests.db.conftest import SHA, Place
 
 pytestmark = pytest.mark.django_db
-WHO = "test:alice"
+WHO = Actor("test", "alice")
 
 
 def fetched(place: Place, check: ReviewEntry, head: str = SHA["b"], tree: str = SHA["9"]) -> None:
@@ -46,13 +47,13 @@ def answered(place: Place, check: ReviewEntry, code: int, output: str = "") -> N
 def check_again(place: Place, check: ReviewEntry) -> None:
     """A person presses the button."""
     place.now = timezone.now()  # as runs have it
-    merge_queue.retry_entry(ReviewEntry.objects.get(pk=check.pk), WHO)
+    merge_queue.retry_entry(ReviewEntry.objects.get(pk=check.pk), by=WHO)
     place.tick()
 
 
 def broken(place: Place) -> ReviewEntry:
     """A lane that is held by its check."""
-    asked = gatechecks.ask(place.rig, WHO)
+    asked = gatechecks.ask(place.rig, by=WHO)
     assert asked is not None
     place.tick()
     fetched(place, asked.entry)
@@ -88,8 +89,8 @@ def run(*words: str) -> str:
 
 
 def test_o6_a_lane_has_one_check_at_a_time_whoever_asks(place: Place) -> None:
-    first = gatechecks.ask(place.rig, WHO)
-    again = gatechecks.ask(place.rig, WHO)
+    first = gatechecks.ask(place.rig, by=WHO)
+    again = gatechecks.ask(place.rig, by=WHO)
     assert first is not None and again is not None
     assert (first.entry.pk, first.new, again.new) == (again.entry.pk, True, False)
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -99,7 +100,7 @@ def test_o6_a_lane_has_one_check_at_a_time_whoever_asks(place: Place) -> None:
 
 
 def test_o6_a_check_can_neither_be_admitted_nor_land(place: Place) -> None:
-    check, _ = entries.open_check(place.rig, "main", WHO)
+    check, _ = entries.open_check(place.rig, "main", str(WHO))
     rows = ReviewEntry.objects.filter(pk=check.pk)
     for change in (
         {"admitted_at": place.now, "slot": 1.0},
@@ -111,13 +112,13 @@ def test_o6_a_check_can_neither_be_admitted_nor_land(place: Place) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         ReviewEntry.objects.filter(pk=entry.pk).update(state="checked", reason="gates_sound")
     for act in (
-        lambda: reviews.approve(check, WHO),
-        lambda: reviews.request_changes(check, WHO, "no"),
-        lambda: merge_queue.reject(check, "no", WHO),
-        lambda: merge_queue.promote(check, WHO),
-        lambda: merge_queue.requeue(check, WHO),
-        lambda: merge_queue.land_now(check, WHO, "now", skip_gates=True),
-        lambda: merge_queue.retry_entry(check, WHO),  # it is not held
+        lambda: reviews.approve(check, by=WHO),
+        lambda: reviews.request_changes(check, by=WHO, body="no"),
+        lambda: merge_queue.reject(check, by=WHO, reason="no"),
+        lambda: merge_queue.promote(check, by=WHO),
+        lambda: merge_queue.requeue(check, by=WHO),
+        lambda: merge_queue.land_now(check, by=WHO, reason="now", skip_gates=True),
+        lambda: merge_queue.retry_entry(check, by=WHO),  # it is not held
     ):
         with pytest.raises(Conflict):
             act()
@@ -151,7 +152,7 @@ def test_o6_the_same_failure_waits_unblamed_and_is_gated_again_when_the_check_ha
 def test_o6_results_of_gates_that_the_config_has_replaced_are_past(place: Place) -> None:
     check = broken(place)
     text = '[refinery]\ncode_review = false\n[[refinery.gates]]\nname = "true"\nrun = "better"\n'
-    towns.set_config(place.rig, text, WHO, "", by_owner=True)
+    towns.set_config(place.rig, by=WHO, text=text, by_owner=True)
     place.rig.refresh_from_db()
     place.tick()
     check.refresh_from_db()
@@ -202,7 +203,7 @@ def test_rig_check_says_that_it_needs_a_runner(place: Place, capsys: pytest.Capt
         call_command("rig", "check", "proj")
     assert "no runner is up: start `gastown up`" in capsys.readouterr().err
     assert not ReviewEntry.objects.exists()
-    towns.set_config(place.rig, "[refinery]\ngates = []\nallow_no_gates = true\n", WHO, "", by_owner=True)
+    towns.set_config(place.rig, by=WHO, text="[refinery]\ngates = []\nallow_no_gates = true\n", by_owner=True)
     call_command("rig", "check", "proj")
     assert "no gates are configured" in capsys.readouterr().out
 
@@ -232,7 +233,7 @@ def test_a_runner_that_was_not_heard_of_for_long_is_not_up(place: Place) -> None
 def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_somebody_does(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    towns.set_config(place.town, '[refinery]\ngates = ["true"]\n', WHO, "", by_owner=True)
+    towns.set_config(place.town, by=WHO, text='[refinery]\ngates = ["true"]\n', by_owner=True)
     place.town.refresh_from_db()
     call_command("sling", "proj", "--title", "Work", "--json")
     told = capsys.readouterr()
@@ -245,7 +246,7 @@ def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_som
     assert "rig config proj --config" in need.why
     assert Escalation.objects.filter(closed_at=None).count() == 1
     config = '[refinery]\ngates = ["true"]\n[agents.polecat]\ncommand = ["polecat"]\n'
-    towns.set_config(place.rig, config, WHO, "", by_owner=True)
+    towns.set_config(place.rig, by=WHO, text=config, by_owner=True)
     place.tick()
     assert not Escalation.objects.filter(closed_at=None).exists()
     assert Run.objects.filter(bead=data["id"]).exists()
@@ -256,7 +257,7 @@ def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_som
 def test_o8_a_convoy_for_such_a_rig_says_so_and_closing_the_work_closes_the_need(
     place: Place, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    towns.set_config(place.town, '[refinery]\ngates = ["true"]\n', WHO, "", by_owner=True)
+    towns.set_config(place.town, by=WHO, text='[refinery]\ngates = ["true"]\n', by_owner=True)
     place.town.refresh_from_db()
     (tmp_path / "plan.toml").write_text('[[beads]]\nkey = "a"\ntitle = "A"\n')
     words = ("--title", "C", "--file", str(tmp_path / "plan.toml"), "--merge-mode", "review-and-merge", "--json")
@@ -265,7 +266,7 @@ def test_o8_a_convoy_for_such_a_rig_says_so_and_closing_the_work_closes_the_need
     assert len(json.loads(told.out)["data"]["warnings"]) == 1 and "warning: rig proj has no" in told.err
     place.tick()
     assert Escalation.objects.filter(closed_at=None, key=f"unmanned:{place.rig.pk}").exists()
-    work.cancel_bead(Bead.objects.get(plan_key="a"), "", WHO)
+    work.cancel_bead(Bead.objects.get(plan_key="a"), by=WHO)
     place.tick()
     assert not Escalation.objects.filter(closed_at=None, key=f"unmanned:{place.rig.pk}").exists()
 

@@ -19,6 +19,7 @@ from agents.api.toolset import ConvoyArgs, convoy_status
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, ledger
+from beads.actors import Actor
 from beads.errors import Conflict, Invalid, LostRace
 from beads.models import BeadEvent, Escalation
 from refinery import agent_tools
@@ -30,7 +31,7 @@ from refinery.store import entries, landings
 from refinery.tick import invariants
 from tests.db.conftest import SHA, Place
 
-WHO = "cli:olga"
+WHO = Actor("cli", "olga")
 WHY = "the shop is down"
 
 
@@ -55,24 +56,24 @@ def test_land_now_goes_ahead_of_all_that_is_not_being_pushed_and_is_gated_as_eve
     last = place.entry("last", SHA["a"], priority=4)
     place.tick()
     assert train() == ["one", "two", "last"]
-    assert merge_queue.land_now(last, WHO, WHY)
+    assert merge_queue.land_now(last, by=WHO, reason=WHY)
     place.tick()
     assert train() == ["last", "one", "two"]
     assert again(last).attempts == 1
-    assert not merge_queue.land_now(again(last), WHO, WHY)
+    assert not merge_queue.land_now(again(last), by=WHO, reason=WHY)
     place.built(last)
     assert not Landing.objects.exists()
     place.gated()
     assert Landing.objects.get().entry_id == last.pk
     assert [e["outcome"] for e in Landing.objects.get().evidence] == ["pass"]
     event = BeadEvent.objects.get(kind="land_now")
-    assert (event.actor, event.reason, event.data["skip_gates"]) == (WHO, WHY, False)
+    assert (event.actor, event.reason, event.data["skip_gates"]) == (str(WHO), WHY, False)
 
 
 def skipped(place: Place) -> tuple[ReviewEntry, Landing]:
     """An entry that landed without its gates, in olga's name."""
     entry = place.entry()
-    merge_queue.land_now(entry, WHO, WHY, skip_gates=True)
+    merge_queue.land_now(entry, by=WHO, reason=WHY, skip_gates=True)
     place.tick()
     place.built(entry)
     landing = Landing.objects.get()
@@ -85,7 +86,7 @@ def test_gates_are_skipped_only_in_a_persons_name_which_the_landing_keeps(place:
     entry, landing = skipped(place)
     assert entry.state == "merged"
     waiver = Waiver.objects.get()
-    told = {"waiver": waiver.pk, "by": WHO, "because": WHY}
+    told = {"waiver": waiver.pk, "by": str(WHO), "because": WHY}
     tree = landing.candidate.tree_sha
     assert landing.evidence == [{"gate": "*", "outcome": "skipped", "tree": tree, **told}]
     detail = boards.entry_detail(boards.Board(place.town), entry)
@@ -127,7 +128,7 @@ def test_an_intent_names_no_waiver_that_was_not_given_for_its_head(place: Place)
     entry = place.entry()
     place.tick()
     place.built(entry)
-    entries.waive_gates(entry, SHA["f"], WHO, WHY)
+    entries.waive_gates(entry, SHA["f"], str(WHO), WHY)
     candidate = Candidate.objects.get()
     with pytest.raises(LostRace, match="nobody has waived"):
         landings.intend([(candidate, [])], {candidate.pk: Waiver.objects.get().pk})
@@ -135,7 +136,7 @@ def test_an_intent_names_no_waiver_that_was_not_given_for_its_head(place: Place)
 
 def test_a_new_head_needs_a_waiver_of_its_own(place: Place) -> None:
     entry = place.entry()
-    merge_queue.land_now(entry, WHO, WHY, skip_gates=True)
+    merge_queue.land_now(entry, by=WHO, reason=WHY, skip_gates=True)
     inbox.record(place.town, "entry.head_seen", entry.pk, {"head": SHA["d"]})
     place.tick()
     place.built(entry)
@@ -147,11 +148,11 @@ def test_gates_that_did_pass_are_the_evidence_all_the_same(place: Place) -> None
     entry = place.entry()
     place.tick()
     place.built(entry)
-    merge_queue.freeze(place.rig, None, "wait", WHO)
+    merge_queue.freeze(place.rig, by=WHO, reason="wait")
     place.gated()
-    merge_queue.land_now(again(entry), WHO, WHY, skip_gates=True)
+    merge_queue.land_now(again(entry), by=WHO, reason=WHY, skip_gates=True)
     place.tick()
-    merge_queue.thaw(place.rig, None, WHO)
+    merge_queue.thaw(place.rig, by=WHO)
     place.tick()
     assert [e["outcome"] for e in Landing.objects.get().evidence] == ["pass"]
 
@@ -163,8 +164,8 @@ def test_an_emergency_lifts_a_hold_and_says_why(place: Place) -> None:
     place.gated(127)
     assert again(entry).held == "gate_error"
     with pytest.raises(Invalid, match="reason"):
-        merge_queue.land_now(again(entry), WHO, " ", skip_gates=True)
-    merge_queue.land_now(again(entry), WHO, WHY, skip_gates=True)
+        merge_queue.land_now(again(entry), by=WHO, reason=" ", skip_gates=True)
+    merge_queue.land_now(again(entry), by=WHO, reason=WHY, skip_gates=True)
     place.tick()
     place.built(entry)
     assert Landing.objects.get().evidence[0]["outcome"] == "skipped"
@@ -197,7 +198,7 @@ def test_whoever_left_comes_back_with_the_one_command_that_is_named(place: Place
     detail = boards.entry_detail(boards.Board(place.town), again(entry))
     assert detail["again"] == f"mq retry {entry.pk}"
     place.later(minutes=1)
-    merge_queue.retry_entry(again(entry), WHO)
+    merge_queue.retry_entry(again(entry), by=WHO)
     place.tick()
     found = again(entry)
     assert (found.state, found.admitted_at is not None) == ("active", True)
@@ -208,7 +209,7 @@ def test_the_other_ends_name_another_command(place: Place) -> None:
     entries.close(entry, "failed", "superseded", "so it was", now=place.now)
     assert boards.again(again(entry)) == "mq submit proj --branch feature --target main"
     with pytest.raises(Conflict):
-        merge_queue.land_now(again(entry), WHO, WHY)
+        merge_queue.land_now(again(entry), by=WHO, reason=WHY)
     ReviewEntry.objects.update(reason="merged")
     assert boards.again(again(entry)) == ""
 
@@ -219,7 +220,7 @@ def test_the_other_ends_name_another_command(place: Place) -> None:
 def test_the_queue_and_a_convoy_tell_the_mayor_when_they_land(place: Place) -> None:
     plan = [{"key": "a", "rig": place.rig, "title": "A", "body": "", "priority": 2, "after": []}]
     convoy = ledger.create_convoy(place.rig, "C", "review-and-merge", plan, actor="test")
-    work.start_convoy(convoy, WHO)
+    work.start_convoy(convoy, by=WHO)
     first, second = place.entry("first", SHA["a"]), place.entry("second", SHA["d"], priority=1)
     place.tick()
     call = Call(Run.objects.filter(kind="polecat").select_related("town").get(), place.now)
@@ -308,7 +309,7 @@ def test_the_commands_say_it_in_words(place: Place) -> None:
     rows = {row["id"]: row for row in json.loads(data.getvalue())["data"]}
     assert (rows[first.pk]["estimate"][:8], rows[second.pk]["estimate"][:9]) == ("unknown:", "waits for")
     assert rows[first.pk]["land_now"] and rows[second.pk]["waits_for"]
-    merge_queue.reject(again(first), "no", WHO)
+    merge_queue.reject(again(first), by=WHO, reason="no")
     place.later(minutes=1)
     place.tick()
     gone = StringIO()

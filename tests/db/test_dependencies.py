@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beads import inbox, ledger
+from beads.actors import Actor
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Rig
 from refinery.decisions import merge_queue, work
@@ -12,7 +13,7 @@ from refinery.models import ReviewEntry
 from refinery.pages import boards
 from tests.db.conftest import SHA, Place
 
-WHO = "test:alice"
+WHO = Actor("test", "alice")
 
 
 def shown(place: Place, entry: ReviewEntry) -> boards.Shown:
@@ -24,7 +25,7 @@ def end(place: Place, bead: Bead, status: str, resolution: str) -> None:
     """It ends in some way."""
     bead.refresh_from_db()
     old = bead.status
-    ledger.move(bead, old, status, actor=WHO, resolution=resolution, merge_sha=SHA["f"], now=place.now)
+    ledger.move(bead, old, status, actor=str(WHO), resolution=resolution, merge_sha=SHA["f"], now=place.now)
 
 
 @pytest.fixture
@@ -63,12 +64,12 @@ def test_a_failed_blocker_takes_its_entries_out_and_each_comes_back_in_one_step(
     assert (entry.state, entry.reason) == ("failed", "blocker_failed")
     assert first.pk in entry.reason_text
     assert Bead.objects.get(pk=later.pk).status == "failed"
-    merge_queue.retry_entry(entry, WHO)  # before the other one is retried: it waits, in words
+    merge_queue.retry_entry(entry, by=WHO)  # before the other one is retried: it waits, in words
     place.tick()
     entry.refresh_from_db()
     assert (entry.state, shown(place, entry).phase) == ("active", "blocked")
     first.refresh_from_db()
-    work.retry_bead(first, WHO)
+    work.retry_bead(first, by=WHO)
     place.tick()
     assert shown(place, entry).phase == "blocked"
     end(place, first, "closed", "merged")
@@ -80,11 +81,11 @@ def test_a_cancelled_blocker_did_not_land_and_a_retry_goes_on_without_it(
     pair: tuple[Place, Bead, Bead, ReviewEntry],
 ) -> None:
     place, first, _, entry = pair
-    work.cancel_bead(first, "not wanted", WHO)
+    work.cancel_bead(first, by=WHO, reason="not wanted")
     place.tick()
     entry.refresh_from_db()
     assert (entry.state, entry.reason) == ("failed", "blocker_failed")
-    merge_queue.retry_entry(entry, WHO)
+    merge_queue.retry_entry(entry, by=WHO)
     place.tick()
     entry.refresh_from_db()
     assert entry.admitted_at is not None
@@ -105,10 +106,10 @@ def test_a_car_that_is_made_to_wait_leaves_the_train_as_an_innocent(place: Place
     place.tick()
     entry.refresh_from_db()
     assert entry.admitted_at is not None
-    work.block_bead(later, first, WHO, "the schema first")
+    work.block_bead(later, by=WHO, on=first, reason="the schema first")
     place.tick()
     assert list(ReviewEntry.objects.values_list("admitted_at", "attempts")) == [(None, 0)]
-    work.unblock_bead(later, first, WHO)
+    work.unblock_bead(later, by=WHO, on=first)
     place.tick()
     entry.refresh_from_db()
     assert entry.admitted_at is not None
@@ -141,17 +142,17 @@ def test_a_task_of_its_own_is_nobodys_blocker(place: Place) -> None:
 
 def test_what_cannot_wait_for_one_another_is_refused(place: Place) -> None:
     a, b = place.bead("A"), place.bead("B")
-    work.block_bead(b, a, WHO)
+    work.block_bead(b, by=WHO, on=a)
     place.tick()
     with pytest.raises(Invalid, match="cycle"):
-        work.block_bead(a, b, WHO)
+        work.block_bead(a, by=WHO, on=b)
     with pytest.raises(Invalid, match="cycle"):
-        work.block_bead(a, a, WHO)
+        work.block_bead(a, by=WHO, on=a)
     with pytest.raises(Conflict, match="does not wait"):
-        work.unblock_bead(a, b, WHO)
+        work.unblock_bead(a, by=WHO, on=b)
     entry = place.entry(source=a)
     with pytest.raises(Invalid, match="no planned work"):
-        work.block_bead(b, entry.bead, WHO)
+        work.block_bead(b, by=WHO, on=entry.bead)
     inbox.record(place.town, "bead.block", a.pk, {"on": b.pk})  # two doors at once
     place.tick()
     assert not a.blocked_by.exists()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from beads import inbox
+from beads.actors import Actor
 from beads.models import Bead, Effect, Fact
 from refinery.decisions import merge_queue, work
 from refinery.models import Forecast, Landing, ReviewEntry, Stack
@@ -15,7 +16,7 @@ from refinery.store import forecasts
 from refinery.tick import reconciler
 from tests.db.conftest import SHA, Place
 
-WHO = "test:alice"
+WHO = Actor("test", "alice")
 LOW, HIGH, OTHER = SHA["a"], SHA["d"], SHA["e"]
 
 
@@ -149,12 +150,12 @@ def test_when_the_lower_leaves_for_good_so_does_the_upper_and_one_step_brings_it
     lane.tick()
     lane.foreseen([(HIGH, LOW)])
     lane.tick()
-    merge_queue.reject(low, "no", WHO)
+    merge_queue.reject(low, by=WHO, reason="no")
     lane.tick()
     high.refresh_from_db()
     assert (high.state, high.reason) == ("failed", "stacked_on_failed")
     assert low.pk in high.reason_text
-    merge_queue.retry_entry(high, WHO)
+    merge_queue.retry_entry(high, by=WHO)
     lane.tick()
     assert train(high) == [True]
 
@@ -162,7 +163,7 @@ def test_when_the_lower_leaves_for_good_so_does_the_upper_and_one_step_brings_it
 def test_a_fix_on_top_of_what_failed_before_is_no_stack(lane: Place) -> None:
     low = lane.entry("low", LOW)
     lane.tick()
-    merge_queue.reject(low, "no", WHO)
+    merge_queue.reject(low, by=WHO, reason="no")
     lane.tick()
     lane.later(minutes=-5)  # rows are made by the real clock: it failed before these were made
     ReviewEntry.objects.filter(pk=low.pk).update(closed_at=lane.now)
@@ -204,12 +205,12 @@ def test_the_second_of_a_conflicting_pair_waits_while_the_first_is_in_the_train(
     place.foresees = False
     first = place.entry("first", LOW)
     place.tick()
-    merge_queue.freeze(place.rig, None, "until git was asked", WHO)
+    merge_queue.freeze(place.rig, by=WHO, reason="until git was asked")
     second, third = place.entry("second", HIGH), place.entry("third", OTHER)
     place.tick()
     place.foreseen(clashes=[(LOW, HIGH, "signs.txt"), (HIGH, OTHER, "signs.txt"), (OTHER, "", "x")])
     place.tick()
-    merge_queue.thaw(place.rig, None, WHO)
+    merge_queue.thaw(place.rig, by=WHO)
     place.tick()
     assert train(first, second, third) == [True, False, False]
     assert f"would conflict with {first.pk}, which is in the train, in signs.txt" in why(place, second)
@@ -258,7 +259,7 @@ def test_of_those_that_conflict_with_the_target_one_at_a_time_is_resolved_and_la
     assert train(a, b, c) == [True, False, False]
     assert f"and so did {a.pk}, which comes first" in why(place, b)
     place.built(a)
-    merge_queue.reject(a, "no", WHO)
+    merge_queue.reject(a, by=WHO, reason="no")
     place.tick()
     assert train(b, c) == [True, True]  # nobody is in their way any more
     place.conflicts(b, "signs.txt", base=SHA["2"])
@@ -281,7 +282,7 @@ def test_whoever_is_waited_for_by_the_one_that_is_resolved_does_not_wait_for_it(
     first = place.entry("first", LOW, source=task)
     place.tick()
     place.conflicts(first, "signs.txt")
-    work.block_bead(task, needed, WHO)
+    work.block_bead(task, by=WHO, on=needed)
     place.tick()
     second = place.entry("second", HIGH, source=needed)
     place.tick()
@@ -298,7 +299,7 @@ def test_a_conflict_by_itself_is_of_the_present_target(db: None) -> None:
     assert tasks() == ["first"]
     resolve(place, first, SHA["1"])
     place.built(first, base=SHA["2"])  # somebody else has pushed to the target
-    merge_queue.reject(first, "no", WHO)
+    merge_queue.reject(first, by=WHO, reason="no")
     place.tick()
     second.refresh_from_db()
     assert (tasks(), second.build_no) == (["first"], 2)  # it may not conflict any more
@@ -313,6 +314,6 @@ def test_what_nobody_needs_any_more_is_forgotten(lane: Place) -> None:
     lane.tick()
     assert forecasts.prune(lane.rig) == 0
     for entry in (low, high):
-        merge_queue.reject(entry, "no", WHO)
+        merge_queue.reject(entry, by=WHO, reason="no")
     lane.tick()
     assert forecasts.prune(lane.rig) == 2

@@ -12,6 +12,7 @@ from django.test import Client
 
 from agents.models import Run
 from beads import inbox, ledger
+from beads.actors import Actor
 from beads.models import Bead, Convoy, Effect, Fact, Town
 from refinery.decisions import towns, work
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, TickRecord, TickTotal, Violation
@@ -202,7 +203,7 @@ def test_waiting_is_no_violation_however_long(db: None) -> None:
     place.tick()
     convoy(place)  # staged
     place.later(days=30)
-    towns.pause(place.town, "holiday", "alice")
+    towns.pause(place.town, by=Actor("", "alice"), reason="holiday")
     place.bead("while paused")
     place.town.refresh_from_db()
     place.tick()
@@ -230,7 +231,7 @@ def test_each_tick_that_did_something_is_measured(place: Place, operator: Client
 def test_a_replay_shows_what_past_facts_would_do_and_changes_nothing(place: Place) -> None:
     began = place.now - dt.timedelta(minutes=1)
     entry = landed(place)
-    work.cancel_bead(place.bead("later cancelled"), "", "alice")
+    work.cancel_bead(place.bead("later cancelled"), by=Actor("", "alice"))
     place.tick()
     before = [list(m.objects.order_by("pk").values()) for m in (Bead, ReviewEntry, Run, Landing, Candidate, GateResult)]
     rows = reconciler.replay(Town.objects.get(), began)

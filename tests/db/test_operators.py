@@ -11,6 +11,7 @@ from django.utils import timezone
 from agents import runs
 from agents.models import Run, RunOutcome
 from beads import inbox, ledger, outbox
+from beads.actors import Actor
 from beads.errors import Conflict, Superseded
 from beads.models import Bead, Effect, Fact
 from refinery.console import why
@@ -21,7 +22,7 @@ from refinery.pages import boards
 from refinery.store import landings
 from tests.db.conftest import SHA, Place
 
-WHO, WHY = "admin:olga", "the host hangs"
+WHO, WHY = Actor("admin", "olga"), "the host hangs"
 
 
 def history(bead: Bead | str, kind: str) -> tuple[str, str]:
@@ -36,18 +37,18 @@ def test_a_fenced_run_says_nothing_any_more_and_its_work_goes_on(place: Place) -
     bead = place.bead()
     place.tick()
     run, _ = place.running(kind="polecat")
-    operators.fence_run(run, WHO, WHY)
+    operators.fence_run(run, by=WHO, reason=WHY)
     place.tick()
     run.refresh_from_db()
     assert (run.state, run.outcome, run.reason) == ("ended", "lost", f"fenced by {WHO}: {WHY}")
     assert run.token_hash is None
     with pytest.raises(Superseded):
         place.exit(run, 0, SHA["a"])
-    assert history(bead, "run_fenced") == (WHO, WHY)
+    assert history(bead, "run_fenced") == (str(WHO), WHY)
     assert Run.objects.get(bead=bead, state="queued").attempt == 2
     assert Run.objects.exclude(state="ended").count() == 1
     with pytest.raises(Conflict):
-        operators.fence_run(run, WHO, WHY)
+        operators.fence_run(run, by=WHO, reason=WHY)
 
 
 @pytest.mark.django_db
@@ -55,7 +56,7 @@ def test_a_run_that_ended_meanwhile_is_not_fenced(place: Place) -> None:
     place.bead()
     place.tick()
     run, _ = place.running(kind="polecat")
-    operators.fence_run(run, WHO, WHY)
+    operators.fence_run(run, by=WHO, reason=WHY)
     runs.end(run.pk, "running", RunOutcome.FAILED, "by itself", place.now)
     place.tick()
     run.refresh_from_db()
@@ -68,9 +69,9 @@ def test_a_stopped_runs_bead_tells_who_and_why(place: Place) -> None:
     bead = place.bead()
     place.tick()
     run, _ = place.running(kind="polecat")
-    operators.stop_run(run, WHY, WHO)
+    operators.stop_run(run, by=WHO, reason=WHY)
     place.tick()
-    assert history(bead, "run_stop_requested") == (WHO, WHY)
+    assert history(bead, "run_stop_requested") == (str(WHO), WHY)
 
 
 @pytest.mark.django_db
@@ -83,12 +84,12 @@ def test_a_requeued_entry_gets_on_again_behind_the_others_built_and_gated_anew()
     place.gated(0)
     ledger.retitle_priority(second.bead, 1)  # the next in the queue
     place.now = timezone.now()  # gate results carry the real time
-    merge_queue.requeue(ReviewEntry.objects.get(pk=first.pk), WHO, WHY)
+    merge_queue.requeue(ReviewEntry.objects.get(pk=first.pk), by=WHO, reason=WHY)
     place.tick()
     first.refresh_from_db()
     second.refresh_from_db()
     assert (first.admitted_at, second.admitted_at is not None) == (None, True)
-    assert history(first.pk, "requeued") == (WHO, WHY)
+    assert history(first.pk, "requeued") == (str(WHO), WHY)
     assert first.landings.get().state == "abandoned"
     inbox.record(place.town, "entry.reject", second.pk, {"reason": "no"}, actor="test")
     place.tick()
@@ -106,20 +107,20 @@ def test_what_waits_or_is_being_pushed_is_not_requeued() -> None:
     place.tick()
     waiting = place.entry("two", SHA["d"])
     with pytest.raises(Conflict, match="waits in the queue already"):
-        merge_queue.requeue(waiting, WHO, WHY)
+        merge_queue.requeue(waiting, by=WHO, reason=WHY)
     place.built(first)
     place.gated(0)
     first.refresh_from_db()
     assert first.landings.get().state == "intent"
     landing = first.landings.get()
-    merge_queue.requeue(first, WHO, WHY)
+    merge_queue.requeue(first, by=WHO, reason=WHY)
     assert landings.begin_push(landing.pk)  # between the click and the tick
     place.tick(rounds=12)
     first.refresh_from_db()
     assert first.admitted_at is not None
     assert first.landings.get().state == "pushing"
     with pytest.raises(Conflict, match="being pushed"):
-        merge_queue.requeue(first, WHO, WHY)
+        merge_queue.requeue(first, by=WHO, reason=WHY)
 
 
 @pytest.mark.django_db
@@ -129,13 +130,13 @@ def test_a_promoted_entry_is_next() -> None:
     place.tick()
     place.entry("second", SHA["d"])
     third = place.entry("third", SHA["e"])
-    merge_queue.promote(third, WHO, WHY)
+    merge_queue.promote(third, by=WHO, reason=WHY)
     place.tick()
     lane = next(iter(boards.Board(place.town).lanes.values()))
     assert [view.branch for view in lane] == ["third", "busy", "second"]  # urgent: ahead of what is not pushed
-    assert history(third.pk, "promoted") == (WHO, WHY)
+    assert history(third.pk, "promoted") == (str(WHO), WHY)
     with pytest.raises(Conflict, match="has priority 0 already"):
-        merge_queue.promote(ReviewEntry.objects.get(pk=third.pk), WHO, WHY)
+        merge_queue.promote(ReviewEntry.objects.get(pk=third.pk), by=WHO, reason=WHY)
     assert busy.pk == lane[1].id
 
 
@@ -145,9 +146,9 @@ def test_a_replayed_observation_changes_nothing_that_stands(place: Place) -> Non
     place.tick()
     place.built(entry)
     fact = Fact.objects.get(kind="candidate.built")
-    operators.replay_fact(fact, WHO, WHY)
+    operators.replay_fact(fact, by=WHO, reason=WHY)
     place.tick()
-    again = Fact.objects.get(kind="candidate.built", actor=WHO)
+    again = Fact.objects.get(kind="candidate.built", actor=str(WHO))
     assert (again.processed_at is not None, again.error, again.payload["replay_of"]) == (True, "", fact.pk)
     assert entry.candidates.count() == 1
 
@@ -155,26 +156,26 @@ def test_a_replayed_observation_changes_nothing_that_stands(place: Place) -> Non
 @pytest.mark.django_db
 def test_a_decision_is_not_replayed_in_anothers_name(place: Place) -> None:
     entry = place.entry()
-    reviews.approve(entry, "web:rita")
+    reviews.approve(entry, by=Actor("web", "rita"))
     place.tick()
     with pytest.raises(Conflict, match="take the decision again"):
-        operators.replay_fact(Fact.objects.get(kind="entry.verdict"), WHO, WHY)
+        operators.replay_fact(Fact.objects.get(kind="entry.verdict"), by=WHO, reason=WHY)
     assert entry.verdicts.count() == 1
 
 
 @pytest.mark.django_db
 def test_pausing_and_parking_leave_a_trace_of_who_and_why(place: Place) -> None:
-    towns.pause(place.town, WHY, WHO)
-    towns.park(place.rig, WHO, WHY)
-    towns.resume(place.town, WHO, "it is back")
-    towns.unpark(place.rig, WHO, "it is back")
+    towns.pause(place.town, by=WHO, reason=WHY)
+    towns.park(place.rig, by=WHO, reason=WHY)
+    towns.resume(place.town, by=WHO, reason="it is back")
+    towns.unpark(place.rig, by=WHO, reason="it is back")
     place.tick()
     told = [(f.kind, f.actor, f.payload["reason"]) for f in Fact.objects.all()]
     assert told == [
-        ("town.pause", WHO, WHY),
-        ("rig.park", WHO, WHY),
-        ("town.resume", WHO, "it is back"),
-        ("rig.unpark", WHO, "it is back"),
+        ("town.pause", str(WHO), WHY),
+        ("rig.park", str(WHO), WHY),
+        ("town.resume", str(WHO), "it is back"),
+        ("rig.unpark", str(WHO), "it is back"),
     ]
     assert not Fact.objects.filter(processed_at=None).exists()
 
@@ -243,12 +244,12 @@ def test_why_shows_failing_effects_quarantined_facts_and_escalations_about_it(pl
 @pytest.mark.django_db
 def test_why_of_what_has_ended_says_how(place: Place) -> None:
     bead = place.bead()
-    work.cancel_bead(bead, "not wanted", WHO)
+    work.cancel_bead(bead, by=WHO, reason="not wanted")
     place.tick()
     bead.refresh_from_db()
     assert said(why.of_bead(bead)).startswith(f"bead {bead.pk}: {bead.status} (cancelled): ")
     entry = place.entry()
-    merge_queue.reject(entry, "no", WHO)
+    merge_queue.reject(entry, by=WHO, reason="no")
     place.tick()
     entry.refresh_from_db()
     assert said(why.of_entry(entry)).startswith(f"entry {entry.pk}: failed (rejected): no")

@@ -7,6 +7,7 @@ import pytest
 from agents import runs
 from agents.models import Nudge, Run
 from beads import inbox, ledger
+from beads.actors import Actor
 from beads.errors import Invalid
 from beads.models import Bead, Effect, Escalation, Fact
 from refinery.decisions import merge_queue, reviews, towns, work
@@ -50,7 +51,7 @@ def test_cars_that_are_carried_by_anothers_push_wait_for_that_one(db: None) -> N
     entries = [place.entry(name, head) for name, head in (("one", SHA["a"]), ("two", SHA["d"]))]
     place.tick()
     for entry in entries:
-        reviews.approve(entry, "alice")
+        reviews.approve(entry, by=Actor("", "alice"))
     base, on = SHA["b"], None
     for number, entry in enumerate(entries):
         place.tick()
@@ -59,10 +60,10 @@ def test_cars_that_are_carried_by_anothers_push_wait_for_that_one(db: None) -> N
         base = f"{number + 7:040x}"
         inbox.record(place.town, "candidate.built", entry.pk, told | {"sha": base, "tree": SHA["8"]})
         if not number:
-            merge_queue.freeze(place.rig, None, "until both are built", "alice")
+            merge_queue.freeze(place.rig, by=Actor("", "alice"), reason="until both are built")
         place.tick()
         on = entry.candidates.get(build_no=entry.build_no).pk
-    merge_queue.thaw(place.rig, None, "alice")
+    merge_queue.thaw(place.rig, by=Actor("", "alice"))
     place.tick()
     assert [bool(x.push_id) for x in Landing.objects.order_by("pk")] == [False, True]
     for _ in range(3):
@@ -84,7 +85,7 @@ def test_nothing_is_taken_for_lost_while_facts_wait(place: Place) -> None:
 def test_a_lost_look_at_a_feature_branch_is_asked_for_again(place: Place) -> None:
     plan = [{"key": "a", "rig": place.rig, "title": "A", "body": "", "priority": 2, "after": []}]
     convoy = ledger.create_convoy(place.rig, "C", "review-then-land", plan, actor="test")
-    work.start_convoy(convoy, "alice")
+    work.start_convoy(convoy, by=Actor("", "alice"))
     place.tick()
     answer(place, "create_branch")
     place.tick()
@@ -150,9 +151,9 @@ def test_the_breaker_pauses_dispatch_lets_one_run_through_and_the_first_success_
 
 
 def test_a_config_that_cannot_be_used_with_a_rigs_is_refused_at_the_door(place: Place) -> None:
-    towns.set_config(place.rig, 'dispatch.heartbeat = "20s"', "alice", "")
+    towns.set_config(place.rig, by=Actor("", "alice"), text='dispatch.heartbeat = "20s"')
     with pytest.raises(Invalid, match=r"rig proj could not be used any more: .*lease must be at least twice the"):
-        towns.set_config(place.town, 'dispatch.lease = "30s"', "alice", "")
+        towns.set_config(place.town, by=Actor("", "alice"), text='dispatch.lease = "30s"')
     place.town.refresh_from_db()
     assert "lease" not in place.town.config.get("dispatch", {})
 
@@ -178,7 +179,7 @@ def test_a_config_that_became_unusable_holds_its_own_rig_and_no_other(place: Pla
 def test_a_cancelled_bead_of_a_broken_rig_still_ends(place: Place) -> None:
     bead = place.bead()
     ledger.set_config(place.rig, {"refinery": {"no_such_key": 1}})
-    work.cancel_bead(bead, "not wanted", "alice")
+    work.cancel_bead(bead, by=Actor("", "alice"), reason="not wanted")
     place.tick()
     assert Bead.objects.get(pk=bead.pk).resolution == "cancelled"
     assert not Fact.objects.filter(processed_at=None).exists()
@@ -188,6 +189,6 @@ def test_facts_are_kept_in_order_over_a_long_inbox(place: Place) -> None:
     beads = [place.bead(f"Bead {n}") for n in range(3)]
     for n in range(1100):
         inbox.record(place.town, "run.start_failed", f"{n}", {})
-    work.cancel_bead(beads[0], "", "alice")
+    work.cancel_bead(beads[0], by=Actor("", "alice"))
     place.tick()
     assert Bead.objects.get(pk=beads[0].pk).resolution == "cancelled"

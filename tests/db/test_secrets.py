@@ -17,6 +17,7 @@ from django.test import Client
 
 from beads import config as configs
 from beads import keyring, ledger, secrets
+from beads.actors import Actor
 from beads.errors import Forbidden, Invalid, NotFound, Refused
 from beads.models import ConfigVersion, Fact, Secret, Town
 from refinery.decisions import towns
@@ -315,7 +316,7 @@ def test_s5_who_says_nothing_of_being_the_owner_is_not(place: Place) -> None:
     for text in ('[sandbox]\nmode = "off"\n', '[agents.polecat]\ncommand = ["sh"]\nnetwork = "open"\n'):
         for row in (place.town, place.rig):
             with pytest.raises(Forbidden):
-                towns.set_config(row, text, "api:eve", "")
+                towns.set_config(row, by=Actor("api", "eve"), text=text)
             assert towns.check_config(row, text, by_owner=True)
 
 

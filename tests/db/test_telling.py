@@ -12,6 +12,7 @@ from django.core.management import call_command
 from agents.models import Mail, Run, ToolCall
 from beads import config as configs
 from beads import ledger
+from beads.actors import Actor
 from beads.models import Bead, Escalation
 from refinery.console import why
 from refinery.decisions import reviews
@@ -232,7 +233,7 @@ def test_p9_what_a_replaced_gate_has_said_is_past(place: Place, capsys: pytest.C
     shown = said(capsys, "mq", "show", entry.pk)
     assert "gate unit: fail" in shown and "past: the config has replaced it" in shown
     assert LINE not in shown.partition("past: the config")[0].splitlines()[1]  # no reason
-    reviews.approve(entry, "cli:ann")  # lifts the hold
+    reviews.approve(entry, by=Actor("cli", "ann"))  # lifts the hold
     place.tick()
     place.built(entry)
     gated(place, "", 0)

@@ -10,6 +10,7 @@ from agents.api import tools as registry
 from agents.models import Mail, Run
 from beads import config as configs
 from beads import ledger
+from beads.actors import Actor
 from beads.errors import Forbidden
 from beads.models import Bead
 from refinery.decisions import merge_queue, reviews
@@ -144,11 +145,11 @@ def test_what_a_person_does_meanwhile_counts(town: Place, what: str) -> None:
     red(town, entry)
     look = looking(town)
     if what == "request":
-        reviews.request_changes(now(entry), "cli:rita", "leave it out")
+        reviews.request_changes(now(entry), by=Actor("cli", "rita"), body="leave it out")
     elif what == "reject":
-        merge_queue.reject(now(entry), "no", "cli:rita")
+        merge_queue.reject(now(entry), by=Actor("cli", "rita"), reason="no")
     elif what == "waive":
-        assert merge_queue.land_now(now(entry), "cli:olga", "fire", skip_gates=True)
+        assert merge_queue.land_now(now(entry), by=Actor("cli", "olga"), reason="fire", skip_gates=True)
     else:
         ReviewEntry.objects.filter(pk=entry.pk).update(observed_head=SHA["d"])
     town.tick()

@@ -11,6 +11,7 @@ from agents.api import tools as registry
 from agents.models import Agent, Mail, Run
 from beads import config as configs
 from beads import inbox, ledger
+from beads.actors import Actor
 from beads.errors import Conflict
 from beads.models import Bead, Escalation
 from refinery.decisions import merge_queue, operators, reviews, work
@@ -18,7 +19,7 @@ from refinery.models import Landing, ReviewEntry
 from refinery.store import comments
 from tests.db.conftest import SHA, Place
 
-RITA, OLAF = "cli:rita", "web:olaf"
+RITA, OLAF = Actor("cli", "rita"), Actor("web", "olaf")
 
 
 @pytest.fixture
@@ -99,9 +100,9 @@ def held_at_the_limit(place: Place) -> ReviewEntry:
 def test_p1_what_a_person_asks_for_of_a_held_entry_is_in_the_next_round(town: Place) -> None:
     entry = held_at_the_limit(town)
     assert f"mq request-changes {entry.pk} --body" in Escalation.objects.get(about=entry.pk).bead.body
-    reviews.request_changes(entry, RITA, "put gate.sh back")
+    reviews.request_changes(entry, by=RITA, body="put gate.sh back")
     town.tick()
-    merge_queue.retry_entry(now(entry), RITA)  # it goes on already, by the request, beyond the limit of rounds
+    merge_queue.retry_entry(now(entry), by=RITA)  # it goes on already, by the request, beyond the limit of rounds
     town.tick()
     run = reworking(town)
     assert "put gate.sh back" in prompt(run)
@@ -119,7 +120,7 @@ def test_p1_what_a_person_asks_for_of_a_held_entry_is_in_the_next_round(town: Pl
 def test_p1_whatever_it_is_held_for(town: Place, code: str) -> None:
     entry = hand_in(town)
     ReviewEntry.objects.filter(pk=entry.pk).update(held=code, held_text="x", admitted_at=None, slot=None)
-    reviews.request_changes(now(entry), RITA, "another way, please")
+    reviews.request_changes(now(entry), by=RITA, body="another way, please")
     town.tick()
     assert "another way, please" in prompt(reworking(town))
 
@@ -136,10 +137,10 @@ def test_p1_wherever_it_stands(town: Place, where: str) -> None:
         if where == "reviewing":
             town.gated(0)
         elif where == "red":
-            reviews.request_changes(now(entry), RITA, "rename it")  # in the same tick as the gates' end
+            reviews.request_changes(now(entry), by=RITA, body="rename it")  # in the same tick as the gates' end
             town.gated(1)
     if where != "red":
-        reviews.request_changes(now(entry), RITA, "rename it")
+        reviews.request_changes(now(entry), by=RITA, body="rename it")
         town.tick()
     run = reworking(town)
     assert "rename it" in prompt(run)
@@ -154,8 +155,8 @@ def test_p1_wherever_it_stands(town: Place, where: str) -> None:
 def test_p1_two_people_and_their_remarks_at_once(town: Place) -> None:
     entry = hand_in(town)
     comments.post(entry, head=SHA["a"], file="a.py", side="new", line=3, quote="x = 1", body="why one?", by="web:ann")
-    reviews.request_changes(entry, RITA, "shorter")
-    reviews.request_changes(entry, OLAF, "", items=[{"file": "b.py", "line": 7, "problem": "typo"}])
+    reviews.request_changes(entry, by=RITA, body="shorter")
+    reviews.request_changes(entry, by=OLAF, body="", items=[{"file": "b.py", "line": 7, "problem": "typo"}])
     town.tick()
     text = prompt(reworking(town))
     assert "shorter" in text and "b.py:7: typo" in text
@@ -166,7 +167,7 @@ def test_p1_said_during_a_round_it_is_told_at_once_and_makes_another_one(town: P
     entry = hand_in(town)
     review(town, to_review(town, entry), feedback="no tests")
     run = reworking(town)
-    reviews.request_changes(entry, RITA, "and a change log")
+    reviews.request_changes(entry, by=RITA, body="and a change log")
     town.tick()
     told = call(town, run, "gt_prime")
     assert [m["body"] for m in told["mail"] if m["kind"] == "CHANGES_REQUESTED"] == ["and a change log"]
@@ -183,7 +184,7 @@ def test_p1_said_during_a_round_it_is_told_at_once_and_makes_another_one(town: P
 def test_p1_words_for_a_round_whose_prompt_is_not_written_yet_are_in_it(town: Place) -> None:
     entry = hand_in(town)
     review(town, to_review(town, entry), feedback="no tests")
-    reviews.request_changes(entry, RITA, "and a change log")
+    reviews.request_changes(entry, by=RITA, body="and a change log")
     town.tick()
     run = reworking(town)
     assert "and a change log" in prompt(run)
@@ -193,7 +194,7 @@ def test_p1_words_for_a_round_whose_prompt_is_not_written_yet_are_in_it(town: Pl
 
 def test_p1_a_request_for_a_head_that_was_replaced_meanwhile_still_counts(town: Place) -> None:
     entry = hand_in(town)
-    reviews.request_changes(entry, RITA, "not like this")
+    reviews.request_changes(entry, by=RITA, body="not like this")
     inbox.record(town.town, "entry.head_seen", entry.pk, {"head": SHA["d"]}, actor="gastown")
     town.tick()
     assert now(entry).head_sha == SHA["d"]
@@ -206,13 +207,13 @@ def test_p1_too_late_is_said_and_an_approval_takes_a_request_back(town: Place) -
     landing = Landing.objects.get(entry=entry)
     Landing.objects.update(state="pushing")
     with pytest.raises(Conflict, match="too late"):
-        reviews.request_changes(now(entry), RITA, "wait")
+        reviews.request_changes(now(entry), by=RITA, body="wait")
     Landing.objects.update(state="intent")
-    reviews.request_changes(now(entry), RITA, "wait")
-    reviews.approve(now(entry), RITA)
+    reviews.request_changes(now(entry), by=RITA, body="wait")
+    reviews.approve(now(entry), by=RITA)
     town.tick()
     assert not Bead.objects.filter(purpose="rework").exists()
-    reviews.request_changes(now(entry), OLAF, "wait")
+    reviews.request_changes(now(entry), by=OLAF, body="wait")
     Landing.objects.update(state="pushing")  # between the door and the tick
     town.tick()
     inbox.record(town.town, "landing.concluded", str(landing.pk), {"state": "landed"})
@@ -224,7 +225,7 @@ def test_p1_too_late_is_said_and_an_approval_takes_a_request_back(town: Place) -
 def test_p1_an_intent_to_land_is_withdrawn_for_a_persons_request(town: Place) -> None:
     entry = hand_in(town)
     review(town, to_review(town, entry))
-    reviews.request_changes(now(entry), RITA, "wait")
+    reviews.request_changes(now(entry), by=RITA, body="wait")
     town.tick()
     assert Landing.objects.get(entry=entry).state == "abandoned"
     assert "wait" in prompt(reworking(town))
@@ -232,12 +233,12 @@ def test_p1_an_intent_to_land_is_withdrawn_for_a_persons_request(town: Place) ->
 
 def test_p1_reasons_given_with_reject_and_retry_reach_the_next_attempt(town: Place) -> None:
     entry = hand_in(town)
-    merge_queue.reject(entry, "wrong file altogether", RITA)
+    merge_queue.reject(entry, by=RITA, reason="wrong file altogether")
     town.tick()
     with pytest.raises(Conflict, match="mq retry"):
-        reviews.request_changes(now(entry), RITA, "again")
+        reviews.request_changes(now(entry), by=RITA, body="again")
     source = Bead.objects.get(pk=entry.source_id)
-    work.retry_bead(source, RITA, "write tools/gate.sh instead")
+    work.retry_bead(source, by=RITA, reason="write tools/gate.sh instead")
     town.tick()
     run = town.running(purpose="work")[0]
     text = prompt(run)
@@ -261,7 +262,7 @@ def test_p1_an_answer_to_an_agents_call_for_help_reaches_its_next_attempt(town: 
     call(town, run, "gt_escalate", title="Which port?")
     town.exit(run, 1)
     town.tick()
-    operators.close_escalation(Escalation.objects.get(about=bead), RITA, "8080")
+    operators.close_escalation(Escalation.objects.get(about=bead), by=RITA, reason="8080")
     town.later(minutes=5)
     town.tick()
     text = prompt(town.running(bead=bead)[0])
@@ -279,7 +280,9 @@ def test_p2_mail_is_of_the_work_not_of_the_name_and_is_told_once(town: Place) ->
     assert [m["kind"] for m in call(town, run, "gt_prime")["mail"]] == ["REWORK_REQUEST"]
     reworked(town, run, "added", SHA["d"])
     assert not Mail.objects.filter(kind="REWORK_REQUEST", read_at=None).exists()
-    mail.send(town.town, RITA, author, "About that", "for the first bead", about=Bead.objects.get(pk=entry.source_id))
+    mail.send(
+        town.town, str(RITA), author, "About that", "for the first bead", about=Bead.objects.get(pk=entry.source_id)
+    )
     other = town.bead("Another")
     town.tick()
     second = town.running(bead=other)[0]
@@ -287,7 +290,7 @@ def test_p2_mail_is_of_the_work_not_of_the_name_and_is_told_once(town: Place) ->
     assert call(town, second, "gt_prime")["mail"] == []
     assert call(town, second, "gt_mail_check")["mail"] == []
     assert "About that" not in prompt(second)
-    mail.send(town.town, RITA, author, "Hello", "you, now")
+    mail.send(town.town, str(RITA), author, "Hello", "you, now")
     assert [m["subject"] for m in call(town, second, "gt_mail_check")["mail"]] == ["Hello"]
     assert call(town, second, "gt_mail_check")["mail"] == []
 
@@ -297,9 +300,9 @@ def test_p2_mail_for_an_attempt_that_failed_is_told_to_the_next_one_and_nudges_t
     town.tick()
     run, _ = town.running(bead=bead)
     assert run.agent is not None
-    mail.send(town.town, RITA, run.agent.name, "Use tabs")
+    mail.send(town.town, str(RITA), run.agent.name, "Use tabs")
     assert "Use tabs" in prompt(run)
-    mail.nudge(run, RITA, "hurry", town.now)
+    mail.nudge(run, str(RITA), "hurry", town.now)
     town.exit(run, 1)
     town.tick()
     town.later(minutes=1)
@@ -318,12 +321,12 @@ def test_p2_what_nobody_would_read_is_refused(town: Place) -> None:
     town.tick()
     run, _ = town.running(bead=bead)
     assert run.agent is not None
-    work.cancel_bead(bead, "", RITA)
+    work.cancel_bead(bead, by=RITA)
     town.tick()
     town.exit(run, 1)
     town.tick()
     with pytest.raises(Conflict, match="nobody would read it"):
-        mail.send(town.town, RITA, run.agent.name, "Hello")
+        mail.send(town.town, str(RITA), run.agent.name, "Hello")
 
 
 def test_p3_the_answer_reaches_the_reviewer_who_may_approve_the_same_head(town: Place) -> None:
@@ -350,13 +353,13 @@ def test_p3_the_same_head_twice_goes_to_a_person_who_is_told_that_nothing_was_co
     assert "nothing was committed" in held.held_text and "they are sorted already" in held.held_text
     told = Escalation.objects.get(about=entry.pk).bead.body
     assert f"mq approve {entry.pk}" in told and f"mq request-changes {entry.pk}" in told
-    reviews.request_changes(held, RITA, "sort them, I say")
+    reviews.request_changes(held, by=RITA, body="sort them, I say")
     town.tick()
     run = reworking(town)
     assert "sort them, I say" in prompt(run)
     reworked(town, run, "no")
     assert now(entry).held == "nothing_committed"  # a person asked: a person hears the answer
-    reviews.approve(now(entry), RITA)
+    reviews.approve(now(entry), by=RITA)
     town.tick()
     to = now(entry)
     assert to.held == ""

@@ -25,6 +25,7 @@ from agents.models import LIVE_RUN, Run
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import ledger
+from beads.actors import Actor
 from beads.errors import GastownError, Superseded
 from beads.models import Bead, Convoy, Effect, Fact, Rig, Town
 from refinery.core import readiness, stages, standing
@@ -38,7 +39,7 @@ from refinery.tick.apply import carry_out
 from tests.machine.remote import Killed, Remote
 
 FILES = ("a", "b", "c", "d", "e", "f")  # of a dozen changes some are rivals; with three files all were, for ever
-WHO = "test:alice"
+WHO = Actor("test", "alice")
 LOSABLE = (
     "candidate.built",
     "lane.foreseen",
@@ -192,13 +193,13 @@ class Machine(RuleBasedStateMachine):
         fresh = branch not in self.remote.branches or pick % 2
         self.remote.commit(branch, self.change(pick), start="main" if fresh else None)
         with self.refusable():
-            merge_queue.submit(self.rig, branch, target, None, None, priority, WHO)
+            merge_queue.submit(self.rig, merge_queue.Submission(branch, target=target, priority=priority), by=WHO)
 
     @rule(branch=branches)
     def submit_again(self, branch: str) -> None:
         """The same branch as it is."""
         with self.refusable():
-            merge_queue.submit(self.rig, branch, None, None, None, 2, WHO)
+            merge_queue.submit(self.rig, merge_queue.Submission(branch), by=WHO)
 
     @rule(branch=branches, pick=picks)
     def push_branch(self, branch: str, pick: int) -> None:
@@ -222,7 +223,7 @@ class Machine(RuleBasedStateMachine):
         beads = list(Bead.objects.filter(type="issue", purpose="work").order_by("created_at"))
         with self.refusable():
             blockers = [choose(beads, pick)] if after and beads else []
-            work.sling(self.rig, "Work", body="", priority=pick % 5, after=blockers, who=WHO)
+            work.sling(self.rig, by=WHO, title="Work", body="", priority=pick % 5, after=blockers)
 
     @rule(pick=picks, on=picks, what=st.sampled_from(["block", "block", "unblock"]))
     def depend(self, pick: int, on: int, what: str) -> None:
@@ -231,7 +232,7 @@ class Machine(RuleBasedStateMachine):
         if len(beads) > 1:
             door = work.block_bead if what == "block" else work.unblock_bead
             with self.refusable():
-                door(choose(beads, pick), choose(beads, on), WHO)
+                door(choose(beads, pick), by=WHO, on=choose(beads, on))
 
     @rule(pick=picks, on=picks, priority=st.integers(0, 4), own=st.booleans())
     def submit_stacked(self, pick: int, on: int, priority: int, own: bool) -> None:
@@ -244,9 +245,9 @@ class Machine(RuleBasedStateMachine):
         files = {**self.remote.files(head), **self.change(pick)}
         self.remote.push("stacked", self.remote.make(files, [head], salt=str(self.number)))
         with self.refusable():
-            merge_queue.submit(
-                self.rig, "stacked", "main", None, choose(free, pick) if own and free else None, priority, WHO
-            )
+            bead = choose(free, pick) if own and free else None
+            wanted = merge_queue.Submission("stacked", target="main", bead=bead, priority=priority)
+            merge_queue.submit(self.rig, wanted, by=WHO)
 
     @rule(size=st.integers(1, 3), chained=st.booleans(), staged=st.booleans(), once=st.booleans())
     def convoy(self, size: int, chained: bool, staged: bool, once: bool) -> None:
@@ -265,7 +266,7 @@ class Machine(RuleBasedStateMachine):
         mode = "review-then-land" if once else "review-and-merge"
         self.reload()
         with self.refusable():
-            work.create_convoy(self.rig, "Convoy", mode, plan, staged=staged, who=WHO)
+            work.create_convoy(self.rig, by=WHO, title="Convoy", mode=mode, plan=plan, staged=staged)
 
     @rule(pick=picks, what=st.sampled_from(["start", "close", "retry"]))
     def steer_convoy(self, pick: int, what: str) -> None:
@@ -274,7 +275,7 @@ class Machine(RuleBasedStateMachine):
         if convoys:
             door = {"start": work.start_convoy, "close": work.close_convoy, "retry": work.retry_convoy}[what]
             with self.refusable():
-                door(choose(convoys, pick), WHO)
+                door(choose(convoys, pick), by=WHO)
 
     @rule(pick=picks, what=st.sampled_from(["cancel", "retry", "confirm", "release", "release"]))
     def steer_bead(self, pick: int, what: str) -> None:
@@ -287,13 +288,13 @@ class Machine(RuleBasedStateMachine):
             with self.refusable():
                 match what:
                     case "cancel":
-                        work.cancel_bead(bead, "", WHO)
+                        work.cancel_bead(bead, by=WHO)
                     case "retry":
-                        work.retry_bead(bead, WHO)
+                        work.retry_bead(bead, by=WHO)
                     case "confirm":
-                        work.confirm_bead(bead, WHO)
+                        work.confirm_bead(bead, by=WHO)
                     case "release":
-                        work.release_bead(bead, WHO)
+                        work.release_bead(bead, by=WHO)
 
     @rule(
         pick=picks,
@@ -310,26 +311,26 @@ class Machine(RuleBasedStateMachine):
         with self.refusable():
             match what:
                 case "approve":
-                    reviews.approve(entry, WHO, head=entry.head_sha)
+                    reviews.approve(entry, by=WHO, head=entry.head_sha)
                 case "approve later":
-                    reviews.approve(entry, WHO, merge_now=False)
+                    reviews.approve(entry, by=WHO, merge_now=False)
                 case "changes":
-                    reviews.request_changes(entry, WHO, "not like this")
+                    reviews.request_changes(entry, by=WHO, body="not like this")
                 case "reject":
-                    merge_queue.reject(entry, "no", WHO)
+                    merge_queue.reject(entry, by=WHO, reason="no")
                 case "retry":
-                    merge_queue.retry_entry(entry, WHO)
+                    merge_queue.retry_entry(entry, by=WHO)
                 case "land now":
-                    merge_queue.land_now(entry, WHO, "it burns", skip_gates=pick % 4 == 0)
+                    merge_queue.land_now(entry, by=WHO, reason="it burns", skip_gates=pick % 4 == 0)
                 case "promote":
-                    merge_queue.promote(entry, WHO, priority=pick % 5)
+                    merge_queue.promote(entry, by=WHO, priority=pick % 5)
 
     @rule()
     def check_gates(self) -> None:
         """Somebody wants to know whether the gates pass on the target itself."""
         self.reload()
         with self.refusable():
-            gatechecks.ask(self.rig, WHO)
+            gatechecks.ask(self.rig, by=WHO)
 
     @rule(away=st.booleans())
     def the_host_breaks(self, away: bool) -> None:
@@ -342,13 +343,13 @@ class Machine(RuleBasedStateMachine):
         self.reload()
         match what:
             case "pause":
-                towns.pause(self.town, "", WHO)
+                towns.pause(self.town, by=WHO)
             case "resume":
-                towns.resume(self.town, WHO)
+                towns.resume(self.town, by=WHO)
             case "park":
-                towns.park(self.rig, WHO)
+                towns.park(self.rig, by=WHO)
             case "unpark":
-                towns.unpark(self.rig, WHO)
+                towns.unpark(self.rig, by=WHO)
             case _:
                 self.remote.protected = what == "protect"
 
@@ -358,7 +359,7 @@ class Machine(RuleBasedStateMachine):
         live = list(Run.objects.filter(LIVE_RUN).order_by("created_at"))
         if live:
             with self.refusable():
-                operators.stop_run(choose(live, pick), "", WHO)
+                operators.stop_run(choose(live, pick), by=WHO)
 
     # -- runners and agents --
 
@@ -644,9 +645,9 @@ class Machine(RuleBasedStateMachine):
             assert all(e.ground.check.broken for e in waits if e.ground.check)
             self.away = False
             with self.refusable():
-                gatechecks.ask(self.rig, WHO)
-        towns.resume(self.town, WHO)
-        towns.unpark(self.rig, WHO)
+                gatechecks.ask(self.rig, by=WHO)
+        towns.resume(self.town, by=WHO)
+        towns.unpark(self.rig, by=WHO)
         self.tokens.clear()  # whoever is in work now is killed: a reboot
         self.heads.clear()
         self.secrets.clear()

@@ -11,6 +11,7 @@ from django.test import Client
 
 from beads import config as configs
 from beads import ledger, people
+from beads.actors import Actor
 from beads.models import Town, TownRole
 from refinery.decisions import merge_queue
 from refinery.executor import effects
@@ -18,6 +19,7 @@ from refinery.models import ReviewEntry
 from tests.db.conftest import Place
 
 ANN = ("Ann", "ann@example.org")
+TYPING = Actor("cli", "ann")
 
 
 class Ground:
@@ -58,8 +60,8 @@ class Ground:
         self.git("push", "-q", "-f", str(self.remote), f"HEAD:refs/heads/{branch}")
         return self.git("rev-parse", "HEAD")
 
-    def submit(self, branch: str = "feature", who: str = "cli:ann") -> ReviewEntry:
-        entry, _ = merge_queue.submit(self.rig, branch, None, f"Title of {branch}", None, 2, who)
+    def submit(self, branch: str = "feature", by: Actor = TYPING) -> ReviewEntry:
+        entry, _ = merge_queue.submit(self.rig, merge_queue.Submission(branch, title=f"Title of {branch}"), by=by)
         self.settle()
         return ReviewEntry.objects.get(pk=entry.pk)
 

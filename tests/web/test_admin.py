@@ -16,10 +16,11 @@ from django.test.utils import CaptureQueriesContext
 
 from agents.models import Run
 from beads import inbox, ledger, outbox, plans
+from beads.actors import Actor
 from beads.consoles import ReadOnlyAdmin, ReadOnlyInline
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Rig, Town
-from refinery.console.admin import ACTIONS
+from refinery.console.actions import ACTIONS
 from refinery.decisions import merge_queue
 from refinery.models import Lane, ReviewEntry
 from tests.db.conftest import Place
@@ -109,7 +110,7 @@ def superseded_entry(place: Place) -> ReviewEntry:
 
 def frozen_lane(place: Place) -> Lane:
     """A lane in which nothing moves."""
-    merge_queue.freeze(place.rig, None, "release", "test")
+    merge_queue.freeze(place.rig, by=Actor("", "test"), reason="release")
     return Lane.objects.get(rig=place.rig)
 
 

@@ -11,6 +11,7 @@ from django.test import Client
 
 from beads import config as configs
 from beads import ledger
+from beads.actors import Actor
 from beads.models import ConfigVersion, Fact, Rig, Town
 from refinery.console.config_editor import config_text
 from refinery.decisions import towns
@@ -109,7 +110,7 @@ def test_a_town_may_not_make_its_rigs_unusable(place: Place, operator: Client) -
 @pytest.mark.django_db
 def test_a_rig_that_is_unusable_already_does_not_stop_its_town(place: Place) -> None:
     ledger.set_config(place.rig, {"refinery": {"gates": []}})
-    towns.set_config(place.town, "[refinery]\ncode_review = false\n", "test", "other rigs")
+    towns.set_config(place.town, by=Actor("", "test"), text="[refinery]\ncode_review = false\n", reason="other rigs")
     assert Town.objects.get().config == {"refinery": {"code_review": False}}
 
 

@@ -12,6 +12,7 @@ from django.test import Client
 from agents.mail import send
 from agents.models import Mail, Run
 from beads import ledger
+from beads.actors import Actor
 from refinery.decisions import work
 from tests.db.conftest import SHA, Place
 from tests.web.conftest import Agent
@@ -61,7 +62,7 @@ def test_a_convoy_at_work_is_listed_however_many_have_ended_since(place: Place) 
     for number in range(3):
         convoy = ledger.create_convoy(place.rig, f"Convoy {number}", "review-and-merge", [], actor="test")
         if number:
-            work.close_convoy(convoy, "test")
+            work.close_convoy(convoy, by=Actor("", "test"))
     place.tick()
     listed, _ = typed("convoy", "list", "--limit", "1")
     assert "Convoy 0" in listed and "shown" not in listed

@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from refinery.console.admin import ACTIONS
+from refinery.console.actions import ACTIONS
 from tests.db.conftest import Place
 
 OPEN = {"/healthz", "/accounts/login/", "/admin/login/", "/admin/logout/"}  # forms that ask who you are

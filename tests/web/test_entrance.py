@@ -21,6 +21,7 @@ from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from beads import people
+from beads.actors import Actor
 from beads.errors import Conflict
 from beads.models import Bead, TownRole
 from gastown_site import entrance, home, lockout
@@ -322,4 +323,4 @@ def test_s17_is_a_conflict_and_not_a_promise(place: Place) -> None:
     entries.close(entry, "failed", "rejected", "no", now=place.now)
     entry.refresh_from_db()
     with pytest.raises(Conflict, match="has left the queue"):
-        merge_queue.land_now(entry, "cli:olga", "it burns", skip_gates=True)
+        merge_queue.land_now(entry, by=Actor("cli", "olga"), reason="it burns", skip_gates=True)

@@ -17,6 +17,7 @@ from agents.models import Agent as Identity
 from agents.models import Mail, Nudge, Run
 from beads import config as configs
 from beads import ledger, people
+from beads.actors import Actor
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, TownRole
 from refinery.decisions import reviews, towns, work
 from refinery.executor import effects
@@ -126,7 +127,7 @@ def test_p6_a_filed_bead_waits_for_a_person_everywhere_and_is_done_once_released
 
 def test_a_paused_town_and_a_parked_rig_still_say_that_it_waits_for_a_person(place: Place, polecat: Agent) -> None:
     bead = file(polecat)
-    towns.pause(place.town, "lunch", "test")
+    towns.pause(place.town, by=Actor("", "test"), reason="lunch")
     place.town.refresh_from_db()
     assert "waits for a person to release it" in why(place, bead)
     assert [b.id for b in boards.Board(place.town).unreleased] == [bead.pk]
@@ -150,8 +151,8 @@ def test_release_takes_many_or_all_of_a_run_and_all_or_none(place: Place, poleca
 
 def test_a_second_release_of_one_bead_is_told_so_and_changes_nothing(place: Place, polecat: Agent) -> None:
     bead = file(polecat)
-    work.release_bead(bead, "cli:ann")
-    work.release_bead(bead, "cli:bob")
+    work.release_bead(bead, by=Actor("cli", "ann"))
+    work.release_bead(bead, by=Actor("cli", "bob"))
     place.tick()
     assert Bead.objects.get(pk=bead.pk).released_by == "cli:ann"
     late = Fact.objects.filter(kind="bead.release").latest("id")
@@ -296,7 +297,7 @@ def test_s9_a_chain_of_released_beads_ends_at_the_depth(place: Place, polecat: A
     while (answer := agent.call("gt_bead_create", title="Deeper")).status_code == 200:
         bead = Bead.objects.get(pk=answer.json()["data"]["id"])
         depths.append(bead.depth)
-        work.release_bead(bead, "cli:ann")
+        work.release_bead(bead, by=Actor("cli", "ann"))
         agent = agent_on(place, client, bead)
     assert depths == [1, 2]
     assert "at depth 2" in refused(answer, "limits.depth", 2)
@@ -306,14 +307,14 @@ def test_s9_a_chain_of_released_beads_ends_at_the_depth(place: Place, polecat: A
 
 def test_reviews_and_rework_are_as_deep_as_what_they_are_of(place: Place, polecat: Agent, client: Client) -> None:
     bead = file(polecat)
-    work.release_bead(bead, "cli:ann")
+    work.release_bead(bead, by=Actor("cli", "ann"))
     agent = agent_on(place, client, bead)
     agent.call("gt_done")
     place.exit(agent.run, 0, SHA["a"])
     place.tick()
     entry = ReviewEntry.objects.get(source=bead)
     assert entry.bead.depth == 1
-    reviews.request_changes(entry, "web:rita", "not like this")
+    reviews.request_changes(entry, by=Actor("web", "rita"), body="not like this")
     place.tick()
     task = Bead.objects.get(purpose="rework")
     assert (task.depth, task.unreleased, task.filed_by) == (1, False, "")
@@ -390,4 +391,4 @@ def test_a_convoys_beads_count_and_too_many_make_none(place: Place, client: Clie
 
 def test_what_was_there_before_is_released(place: Place) -> None:
     assert not place.bead().unreleased
-    assert work.sling(place.rig, "x", body="", priority=2, after=(), who="cli:ann").depth == 0
+    assert work.sling(place.rig, by=Actor("cli", "ann"), title="x", body="", priority=2, after=()).depth == 0

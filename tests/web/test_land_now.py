@@ -7,6 +7,7 @@ from django.test import Client
 
 from agents.models import Run
 from beads import inbox
+from beads.actors import Actor
 from beads.errors import Conflict
 from beads.models import Bead, Fact
 from refinery.decisions import merge_queue, reviews
@@ -45,7 +46,7 @@ def fails(place: Place) -> None:
 def gating(place: Place) -> ReviewEntry:
     """An entry that a person has to approve, just approved, with its gates at work."""
     entry = place.entry()
-    assert reviews.approve(entry, "web:rita")
+    assert reviews.approve(entry, by=Actor("web", "rita"))
     place.tick()
     place.built(entry)
     assert Run.objects.filter(kind="gates").exists()
@@ -73,7 +74,7 @@ def test_s17_a_waiver_and_a_failing_gate_in_either_order_in_one_tick_or_in_two(
     entry = gating(place)
 
     def waive() -> None:
-        assert merge_queue.land_now(fresh(entry), "cli:olga", WHY, skip_gates=True)
+        assert merge_queue.land_now(fresh(entry), by=Actor("cli", "olga"), reason=WHY, skip_gates=True)
 
     def fail() -> None:
         fails(place)
@@ -101,7 +102,7 @@ def test_s17_a_change_that_its_gate_has_failed_for_good_is_refused_and_not_promi
     place.tick()
     entries.close(fresh(entry), "failed", "gates_failed", "gate 'true' failed", now=place.now)
     with pytest.raises(Conflict, match="failed"):
-        merge_queue.land_now(seen, "cli:olga", WHY, skip_gates=True, head=seen.head_sha)
+        merge_queue.land_now(seen, by=Actor("cli", "olga"), reason=WHY, skip_gates=True, head=seen.head_sha)
     assert not Waiver.objects.exists()
 
 
@@ -109,19 +110,19 @@ def test_s17_a_waiver_does_not_promise_anything_of_a_head_that_has_moved(place: 
     entry = gating(place)
     inbox.record(place.town, "entry.head_seen", entry.pk, {"head": SHA["d"]})
     with pytest.raises(Conflict, match="the head moved"):
-        merge_queue.land_now(entry, "cli:olga", WHY, skip_gates=True)
+        merge_queue.land_now(entry, by=Actor("cli", "olga"), reason=WHY, skip_gates=True)
     place.tick()
-    assert merge_queue.land_now(fresh(entry), "cli:olga", WHY, skip_gates=True)
+    assert merge_queue.land_now(fresh(entry), by=Actor("cli", "olga"), reason=WHY, skip_gates=True)
     assert Waiver.objects.get().head_sha == SHA["d"]
 
 
 def test_s17_what_no_waiver_lifts_is_said_at_once(place: Place) -> None:
     entry = gating(place)
-    reviews.request_changes(entry, "web:rita", "not like this")
+    reviews.request_changes(entry, by=Actor("web", "rita"), body="not like this")
     place.gated()
     assert Bead.objects.get(purpose="rework").status != "closed"
     with pytest.raises(Conflict, match="wished changes"):
-        merge_queue.land_now(fresh(entry), "cli:olga", WHY, skip_gates=True)
+        merge_queue.land_now(fresh(entry), by=Actor("cli", "olga"), reason=WHY, skip_gates=True)
 
 
 def test_s17_a_wish_recorded_by_an_older_release_is_carried_out_when_it_is_taken_in(place: Place) -> None:

@@ -24,7 +24,7 @@ from agents.models import Run
 from beads import inbox, ledger, people, plans
 from beads.errors import Conflict
 from beads.models import Fact, Membership, Town, TownRole
-from refinery.console.admin import ACTIONS
+from refinery.console.actions import ACTIONS
 from tests.db.conftest import Place
 from tests.web.test_admin import CASES, CONSOLES, page
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from beads.actors import Actor
 from refinery.decisions import reviews
 from refinery.models import ReviewComment
 from tests.web.ground import Ground, page, person, post
@@ -54,7 +55,7 @@ def test_a_comment_is_written_in_what_changed_since_the_last_review(ground: Grou
     rita = person("rita")
     first = ground.push("feature", {"a.py": "def f():\n    return 2\n"})
     entry = ground.submit()
-    reviews.request_changes(entry, "web:rita", "three, please", items=[], head=first)
+    reviews.request_changes(entry, by=Actor("web", "rita"), body="three, please", items=[], head=first)
     ground.settle()
     ground.push("feature", {"a.py": "# f\ndef f():\n    return 3\n"})
     newer = ground.submit()

@@ -10,6 +10,7 @@ from django.test import Client
 
 from agents.models import Mail
 from beads import inbox, ledger, plans
+from beads.actors import Actor
 from beads.models import Bead, Fact
 from refinery.decisions import reviews
 from refinery.executor import head_poll
@@ -371,7 +372,7 @@ def test_so_many_distinct_people_must_approve_this_head(tmp_path: Path, db: None
     ground.push("feature", {"a.py": "def f():\n    return 2\n"})
     entry = ground.submit()
     post(rita, entry, "merge")
-    reviews.approve(entry, "cli:rita")  # the same person by another door
+    reviews.approve(entry, by=Actor("cli", "rita"))  # the same person by another door
     ground.settle()
     ground.place.later(hours=1)
     ground.settle()
@@ -398,7 +399,7 @@ def test_an_objection_stands_until_its_author_approves(tmp_path: Path, db: None,
 
 def test_the_author_may_not_approve(ground: Ground) -> None:
     ground.push("feature", {"a.py": "def f():\n    return 2\n"})
-    entry = ground.submit(who="web:ann")
+    entry = ground.submit(by=Actor("web", "ann"))
     ann = person("ann")
     assert "your own change" in page(ann, entry)
     for verb in ("approve", "merge"):

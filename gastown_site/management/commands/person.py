@@ -10,8 +10,9 @@ from typing import Any
 from django.contrib.auth import get_user_model
 
 from beads import ledger, people
-from beads.command import GastownCommand, Said, actor, table, town_of
+from beads.command import GastownCommand, Said, actor, table
 from beads.errors import Invalid
+from beads.finders import town_of
 from beads.models import Membership, Town, TownRole
 from gastown_site import lockout
 
@@ -58,7 +59,7 @@ class Command(GastownCommand):
         found = _town(town) if role is not None else None
         user = people.create(name, _password(name), superuser=superuser)
         if found is not None and role is not None:
-            people.grant(user, found, people.role_named(role), actor())
+            people.grant(user, found, people.role_named(role), str(actor()))
         what = f"{role} of town {found.slug}" if found is not None else "superuser"
         data = {"name": name, "role": role, "town": found.slug if found else None, "superuser": superuser}
         return Said(data, f"{name} is {what}")
@@ -66,7 +67,7 @@ class Command(GastownCommand):
     def grant(self, name: str, role: str, town: str | None, **_: Any) -> Any:
         """Give a role."""
         found = town_of(town)
-        people.grant(people.person(name), found, people.role_named(role), actor())
+        people.grant(people.person(name), found, people.role_named(role), str(actor()))
         return Said({"name": name, "role": role, "town": found.slug}, f"{name} is {role} of town {found.slug}")
 
     def revoke(self, name: str, town: str | None, **_: Any) -> Any:

@@ -10,12 +10,14 @@ from django.db import transaction
 
 from agents.models import Run
 from beads import lists
-from beads.command import GastownCommand, Said, actor, bead_of, rig_of, table, town_of
+from beads.command import GastownCommand, Said, actor, table
 from beads.errors import Conflict, Invalid, NotFound
+from beads.finders import bead_of, rig_of, town_of
 from beads.lifecycle import LIVE
 from beads.models import Bead
 from refinery import links
 from refinery.decisions import work
+from refinery.management.verbs import add_verbs
 from refinery.pages import boards
 
 
@@ -36,23 +38,7 @@ class Command(GastownCommand):
         release.add_argument("ids", nargs="*", metavar="ID")
         release.add_argument("--all-of", metavar="RUN", help="all that waits of what this run has filed")
         release.add_argument("--reason", default="")
-        cancel = self.sub(verbs, "cancel", self.cancel, "cancel: never merged, runs stopped")
-        cancel.add_argument("id")
-        cancel.add_argument("--reason", default="")
-        retry = self.sub(verbs, "retry", self.retry, "bring a failed bead back")
-        retry.add_argument("id")
-        retry.add_argument("--reason", default="", help="for whoever works on it next")
-        confirm = self.sub(verbs, "confirm", self.confirm, "say that a bead whose agent changed nothing needed nothing")
-        confirm.add_argument("id")
-        confirm.add_argument("--reason", default="")
-        for name, run, text in (
-            ("block", self.block, "let it, and its change in the queue, wait until another bead is closed"),
-            ("unblock", self.unblock, "let it no longer wait for another bead"),
-        ):
-            verb = self.sub(verbs, name, run, text)
-            verb.add_argument("id")
-            verb.add_argument("--on", required=True, metavar="BEAD")
-            verb.add_argument("--reason", default="")
+        add_verbs(self, verbs, "bead")
 
     def show(self, id: str, **_: Any) -> Any:
         """One bead."""
@@ -123,31 +109,6 @@ class Command(GastownCommand):
             raise Conflict(nothing) if all_of else Invalid("name beads, or --all-of RUN", field="id")
         with transaction.atomic():
             for bead in beads:
-                work.release_bead(bead, actor(), reason)
+                work.release_bead(bead, by=actor(), reason=reason)
         released = [bead.pk for bead in beads]
         return Said({"released": released}, f"released: {', '.join(released)}")
-
-    def cancel(self, id: str, reason: str, **_: Any) -> Any:
-        """Cancel."""
-        work.cancel_bead(bead_of(id), reason, actor())
-        return Said({"id": id}, f"{id} is being cancelled")
-
-    def retry(self, id: str, reason: str, **_: Any) -> Any:
-        """Retry."""
-        work.retry_bead(bead_of(id), actor(), reason)
-        return Said({"id": id}, f"{id} is being retried")
-
-    def confirm(self, id: str, reason: str, **_: Any) -> Any:
-        """Nothing was needed."""
-        work.confirm_bead(bead_of(id), actor(), reason)
-        return Said({"id": id}, f"{id} is being closed: nothing was needed")
-
-    def block(self, id: str, on: str, reason: str, **_: Any) -> Any:
-        """Make it wait."""
-        work.block_bead(bead_of(id), bead_of(on), actor(), reason)
-        return Said({"id": id, "on": on}, f"{id} waits for {on} from the next tick on")
-
-    def unblock(self, id: str, on: str, reason: str, **_: Any) -> Any:
-        """Let it go on."""
-        work.unblock_bead(bead_of(id), bead_of(on), actor(), reason)
-        return Said({"id": id, "on": on}, f"{id} waits for {on} no longer")

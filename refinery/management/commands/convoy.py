@@ -6,20 +6,14 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads import lists, plans
-from beads.command import GastownCommand, Said, actor, rig_of, table, town_of
-from beads.errors import NotFound
+from beads.command import GastownCommand, Said, actor, table
+from beads.finders import rig_of, town_of
 from beads.models import Convoy
 from refinery.decisions import towns, work
+from refinery.decisions.subjects import convoy_of
 from refinery.files import read_text
+from refinery.management.verbs import add_verbs
 from refinery.pages import boards
-
-
-def convoy_of(key: str) -> Convoy:
-    """A convoy by id."""
-    found = Convoy.objects.select_related("bead__town", "rig__town").filter(pk=key).first()
-    if found is None:
-        raise NotFound(f"no convoy {key}", details={"field": "id"})
-    return found
 
 
 class Command(GastownCommand):
@@ -38,41 +32,18 @@ class Command(GastownCommand):
         listing.add_argument("--town")
         listing.add_argument("--all", action="store_true", help="ended ones too")
         lists.limit_argument(listing)
-        for name, run, text in (
-            ("start", self.start, "dispatch a staged convoy"),
-            ("status", self.status, "a convoy's progress"),
-            ("close", self.close, "close midway: runs stop, entries are cancelled, the branch is kept"),
-            ("retry", self.retry, "retry failed beads, or a failed landing"),
-        ):
-            verb = self.sub(verbs, name, run, text)
-            verb.add_argument("id")
-            if name == "retry":
-                verb.add_argument("--reason", default="", help="for whoever works on its beads next")
+        self.sub(verbs, "status", self.status, "a convoy's progress").add_argument("id")
+        add_verbs(self, verbs, "convoy")
 
     def create(self, rig: str, title: str, file: str, merge_mode: str | None, staged: bool | None, **_: Any) -> Any:
         """Make a convoy."""
         home = rig_of(rig)
         plan = plans.parse_text(read_text(file, "file"), file, home, rig_of)
-        convoy, is_staged = work.create_convoy(home, title, merge_mode, plan, staged=staged, who=actor())
+        convoy, is_staged = work.create_convoy(home, by=actor(), title=title, plan=plan, mode=merge_mode, staged=staged)
         beads = {b.plan_key: b.pk for b in convoy.beads.all()}
         warnings = towns.unmanned(dict.fromkeys(item["rig"] for item in plan))
         data = {"id": convoy.pk, "staged": is_staged, "beads": beads, "warnings": warnings}
         return Said(data, convoy.pk, warnings=warnings)
-
-    def start(self, id: str, **_: Any) -> Any:
-        """Start."""
-        work.start_convoy(convoy_of(id), actor())
-        return Said({"id": id}, f"convoy {id} is started")
-
-    def close(self, id: str, **_: Any) -> Any:
-        """Close."""
-        work.close_convoy(convoy_of(id), actor())
-        return Said({"id": id}, f"convoy {id} is being closed")
-
-    def retry(self, id: str, reason: str, **_: Any) -> Any:
-        """Retry."""
-        work.retry_convoy(convoy_of(id), actor(), reason)
-        return Said({"id": id}, f"convoy {id} is being retried")
 
     def status(self, id: str, **_: Any) -> Any:
         """Progress."""

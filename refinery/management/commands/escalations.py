@@ -6,19 +6,10 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads import lists
-from beads.command import GastownCommand, Said, actor, table
-from beads.errors import NotFound
+from beads.command import GastownCommand, Said, table
 from beads.models import Escalation
 from refinery.core.telling import short
-from refinery.decisions import operators
-
-
-def escalation_of(key: str) -> Escalation:
-    """An escalation by id."""
-    found = Escalation.objects.select_related("bead", "town").filter(pk=key).first()
-    if found is None:
-        raise NotFound(f"no escalation {key}", details={"field": "id"})
-    return found
+from refinery.management.verbs import add_verbs
 
 
 class Command(GastownCommand):
@@ -30,10 +21,7 @@ class Command(GastownCommand):
         listing = self.sub(verbs, "list", self.list, "open escalations, newest first")
         listing.add_argument("--all", action="store_true", help="closed ones too")
         lists.limit_argument(listing)
-        self.sub(verbs, "ack", self.ack, "you have seen it").add_argument("id")
-        close = self.sub(verbs, "close", self.close, "it needs nobody any more")
-        close.add_argument("id")
-        close.add_argument("--reason", default="")
+        add_verbs(self, verbs, "escalations")
 
     def list(self, all: bool, limit: int, **_: Any) -> Any:
         """Escalations."""
@@ -57,13 +45,3 @@ class Command(GastownCommand):
         ]
         columns = ["id", "severity", "title", "about", "acknowledged_by", "why"]
         return Said(rows, table(rows, columns, "nothing needs you"), shown.note)
-
-    def ack(self, id: str, **_: Any) -> Any:
-        """Acknowledge."""
-        operators.acknowledge(escalation_of(id), actor())
-        return Said({"id": id}, f"{id} is acknowledged")
-
-    def close(self, id: str, reason: str, **_: Any) -> Any:
-        """Close."""
-        operators.close_escalation(escalation_of(id), actor(), reason)
-        return Said({"id": id}, f"{id} is closed")

@@ -10,8 +10,9 @@ from django.utils import timezone
 from agents import mail as post
 from agents.models import Mail
 from beads import lists
-from beads.command import GastownCommand, Said, actor, bead_of, table, town_of
+from beads.command import GastownCommand, Said, actor, table
 from beads.errors import NotFound
+from beads.finders import bead_of, town_of
 
 
 class Command(GastownCommand):
@@ -59,5 +60,5 @@ class Command(GastownCommand):
         """Send."""
         about = bead_of(bead) if bead else None
         where = about.town if about else town_of(town)
-        sent = post.send(where, actor(), to, subject, body, about=about, bead=about)
+        sent = post.send(where, str(actor()), to, subject, body, about=about, bead=about)
         return Said({"id": sent.pk}, str(sent.pk))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from beads.command import GastownCommand, Said, table, town_of
+from beads.command import GastownCommand, Said, table
+from beads.finders import town_of
 from refinery.files import moment
 from refinery.tick import reconciler
 

@@ -9,12 +9,14 @@ from agents import access, boxes
 from agents.runtime.gitcmd import redact
 from beads import config as configs
 from beads import secrets
-from beads.command import ExitWith, GastownCommand, Said, actor, noted, rig_of, table, town_of
+from beads.command import ExitWith, GastownCommand, Said, actor, noted, table
 from beads.errors import Unavailable
+from beads.finders import rig_of, town_of
 from beads.models import Rig
 from refinery.decisions import gatechecks, towns
 from refinery.files import read_config, read_text
 from refinery.git import contents
+from refinery.management.verbs import add_verbs
 
 
 def sandboxed(rig: Rig) -> list[str]:
@@ -30,7 +32,7 @@ def checked(rig: Rig) -> tuple[dict[str, Any] | None, list[str], list[str]]:
 
     A config is not refused for gates that do not pass: that may be mended in the repository.
     """
-    asked = gatechecks.ask(rig, actor())
+    asked = gatechecks.ask(rig, by=actor())
     if asked is None:
         return None, [], []
     if not gatechecks.runner_up():
@@ -71,8 +73,7 @@ class Command(GastownCommand):
         renamed.add_argument("--reason", default="")
         listing = self.sub(verbs, "list", self.list, "all rigs")
         listing.add_argument("--town")
-        self.sub(verbs, "park", self.park, "stop dispatching in a rig").add_argument("slug")
-        self.sub(verbs, "unpark", self.unpark, "dispatch again").add_argument("slug")
+        add_verbs(self, verbs, "rig")
 
     def add(
         self, slug: str, remote_url: str, town: str | None, default_branch: str | None, config: str | None, **_: Any
@@ -90,7 +91,9 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a rig's config."""
-        made = towns.set_config(rig_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        made = towns.set_config(
+            rig_of(slug), by=actor(), text=read_text(config, "config"), reason=reason, by_owner=True
+        )
         rig = rig_of(slug)
         told, lines, warnings = checked(rig)
         said = "\n".join([f"rig {slug} has its new config, version {made.number}", *lines])
@@ -102,7 +105,7 @@ class Command(GastownCommand):
         rig = rig_of(slug)
         if configs.effective(rig.town.config, rig.config).refinery.gates and not gatechecks.runner_up():
             raise Unavailable(gatechecks.NO_RUNNER)
-        asked = gatechecks.ask(rig, actor())
+        asked = gatechecks.ask(rig, by=actor())
         if asked is None:
             return Said({"rig": slug, "ok": True, "gates": [], "reason": gatechecks.NO_GATES}, gatechecks.NO_GATES)
         told = gatechecks.wait(asked)
@@ -113,14 +116,14 @@ class Command(GastownCommand):
         """Show the pinned host keys, or pin what the remote shows now."""
         rig = rig_of(slug)
         if renew:
-            towns.renew_host_key(rig, actor())
+            towns.renew_host_key(rig, by=actor())
         keys = access.host_keys(rig)
         text = "\n".join(keys) or "none is pinned: git.credential is no ssh key, or the remote was not asked yet"
         return Said({"slug": slug, "host_keys": keys}, text)
 
     def set_default_branch(self, slug: str, branch: str, reason: str, **_: Any) -> Any:
         """Let a rig's changes be for another branch."""
-        moved = towns.set_default_branch(rig_of(slug), branch, actor(), reason)
+        moved = towns.set_default_branch(rig_of(slug), by=actor(), branch=branch, reason=reason)
         said = f"changes of rig {slug} are for {branch} from now on; {moved} that were queued for another are, too"
         return Said({"slug": slug, "default_branch": branch, "moved": moved}, said)
 
@@ -140,13 +143,3 @@ class Command(GastownCommand):
             for r in found
         ]
         return Said(rows, table(rows, ["slug", "town", "default_branch", "parked", "remote_url"], "no rigs: rig add"))
-
-    def park(self, slug: str, **_: Any) -> Any:
-        """Stop dispatching in a rig."""
-        towns.park(rig_of(slug), actor())
-        return Said({"slug": slug, "parked": True}, f"rig {slug} is parked")
-
-    def unpark(self, slug: str, **_: Any) -> Any:
-        """Dispatch again."""
-        towns.unpark(rig_of(slug), actor())
-        return Said({"slug": slug, "parked": False}, f"rig {slug} is back")

@@ -8,18 +8,11 @@ from typing import Any
 
 from agents.models import LIVE_RUN, Run
 from beads import lists
-from beads.command import GastownCommand, Said, actor, ago, table
+from beads.command import GastownCommand, Said, ago, table
 from beads.errors import NotFound
-from refinery.decisions import operators
+from refinery.decisions.subjects import run_of
+from refinery.management.verbs import add_verbs
 from refinery.pages import boards
-
-
-def run_of(key: str) -> Run:
-    """A run by id."""
-    found = Run.objects.select_related("agent", "rig", "town").filter(pk=key).first()
-    if found is None:
-        raise NotFound(f"no run {key}", details={"field": "id"})
-    return found
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -67,9 +60,7 @@ class Command(GastownCommand):
         log = self.sub(verbs, "log", self.log, "a run's output")
         log.add_argument("id")
         log.add_argument("--tail", type=int, default=0, metavar="LINES")
-        stop = self.sub(verbs, "stop", self.stop, "ask a live run to stop")
-        stop.add_argument("id")
-        stop.add_argument("--reason", default="")
+        add_verbs(self, verbs, "runs")
 
     def list(self, all: bool, bead: str | None, limit: int, **_: Any) -> Any:
         """Runs."""
@@ -121,8 +112,3 @@ class Command(GastownCommand):
         if tail > 0:
             text = "\n".join(text.splitlines()[-tail:])
         return Said({"id": id, "log": text}, text)
-
-    def stop(self, id: str, reason: str, **_: Any) -> Any:
-        """Stop."""
-        operators.stop_run(run_of(id), reason, actor())
-        return Said({"id": id}, f"run {id} is being stopped")

@@ -8,8 +8,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from beads import ledger, secrets
-from beads.command import GastownCommand, Said, actor, table, town_of
+from beads.command import GastownCommand, Said, actor, table
 from beads.errors import Invalid
+from beads.finders import town_of
 from beads.models import Town
 
 
@@ -33,13 +34,13 @@ class Command(GastownCommand):
         """Set a secret."""
         secrets.check_name(name)
         found = _town(town)
-        secrets.set_secret(found, name, _value(name), actor())
+        secrets.set_secret(found, name, _value(name), str(actor()))
         return Said({"name": name, "town": found.slug}, f"secret {name} of town {found.slug} is set")
 
     def remove(self, name: str, town: str | None, **_: Any) -> Any:
         """Remove a secret, and say who still names it."""
         found = town_of(town)
-        named = secrets.remove(found, name, actor())
+        named = secrets.remove(found, name, str(actor()))
         lines = [f"secret {name} of town {found.slug} is removed", *(f"note: {line}" for line in named)]
         return Said({"name": name, "town": found.slug, "notes": named}, "\n".join(lines))
 

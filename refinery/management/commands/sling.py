@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from beads.command import GastownCommand, Said, actor, bead_of, rig_of
+from beads.command import GastownCommand, Said, actor
+from beads.finders import bead_of, rig_of
 from refinery.decisions import towns, work
 
 
@@ -26,6 +27,6 @@ class Command(GastownCommand):
         """Make the bead."""
         blockers = [bead_of(key) for key in after]
         home = rig_of(rig)
-        bead = work.sling(home, title, body=body, priority=priority, after=blockers, who=actor())
+        bead = work.sling(home, by=actor(), title=title, body=body, priority=priority, after=blockers)
         warnings = towns.unmanned([home])
         return Said({"id": bead.pk, "status": bead.status, "warnings": warnings}, bead.pk, warnings=warnings)

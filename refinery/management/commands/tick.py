@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from beads.command import GastownCommand, Said, town_of
+from beads.command import GastownCommand, Said
+from beads.finders import town_of
 from beads.models import Town
 from refinery.tick import reconciler
 

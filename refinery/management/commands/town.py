@@ -10,11 +10,13 @@ from django.conf import settings
 from beads import config as configs
 from beads import ledger, secrets
 from beads import owner as reserved
-from beads.command import GastownCommand, Said, actor, noted, table, town_of
+from beads.command import GastownCommand, Said, actor, noted, table
 from beads.errors import Refused
+from beads.finders import town_of
 from beads.models import Town
 from refinery.decisions import towns
 from refinery.files import read_config, read_text
+from refinery.management.verbs import add_verbs
 
 
 class Command(GastownCommand):
@@ -30,16 +32,11 @@ class Command(GastownCommand):
         config.add_argument("slug")
         config.add_argument("--config", metavar="FILE.toml", required=True)
         config.add_argument("--reason", default="")
-        pause = self.sub(verbs, "pause", self.pause, "stop dispatching; live runs go on")
-        pause.add_argument("slug")
-        pause.add_argument("--reason", default="")
-        resume = self.sub(verbs, "resume", self.resume, "dispatch again")
-        resume.add_argument("slug")
-        resume.add_argument("--reason", default="")
         self.sub(verbs, "list", self.list, "all towns")
         hook = self.sub(verbs, "webhook-secret", self.webhook_secret, "show what signs its webhooks: once, then never")
         hook.add_argument("slug")
         hook.add_argument("--renew", action="store_true", help="make a new one")
+        add_verbs(self, verbs, "town")
 
     def create(self, slug: str, config: str | None, **_: Any) -> Any:
         """Make a town."""
@@ -50,7 +47,9 @@ class Command(GastownCommand):
 
     def config(self, slug: str, config: str, reason: str, **_: Any) -> Any:
         """Replace a town's config."""
-        made = towns.set_config(town_of(slug), read_text(config, "config"), actor(), reason, by_owner=True)
+        made = towns.set_config(
+            town_of(slug), by=actor(), text=read_text(config, "config"), reason=reason, by_owner=True
+        )
         said = f"town {slug} has its new config, version {made.number}"
         return noted({"slug": slug, "version": made.number}, said, secrets.notes(town_of(slug)))
 
@@ -58,18 +57,8 @@ class Command(GastownCommand):
         """Show what signs the town's webhooks, once."""
         if settings.GASTOWN_WEBHOOK_SECRET:
             raise Refused("GASTOWN_WEBHOOK_SECRET is set on the server and signs the webhooks of all towns")
-        key = secrets.show_webhook_key(town_of(slug), actor(), renew=renew)
+        key = secrets.show_webhook_key(town_of(slug), str(actor()), renew=renew)
         return Said({"slug": slug, "webhook_secret": key}, key)
-
-    def pause(self, slug: str, reason: str, **_: Any) -> Any:
-        """Stop dispatching."""
-        towns.pause(town_of(slug), reason, actor())
-        return Said({"slug": slug, "paused": True}, f"town {slug} is paused")
-
-    def resume(self, slug: str, reason: str, **_: Any) -> Any:
-        """Dispatch again."""
-        towns.resume(town_of(slug), actor(), reason)
-        return Said({"slug": slug, "paused": False}, f"town {slug} goes on")
 
     def list(self, **_: Any) -> Any:
         """All towns."""

@@ -12,12 +12,12 @@ from django.db.models import Q
 
 from agents.models import LIVE_RUN, Run
 from beads.channels import WAKE_CHANNEL, listen_parameters
-from beads.command import ExitWith, GastownCommand, bead_of
+from beads.command import ExitWith, GastownCommand
+from beads.finders import bead_of
 from beads.lifecycle import LIVE
 from beads.models import Bead, Effect, Fact, Town
 from refinery import links
-from refinery.management.commands.convoy import convoy_of
-from refinery.management.commands.mq import entry_of
+from refinery.decisions.subjects import convoy_of, entry_of
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 from refinery.tick import reconciler
