@@ -29,8 +29,9 @@ class Entered(forms.Field):
 
     widget: type[forms.Widget] = forms.TextInput
 
-    def __init__(self, field: Field) -> None:
-        super().__init__(required=field.required, help_text=field.hint.help)
+    def __init__(self, field: Field, widget: forms.Widget | None = None) -> None:
+        hint = field.hint
+        super().__init__(required=field.required, label=hint.label or None, help_text=hint.help, widget=widget)
         self.field = field
 
     def clean(self, value: Any) -> Any:
@@ -53,7 +54,7 @@ class Text(Entered):
     """Words."""
 
     def __init__(self, field: Field) -> None:
-        super().__init__(field)
+        super().__init__(field, forms.Textarea({"rows": field.hint.lines}) if field.hint.lines > 1 else None)
         self.widget.attrs["maxlength"] = field.hint.longest
 
     def read(self, text: str) -> str:

@@ -25,7 +25,8 @@ LONGEST = 4000  # characters of a text, where its hint says nothing else: what t
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What a field's type does not say. `help`: of its argument in a shell; `metavar`: how that calls its value.
+    """What a field's type does not say. `label`: in a form that a page draws by itself, where it is not its name;
+    `help`: of its argument in a shell; `metavar`: how that calls its value; `lines`: of its box in a form.
 
     `exact`: a text is taken as it is, and not stripped. `positional`, `insist`: in a shell it is no option; it must be
     given there, though a form may leave it out. `shell`: False where a shell has no argument for it.
@@ -34,6 +35,8 @@ class Hint:
     help: str = ""
     metavar: str | None = None
     longest: int = LONGEST
+    label: str = ""
+    lines: int = 1
     exact: bool = False
     positional: bool = False
     insist: bool = False

@@ -73,8 +73,9 @@ class Button:
 
 def buttons(row: Any, roles: set[TownRole]) -> list[Button]:
     """The verbs that this row's page draws by itself, for who has one of `roles`."""
-    return [
-        Button(one, one.offer, form_of(one)(), reverse(ADDRESSES[type(row)], args=[row.pk, one.word]))
-        for one in verbs.of(type(row))
-        if one.page and one.offer and one.offer.page and one.role in roles and one.offer.when(row)
-    ]
+    made = []
+    for one in verbs.of(type(row)):
+        if one.page and one.offer and one.offer.page and one.role in roles and one.offer.when(row):
+            url = reverse(ADDRESSES[type(row)], args=[row.pk, one.word])
+            made.append(Button(one, one.offer, form_of(one)(auto_id=f"{one.word}-%s"), url))
+    return made

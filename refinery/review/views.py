@@ -126,6 +126,7 @@ def _live(request: HttpRequest, entry: ReviewEntry) -> dict[str, Any]:
         "panel": panel.of(board, entry, data, who, heard, steers=steers),
         "who": who,
         "may_review": _may_review(request, entry),
+        "steers": steers,
         "remarks": len(here) - resolved,
         "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
         "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),

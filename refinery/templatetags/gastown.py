@@ -12,9 +12,10 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from beads.models import TownRole
 from refinery import links
 from refinery.core.text import visible
-from refinery.pages import ansi
+from refinery.pages import acting, ansi
 
 register = template.Library()
 register.filter("linked", links.linked)
@@ -182,3 +183,10 @@ def terminal(spans: list[ansi.Span]) -> SafeString:
         "{}",
         ((format_html('<span class="{}">{}</span>', s.classes, s.text) if s.classes else s.text,) for s in spans),
     )
+
+
+@register.inclusion_tag("refinery/_buttons.html")
+def buttons(row: Any, reviews: bool, steers: bool) -> dict[str, Any]:
+    """The verbs that a row's page draws by itself, below what its template has a place for: each with its form."""
+    roles = {role for role, holds in ((TownRole.REVIEWER, reviews), (TownRole.OPERATOR, steers)) if holds}
+    return {"buttons": acting.buttons(row, roles)}

@@ -18,6 +18,16 @@ from refinery.models import ReviewEntry
 from refinery.pages import boards
 
 TAIL = 15  # lines of what a gate that did not pass has printed
+_LISTED = ("verdict", "comment")  # what people say that has a list of its own
+
+
+def _said(history: list[dict[str, Any]]) -> list[str]:
+    """What people said beside what they did, oldest first: why it was retried, promoted, …"""
+    return [
+        f"{e['at'][:19]} {e['kind'].replace('_', ' ')} by {e['actor']}: {e['reason']}"
+        for e in history
+        if e["reason"] and ":" in e["actor"] and not e["kind"].startswith(_LISTED)
+    ]
 
 
 class Command(GastownCommand):
@@ -112,6 +122,7 @@ class Command(GastownCommand):
         lines += [line for line in links.addresses(data["detail"]) if not run or not line.startswith(run["id"])]
         lines += [f"{v['decision']} by {v['by']}: {v['feedback']}" for v in data["verdicts"]]
         lines += [f"{c['file']}:{c['line']} {c['by']}: {c['body']}" for c in data["comments"] if not c["resolved"]]
+        lines += _said(data["history"])
         lines += [f"landing {x['state']}: {x['message']}{x['waived']}" for x in data["landings"]]
         if data["again"]:
             lines.append(f"{'to check again' if data['kind'] == 'check' else 'to bring it back'}: {data['again']}")
