@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from django.db import transaction
+
 from agents.runtime.gitcmd import GitFailed
 from beads import inbox, ledger
 from beads.actors import Actor
@@ -15,7 +17,7 @@ from beads.models import TownRole
 from refinery.core.approvals import is_own
 from refinery.decisions.forms import Items
 from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved
-from refinery.decisions.verbs import Hint, Page, Shell, verb
+from refinery.decisions.verbs import Hint, Offer, Page, Shell, verb
 from refinery.git import ranges
 from refinery.models import ReviewComment, ReviewEntry
 from refinery.store import comments
@@ -102,6 +104,29 @@ def request_changes(
     if said and not entry.held:
         return False
     return _record_verdict(entry, by, {"decision": "request_changes", "feedback": feedback, "items": told})
+
+
+@verb(
+    ReviewEntry,
+    "note",
+    role=_REVIEWER,
+    offer=Offer(
+        "Leave a note",
+        "It changes nothing: whoever works on this next has it in their prompt.",
+        lambda entry: entry.kind != "check" and entry.state != "merged",
+        console=False,
+        page=True,
+    ),
+    shell=Shell("a note for whoever works on it next; nothing else changes", "{id} has your note"),
+    page=Page("Your note is kept for whoever works on it next.", "You have just said so."),
+)
+def note(entry: ReviewEntry, *, by: Actor, text: Annotated[str, Hint(lines=3, positional=True)]) -> bool:
+    """A person's note on a change, in whatever state that is. False while the very same waits to be taken in."""
+    if entry.kind == "check" or entry.state == "merged":
+        must_be_active(entry)
+    with transaction.atomic():
+        ledger.lock_town(entry.rig.town)
+        return inbox.record_once(entry.rig.town, "entry.note", entry.pk, {"reason": text}, actor=by)
 
 
 def _author_mails(entry: ReviewEntry) -> set[str]:

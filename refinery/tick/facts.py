@@ -215,6 +215,7 @@ KINDS: dict[str, type[Payload]] = {
     "entry.head_seen": HeadSeen,
     "entry.reject": Reason,
     "entry.retry": Reason,
+    "entry.note": Reason,
     "entry.promote": Promoted,
     "entry.land_now": LandNow,
     "entry.requeue": Reason,

@@ -21,6 +21,7 @@ KINDS = {
     "retried": "RETRIED",
     "released": "RELEASED",
     "answered": "ANSWER",
+    "noted": "NOTED",
 }
 _OURS = "gastown"
 

@@ -93,6 +93,9 @@ def take(fact: Fact, now: dt.datetime) -> None:
             ledger.settle_escalations([fact.subject], fact.actor, now, "retried")
             ledger.note(_entry(fact).bead, "retried", fact.actor, data["reason"])
             hearsay.say(_entry(fact).bead, fact.actor, "retried", data["reason"])
+        case "entry.note":
+            ledger.note(_entry(fact).bead, "noted", fact.actor, data["reason"])
+            hearsay.say(_entry(fact).bead, fact.actor, "noted", data["reason"])
         case "entry.requeue":
             entries.requeue(_entry(fact), now)
             ledger.note(_entry(fact).bead, "requeued", fact.actor, data["reason"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from agents import mail, prompts, runs
 from agents.api import tools as registry
@@ -253,6 +254,40 @@ def test_p1_reasons_given_with_reject_and_retry_reach_the_next_attempt(town: Pla
     assert "write tools/gate.sh instead" in prompt(reviewer)  # who judges it knows what was wished
     review(town, reviewer, feedback="no")
     assert "write tools/gate.sh instead" not in prompt(reworking(town))  # told once
+
+
+def test_a_note_changes_nothing_and_is_in_the_next_prompt_of_the_author(
+    town: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = hand_in(town)
+    state = ReviewEntry.objects.filter(pk=entry.pk).values().get()
+    assert reviews.note(entry, by=RITA, text="the API is frozen until Monday")
+    assert not reviews.note(entry, by=RITA, text="the API is frozen until Monday")  # a double click
+    town.tick()
+    assert {**state, "updated_at": 0} == {**ReviewEntry.objects.filter(pk=entry.pk).values().get(), "updated_at": 0}
+    call_command("mq", "show", entry.pk)
+    assert "noted by cli:rita: the API is frozen until Monday" in capsys.readouterr().out
+    reviewer = to_review(town, entry)
+    assert "the API is frozen" in prompt(reviewer)
+    review(town, reviewer, feedback="no tests")
+    run = reworking(town)
+    assert "the API is frozen until Monday" in prompt(run)
+    reworked(town, run, "added", SHA["d"])
+    assert not Mail.objects.filter(kind="NOTED", read_at=None).exists()  # told once
+
+
+def test_a_note_on_what_has_left_the_queue_waits_for_its_retry_and_nobody_reads_one_on_what_landed(town: Place) -> None:
+    entry = hand_in(town)
+    merge_queue.reject(entry, by=RITA, reason="too early")
+    town.tick()
+    call_command("mq", "note", entry.pk, "now it is time")
+    town.tick()
+    work.retry_bead(Bead.objects.get(pk=entry.source_id), by=RITA)
+    town.tick()
+    assert "now it is time" in prompt(town.running(purpose="work")[0])
+    ReviewEntry.objects.filter(pk=entry.pk).update(state="merged", merge_sha=SHA["f"])
+    with pytest.raises(Conflict, match="nothing left to decide"):
+        reviews.note(now(entry), by=RITA, text="too late")
 
 
 def test_p1_an_answer_to_an_agents_call_for_help_reaches_its_next_attempt(town: Place) -> None:

@@ -76,11 +76,11 @@ class Ground:
                 effects.run_effect(effect.pk)
 
 
-def person(name: str, mail: str = "") -> Client:
-    """Somebody who may review."""
+def person(name: str, mail: str = "", role: TownRole = TownRole.REVIEWER) -> Client:
+    """Somebody who may review, unless told otherwise."""
     user = User.objects.create_user(name, mail)
     for town in Town.objects.all():
-        people.grant(user, town, TownRole.REVIEWER, "test")
+        people.grant(user, town, role, "test")
     client = Client()
     client.force_login(user)
     return client

@@ -11,7 +11,7 @@ from django.test import Client
 
 from beads import config as configs
 from beads import inbox, ledger
-from beads.models import Fact
+from beads.models import Fact, TownRole
 from refinery.models import ReviewEntry
 from refinery.store import entries
 from tests.web.ground import Ground, person
@@ -126,6 +126,22 @@ def test_p8_a_rejection_leaves_nothing_to_press(ground: Ground, entry: ReviewEnt
 
 
 @pytest.mark.long
+def test_a_note_has_its_form_below_the_acts_and_stays_in_the_history(ground: Ground, entry: ReviewEntry) -> None:
+    rita = person("rita")
+    shown = rita.get(f"/reviews/{entry.pk}/").content.decode()
+    assert f'action="/reviews/{entry.pk}/note/"' in shown and "Leave a note" in shown
+    assert post(rita, entry, "note", text=" ").status_code == 302
+    assert "text is empty" in rita.get(f"/reviews/{entry.pk}/").content.decode()
+    assert post(rita, entry, "note", text="the API is <frozen>").status_code == 302
+    ground.settle()
+    shown = rita.get(f"/reviews/{entry.pk}/").content.decode()
+    assert "Your note is kept for whoever works on it next." in shown and "the API is &lt;frozen&gt;" in shown
+    assert ReviewEntry.objects.get(pk=entry.pk).state == "active"
+    viewer = person("vera", role=TownRole.VIEWER)
+    assert "Leave a note" not in viewer.get(f"/reviews/{entry.pk}/").content.decode()
+    assert post(viewer, entry, "note", text="me, too").status_code == 403
+
+
 def test_p8_a_held_one_is_let_go_on_once(ground: Ground, entry: ReviewEntry) -> None:
     rita = person("rita")
     entries.hold(entry.pk, "build_error", "the disk is full")
