@@ -1,4 +1,4 @@
-"""`bead show|list|release|cancel|retry|confirm|block|unblock`"""
+"""`bead show|list|release`, and the verbs of beads"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`convoy create|start|status|list|close|retry`"""
+"""`convoy create|status|list`, and the verbs of convoys"""
 
 from __future__ import annotations
 

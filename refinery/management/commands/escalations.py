@@ -1,4 +1,4 @@
-"""`escalations list|ack|close`"""
+"""`escalations list`, and the verbs of escalations"""
 
 from __future__ import annotations
 

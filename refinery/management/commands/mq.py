@@ -1,4 +1,4 @@
-"""`mq submit|list|show|approve|request-changes|reject|retry|promote|land-now|freeze|thaw`: the merge queue."""
+"""`mq submit|list|show`, and the verbs of entries and lanes: the merge queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rig add|list|park|unpark|config|check|host-key`"""
+"""`rig add|list|config|check|host-key|set-default-branch`, and the verbs of rigs"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`runs list|show|log|stop`"""
+"""`runs list|show|log`, and the verbs of runs"""
 
 from __future__ import annotations
 

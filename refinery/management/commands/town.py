@@ -1,4 +1,4 @@
-"""`town create|pause|resume|list|config|webhook-secret`"""
+"""`town create|list|config|webhook-secret`, and the verbs of towns"""
 
 from __future__ import annotations
 
