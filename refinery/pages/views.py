@@ -126,14 +126,16 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
 @login_required
 @require_POST
 def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> HttpResponse:
-    """Carry out a verb of a bead, a convoy or an escalation; goes back to the page where it was pressed."""
+    """Carry out a verb of a bead, a convoy or an escalation; goes back to where it was pressed, or to its convoy."""
     found, row = acting.wanted(request, subject, key, verb)
     try:
         if said := acting.carried_out(request, found, row, request.POST):
             messages.success(request, said)
     except GastownError as error:
         messages.error(request, error.message)
-    home = reverse("mail") if subject is Escalation else reverse(subject._meta.model_name or "", args=[key])
+    if subject is Convoy:  # whoever has started one wants to see it go
+        return redirect("convoy", key)
+    home = reverse("mail") if subject is Escalation else reverse("bead", args=[key])
     return redirect(WayBack(request).url or home)
 
 
@@ -161,7 +163,9 @@ def account(request: HttpRequest) -> HttpResponse:
     user = cast(Any, request.user)
     if request.method == "POST":
         form = NoticesForm(request.POST)
-        town = get_object_or_404(Town, slug=form.data.get("town", ""))
+        if "town" in form.errors:
+            raise Http404
+        town = get_object_or_404(Town, slug=form.data["town"])
         people.see(user, town)
         try:
             people.set_notices(user, town, form.values().get("kind", []))
