@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from agents import boxes
 from agents.models import LIVE_RUN, Agent, Mail, Run
 from beads import lists
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
+from refinery import links
 from refinery.core import estimates
 from refinery.core.world import World
 from refinery.models import ReviewEntry
@@ -43,15 +44,9 @@ BAR = (
 )  # fmt: skip
 
 
-def _links(route: str) -> Callable[[str], str]:
-    """Addresses of many rows of one route: `reverse` for each would take longer than the rest of a row."""
-    before, _, after = reverse(route, args=["KEY"]).partition("KEY")
-    return lambda key: f"{before}{key}{after}"
-
-
 def _lanes(board: boards.Board) -> list[dict[str, Any]]:
     """The town's lanes in queue order, each row with how long it has been there and how long it may take."""
-    lanes, link = [], _links("review")
+    lanes, link = [], links.many("review")
     for (rig, target), views in board.lanes.items():
         rows = [boards.view_data(board, view) for view in views]
         cars = sum(1 for row in rows if row["car"])
@@ -324,7 +319,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
         )
     )
     run_of = {_serves(run, of_source): run for run in runs}
-    bead_link, review_link = _links("bead"), _links("review")
+    bead_link, review_link = links.many("bead"), links.many("review")
     for row in data["beads"]:
         row["run"] = run_of.get(row["id"])
         row["entry"] = of_source.get(row["id"])
