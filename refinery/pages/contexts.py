@@ -37,6 +37,8 @@ SHOWN_CONVOYS = 30
 MAX_FILED = 50  # beads that wait for a release, shown among what a town needs
 ENDED = 20  # entries that left the queue, the latest of them
 LISTED = 100  # rows of other lists, unless all are asked for (`?all=1`): what is cut says so (`_cut.html`)
+# What is shown of an event: a row of each, and of its bead, would take longer than the rest of the page.
+_EVENT = "pk", "bead_id", "bead__title", "kind", "from_status", "to_status", "reason", "actor", "created_at"
 # The order of a progress bar: what is done on the left, what has not begun on the right.
 BAR = (
     "closed", "landing", "reviewing", "gating", "queued", "awaiting_human", "blocked",
@@ -329,7 +331,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
     timeline = lists.first(_timeline(convoy), most)
-    listed = (e for e in entries if e.state == "active" or e.kind == "landing")
+    listed = (e for e in entries if e.kind == "landing" or (e.state == "active" and board.entry(e).needs_person))
     shown = [boards.entry_data(board, e) | {"url": review_link(e.pk)} for e in listed]
     return {
         "convoy": convoy,
@@ -401,12 +403,13 @@ def _graph(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _timeline(convoy: Convoy) -> QuerySet[BeadEvent]:
+def _timeline(convoy: Convoy) -> QuerySet[Any, dict[str, Any]]:
     """What happened to the convoy, its beads and their reviews, newest first."""
     about = Q(bead=convoy.bead) | Q(bead__convoy=convoy) | Q(bead__review__convoy=convoy)
     told_by_source = Q(bead__review__source__isnull=False, kind__in=["created", "status"])
-    rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind="blocked_by").exclude(told_by_source)
-    return rows.defer("bead__body", "bead__context", "data").order_by("-id")
+    rows = BeadEvent.objects.filter(about).exclude(kind="blocked_by").exclude(told_by_source)
+    shown: QuerySet[Any, dict[str, Any]] = rows.order_by("-id").values(*_EVENT)
+    return shown
 
 
 # -- beads ----------------------------------------------------------------------------------------------------------

@@ -4,14 +4,13 @@ each. Every value is escaped here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
 from django import template
 from django.utils.safestring import SafeString
 
-from beads.models import BeadEvent
 from refinery.core.text import visible
 from refinery.links import linked, many
 from refinery.templatetags.gastown import age, ago, chip, cut, lands, tame, words
@@ -88,23 +87,23 @@ def _bead(row: Mapping[str, Any]) -> str:
 
 
 @register.simple_tag
-def event_rows(events: Sequence[BeadEvent], convoy: str) -> SafeString:
+def event_rows(events: Iterable[Mapping[str, Any]], convoy: str) -> SafeString:
     """What happened to a convoy (its id) and its beads."""
     link = many("bead")
     return SafeString("\n".join(_event(event, convoy, link) for event in events))
 
 
-def _event(event: BeadEvent, convoy: str, link: Callable[[str], str]) -> str:
+def _event(event: Mapping[str, Any], convoy: str, link: Callable[[str], str]) -> str:
     whose = "<strong>Convoy</strong>"
-    if event.bead_id != convoy:
-        whose = f'<a href="{escape(link(event.bead_id))}">{_text(event.bead.title)}</a>'
-    what = escape(words(event.kind))
-    if event.to_status:
-        what = f"{escape(words(event.from_status))} → <strong>{escape(words(event.to_status))}</strong>"
+    if event["bead_id"] != convoy:
+        whose = f'<a href="{escape(link(event["bead_id"]))}">{_text(event["bead__title"])}</a>'
+    what = escape(words(event["kind"]))
+    if event["to_status"]:
+        what = f"{escape(words(event['from_status']))} → <strong>{escape(words(event['to_status']))}</strong>"
     return (
-        f'<li id="event-{event.pk}"><span class="when">{ago(event.created_at)}</span>'
+        f'<li id="event-{event["pk"]}"><span class="when">{ago(event["created_at"])}</span>'
         f'<span class="what">{whose} {what}</span>'
-        f'<span class="why">{linked(cut(event.reason, 320))} <small>{_text(event.actor)}</small></span></li>'
+        f'<span class="why">{linked(cut(event["reason"], 320))} <small>{_text(event["actor"])}</small></span></li>'
     )
 
 
