@@ -10,7 +10,7 @@ from typing import Any
 
 from django import template
 from django.utils import timezone
-from django.utils.html import conditional_escape, format_html, format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from refinery import links
@@ -107,7 +107,7 @@ def ago(at: Any, how: str = "ago") -> SafeString:
     exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
     # joined by hand, for a page has hundreds: digits and fixed words only, so nothing is there to be escaped
     return SafeString(
-        f'<time datetime="{exact}" title="{exact[:10]} {exact[11:19]} UTC" data-time="{conditional_escape(how)}">'
+        f'<time datetime="{exact}" title="{exact[:10]} {exact[11:19]} UTC" data-time="{escape(how)}">'
         f"{_relative(moment, how)}</time>"
     )
 
@@ -131,7 +131,7 @@ def age(at: Any, how: str = "for") -> SafeString:
         return SafeString("")
     exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
     return SafeString(
-        f'<tspan data-at="{exact}" data-time="{conditional_escape(how)}">{_relative(moment, how)}</tspan>'
+        f'<tspan data-at="{exact}" data-time="{escape(how)}">{_relative(moment, how)}</tspan>'
     )
 
 
