@@ -13,7 +13,6 @@ from pathlib import Path
 from agents.runtime.gitcmd import run_git
 from beads.actors import Actor
 from bench.django_town import installation, running
-from refinery.decisions import towns
 
 BEADS, OTHERS = 25, 15
 IDLE = "Wait for the end"
@@ -46,7 +45,7 @@ def main() -> None:
 def _measure(remote: Path, home: Path, others: int, target: int) -> None:
     from agents.models import Run
     from beads import config, ledger
-    from refinery.decisions import work
+    from refinery.decisions import towns, work
 
     settings = {
         "refinery": {"code_review": False, "gates": ["true"]},

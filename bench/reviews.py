@@ -9,7 +9,6 @@ from pathlib import Path
 from agents.runtime.gitcmd import run_git
 from beads.actors import Actor
 from bench.django_town import installation
-from refinery.decisions import merge_queue, towns
 
 FILES, LINES, MANY, ROUNDS, TARGET = 20, 50, 5000, 15, 400
 
@@ -59,6 +58,7 @@ def main() -> None:
 
         from beads import ledger
         from beads.models import Effect
+        from refinery.decisions import merge_queue, towns
         from refinery.executor import effects
         from refinery.models import ReviewEntry
         from refinery.review import highlight

@@ -14,7 +14,6 @@ from pathlib import Path
 from agents.runtime.gitcmd import run_git
 from beads.actors import Actor
 from bench.django_town import installation, running
-from refinery.decisions import merge_queue, towns
 
 ENTRIES, WINDOW, GATE = 50, 8, 2.0
 TARGET = 1.3
@@ -42,6 +41,7 @@ def _generate(remote: Path) -> None:
 
 def _measure(remote: Path) -> None:
     from beads import config, ledger
+    from refinery.decisions import merge_queue, towns
     from refinery.models import ReviewEntry
 
     gates = [f"sleep {GATE:.0f}"]

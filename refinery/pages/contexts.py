@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from agents import boxes
 from agents.models import LIVE_RUN, Agent, Mail, Run
 from beads import lists
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
+from refinery import links
 from refinery.core import estimates
 from refinery.core.world import World
 from refinery.models import ReviewEntry
@@ -36,6 +37,8 @@ SHOWN_CONVOYS = 30
 MAX_FILED = 50  # beads that wait for a release, shown among what a town needs
 ENDED = 20  # entries that left the queue, the latest of them
 LISTED = 100  # rows of other lists, unless all are asked for (`?all=1`): what is cut says so (`_cut.html`)
+# What is shown of an event: a row of each, and of its bead, would take longer than the rest of the page.
+_EVENT = "pk", "bead_id", "bead__title", "kind", "from_status", "to_status", "reason", "actor", "created_at"
 # The order of a progress bar: what is done on the left, what has not begun on the right.
 BAR = (
     "closed", "landing", "reviewing", "gating", "queued", "awaiting_human", "blocked",
@@ -43,15 +46,9 @@ BAR = (
 )  # fmt: skip
 
 
-def _links(route: str) -> Callable[[str], str]:
-    """Addresses of many rows of one route: `reverse` for each would take longer than the rest of a row."""
-    before, _, after = reverse(route, args=["KEY"]).partition("KEY")
-    return lambda key: f"{before}{key}{after}"
-
-
 def _lanes(board: boards.Board) -> list[dict[str, Any]]:
     """The town's lanes in queue order, each row with how long it has been there and how long it may take."""
-    lanes, link = [], _links("review")
+    lanes, link = [], links.many("review")
     for (rig, target), views in board.lanes.items():
         rows = [boards.view_data(board, view) for view in views]
         cars = sum(1 for row in rows if row["car"])
@@ -324,7 +321,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
         )
     )
     run_of = {_serves(run, of_source): run for run in runs}
-    bead_link, review_link = _links("bead"), _links("review")
+    bead_link, review_link = links.many("bead"), links.many("review")
     for row in data["beads"]:
         row["run"] = run_of.get(row["id"])
         row["entry"] = of_source.get(row["id"])
@@ -334,7 +331,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
     timeline = lists.first(_timeline(convoy), most)
-    listed = (e for e in entries if e.state == "active" or e.kind == "landing")
+    listed = (e for e in entries if e.kind == "landing" or (e.state == "active" and board.entry(e).needs_person))
     shown = [boards.entry_data(board, e) | {"url": review_link(e.pk)} for e in listed]
     return {
         "convoy": convoy,
@@ -406,12 +403,13 @@ def _graph(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _timeline(convoy: Convoy) -> QuerySet[BeadEvent]:
+def _timeline(convoy: Convoy) -> QuerySet[Any, dict[str, Any]]:
     """What happened to the convoy, its beads and their reviews, newest first."""
     about = Q(bead=convoy.bead) | Q(bead__convoy=convoy) | Q(bead__review__convoy=convoy)
     told_by_source = Q(bead__review__source__isnull=False, kind__in=["created", "status"])
-    rows = BeadEvent.objects.select_related("bead").filter(about).exclude(kind="blocked_by").exclude(told_by_source)
-    return rows.defer("bead__body", "bead__context", "data").order_by("-id")
+    rows = BeadEvent.objects.filter(about).exclude(kind="blocked_by").exclude(told_by_source)
+    shown: QuerySet[Any, dict[str, Any]] = rows.order_by("-id").values(*_EVENT)
+    return shown
 
 
 # -- beads ----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import posixpath
 from collections.abc import Sequence
 from typing import Any
 
-from pygments.lexers import find_lexer_class_for_filename
 from pygments.token import STANDARD_TYPES, Token
+
+from refinery.review import lexers
 
 MAX_TEXT = 100_000
 MAX_LINE = 600
@@ -33,7 +34,7 @@ def _colour(name: str, lines: tuple[str, ...]) -> list[list[Piece]]:
     plain: list[list[Piece]] = [[("", line)] for line in lines]
     if sum(map(len, lines)) > MAX_TEXT or any(len(line) > MAX_LINE for line in lines):
         return plain
-    lexer = _lexer(name)
+    lexer = lexers.for_file(name)
     if lexer is None:
         return plain
     found: list[list[Piece]] = [[]]
@@ -65,17 +66,6 @@ def _colour(name: str, lines: tuple[str, ...]) -> list[list[Piece]]:
     if len(found) != len(lines) or any("".join(t for _, t in f) != line for f, line in zip(found, lines, strict=True)):
         return plain
     return found
-
-
-@functools.lru_cache(maxsize=512)
-def _lexer(name: str) -> Any:
-    """The lexer for a file's name, or None. Chosen by name only: content is not guessed at."""
-    if len(name) > 200:
-        return None
-    kind = find_lexer_class_for_filename(name)
-    if kind is None or kind.__name__ == "TextLexer":
-        return None
-    return kind(stripnl=False, ensurenl=False)
 
 
 _CSS: dict[Any, str] = {}

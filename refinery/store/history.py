@@ -7,11 +7,26 @@ from collections.abc import Iterator
 
 from agents.models import Run
 from beads.models import Town
+from beads.prepared import Prepared
 from refinery.core.pace import History, What, history
 from refinery.models import GateResult, Landing
 
 _WHAT = ("gates", "review", "work")
 LATEST = 600  # runs, and a quarter as many landings
+_RUNS = Prepared(
+    lambda town: (
+        Run.objects.filter(town=town, state="ended", outcome="done", purpose__in=_WHAT, ended_at__isnull=False)
+        .order_by("-ended_at")
+        .values_list("pk", "rig_id", "purpose", "created_at", "ended_at")[:LATEST]
+    )
+)
+_LANDINGS = Prepared(
+    lambda town: (
+        Landing.objects.filter(rig__town=town, state="landed", concluded_at__isnull=False)
+        .order_by("-id")
+        .values_list("rig_id", "created_at", "concluded_at")[: LATEST // 4]
+    )
+)
 
 
 def of_town(town: Town) -> History:
@@ -20,20 +35,13 @@ def of_town(town: Town) -> History:
     Of a run of gates, each gate that passed is counted for itself, under its command: a run that a rig's present
     gates were no part of says nothing about them. What the run took beside its gates is counted apart.
     """
-    runs = Run.objects.filter(town=town, state="ended", outcome="done", purpose__in=_WHAT, ended_at__isnull=False)
-    landings = Landing.objects.filter(rig__town=town, state="landed", concluded_at__isnull=False)
-    columns = "pk", "rig_id", "purpose", "created_at", "ended_at"
     ended = [
         (run, rig, purpose, (end - created).total_seconds())
-        for run, rig, purpose, created, end in runs.order_by("-ended_at").values_list(*columns)[:LATEST]
+        for run, rig, purpose, created, end in _RUNS(town.pk)
         if end is not None
     ]
     samples: list[tuple[int, What, float]] = [
-        (rig, "landing", (end - created).total_seconds())
-        for rig, created, end in landings.order_by("-id").values_list("rig_id", "created_at", "concluded_at")[
-            : LATEST // 4
-        ]
-        if end is not None
+        (rig, "landing", (end - created).total_seconds()) for rig, created, end in _LANDINGS(town.pk) if end is not None
     ]
     samples += [(rig, purpose, seconds) for _, rig, purpose, seconds in ended if purpose != "gates"]
     samples += _of_gates({run: (rig, seconds) for run, rig, purpose, seconds in ended if purpose == "gates"})
@@ -44,6 +52,8 @@ def _of_gates(runs: dict[str, tuple[int, float]]) -> Iterator[tuple[int, What, f
     """What each gate took in these runs (given the latest first), and what each run took beside them."""
     took: dict[str, list[float]] = defaultdict(list)
     passed: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
+    if not runs:
+        return
     results = GateResult.objects.filter(run__in=list(runs)).order_by()
     for run, gate, command, outcome, ms in results.values_list("run_id", "gate", "command", "outcome", "duration_ms"):
         took[run].append(ms / 1000)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from django import template
 from django.utils import timezone
-from django.utils.html import conditional_escape, escape, format_html, format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from beads.models import TownRole
@@ -107,7 +108,7 @@ def ago(at: Any, how: str = "ago") -> SafeString:
     exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
     # joined by hand, for a page has hundreds: digits and fixed words only, so nothing is there to be escaped
     return SafeString(
-        f'<time datetime="{exact}" title="{exact[:10]} {exact[11:19]} UTC" data-time="{conditional_escape(how)}">'
+        f'<time datetime="{exact}" title="{exact[:10]} {exact[11:19]} UTC" data-time="{escape(how)}">'
         f"{_relative(moment, how)}</time>"
     )
 
@@ -131,7 +132,7 @@ def age(at: Any, how: str = "for") -> SafeString:
         return SafeString("")
     exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
     return SafeString(
-        f'<tspan data-at="{exact}" data-time="{conditional_escape(how)}">{_relative(moment, how)}</tspan>'
+        f'<tspan data-at="{exact}" data-time="{escape(how)}">{_relative(moment, how)}</tspan>'
     )
 
 
@@ -144,7 +145,8 @@ def lands(row: Mapping[str, Any], verb: str) -> SafeString:
     (live.js), so that a page that is left open says nothing that has passed."""
     if not row["eta"]:
         words = str(row["estimate"])
-        return format_html("{}: {}", verb, tame(words)) if words.startswith(_TELLS) else SafeString("")
+        told = words.startswith(_TELLS)
+        return SafeString(f"{escape(verb)}: {escape(tame(words))}" if told else "")
     usual = dt.datetime.fromisoformat(row["eta"])
     first = usual - dt.timedelta(seconds=row["eta_seconds"] - row["eta_low_seconds"])
     last = usual + dt.timedelta(seconds=row["eta_p80_seconds"] - row["eta_seconds"])
@@ -152,27 +154,6 @@ def lands(row: Mapping[str, Any], verb: str) -> SafeString:
         '{} <span title="usually at {} UTC" data-from="{}" data-to="{}">{}</span>',
         verb, f"{usual:%H:%M:%S}", first.isoformat(), last.isoformat(), row["estimate"],
     )  # fmt: skip
-
-
-@register.simple_tag
-def node(n: Mapping[str, Any]) -> SafeString:
-    """A bead's box in the dependency graph; by hand, as `ago`: a page has hundreds, and each has a dozen values."""
-    bead, box = n["bead"], n["box"]
-    title, reason = escape(tame(bead["title"])), escape(tame(bead["reason"]))
-    href = bead["review_url"] if bead["review_url"] and bead["status"] == "in_review" else bead["url"]
-    who = ""
-    if run := bead["run"]:
-        who = f" · {escape(cut(run.agent.name if run.agent else 'gates', 14))}"
-    since = age(bead["since"], "ago") if bead["status"] in ("closed", "failed") else age(bead["since"])
-    return SafeString(
-        f'<a id="node-{escape(bead["id"])}" class="node s-{escape(bead["phase"])}" href="{escape(href)}">'
-        f'<svg x="{escape(box.x)}" y="{escape(box.y)}" width="212" height="58"><title>{title}: {reason}</title>\n'
-        f'<rect class="box" x="1.5" y="1.5" width="209" height="55" rx="7"/>'
-        f'<rect class="edge-mark" width="6" height="58" rx="3"/>\n'
-        f'<text class="name" x="16" y="22">{escape(cut(tame(bead["title"]), 22))}</text>\n'
-        f'<text class="note" x="16" y="43"><tspan class="word">{escape(words(bead["phase"]))}</tspan>{who} · {since}'
-        "</text></svg></a>"
-    )
 
 
 @register.simple_tag
