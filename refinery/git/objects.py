@@ -229,7 +229,7 @@ class Objects(GitCmdObjectDB):
         for again in (True, False):
             try:
                 return question()
-            except (ValueError, EOFError, OSError):  # as GitPython tells that there was no answer, or no good one
+            except (ValueError, EOFError, BrokenPipeError):  # as GitPython tells that there was no good answer
                 if self._git.in_step():
                     return None
                 failed = self._git.ended()
