@@ -215,6 +215,20 @@ MUTATIONS = (
         "tests/acceptance/test_git.py",
     ),
     Mutation(
+        "a mirror that was replaced is read through an old reader",
+        "refinery/git/objects.py",
+        "if mirror is None or mirror.fresh():",
+        "if mirror is None or mirror.git.in_step():",
+        "tests/acceptance/test_reading.py -k replaced",
+    ),
+    Mutation(
+        "half of an object is taken for all of it",
+        "refinery/git/objects.py",
+        "        if len(content) != size:\n            raise EOFError",
+        "",
+        "tests/acceptance/test_reading.py -k cut_off",
+    ),
+    Mutation(
         "merges are made without the target's attributes",
         "refinery/git/attributes.py",
         "    if not files:\n        return mirror.git",

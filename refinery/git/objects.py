@@ -16,7 +16,6 @@ import contextlib
 import io
 import os
 import select
-import subprocess
 import threading
 import time
 import weakref
@@ -51,9 +50,9 @@ class CommandFailed(GitFailed, gitpython.GitCommandError):
 class _Voice(io.RawIOBase):
     """What a reader's process says. When it says nothing for `gitcmd.TIMEOUT` seconds, it is ended."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        self._process, self._pipe = process, process.stdout
+    def __init__(self, started: Started) -> None:
+        assert started.process.stdout is not None
+        self._process, self._pipe = started.process, started.process.stdout
         self._waiting = select.poll()
         self._waiting.register(self._pipe, select.POLLIN)
         self.late = False
@@ -111,7 +110,7 @@ class Commands(gitpython.Git):
         if unknown := set(options) - _OPTIONS:
             raise TypeError(f"git is not started with {', '.join(sorted(unknown))} here")
         if as_process:
-            return self.AutoInterrupt(self._reader(command[1:]), command)
+            return self.AutoInterrupt(self._reader(command[1:]).process, command)
         assert not isinstance(istream, int)
         timeout = options.get("kill_after_timeout") or gitcmd.TIMEOUT
         result = gitcmd.run_git(command[1:], cwd=self.place, env=self.env, input=istream, timeout=timeout, check=False)
@@ -125,12 +124,12 @@ class Commands(gitpython.Git):
         """A command at work beside the body, whose answer may be bounded: see `gitcmd.started_git`."""
         return gitcmd.started_git(words, cwd=self.place, env=self.env, talks=talks, memory=memory)
 
-    def _reader(self, words: list[str]) -> subprocess.Popen[bytes]:
+    def _reader(self, words: list[str]) -> Started:
         started = self._open.enter_context(gitcmd.started_git(words, cwd=self.place, env=self.env, talks=True))
-        voice = _Voice(started.process)
+        voice = _Voice(started)
         started.process.stdout = io.BufferedReader(voice)
         self._readers.append((started, voice))
-        return started.process
+        return started
 
     def in_step(self) -> bool:
         """True when no reader has ended, or says what it was not asked."""

@@ -1,7 +1,8 @@
 """Git as the refinery needs it: a bare mirror per rig, candidates built without a worktree, landing by lease.
 
-With `agents.runtime.gitcmd` the only modules that run git. Objects are read through GitPython; all that writes is fixed
-plumbing over resolved object ids. Answers are typed; *unknown* (the remote could not be asked) always raises.
+What is here is read through GitPython (`refinery.git.objects`), and all that writes is fixed plumbing over object ids;
+what talks to a remote is `agents.runtime.gitcmd`'s. Answers are typed; *unknown* (the remote could not be asked) always
+raises.
 """
 
 from __future__ import annotations
