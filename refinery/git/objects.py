@@ -5,8 +5,7 @@ its config, and waits for a process for ever. Here it looks for nothing and read
 one of `agents.runtime.gitcmd` (`Commands`), and an answer that was cut off is never taken for a whole one (`Objects`).
 
 Callers give object ids and fixed words, no names: `mirror.git.rev_list(...)`, `mirror.odb.find(sha)`. What git refuses
-raises GitFailed, sorted as everywhere. `Repo.clone_from`, `Remote`, `Repo.commit(name)` and refs by GitPython are not
-used: see docs/adr/0025-gitpython.md.
+raises GitFailed, sorted as everywhere. What of GitPython is not used, and why: docs/adr/0025-gitpython.md.
 """
 
 from __future__ import annotations
@@ -250,7 +249,8 @@ class Mirror(gitpython.Repo):
         self._bare = True
         self.git = Commands(self.path, {"GIT_DIR": self.git_dir})
         self.odb = Objects(os.path.join(self.git_dir, "objects"), self.git)
-        self.stamp, self.used = _stamp(self.path), 0.0
+        self._packs = os.path.join(self.git_dir, "objects", "pack")
+        self._stamp, self.used = self._seen(), 0.0
 
     def at(self, sha: str) -> gitpython.Commit:
         """The commit with this id, which may not be here: nothing is asked yet."""
@@ -258,20 +258,19 @@ class Mirror(gitpython.Repo):
 
     def fresh(self) -> bool:
         """True when it shows what is at its path now: the same repository, with the same packs."""
-        return self.stamp == _stamp(self.path) and self.git.in_step()
+        return self._stamp == self._seen() and self.git.in_step()
+
+    def _seen(self) -> tuple[int, ...]:
+        """What is another when the repository is, or was packed; empty when there is none."""
+        try:
+            here, packs = os.stat(self.git_dir), os.stat(self._packs)
+        except OSError:
+            return ()
+        return here.st_dev, here.st_ino, packs.st_ino, packs.st_mtime_ns
 
     def close(self) -> None:
         """End its processes."""
         self.git.close()
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when the repository is another one, or was packed. Zeros: there is none."""
-    try:
-        here, packs = os.stat(path), os.stat(path / "objects" / "pack")
-    except OSError:
-        return (0,)
-    return here.st_dev, here.st_ino, packs.st_ino, packs.st_mtime_ns
 
 
 # -- who may read -------------------------------------------------------------------------------------------------
