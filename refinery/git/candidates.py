@@ -93,8 +93,12 @@ class Candidates:
 
         Raises GitFailed when a commit is unknown, and when this change must not be built.
         """
+        with reading(self.path) as mirror:
+            return self._build(mirror, spec)
+
+    def _build(self, mirror: Mirror, spec: CandidateSpec) -> Answer:
         base, head = check_sha(spec.base), check_sha(spec.head)
-        with reading(self.path) as mirror, mirror.git.beside("log", *_log(base, head)) as asked:
+        with mirror.git.beside("log", *_log(base, head)) as asked:
             # merging the base with itself in the same process gives its tree, to compare with
             pairs = [(base, base), (base, head), *((base, x) for x in spec.landed)]
             base_tree, merged, *below = self._merge_trees(pairs, base)
@@ -113,7 +117,7 @@ class Candidates:
             return NothingToMerge(base, head)
         spec = replace(spec, title=messages.title_of(spec.title, commits))
         question = policy.question(base_tree, merged)
-        with reading(self.path) as mirror, mirror.git.beside(*question, memory=policy.MEMORY) as asked:
+        with mirror.git.beside(*question, memory=policy.MEMORY) as asked:
             if spec.method == "merge":
                 message = messages.with_trailers(f"{spec.title}\n\n{spec.body}", spec.trailers)
                 sha = self._commit(merged, [base, head], message, spec, None)

@@ -274,7 +274,7 @@ class Mirror(gitpython.Repo):
 
 
 # -- who may read -------------------------------------------------------------------------------------------------
-# A reader answers one question at a time, so each belongs to whoever has it: nobody shares one between threads.
+# A reader answers one question at a time, so each belongs to the thread that has it.
 
 _lock = threading.Lock()
 _idle: dict[Path, list[Mirror]] = {}
@@ -282,16 +282,32 @@ _all: weakref.WeakSet[Commands] = weakref.WeakSet()  # for a child, who must not
 _sweeper: threading.Timer | None = None
 
 
+class _Mine(threading.local):
+    """What this thread is reading, by its path."""
+
+    def __init__(self) -> None:
+        self.mirrors: dict[Path, Mirror] = {}
+
+
+_mine = _Mine()
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[Mirror]:
-    """The mirror at `path`, for this thread alone; its readers are kept for the next one who asks. After an error they
-    are not: what they were asked last may be unanswered."""
-    mirror = _kept(path) or Mirror(path)
+    """The mirror at `path`, for this thread alone: inside of another `reading` it is the same. Its readers are kept for
+    the next one who asks. After an error they are not: what they were asked last may be unanswered."""
+    mine = _mine.mirrors
+    if path in mine:
+        yield mine[path]
+        return
+    mine[path] = mirror = _kept(path) or Mirror(path)
     try:
         yield mirror
     except BaseException:
         mirror.close()
         raise
+    finally:
+        mine.pop(path, None)
     _keep(path, mirror)
 
 
@@ -357,6 +373,7 @@ def _forget() -> None:
     for commands in list(_all):
         commands.disown()
     _idle.clear()
+    _mine.mirrors.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
