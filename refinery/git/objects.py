@@ -117,11 +117,9 @@ class Commands(gitpython.Git):
             raise CommandFailed(gitcmd.failure(command[1], result), result.returncode)
         return _told(result, with_extended_output, options)
 
-    def beside(
-        self, *words: str, talks: bool = False, memory: int = gitcmd.MEMORY
-    ) -> contextlib.AbstractContextManager[Started]:
+    def beside(self, *words: str, memory: int = gitcmd.MEMORY) -> contextlib.AbstractContextManager[Started]:
         """A command at work beside the body, whose answer may be bounded: see `gitcmd.started_git`."""
-        return gitcmd.started_git(words, cwd=self.place, env=self.env, talks=talks, memory=memory)
+        return gitcmd.started_git(words, cwd=self.place, env=self.env, memory=memory)
 
     def _reader(self, words: list[str]) -> Started:
         started = self._open.enter_context(gitcmd.started_git(words, cwd=self.place, env=self.env, talks=True))
@@ -148,6 +146,8 @@ class Commands(gitpython.Git):
 
     def close(self) -> None:
         """End the readers; they start again when they are asked."""
+        for started, _ in self._readers:  # GitPython asks them to end, and waits: one that is stopped does not hear it
+            started.process.kill()
         self._readers.clear()
         self.clear_cache()
         self._open.close()
@@ -261,7 +261,8 @@ class Mirror(gitpython.Repo):
         return self._stamp == self._seen() and self.git.in_step()
 
     def _seen(self) -> tuple[int, ...]:
-        """What is another when the repository is, or was packed; empty when there is none."""
+        """What is another when the repository is, or was packed; empty when there is none. The inode of one that was
+        deleted is not given away again while a reader has it for its directory."""
         try:
             here, packs = os.stat(self.git_dir), os.stat(self._packs)
         except OSError:

@@ -70,6 +70,8 @@ def test_one_reader_answers_many_questions_and_ends_when_nobody_asks(
         assert len(first) == 1 and readers(ground.repo.path) == first
     wait_for(lambda: not readers(ground.repo.path))
     assert ground.repo.type_of(ground.base) == "commit"
+    os.kill(readers(ground.repo.path)[0], signal.SIGSTOP)
+    wait_for(lambda: not readers(ground.repo.path))
 
 
 def test_no_more_than_a_few_idle_readers_are_kept(ground: Ground) -> None:
