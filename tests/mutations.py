@@ -210,15 +210,29 @@ MUTATIONS = (
     Mutation(
         "what does not stand on the target is pushed over it",
         "refinery/git/repo.py",
-        "if not gitcmd.is_ancestor(asked.result(check=False)):",
-        "if False and not gitcmd.is_ancestor(asked.result(check=False)):",
+        "if answer.returncode == 1:",
+        "if False and answer.returncode == 1:",
         "tests/acceptance/test_git.py",
+    ),
+    Mutation(
+        "a mirror that was replaced is read through an old reader",
+        "refinery/git/objects.py",
+        "if mirror is None or mirror.fresh():",
+        "if mirror is None or mirror.git.in_step():",
+        "tests/acceptance/test_reading.py -k replaced",
+    ),
+    Mutation(
+        "half of an object is taken for all of it",
+        "refinery/git/objects.py",
+        "        if len(content) != size:\n            raise EOFError",
+        "",
+        "tests/acceptance/test_reading.py -k cut_off",
     ),
     Mutation(
         "merges are made without the target's attributes",
         "refinery/git/attributes.py",
-        "    if not files:\n        return path, {}",
-        "    if True:\n        return path, {}",
+        "    if not files:\n        return mirror.git",
+        "    if True:\n        return mirror.git",
         "tests/acceptance/test_merge_fidelity.py -k g15",
     ),
     Mutation(

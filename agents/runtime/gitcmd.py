@@ -65,7 +65,7 @@ _CONFIG = {
 }
 _MIRROR_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 _NOT_OURS = (  # what git would read in a repository besides its config, and a mirror has no use for
-    "config.worktree", "commondir", "shallow", "info/attributes", "info/grafts",
+    ".git", "config.worktree", "commondir", "shallow", "info/attributes", "info/grafts",
     "objects/info/alternates", "objects/info/http-alternates",
 )  # fmt: skip
 
@@ -368,18 +368,6 @@ def has_commit(repo: Path, sha: str) -> bool:
         return not tips.returncode
     asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]
     return run_git(asked, cwd=repo, check=False, timeout=NETWORK_TIMEOUT).returncode == 0
-
-
-def ancestry(old: str, new: str) -> list[str]:
-    """The question whether `new` contains `old`."""
-    return ["merge-base", "--is-ancestor", check_sha(old), check_sha(new)]
-
-
-def is_ancestor(answer: GitResult) -> bool:
-    """The answer to `ancestry`. Raises GitFailed when one of the commits is unknown."""
-    if answer.returncode not in (0, 1):
-        raise failure("merge-base", answer)
-    return answer.returncode == 0
 
 
 def fetch(

@@ -18,8 +18,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from agents.runtime.gitcmd import GitFailed, Started, disk_failure, run_git, started_git
+from agents.runtime.gitcmd import Started, disk_failure
 from agents.runtime.policy import EMPTY_TREE
+from refinery.git.objects import Commands, Mirror
 
 Files = tuple[tuple[str, str], ...]  # (path of a .gitattributes, its blob), sorted
 
@@ -35,9 +36,9 @@ _last: dict[Path, tuple[str, Files]] = {}
 class Look:
     """The question which attributes a tree has. `guess`: what is probably the answer, before git has given it."""
 
-    def __init__(self, guess: Files, path: Path, tree: str, asked: Started | None) -> None:
+    def __init__(self, guess: Files, mirror: Mirror, tree: str, asked: Started | None) -> None:
         self.guess = guess
-        self._path, self._tree, self._asked = path, tree, asked
+        self._mirror, self._tree, self._asked = mirror, tree, asked
 
     def answer(self) -> Files:
         """What git says. Raises GitFailed when it does not know the tree."""
@@ -47,39 +48,40 @@ class Look:
         if result.returncode == 0:
             found = _applied(self.guess, result.stdout)
         else:  # the tree that was compared with is gone
-            whole = run_git(_question(EMPTY_TREE[len(self._tree)], self._tree), cwd=self._path)
-            found = _applied((), whole.stdout)
-        _remember(self._path, self._tree, found)
+            words = _question(EMPTY_TREE[len(self._tree)], self._tree)
+            found = _applied((), self._mirror.git.diff_tree(*words, stdout_as_string=False))
+        _remember(self._mirror.path, self._tree, found)
         return found
 
 
 @contextlib.contextmanager
-def look(path: Path, tree: str) -> Iterator[Look]:
-    """Ask which attributes hold in `tree` (a commit or a tree of the repository at `path`), beside the body.
+def look(mirror: Mirror, tree: str) -> Iterator[Look]:
+    """Ask which attributes hold in `tree` (a commit or a tree), beside the body.
 
     Compared is with the last tree that was asked about, so it costs what has changed, and nothing for one known.
     """
+    path = mirror.path
     known = _known.get((path, tree))
     if known is not None:
-        yield Look(known, path, tree, None)
+        yield Look(known, mirror, tree, None)
         return
     last, files = _last.get(path) or _stored(path) or (EMPTY_TREE[len(tree)], ())
-    with started_git(_question(last, tree), cwd=path) as asked:
-        yield Look(files, path, tree, asked)
+    with mirror.git.beside("diff-tree", *_question(last, tree)) as asked:
+        yield Look(files, mirror, tree, asked)
 
 
-def inherit(path: Path, base: str, made: str, touched: Iterable[str]) -> None:
+def inherit(mirror: Mirror, base: str, made: str, touched: Iterable[str]) -> None:
     """A commit made on `base`, of which these paths differ, mostly has its attributes: then nobody needs to ask."""
-    known = _known.get((path, base))
+    known = _known.get((mirror.path, base))
     if known is not None and not any(name == NAME or name.endswith(f"/{NAME}") for name in touched):
-        _remember(path, made, known)
+        _remember(mirror.path, made, known)
 
 
-def differing(path: Path, base: str, trees: Sequence[str]) -> set[str]:
+def differing(mirror: Mirror, base: str, trees: Sequence[str]) -> set[str]:
     """Which of these trees have other attributes than the tree `base`. One process."""
     asked = "".join(f"{base} {tree}\n" for tree in trees).encode()
-    words = ["diff-tree", "--stdin", "-r", "-z", "--name-only", "--no-renames", "--", f":(glob)**/{NAME}"]
-    out = run_git(words, cwd=path, input=asked).stdout.decode("utf-8", "surrogateescape")
+    words = ["--stdin", "-r", "-z", "--name-only", "--no-renames", "--", f":(glob)**/{NAME}"]
+    out: str = mirror.git.diff_tree(*words, istream=asked)
     found, tree = set(), ""
     for word in out.replace("\n", "\0").split("\0"):
         if word.startswith(f"{base} "):
@@ -89,21 +91,22 @@ def differing(path: Path, base: str, trees: Sequence[str]) -> set[str]:
     return found
 
 
-def environment(path: Path, files: Files) -> tuple[Path, dict[str, str]]:
-    """Where to run git, and with what, so that these attributes hold. Without any: in the repository itself."""
+def commands(mirror: Mirror, files: Files) -> Commands:
+    """Git's commands where these attributes hold. Without any: in the repository itself."""
     if not files:
-        return path, {}
+        return mirror.git
+    path = mirror.path
     told = "".join(f"{name}\0{blob}\0" for name, blob in files).encode("utf-8", "surrogateescape")
     folder = path / "gastown" / "attributes" / hashlib.sha256(told).hexdigest()[:32]
     try:
         os.utime(folder)  # it was used: see `_tidy`
     except OSError:  # mostly: it is not there
-        _write(path, folder, files)
-    return folder, {"GIT_DIR": os.path.abspath(path), "GIT_WORK_TREE": str(folder)}
+        _write(mirror, folder, files)
+    return Commands(folder, {"GIT_DIR": str(path), "GIT_WORK_TREE": str(folder)})
 
 
 def _question(old: str, new: str) -> list[str]:
-    return ["diff-tree", "-r", "-z", "--raw", "--no-renames", old, new, "--", f":(glob)**/{NAME}"]
+    return ["-r", "-z", "--raw", "--no-renames", old, new, "--", f":(glob)**/{NAME}"]
 
 
 def _applied(files: Files, raw: bytes) -> Files:
@@ -146,10 +149,9 @@ def _stored(path: Path) -> tuple[str, Files] | None:
         return None
 
 
-def _write(path: Path, folder: Path, files: Files) -> None:
+def _write(mirror: Mirror, folder: Path, files: Files) -> None:
     """The work tree: made beside and renamed, so that nobody meets half of it."""
-    asked = "".join(f"{blob}\n" for _, blob in files).encode()
-    raw = run_git(["cat-file", "--batch"], cwd=path, input=asked).stdout
+    contents = {name: mirror.odb.content(blob, "blob") for name, blob in files}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _tidy(folder.parent)
@@ -157,16 +159,10 @@ def _write(path: Path, folder: Path, files: Files) -> None:
     except OSError as error:
         raise disk_failure("the target's attributes", error) from error
     try:
-        at = 0
-        for name, blob in files:
-            end = raw.index(b"\n", at)
-            words = raw[at:end].split(b" ")
-            if len(words) != 3 or words[1] != b"blob":
-                raise GitFailed(f"git cat-file: {name} of the target is missing: {blob}", kind="bad_object")
-            at = end + 1 + int(words[2]) + 1
+        for name, content in contents.items():
             place = fresh / os.fsdecode(os.fsencode(name))
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(raw[end + 1 : at - 1])
+            place.write_bytes(content)
         with contextlib.suppress(OSError):  # another process was faster
             fresh.rename(folder)
     except OSError as error:

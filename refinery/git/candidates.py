@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations, groupby
 from pathlib import Path
 
-import git as gitpython
-
-from agents.runtime import gitcmd, policy
-from agents.runtime.gitcmd import GitFailed, check_sha, run_git, started_git
+from agents.runtime import failures, gitcmd, policy
+from agents.runtime.gitcmd import GitFailed, check_sha
 from refinery.git import attributes, messages
 from refinery.git.access import Access
 from refinery.git.messages import Author, Written
+from refinery.git.objects import Mirror, reading
 
 NOBODY = ("Gastown", "gastown@example.invalid")  # who commits stand-ins: the same ids for ever
 
@@ -87,9 +86,6 @@ class Candidates:
     def __init__(self, path: Path, access: Access = Access()) -> None:  # noqa: B008 - frozen
         self.path, self.access = path, access
 
-    def _git(self, *args: str, input: bytes | None = None, timeout: float = gitcmd.TIMEOUT) -> str:
-        return run_git(args, cwd=self.path, input=input, timeout=timeout).text
-
     # -- one entry's --
 
     def build_candidate(self, spec: CandidateSpec) -> Answer:
@@ -97,8 +93,12 @@ class Candidates:
 
         Raises GitFailed when a commit is unknown, and when this change must not be built.
         """
+        with reading(self.path) as mirror:
+            return self._build(mirror, spec)
+
+    def _build(self, mirror: Mirror, spec: CandidateSpec) -> Answer:
         base, head = check_sha(spec.base), check_sha(spec.head)
-        with started_git(_log(base, head), cwd=self.path) as asked:
+        with mirror.git.beside("log", *_log(base, head)) as asked:
             # merging the base with itself in the same process gives its tree, to compare with
             pairs = [(base, base), (base, head), *((base, x) for x in spec.landed)]
             base_tree, merged, *below = self._merge_trees(pairs, base)
@@ -108,7 +108,7 @@ class Candidates:
         assert isinstance(base_tree, str)
         if known := [x for x, tree in zip(spec.landed, below, strict=True) if tree == base_tree]:
             (merged,) = self._merge_trees([(self._stand_in(base_tree, [base, *known]), head)], base)
-            commits = messages.parse_log(run_git(_log(base, head, known), cwd=self.path).stdout) or commits
+            commits = self._written(base, head, known) or commits
         if spec.method == "rebase":
             return self._rebase(spec, base, head, base_tree)
         if isinstance(merged, tuple):
@@ -116,7 +116,8 @@ class Candidates:
         if merged == base_tree:
             return NothingToMerge(base, head)
         spec = replace(spec, title=messages.title_of(spec.title, commits))
-        with started_git(policy.question(base_tree, merged), cwd=self.path, memory=policy.MEMORY) as asked:
+        question = policy.question(base_tree, merged)
+        with mirror.git.beside(*question, memory=policy.MEMORY) as asked:
             if spec.method == "merge":
                 message = messages.with_trailers(f"{spec.title}\n\n{spec.body}", spec.trailers)
                 sha = self._commit(merged, [base, head], message, spec, None)
@@ -126,7 +127,7 @@ class Candidates:
                 sha = self._commit(merged, [base], message, spec, messages.author_of(commits))
             touched = policy.read(asked.at_most(policy.MOST_BYTES, policy.WHAT))
         built = self._fit(Built(sha, merged, base, head), base_tree, touched)
-        attributes.inherit(self.path, base, sha, (t.path for t in touched))
+        attributes.inherit(mirror, base, sha, (t.path for t in touched))
         return built
 
     def seal(self, base: str, tip: str, tree: str, message: str, committer: tuple[str, str], date: int) -> str:
@@ -138,7 +139,7 @@ class Candidates:
 
     def title(self, base: str, head: str) -> str:
         """What the commits of `base..head` call themselves: the first real subject. Empty when there is no commit."""
-        commits = messages.parse_log(run_git(_log(check_sha(base), check_sha(head)), cwd=self.path).stdout)
+        commits = self._written(check_sha(base), check_sha(head))
         return messages.title_of("", commits)[: messages.MAX_TITLE] if commits else ""
 
     def merged_tree(self, base: str, head: str) -> str | None:
@@ -193,7 +194,8 @@ class Candidates:
         trees = {a: str(alone[a]) for a, _ in pairs}
         merged = {a: self._stand_in(tree, [base], "foreseen\n") for a, tree in trees.items()}
         (base_tree,) = self._merge_trees([(base, base)], base)
-        other = attributes.differing(self.path, str(base_tree), list(dict.fromkeys(trees.values())))
+        with reading(self.path) as mirror:
+            other = attributes.differing(mirror, str(base_tree), list(dict.fromkeys(trees.values())))
         # each is merged under the attributes of what it is merged onto: mostly these are the base's
         under = {a: tree if tree in other else base for a, tree in trees.items()}
         answers: dict[tuple[str, str], str | tuple[str, ...]] = {}
@@ -220,22 +222,25 @@ class Candidates:
         Each answer says itself which it is; a pair that cannot be merged at all (an unknown commit) has no answer, and
         that raises. The attributes are looked up beside it, and it is done again in the rare case that they changed.
         """
-        with attributes.look(self.path, under) as look:
-            answers = self._merged(pairs, look.guess)
-            files = look.answer()
-        return answers if files == look.guess else self._merged(pairs, files)
+        with reading(self.path) as mirror:
+            with attributes.look(mirror, under) as look:
+                answers = self._merged(mirror, pairs, look.guess)
+                files = look.answer()
+            return answers if files == look.guess else self._merged(mirror, pairs, files)
 
-    def _merged(self, pairs: Sequence[tuple[str, str]], files: attributes.Files) -> list[str | tuple[str, ...]]:
-        arguments = ["merge-tree", "--write-tree", "--stdin", "-z", "--name-only", "--no-messages"]
+    def _merged(
+        self, mirror: Mirror, pairs: Sequence[tuple[str, str]], files: attributes.Files
+    ) -> list[str | tuple[str, ...]]:
+        arguments = ["--write-tree", "--stdin", "-z", "--name-only", "--no-messages"]
         asked = "".join(f"{ours} {theirs}\n" for ours, theirs in pairs).encode()
-        where, env = attributes.environment(self.path, files)
-        result = run_git(arguments, cwd=where, env=env, input=asked, check=False)
-        words = iter(result.stdout.decode("utf-8", "surrogateescape").split("\0"))
+        merge_tree = attributes.commands(mirror, files).merge_tree
+        status, out, said = merge_tree(*arguments, istream=asked, with_extended_output=True, with_exceptions=False)
+        words = iter(out.split("\0"))
         answers: list[str | tuple[str, ...]] = []
         for _ in pairs:
             clean, tree = next(words, ""), next(words, "")
             if clean not in ("0", "1") or not gitcmd.SHA.fullmatch(tree):
-                raise gitcmd.failure("merge-tree", result)
+                raise failures.failure("merge-tree", status, said)
             named = []
             while name := next(words, ""):
                 named.append(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
@@ -249,7 +254,7 @@ class Candidates:
     ) -> Built | ConflictFound | NothingToMerge:
         """Replay each commit onto the base. git 2.39 knows no --merge-base here, so a commit is replayed by merging
         it with a stand-in for what came before: the same tree, with the original parent as its parent."""
-        commits = self._with_authors(messages.parse_log(run_git(_log(base, head), cwd=self.path).stdout))
+        commits = self._with_authors(self._written(base, head))
         self._nothing_lost(commits)
         tip, tip_tree = base, base_tree
         for commit in commits:
@@ -288,7 +293,8 @@ class Candidates:
 
     def _is_plain(self, merge: Written) -> bool:
         """True when merging its parents, one after the other, gives exactly what this merge commit holds."""
-        wanted = self._git("rev-parse", "--verify", f"{merge.sha}^{{tree}}")
+        with reading(self.path) as mirror:
+            wanted = mirror.odb.tree_of(merge.sha)
         tip, tree = merge.parents[0], ""
         for number, parent in enumerate(merge.parents[1:], 1):
             try:
@@ -308,11 +314,14 @@ class Candidates:
         """The commits with their authors, also those that git itself cannot read: taken from the raw commit."""
         if not (odd := [c for c in commits if c.author is None]):
             return list(commits)
-        with gitpython.Repo(self.path) as store:
-            store.git.update_environment(**gitcmd.environment())
-            raw = {c.sha: store.odb.stream(bytes.fromhex(c.sha)).read() for c in odd}
+        with reading(self.path) as mirror:
+            raw = {c.sha: mirror.odb.content(c.sha, "commit") for c in odd}
         found = {c.sha: messages.read_author(raw[c.sha], c.committed) for c in odd}
         return [replace(c, author=found.get(c.sha, c.author)) for c in commits]
+
+    def _written(self, base: str, head: str, known: Sequence[str] = ()) -> list[Written]:
+        with reading(self.path) as mirror:
+            return messages.parse_log(mirror.git.log(*_log(base, head, known), stdout_as_string=False))
 
     def _stand_in(self, tree: str, parents: Sequence[str], message: str = "stand-in\n") -> str:
         return self._commit(tree, parents, message, CandidateSpec("", "", "", "", NOBODY, 0), None, signed=False)
@@ -333,10 +342,12 @@ class Candidates:
         raw = messages.commit_object(tree, parents, author.line if author else committer, committer, message)
         if signed and (key := self.access.signing_key()):
             raw = messages.signed(raw, gitcmd.ssh_signature(key, raw))
-        return self._git("hash-object", "-t", "commit", "-w", "--stdin", input=raw)
+        with reading(self.path) as mirror:
+            sha: str = mirror.git.hash_object("-t", "commit", "-w", "--stdin", istream=raw)
+        return sha
 
 
 def _log(base: str, head: str, known: Sequence[str] = ()) -> list[str]:
-    """The question what the commits are that `base` (and `known`) has not, the oldest first."""
-    words = ["log", "--reverse", "--topo-order", *messages.LOG, f"{base}..{head}"]
+    """What `git log` is asked: the commits that `base` (and `known`) has not, the oldest first."""
+    words = ["--reverse", "--topo-order", *messages.LOG, f"{base}..{head}"]
     return [*words, *(f"^{sha}" for sha in known), "--"]

@@ -15,21 +15,25 @@ from pathlib import Path
 from typing import IO
 
 from agents.runtime import gitcmd
-from agents.runtime.gitcmd import GitFailed, check_sha, run_git
+from agents.runtime.gitcmd import GitFailed, check_sha
+from refinery.git.objects import CommandFailed, reading
 
 CHECK_SECONDS = 3600.0
 
 
 def refs(mirror: Path) -> dict[str, str]:
     """Every ref of the mirror: name → object."""
-    listed = run_git(["for-each-ref", "--format=%(objectname) %(refname)"], cwd=mirror).text
+    with reading(mirror) as here:
+        listed: str = here.git.for_each_ref("--format=%(objectname) %(refname)")
     rows = (line.partition(" ") for line in listed.splitlines())
     return {name: check_sha(sha) for sha, _, name in rows}
 
 
 def size(mirror: Path) -> int:
     """The bytes of the mirror's objects, about."""
-    rows = dict(line.split(": ") for line in run_git(["count-objects", "-v"], cwd=mirror).text.splitlines())
+    with reading(mirror) as here:
+        counted: str = here.git.count_objects("-v")
+    rows = dict(line.split(": ") for line in counted.splitlines())
     return 1024 * (int(rows["size"]) + int(rows["size-pack"]))
 
 
@@ -40,7 +44,7 @@ def packing(mirror: Path, tips: Iterable[str]) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as asked:
         asked.write("".join(f"{check_sha(tip)}\n" for tip in sorted(set(tips))).encode())
         asked.seek(0)
-        # one thread: a town is at work beside it
+        # one thread: a town is at work beside it. Not by GitPython: that has the whole answer in memory
         words = ["pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset", "--threads=1"]
         with gitcmd.started_git(words, cwd=mirror, stdin=asked) as packer:
             assert packer.process.stdout is not None
@@ -60,13 +64,16 @@ def unpack(mirror: Path, pack: IO[bytes] | None, told: Mapping[str, str]) -> Non
         handle, name = tempfile.mkstemp(prefix="tmp_pack_", dir=folder)
         with os.fdopen(handle, "wb") as file:
             shutil.copyfileobj(pack, file, 1 << 20)
-        done = run_git(["index-pack", "-o", f"{name}.idx", name], cwd=mirror, timeout=CHECK_SECONDS)
-        base = folder / f"pack-{done.text.split()[-1]}"
+        with reading(mirror) as here:
+            said: str = here.git.index_pack("-o", f"{name}.idx", name, kill_after_timeout=CHECK_SECONDS)
+        base = folder / f"pack-{said.split()[-1]}"
         for suffix in ("", ".idx"):  # the index comes last: it is what makes a pack one
             os.chmod(name + suffix, 0o400)
             os.rename(name + suffix, f"{base}{suffix or '.pack'}")
     lines = "".join(f"create {name}\0{check_sha(sha)}\0" for name, sha in told.items())
-    run_git(["update-ref", "--stdin", "-z"], cwd=mirror, input=lines.encode())
-    missing = run_git(["rev-list", "--objects", "--quiet", "--all"], cwd=mirror, check=False, timeout=CHECK_SECONDS)
-    if missing.returncode:
-        raise GitFailed(f"{mirror.name} is not whole: {gitcmd.failure('rev-list', missing).message}")
+    with reading(mirror) as here:
+        here.git.update_ref("--stdin", "-z", istream=lines.encode("utf-8", "surrogateescape"))
+        try:
+            here.git.rev_list("--objects", "--quiet", "--all", kill_after_timeout=CHECK_SECONDS)
+        except CommandFailed as missing:
+            raise GitFailed(f"{mirror.name} is not whole: {missing.message}") from missing

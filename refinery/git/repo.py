@@ -1,7 +1,8 @@
 """Git as the refinery needs it: a bare mirror per rig, candidates built without a worktree, landing by lease.
 
-With `agents.runtime.gitcmd` the only modules that run git. Objects are read through GitPython; all that writes is fixed
-plumbing over resolved object ids. Answers are typed; *unknown* (the remote could not be asked) always raises.
+What is here is read through GitPython (`refinery.git.objects`), and all that writes is fixed plumbing over object ids;
+what talks to a remote is `agents.runtime.gitcmd`'s. Answers are typed; *unknown* (the remote could not be asked) always
+raises.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from agents.runtime import gitcmd
 from agents.runtime.crashpoints import crashpoint
-from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git, started_git
+from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
 from refinery.core.relations import contained
 from refinery.git import diffs
@@ -27,6 +28,7 @@ from refinery.git.candidates import (
     ConflictFound,
     NothingToMerge,
 )
+from refinery.git.objects import reading
 
 __all__ = [
     "AlreadyMerged",
@@ -108,9 +110,13 @@ class Repo(Candidates):
 
     def look(self, url: str, branches: Sequence[str], old: str, new: str) -> dict[str, str | None]:
         """`heads`, while git is asked whether `new` contains `old`; raises GastownError when it does not."""
-        with started_git(gitcmd.ancestry(old, new), cwd=self.path) as asked:
+        words = ["merge-base", "--is-ancestor", check_sha(old), check_sha(new)]
+        with reading(self.path) as mirror, mirror.git.beside(*words) as asked:
             found = self.heads(url, branches)
-            if not gitcmd.is_ancestor(asked.result(check=False)):
+            answer = asked.result(check=False)
+            if answer.returncode not in (0, 1):
+                raise gitcmd.failure("merge-base", answer)
+            if answer.returncode == 1:
                 raise GastownError(f"candidate {new[:12]} does not stand on {old[:12]}")
         return found
 
@@ -149,14 +155,14 @@ class Repo(Candidates):
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """True when `new` contains `old`. Raises GitFailed when either is unknown."""
-        return gitcmd.is_ancestor(run_git(gitcmd.ancestry(old, new), cwd=self.path, check=False))
+        with reading(self.path) as mirror:
+            return mirror.is_ancestor(mirror.at(old), mirror.at(new))
 
     def merge_base(self, a: str, b: str) -> str | None:
         """The best common ancestor, or None for unrelated histories."""
-        result = run_git(["merge-base", check_sha(a), check_sha(b)], cwd=self.path, check=False)
-        if result.returncode > 1:
-            raise gitcmd.failure("merge-base", result)
-        return result.text or None
+        with reading(self.path) as mirror:
+            found = mirror.merge_base(mirror.at(a), mirror.at(b))
+        return found[0].hexsha if found else None
 
     # -- foresight --
 
@@ -168,14 +174,18 @@ class Repo(Candidates):
         if len(heads) < 2:
             return []
         asked = "".join(f"{check_sha(head)}\n" for head in heads) + f"^{check_sha(base)}\n"
-        words = ["rev-list", "--parents", "--topo-order", f"--max-count={STACK_COMMITS}", "--stdin"]
-        rows = [line.split(" ") for line in self._git(*words, input=asked.encode()).splitlines()]
+        words = ["--parents", "--topo-order", f"--max-count={STACK_COMMITS}", "--stdin"]
+        with reading(self.path) as mirror:
+            out: str = mirror.git.rev_list(*words, istream=asked.encode())
+        rows = [line.split(" ") for line in out.splitlines()]
         return contained({sha: above for sha, *above in rows}, heads)
 
     def own(self, base: str, head: str) -> list[str]:
         """The commits of `base..head`, the newest `STACK_COMMITS`."""
-        words = ["rev-list", f"--max-count={STACK_COMMITS}", f"{check_sha(base)}..{check_sha(head)}"]
-        return self._git(*words).split()
+        words = [f"--max-count={STACK_COMMITS}", f"{check_sha(base)}..{check_sha(head)}", "--"]
+        with reading(self.path) as mirror:
+            out: str = mirror.git.rev_list(*words)
+        return out.split()
 
     # -- landing --
 
@@ -234,21 +244,25 @@ class Repo(Candidates):
     def drop_refs(self, refs: Iterable[str]) -> int:
         """Delete refs of ours (all under refs/gastown/), those that exist; returns how many went. A name that ends in /
         stands for all below it."""
-        known = set(self._git("for-each-ref", "--format=%(refname)", "refs/gastown/").splitlines())
         wanted = set(refs)
         folders = tuple(ref for ref in wanted if ref.endswith("/"))
-        doomed = sorted(ref for ref in known if ref in wanted or ref.startswith(folders))
-        if doomed:
-            told = "".join(f"delete {ref}\0\0" for ref in doomed)
-            self._git("update-ref", "--stdin", "-z", input=told.encode())
+        with reading(self.path) as mirror:
+            known: str = mirror.git.for_each_ref("--format=%(refname)", "refs/gastown/")
+            doomed = sorted(ref for ref in known.split("\n") if ref in wanted or ref.startswith(folders))
+            if doomed:
+                told = "".join(f"delete {ref}\0\0" for ref in doomed)
+                mirror.git.update_ref("--stdin", "-z", istream=told.encode("utf-8", "surrogateescape"))
         return len(doomed)
 
     # -- reading, for pages --
 
     def commits(self, base: str, head: str, limit: int = 200) -> list[Commit]:
         """The commits of `base..head`, newest first, at most `limit`."""
-        words = ["log", f"--max-count={limit}", "-z", "--format=%H%n%P%n%an%n%ae%n%at%n%B"]
-        out = run_git([*words, f"{check_sha(base)}..{check_sha(head)}", "--"], cwd=self.path).stdout
+        words = [f"--max-count={limit}", "-z", "--format=%H%n%P%n%an%n%ae%n%at%n%B"]
+        # not by GitPython's Commit: it knows no encodings, and a date of thousands of digits is too much for it
+        with reading(self.path) as mirror:
+            asked = [*words, f"{check_sha(base)}..{check_sha(head)}", "--"]
+            out: bytes = mirror.git.log(*asked, stdout_as_string=False)
         found = []
         for row in out.decode("utf-8", "replace").split("\0"):
             if row:
@@ -258,8 +272,10 @@ class Repo(Candidates):
 
     def committers(self, base: str, head: str) -> set[str]:
         """The mail addresses of who committed `base..head`."""
-        words = ["log", f"--max-count={STACK_COMMITS}", "--format=%ce", f"{check_sha(base)}..{check_sha(head)}", "--"]
-        return set(self._git(*words).splitlines())
+        words = [f"--max-count={STACK_COMMITS}", "--format=%ce", f"{check_sha(base)}..{check_sha(head)}", "--"]
+        with reading(self.path) as mirror:
+            out: bytes = mirror.git.log(*words, stdout_as_string=False)
+        return set(out.decode("utf-8", "replace").splitlines())
 
     def known_branch(self, branch: str) -> str | None:
         """Where the branch was when it was last fetched; None when it never was."""
@@ -271,12 +287,14 @@ class Repo(Candidates):
 
     def tree_of(self, sha: str) -> str:
         """The tree of a commit."""
-        return check_sha(run_git(["rev-parse", "--verify", f"{check_sha(sha)}^{{tree}}"], cwd=self.path).text)
+        with reading(self.path) as mirror:
+            return mirror.odb.tree_of(sha)
 
     def type_of(self, sha: str) -> str:
         """commit, tag, tree or blob; empty when the object is not here."""
-        found = run_git(["cat-file", "-t", check_sha(sha)], cwd=self.path, check=False)
-        return found.text if found.returncode == 0 else ""
+        with reading(self.path) as mirror:
+            found = mirror.odb.find(sha)
+        return found.type.decode() if found else ""
 
     def changes(self, base: str, sha: str) -> list[diffs.Change]:
         """What a diff of two commits or trees touches, with the lines it counts."""
@@ -284,9 +302,10 @@ class Repo(Candidates):
 
     def touched(self, base: str, sha: str) -> list[str]:
         """Every path that differs between two commits; what was renamed counts with both its names."""
-        arguments = ["diff-tree", "-r", "-z", "--no-renames", "--name-only", check_sha(base), check_sha(sha)]
-        words = run_git(arguments, cwd=self.path).stdout.decode("utf-8", "surrogateescape")
-        return [path for path in words.split("\0") if path]
+        words = ["-r", "-z", "--no-renames", "--name-only", check_sha(base), check_sha(sha)]
+        with reading(self.path) as mirror:
+            out: str = mirror.git.diff_tree(*words)
+        return [path for path in out.split("\0") if path]
 
     def patches(self, base: str, sha: str, changes: Sequence[diffs.Change]) -> list[diffs.Patch]:
         """The hunks of some of a diff's changes, in their order. Files larger than a person reads come without."""
@@ -297,23 +316,24 @@ class Repo(Candidates):
         # the same renames must be found among some of the files as were found among all
         likeness = [c.similarity for c in small if c.status == "R"]
         renames = "--no-renames" if not likeness else "-M100%" if min(likeness) == 100 else "-M"
-        arguments = ["--literal-pathspecs", "diff-tree", "-r", "-p", renames, "--full-index", "--no-color"]
-        arguments += ["--no-ext-diff", "--no-textconv", check_sha(base), check_sha(sha), "--"]
+        words = ["-r", "-p", renames, "--full-index", "--no-color", "--no-ext-diff", "--no-textconv"]
         paths = dict.fromkeys(path for c in small for path in (c.old_path, c.path))
-        out = run_git([*arguments, *paths], cwd=self.path).stdout
+        with reading(self.path) as mirror:
+            asked = [*words, check_sha(base), check_sha(sha), "--", *paths]
+            out: bytes = mirror.git(literal_pathspecs=True).diff_tree(*asked, stdout_as_string=False)
         found = dict(zip(small, diffs.match_patches(small, diffs.parse_patch(out)), strict=True))
         return [found.get(c) or diffs.Patch(c.old_id, c.new_id) for c in changes]
 
     def _sizes(self, ids: Sequence[str]) -> dict[str, int]:
         """The sizes of blobs in bytes; what is no blob here (a submodule's commit) is left out."""
-        asked = "".join(f"{check_sha(i)}\n" for i in ids).encode()
-        out = run_git(["cat-file", "--batch-check=%(objectname) %(objectsize)"], cwd=self.path, input=asked).text
-        rows = [line.split(" ") for line in out.splitlines()]
-        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+        with reading(self.path) as mirror:
+            found = {sha: mirror.odb.find(sha) for sha in ids}
+        return {sha: info.size for sha, info in found.items() if info}
 
 
 @functools.lru_cache(maxsize=32)
 def _changes(path: Path, base: str, sha: str) -> tuple[diffs.Change, ...]:
     """Two commits differ for ever in the same way: the pages of one diff ask once."""
-    arguments = ["diff-tree", "-r", "-M", "-z", "--raw", "--numstat", base, sha]
-    return tuple(diffs.parse_changes(run_git(arguments, cwd=path).stdout))
+    with reading(path) as mirror:
+        out: bytes = mirror.git.diff_tree("-r", "-M", "-z", "--raw", "--numstat", base, sha, stdout_as_string=False)
+    return tuple(diffs.parse_changes(out))

@@ -32,6 +32,10 @@ class Ground:
         command = ["git", "-c", "user.name=Ann", "-c", "user.email=ann@example.org", *words]
         return subprocess.run(command, cwd=cwd or self.work, check=True, capture_output=True, text=True).stdout.strip()
 
+    def ours(self, *words: str) -> str:
+        """What git says in our mirror."""
+        return self.run(*words, cwd=self.repo.path)
+
     def commit(self, branch: str, files: dict[str, str], new: bool = True, start: str = "main") -> str:
         if new:
             self.run("checkout", "-q", "-B", branch, start)
@@ -65,7 +69,7 @@ def test_a_squash_keeps_the_author_and_carries_the_trailers_and_is_the_same_agai
     head = ground.commit("feature", {"d.txt": "d\n"}, new=False)
     built = ground.built(head)
     assert built == ground.built(head)
-    show = ground.repo._git("show", "-s", "--format=%an %ae|%cn|%P|%B", built.sha)
+    show = ground.ours("show", "-s", "--format=%an %ae|%cn|%P|%B", built.sha)
     assert show.startswith(
         f"Ann ann@example.org|Gastown|{ground.base}|Title\n\nBody\n\nBead: gt-1\nMerge-Request: gt-2"
     )
@@ -77,10 +81,10 @@ def test_merge_and_rebase(ground: Ground) -> None:
     head = ground.commit("feature", {"d.txt": "d\n"}, new=False)
     main = ground.commit("main", {"e.txt": "e\n"})
     merged = ground.built(head, "merge", main)
-    assert ground.repo._git("show", "-s", "--format=%P", merged.sha) == f"{main} {head}"
+    assert ground.ours("show", "-s", "--format=%P", merged.sha) == f"{main} {head}"
     rebased = ground.built(head, "rebase", main)
     assert rebased.tree == merged.tree
-    log = ground.repo._git("log", "--format=%s %an", f"{main}..{rebased.sha}").splitlines()
+    log = ground.ours("log", "--format=%s %an", f"{main}..{rebased.sha}").splitlines()
     assert log == ["change feature Ann", "change feature Ann"]
     assert not ground.repo.is_ancestor(first, rebased.sha)
 
@@ -255,8 +259,8 @@ def test_what_landed_squashed_does_not_conflict_with_what_was_built_upon_it(grou
     assert isinstance(ground.repo.build_candidate(conflicting), git.ConflictFound)
     built = ground.repo.build_candidate(replace(conflicting, landed=[low]))
     assert isinstance(built, git.Built)
-    assert ground.repo._git("show", f"{built.sha}:a.txt") == "1\n2\nthree!"
-    assert ground.repo._git("rev-parse", f"{built.sha}^") == landed
+    assert ground.ours("show", f"{built.sha}:a.txt") == "1\n2\nthree!"
+    assert ground.ours("rev-parse", f"{built.sha}^") == landed
     assert isinstance(ground.repo.build_candidate(ground.spec(high, "rebase", landed)), git.Built)  # knows it anyway
 
 

@@ -42,9 +42,8 @@ def test_finished_work_leaves_nothing_behind_and_unlanded_work_stays(stage: Stag
     left = stage.git("branch", "--list", "--format=%(refname:short)", "gt/*", cwd=stage.remote).splitlines()
     assert left and all(f"/{lost.pk}/" in name for name in left)
     assert not {r.pk for r in runs} & logs()
-    refs = repo_of(stage.rig)._git(
-        "for-each-ref", "--format=%(refname)", "refs/gastown/runs", "refs/gastown/candidates"
-    )
+    kept = ["--format=%(refname)", "refs/gastown/runs", "refs/gastown/candidates"]
+    refs = stage.git("for-each-ref", *kept, cwd=repo_of(stage.rig).path)
     assert {r.pk for r in Run.objects.filter(bead=lost, kind="polecat")} == {x.rpartition("/")[2] for x in refs.split()}
     assert not Effect.objects.filter(state="done").exists()
     assert Bead.objects.get(pk=landed.pk).status == "closed"
@@ -61,11 +60,12 @@ def test_what_piles_up_in_the_mirror_is_packed_and_work_goes_on(stage: Stage, mo
     after = stage.submit("after")
     stage.until(lambda: Effect.objects.filter(kind="land", state="pending").exists())
     repo = repo_of(stage.rig)
-    repo._git("hash-object", "-w", "--stdin", input=b"nothing reaches this, and it is young")
+    young = b"nothing reaches this, and it is young"
+    gitcmd.run_git(["hash-object", "-w", "--stdin"], cwd=repo.path, input=young)
     assert housekeeping.collect(timezone.now())["loose objects"] == 0
     monkeypatch.setattr(gitcmd, "LOOSE", 3)
     assert housekeeping.collect(timezone.now())["loose objects"] > 3
-    assert repo._git("count-objects").split()[0] == "0"
+    assert stage.git("count-objects", cwd=repo.path).split()[0] == "0"
     assert repo.has(before.merge_sha) and repo.known_branch("main") is not None
     stage.hold.clear()
     stage.await_phase(after, "merged")

@@ -182,7 +182,7 @@ def test_g15_attributes_are_no_files_to_follow_and_a_fresh_process_knows_them(gr
 
 
 def shown(ground: Ground, sha: str, form: str) -> str:
-    return ground.repo._git("show", "-s", f"--format={form}", sha)
+    return ground.ours("show", "-s", f"--format={form}", sha)
 
 
 def test_g16_a_squash_keeps_authors_trailers_zone_and_has_a_title(ground: Ground) -> None:
@@ -248,7 +248,7 @@ def test_g4_odd_authors_are_built_as_they_are_or_clean(ground: Ground, line: byt
     for method in ("squash", "rebase"):
         built = ground.repo.build_candidate(spec(ground.base, head, method))
         assert isinstance(built, git.Built)
-        raw = ground.repo._git("cat-file", "commit", built.sha)
+        raw = ground.ours("cat-file", "commit", built.sha)
         assert f"\nauthor {ODD[line]}\n" in raw
         packed = subprocess.run(
             ["git", "pack-objects", "--stdout"], cwd=ground.repo.path, input=built.sha.encode(), capture_output=True
@@ -464,7 +464,7 @@ def test_g5_an_unrelated_history_and_a_head_that_is_none_are_answers(ground: Gro
     with pytest.raises(GitFailed) as failed:
         ground.repo.build_candidate(spec(ground.base, island))
     assert (failed.value.kind, failed.value.disposition) == ("unrelated", "permanent")
-    blob = ground.repo._git("rev-parse", f"{ground.base}:a.txt")
+    blob = ground.ours("rev-parse", f"{ground.base}:a.txt")
     with pytest.raises(GitFailed) as failed:
         ground.repo.build_candidate(spec(ground.base, blob))
     assert failed.value.disposition == "permanent"

@@ -69,6 +69,24 @@ def test_git_and_processes_are_started_in_few_places() -> None:
     }  # fmt: skip
 
 
+def _users(pattern: str, under: str = "") -> set[str]:
+    found = (p for p in SOURCES if re.search(pattern, p.read_text(), re.M))
+    return {name for p in found if (name := str(p.relative_to(ROOT))).startswith(under)}
+
+
+def test_mirrors_are_read_through_one_door() -> None:
+    """GitPython is behind `objects`, none of the routes by which names or options of others reached git through it is
+    used, and past it git is only asked what talks to a remote, or streams."""
+    assert _users(r"^(import|from) git\b") == {"refinery/git/objects.py"}
+    assert not _users(r"\b(clone_from|multi_options|allow_unsafe\w*|config_reader|config_writer|USE_SHELL)\b")
+    assert not _users(r"\b(gitpython|git)\.(Remote|Submodule|Reference|Head|SymbolicReference)\b")
+    past = r"\b(run_git|started_git)\("
+    assert _users(past, "refinery/") == {f"refinery/git/{name}.py" for name in ("objects", "repo", "copies")}
+    calls = [n for n in ast.walk(ast.parse((ROOT / "refinery/git/repo.py").read_text())) if isinstance(n, ast.Call)]
+    started = [n for n in calls if isinstance(n.func, ast.Name) and n.func.id == "run_git"]
+    assert started and all("access.env()" in ast.unparse(call) for call in started)
+
+
 def test_files_can_be_read_in_one_sitting() -> None:
     long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 500}
     assert not long
