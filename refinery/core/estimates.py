@@ -285,7 +285,7 @@ def _gates(
 
 def of_convoy(world: World, known: History, convoy: ConvoyView, entries: Mapping[str, Estimate]) -> Estimate:
     """When a live convoy has landed (or, merged bead by bead, is done), along its longest chain of beads."""
-    told = convoy_phase(convoy)[0]
+    told = convoy_phase(convoy)
     if told == "staged":
         return Estimate("not started")
     if told == "needs_attention":

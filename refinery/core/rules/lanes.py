@@ -56,14 +56,16 @@ def decide(world: World) -> Iterator[Decision]:
             out = tuple(Leave(e.id, innocent=True) for group in train[room:] for e in group if not _pushed(e))
             yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
             continue
-        if not waiting:
+        hold = _hold(world, rig, key[1])
+        if hold is None and not waiting:
             told = (
                 f"{_told(train, gated, window)}; nobody waits" if cars else "every entry waits for people or for work"
             )
             yield Decision(subject, "busy" if cars else "idle", told)
             continue
-        hold = _hold(world, rig, key[1], popped)
-        feature = is_feature_lane(waiting[0])
+        if hold is None and popped >= rig.config.refinery.pop_limit:
+            hold = "pop-limit", "the next tick goes on"
+        feature = bool(waiting) and is_feature_lane(waiting[0])
         limit = rig.config.refinery.max_convoy_concurrency
         if hold is None and feature and key[1] not in working[rig.id] and len(working[rig.id]) >= limit:
             hold = "convoy-limit", f"{limit} convoy refineries are at work"
@@ -92,22 +94,18 @@ def _told(train: Sequence[Sequence[EntryView]], gated: int, window: int) -> str:
     return f"{len(train) - passed - ahead} of {window} cars{''.join(beside)}"
 
 
-def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, str] | None:
-    """Why a lane admits nobody now."""
+def _hold(world: World, rig: RigView, target: str) -> tuple[str, str] | None:
+    """Why a lane admits nobody, whoever waits."""
     if frozen := world.frozen(rig.id, target):
         return "frozen", frozen
-    if world.paused:
-        return "paused", f"town {world.town} is paused: {world.paused_reason}"
-    if rig.parked:
-        return "parked", f"rig {rig.slug} is parked"
+    if stopped := world.stopped(rig):
+        return "paused" if world.paused else "parked", stopped
     if rig.problems:
         return "misconfigured", rig.problems[0]
     if rig.outage is not None:
         return "outage", rig.outage.words(world.now)
     if world.no_room:
         return "no-room", world.no_room
-    if popped >= rig.config.refinery.pop_limit:
-        return "pop-limit", "the next tick goes on"
     return None
 
 
