@@ -271,11 +271,12 @@ def _remark(entry: EntryView, config: Config) -> str:
     return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)" if flaky else ""
 
 
-def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
-    """True when an entry waits for its lane: neither blocked, nor waiting on a person, nor admitted."""
+def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime, where: Standing | None = None) -> bool:
+    """True when an entry waits for its lane: neither blocked, nor waiting on a person, nor admitted. `where`: its
+    standing, if that is known already."""
     if entry.admitted or entry.reject_requested or entry.source_cancelled or proving(entry, rig, now):
         return False
-    stage = standing(entry, rig, now).stage
+    stage = (where or standing(entry, rig, now)).stage
     return (
         stage not in WAITS_FOR_PERSON
         and not is_judged(entry, stage)

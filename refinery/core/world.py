@@ -408,9 +408,7 @@ class World:
     beads: tuple[BeadView, ...] = ()
     entries: tuple[EntryView, ...] = ()
     checks: tuple[CheckView, ...] = ()
-    known: Mapping[tuple[int, str], KnownCheck] = field(
-        default_factory=dict
-    )  # what entries of a lane know of its check
+    known: Mapping[tuple[int, str], KnownCheck] = field(default_factory=dict)  # what is known of a lane's check
     convoys: tuple[ConvoyView, ...] = ()
     runs: tuple[RunView, ...] = ()
     final_beads_with_live_runs: frozenset[str] = frozenset()
@@ -423,7 +421,7 @@ class World:
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     behind: bool = False
     no_room: str = ""  # why what writes has to wait
-    # entry → where it stands: derived once, by `refinery.core.standing.stands` (and anew by each `replace`)
+    # by entry; written by `refinery.core.standing.stands` alone, and empty again in a copy
     stood: dict[str, Standing] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from refinery.core.actions import Action, Admit, Decision, Leave
 from refinery.core.order import by_lane, in_queue_order, is_feature_lane, queue_key, rank
 from refinery.core.stages import Stage
-from refinery.core.standing import standing, wants_slot
+from refinery.core.standing import stands, wants_slot
 from refinery.core.trains import batch_size, gating_room, groups, new_batches, started
 from refinery.core.world import EntryView, RigView, World
 
@@ -47,7 +47,7 @@ def decide(world: World) -> Iterator[Decision]:
         rig = world.rigs[key[0]]
         subject = f"lane {rig.slug} {key[1]}"
         cars = [e for e in entries if e.admitted]
-        waiting = [e for e in entries if wants_slot(e, rig, world.now)]
+        waiting = [e for e in entries if wants_slot(e, rig, world.now, stands(world, e))]
         window = world.window(*key)
         train = groups(cars)
         gated = gating_room(train, rig, world.now, window)
@@ -171,7 +171,7 @@ def _seat(
     if not ahead:
         return slot, True, None
     tip = ahead[-1][1]
-    stage = standing(tip, rig, world.now).stage
+    stage = stands(world, tip).stage
     if stage == Stage.LANDED:
         return slot, True, None
     if stage not in _CARRIES:
