@@ -1,7 +1,7 @@
 """What the console's first page says: is the machine alive, what fails, what each lane does, who is waited for.
 
 Everything is of the towns in which the user is an operator; the heartbeats and invariants are the installation's.
-Statuses come from `refinery.core.stages` through `refinery.pages.boards`, the sentences about lanes from the plan.
+Statuses and sentences come from `refinery.pages.boards`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
 from refinery.console.filters import FAILING
 from refinery.core import readiness
-from refinery.core.rules import plan
 from refinery.core.world import EntryView
 from refinery.models import Violation
 from refinery.pages import boards
@@ -84,7 +83,6 @@ class _Town:
         self.waiting = [
             e for e in world.entries if board.shown[e.id].phase not in ("awaiting_human", "blocked") and not e.admitted
         ]
-        said = {d.subject: d.why for d in plan(world)}
         self.lanes = []
         for (rig, target), entries in board.lanes.items():
             name = world.rigs[rig].slug
@@ -92,7 +90,7 @@ class _Town:
                 {
                     "rig": name,
                     "target": target,
-                    "says": said.get(f"lane {name} {target}", ""),
+                    "says": board.lane_why(rig, target),
                     "cars": self._cars(board, entries),
                     "entries": len(entries),
                 }
@@ -116,7 +114,7 @@ class _Town:
                 Need(f"town {self.town.slug}", f"paused: {self.town.paused_reason}", self.link, self.town.paused_at)
             )
         if self.breaker:
-            text = f"{self.failures} runs failed within 30 minutes: dispatch pauses"
+            text = board.why("town", self.town.slug)
             needs.append(Need(f"town {self.town.slug}", text, reverse("admin:agents_run_changelist") + "?now=bad"))
         for rig in world.rigs.values():
             link = reverse("admin:beads_rig_change", args=[rig.id])
@@ -137,10 +135,9 @@ class _Town:
             link = reverse("admin:beads_bead_change", args=[bead.id])
             needs.append(Need(f"bead {bead.id}", bead.unreleased, link, bead.created_at))
         for convoy in world.convoys:
-            phase, why = readiness.convoy_phase(convoy)
-            if phase == "needs_attention":
+            if readiness.convoy_phase(convoy) == "needs_attention":
                 link = reverse("admin:beads_convoy_change", args=[convoy.id])
-                needs.append(Need(f"convoy {convoy.id}", why, link, convoy.started_at))
+                needs.append(Need(f"convoy {convoy.id}", board.why("convoy", convoy.id), link, convoy.started_at))
         return needs
 
 

@@ -1,7 +1,7 @@
 """*Why is this stuck?*: the plan's own sentences about a subject and about what it waits for, in an order to read.
 
-Nothing is decided here: every sentence is that of `refinery.tick.reconciler.explain`, or says what is stored and wrong
-(a failing effect, a quarantined fact, an open escalation).
+Nothing is decided here: every sentence is that of the board, which is the plan's, or says what is stored and wrong (a
+failing effect, a quarantined fact, an open escalation).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from beads.models import Bead, Convoy, Effect, Escalation, Fact, Town
 from refinery.console.filters import FAILING
 from refinery.core.telling import short
 from refinery.models import ReviewEntry
-from refinery.tick import reconciler
+from refinery.pages.boards import Board
 
 ENDED = "it has ended, or nothing is decided about it"
 _PAGES = {
@@ -46,7 +46,8 @@ class Telling:
 
     def __init__(self, town: Town) -> None:
         self.town = town
-        self.decided = {d.subject: d for d in reconciler.explain(town)}
+        self.board = Board(town)
+        self.decided = self.board.decided
 
     def of(self, kind: str, key: str) -> Sentence:
         """The plan's sentence about one subject."""
@@ -68,9 +69,8 @@ class Telling:
         if self.town.paused_at is not None:
             link = reverse("admin:beads_town_change", args=[self.town.pk])
             yield Sentence(f"town {self.town.slug}", "paused", f"paused: {self.town.paused_reason}", link)
-        for subject, decision in self.decided.items():
-            if subject.startswith("town "):
-                yield Sentence(subject, decision.rule, decision.why)
+        for decision in self.board.town_wide:
+            yield Sentence(decision.subject, decision.rule, decision.why)
 
 
 def _ended(first: Sentence, how: str) -> Sentence:

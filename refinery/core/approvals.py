@@ -23,6 +23,8 @@ def approvals(entry: EntryView) -> tuple[VerdictView, ...]:
 def objection(entry: EntryView) -> VerdictView | None:
     """A person's standing wish for changes to this head, or to an earlier one as long as no agent was given it: until
     that person approves it, or somebody merges over it."""
+    if not entry.verdicts:
+        return None
     merged_over = max((v.id for v in approvals(entry) if v.merge_now), default=0)
     approved = {person(v.by): v.id for v in entry.verdicts if v.human and v.decision == "approve"}
     standing_ones = [v for v in entry.people if v.decision == "request_changes"]

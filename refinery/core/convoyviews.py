@@ -73,6 +73,11 @@ class ConvoyView:
         return tuple(b for b in self.beads if b.status == BeadStatus.FAILED)
 
     @property
+    def uncut(self) -> tuple[BranchView, ...]:
+        """Its feature branches that are still to be made on their remotes."""
+        return tuple(b for b in self.branches if not b.base_sha)
+
+    @property
     def all_closed(self) -> bool:
         """True when every bead is closed."""
         return all(b.status == BeadStatus.CLOSED for b in self.beads)

@@ -27,7 +27,7 @@ from refinery.core.order import by_lane, in_queue_order
 from refinery.core.pace import NOTHING, History, Span, Untold, due, exactly, lasting
 from refinery.core.readiness import convoy_phase
 from refinery.core.stages import Stage, phase
-from refinery.core.standing import proving, standing
+from refinery.core.standing import proving, stands
 from refinery.core.world import BeadView, CandidateView, EntryView, GateView, RigView, World
 
 
@@ -113,7 +113,7 @@ def _of_lane(world: World, known: History, key: tuple[int, str], entries: Sequen
     goes: list[_Left] = []
     stopped = ""
     for entry in in_queue_order(entries):
-        stage = standing(entry, rig, world.now).stage
+        stage = stands(world, entry).stage
         if words := _unpredictable(world, entry, stage):
             found[entry.id] = Estimate(words)
         elif stopped:
@@ -285,7 +285,7 @@ def _gates(
 
 def of_convoy(world: World, known: History, convoy: ConvoyView, entries: Mapping[str, Estimate]) -> Estimate:
     """When a live convoy has landed (or, merged bead by bead, is done), along its longest chain of beads."""
-    told = convoy_phase(convoy)[0]
+    told = convoy_phase(convoy)
     if told == "staged":
         return Estimate("not started")
     if told == "needs_attention":

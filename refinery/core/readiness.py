@@ -11,10 +11,11 @@ from beads.config import Config
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.stages import HOST_FAULTS_FREE
-from refinery.core.telling import alike, short
+from refinery.core.telling import alike
 from refinery.core.world import BeadView, RunView, World
 
 SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
+UNRELEASED, DISPATCH, NO_SLOT = "unreleased", "dispatch", "no-slot"  # rules that the phase of a bead depends on
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -84,10 +85,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     convoy = world.convoy.get(bead.convoy or "")
     if bead.unreleased and (convoy is None or convoy.started_at is not None):
         return bead.unreleased
-    if world.paused:
-        return f"town {world.town} is paused: {world.paused_reason or 'no reason given'}"
-    if rig.parked:
-        return f"rig {rig.slug} is parked"
+    if stopped := world.stopped(rig):
+        return stopped
     if world.no_room:
         return world.no_room
     if convoy is not None and convoy.started_at is None:
@@ -105,7 +104,7 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     if rig.config.agents.polecat is None:
         return unmanned(rig.slug)
     if world.breaker_open and not world.probe_due:
-        return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
+        return breaker(world)
     due = next_try_at(bead, rig.config)
     if world.now < due:
         last = bead.last_run
@@ -118,30 +117,32 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     return None
 
 
-def bead_phase(world: World, bead: BeadView) -> str:
-    """The people's word for a live bead without a review entry: awaiting_human, waiting, ready, starting or working."""
+def breaker(world: World) -> str:
+    """What is said of a bead that the open breaker keeps waiting."""
+    return f"the breaker is open: {world.failures_in_a_row} runs in a row failed"
+
+
+def bead_phase(bead: BeadView, rule: str) -> str:
+    """The people's word for a live bead without a review entry, by the `rule` that decided about it: awaiting_human,
+    waiting, ready, starting or working."""
     if bead.live_run is not None:
         return "working" if bead.live_run.state == "running" else "starting"
-    wait = bead_wait(world, bead)
-    if bead.unreleased and wait == bead.unreleased:
+    if rule == UNRELEASED:
         return "awaiting_human"
-    return "ready" if bead.status == BeadStatus.OPEN and wait is None else "waiting"
+    return "ready" if rule in (DISPATCH, NO_SLOT) else "waiting"
 
 
-def convoy_phase(convoy: ConvoyView) -> tuple[str, str]:
-    """A live convoy's phase (staged, active, needs_attention, ready_to_land, landing) and why."""
+def convoy_phase(convoy: ConvoyView) -> str:
+    """The people's word for a live convoy: staged, active, needs_attention, ready_to_land or landing."""
     if convoy.started_at is None:
-        return "staged", "nothing is dispatched until it is started"
+        return "staged"
+    if convoy.uncut:
+        return "active"
     if convoy.failed_beads:
-        names = "; ".join(f"{b.id}{': ' + short(b.reason, 320) if b.reason else ''}" for b in convoy.failed_beads[:3])
-        more = f", and {len(convoy.failed_beads) - 3} more" if convoy.failed_beads[3:] else ""
-        return "needs_attention", f"failed: {names}{more}. Retry it, cancel it, or close the convoy"
+        return "needs_attention"
     if any(entry.state == "active" for entry in convoy.landings):
-        return "landing", "its landing entry is in the queue"
-    done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
-    if convoy.all_closed:
-        return "ready_to_land", "all beads are closed"
-    return "active", f"{done} of {len(convoy.beads)} beads closed"
+        return "landing"
+    return "ready_to_land" if convoy.all_closed else "active"
 
 
 def ended_phase(status: str, resolution: str) -> str:

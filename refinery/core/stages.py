@@ -58,6 +58,8 @@ class Standing:
 
 
 WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.EXCUSED, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})
+# where a person is asked about the entry itself, which is not so while it waits for a check of the target
+ASKS_PERSON = WAITS_FOR_PERSON - {Stage.EXCUSED}
 _LANDS = frozenset({Stage.GREEN, Stage.LANDING, Stage.LANDED, Stage.TARGET_MOVED, Stage.HEAD_MOVED, Stage.PUSH_REFUSED})
 _REVIEWS = frozenset({Stage.CHANGES_REQUESTED, Stage.NEEDS_REVIEW, Stage.REVIEWING})
 

@@ -10,8 +10,8 @@ from refinery.core.approvals import approvals, approvals_needed, objection
 from refinery.core.gating import judged, needed, red, results_on
 from refinery.core.order import is_feature_lane
 from refinery.core.reasons import Held
-from refinery.core.stages import WAITS_FOR_PERSON, Stage, Standing
-from refinery.core.world import Blocker, CandidateView, EntryView, RigView
+from refinery.core.stages import WAITS_FOR_PERSON, Stage, Standing, phase
+from refinery.core.world import Blocker, CandidateView, EntryView, RigView, World
 
 _BY_GATES = frozenset({Held.GATE_ERROR, Held.REWORK_LIMIT})
 _LANDING_STAGE = {
@@ -37,6 +37,19 @@ def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     if rig.outage is not None and stands.stage in _ASKS_REMOTE:
         return Standing(stands.stage, f"{stands.why}; {rig.outage.words(now)}")
     return stands
+
+
+def stands(world: World, entry: EntryView) -> Standing:
+    """`standing` of one of the world's own entries, derived once for each world."""
+    found = world.stood.get(entry.id)
+    if found is None:
+        found = world.stood[entry.id] = standing(entry, world.rigs[entry.rig], world.now)
+    return found
+
+
+def phase_of(world: World, entry: EntryView) -> str:
+    """The people's word for where one of the world's own entries stands."""
+    return phase(stands(world, entry).stage, admitted=entry.admitted)
 
 
 def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
@@ -258,11 +271,12 @@ def _remark(entry: EntryView, config: Config) -> str:
     return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)" if flaky else ""
 
 
-def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
-    """True when an entry waits for its lane: neither blocked, nor waiting on a person, nor admitted."""
+def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime, where: Standing | None = None) -> bool:
+    """True when an entry waits for its lane: neither blocked, nor waiting on a person, nor admitted. `where`: its
+    standing, if that is known already."""
     if entry.admitted or entry.reject_requested or entry.source_cancelled or proving(entry, rig, now):
         return False
-    stage = standing(entry, rig, now).stage
+    stage = (where or standing(entry, rig, now)).stage
     return (
         stage not in WAITS_FOR_PERSON
         and not is_judged(entry, stage)

@@ -15,6 +15,7 @@ from beads.lifecycle import BeadStatus, Purpose
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.outageviews import EffectView, OutageView
 from refinery.core.relations import ForecastView, Ground, KnownCheck, Ties
+from refinery.core.stages import Standing
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
@@ -407,9 +408,7 @@ class World:
     beads: tuple[BeadView, ...] = ()
     entries: tuple[EntryView, ...] = ()
     checks: tuple[CheckView, ...] = ()
-    known: Mapping[tuple[int, str], KnownCheck] = field(
-        default_factory=dict
-    )  # what entries of a lane know of its check
+    known: Mapping[tuple[int, str], KnownCheck] = field(default_factory=dict)  # what is known of a lane's check
     convoys: tuple[ConvoyView, ...] = ()
     runs: tuple[RunView, ...] = ()
     final_beads_with_live_runs: frozenset[str] = frozenset()
@@ -422,6 +421,8 @@ class World:
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     behind: bool = False
     no_room: str = ""  # why what writes has to wait
+    # by entry; written by `refinery.core.standing.stands` alone, and empty again in a copy
+    stood: dict[str, Standing] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def convoy(self) -> dict[str, ConvoyView]:
@@ -472,6 +473,12 @@ class World:
         """Why nothing lands in a lane now, or an empty string."""
         lane = self.lanes.get((rig, target))
         return lane.frozen if lane else ""
+
+    def stopped(self, rig: RigView) -> str:
+        """Why nothing is begun in a rig now: the town is paused, or the rig is parked. Or an empty string."""
+        if self.paused:
+            return f"town {self.town} is paused: {self.paused_reason or 'no reason given'}"
+        return f"rig {rig.slug} is parked" if rig.parked else ""
 
     def tip(self, rig: int, target: str) -> str:
         """The commit at which a lane's target was last seen; empty when it is not followed."""

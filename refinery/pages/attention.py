@@ -11,6 +11,7 @@ from typing import Any
 from django.urls import reverse
 
 from beads.models import Convoy, Escalation
+from refinery.core.stages import ASKS_PERSON
 from refinery.core.world import BeadView, World
 
 
@@ -38,7 +39,7 @@ def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
     """Review entries that wait for a person. Who waits for a check of the target is not asked about: the check is."""
     needs = []
     for row in rows:
-        if row["phase"] != "awaiting_human" or row["stage"] == "excused":
+        if row["stage"] not in ASKS_PERSON:
             continue
         url = reverse("review", args=[row["id"]])
         if row["held"]:
@@ -105,7 +106,7 @@ def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
     title, since = convoy.bead.title, convoy.bead.updated_at
     if phase == "staged":
         act = reverse("convoy-act", args=[convoy.pk, "start"])
-        told = "staged: nothing is dispatched yet"
+        told = why
         if convoy.bead.unreleased:
             told = f"planned by {convoy.bead.created_by} in run {convoy.bead.filed_by}; {told}"
         return [Need(convoy.pk, "staged", title, told, url, act, "Start it", since=since)]

@@ -1,23 +1,26 @@
-"""Rows → what commands and pages show of beads, entries and convoys. Statuses come from `refinery.core.stages` only."""
+"""Rows → what commands and pages show of beads, entries and convoys.
+
+Phases come from `refinery.core`, and each sentence is the plan's: no page says another one than `tick --explain`.
+"""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.utils import timezone
 
-from agents import work
 from agents.models import Run
+from beads.lifecycle import FINAL
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
 from refinery import links
 from refinery.core import checks as check_rules
 from refinery.core import estimates, order, pace, readiness, reasons, stages, standing
+from refinery.core.actions import Settle
+from refinery.core.rules import Decision, plan
+from refinery.core.rules.troubles import OUTAGE, ROOM
 from refinery.core.world import BeadView, EntryView, World
 from refinery.models import Landing, ReviewEntry
 from refinery.store import history as history_of
@@ -25,6 +28,7 @@ from refinery.store.results import gate_results
 from refinery.tick import snapshot
 
 PAST = "past: the config has replaced it"
+_TOWN_WIDE = ("town ", "rig ", OUTAGE, ROOM)
 
 
 @dataclass(frozen=True)
@@ -39,48 +43,74 @@ class Shown:
     @property
     def needs_person(self) -> bool:
         """True when it is what a person is asked about."""
-        return self.phase == "awaiting_human" and self.stage != "excused"
+        return self.stage in stages.ASKS_PERSON
 
 
 _OF_CHECKS = {stages.Stage.HELD: "awaiting_human", stages.Stage.GREEN: "checked"}
 
 
 class Board:
-    """One look at a town's world, asked many times."""
+    """One look at a town's world, asked many times. Each sentence is the plan's own, which is made at most once, when
+    the first is asked for; each phase follows from what the plan's rules see. Ended subjects keep their stored reason.
+    """
 
     def __init__(self, town: Town) -> None:
         self.town = town
         self.world: World = snapshot.load(town, timezone.now())
-        self.shown: dict[str, Shown] = {}
+        self.beads = {b.id: b for b in self.world.beads}
         lanes = order.by_lane(self.world.entries)
         self.lanes = {key: order.in_queue_order(views) for key, views in sorted(lanes.items())}
+
+    @cached_property
+    def decided(self) -> dict[str, Decision]:
+        """Subject → what the next tick decides about it, and why."""
+        return {d.subject: d for d in plan(self.world)}
+
+    def why(self, kind: str, key: str) -> str:
+        """The plan's sentence about a subject; empty when nothing is decided about it."""
+        decision = self.decided.get(f"{kind} {key}")
+        return decision.why if decision is not None else ""
+
+    def lane_why(self, rig: int, target: str) -> str:
+        """The plan's sentence about a lane."""
+        return self.why("lane", f"{self.world.rigs[rig].slug} {target}")
+
+    @cached_property
+    def town_wide(self) -> list[Decision]:
+        """What holds up more than one subject: an open breaker, a remote that does not work, a full disk, a rig in
+        which nobody works. Without what is over."""
+        wide = (d for d in self.decided.values() if d.subject.startswith(_TOWN_WIDE))
+        return [d for d in wide if not any(isinstance(action, Settle) for action in d.actions)]
+
+    @cached_property
+    def shown(self) -> dict[str, Shown]:
+        """Active entries and checks by id."""
+        found = {}
         for views in self.lanes.values():
             place = 0
             for view in views:
-                rig = self.world.rigs[view.rig]
-                stands = standing.standing(view, rig, self.world.now)
-                phase = stages.phase(stands.stage, admitted=view.admitted)
-                place += phase not in ("blocked", "awaiting_human")
-                why = stands.why
-                if phase == "queued" and (frozen := self.world.frozen(view.rig, view.target)):
-                    why = frozen
-                elif phase == "queued" and (self.world.paused or rig.parked):
-                    why = f"rig {rig.slug} is parked" if rig.parked else f"paused: {self.world.paused_reason}"
+                stage, phase = standing.stands(self.world, view).stage, standing.phase_of(self.world, view)
                 waits = phase in ("blocked", "awaiting_human")
-                self.shown[view.id] = Shown(phase, str(stands.stage), why, None if waits else place)
+                place += not waits
+                found[view.id] = Shown(phase, str(stage), self.why("entry", view.id), None if waits else place)
         for check in self.world.checks:
-            stands = check_rules.standing(check, self.world.rigs[check.entry.rig])
-            self.shown[check.entry.id] = Shown(
-                _OF_CHECKS.get(stands.stage, "gating"), str(stands.stage), stands.why, None
-            )
-        self.beads = {b.id: b for b in self.world.beads}
+            stage = check_rules.standing(check, self.world.rigs[check.entry.rig]).stage
+            why = self.why("entry", check.entry.id)
+            found[check.entry.id] = Shown(_OF_CHECKS.get(stage, "gating"), str(stage), why, None)
+        return found
+
+    @cached_property
+    def asked(self) -> list[EntryView]:
+        """The entries, and checks, about which a person is asked; the plan is not needed for it."""
+        found = [(e, standing.stands(self.world, e)) for e in self.world.entries]
+        found += [(c.entry, check_rules.standing(c, self.world.rigs[c.entry.rig])) for c in self.world.checks]
+        return [entry for entry, where in found if where.stage in stages.ASKS_PERSON]
 
     @cached_property
     def unreleased(self) -> list[BeadView]:
         """What agents have filed and a person has yet to release, oldest first; without the beads of staged convoys."""
-        waiting = (
-            b for b in self.world.beads if b.unreleased and readiness.bead_phase(self.world, b) == "awaiting_human"
-        )
+        filed = (b for b in self.world.beads if b.unreleased)
+        waiting = (b for b in filed if self.decided[f"bead {b.id}"].rule == readiness.UNRELEASED)
         return sorted(waiting, key=lambda b: (b.created_at, b.id))
 
     @cached_property
@@ -114,33 +144,30 @@ class Board:
 
     def bead(self, bead: Bead) -> str:
         """Why a bead stands where it stands, in one sentence."""
-        view = self.beads.get(bead.pk)
-        if view is None or bead.status in ("closed", "failed"):
+        if bead.pk not in self.beads or bead.status in FINAL:
             return bead.reason
-        entry = self.world.entry_of_source.get(bead.pk)
-        if entry is not None:
-            shown = self.shown[entry.id]
-            return f"{shown.phase.replace('_', ' ')}: {shown.reason}"
-        if view.live_run is not None:
-            return f"run {view.live_run.id} is {view.live_run.state}"
-        if bead.status != "open" and view.last_run is not None:
-            return f"run {view.last_run.id} has ended: {view.last_run.reason}"
-        return readiness.bead_wait(self.world, view) or "ready"
+        return self.why("bead", bead.pk)
 
     def bead_phase(self, bead: Bead) -> str:
         """Where a bead stands, in one word: its status when ended, its entry's phase, or what its runs do."""
         view = self.beads.get(bead.pk)
-        if view is None or bead.status in ("closed", "failed"):
+        if view is None or bead.status in FINAL:
             return bead.status
         entry = self.world.entry_of_source.get(bead.pk)
-        return self.shown[entry.id].phase if entry is not None else readiness.bead_phase(self.world, view)
+        if entry is not None:
+            return standing.phase_of(self.world, entry)
+        return readiness.bead_phase(view, self.decided[f"bead {view.id}"].rule)
 
     def convoy(self, convoy: Convoy) -> tuple[str, str]:
         """A convoy's phase and why."""
         view = self.world.convoy.get(convoy.pk)
         if view is not None:
-            return readiness.convoy_phase(view)
+            return readiness.convoy_phase(view), self.why("convoy", view.id)
         return readiness.ended_phase(convoy.bead.status, convoy.bead.resolution), convoy.bead.reason
+
+    def run(self, run: Run) -> str:
+        """Why a run stands where it stands, in one sentence."""
+        return run.reason if run.outcome else self.why("run", run.pk)
 
 
 def relations(view: EntryView | None) -> dict[str, Any]:
@@ -294,43 +321,6 @@ def ways_on(bead: Bead) -> list[tuple[str, str]]:
     if bead.unreleased and bead.status not in ("closed", "failed") and bead.convoy_id is None:
         return [("to let an agent do it", f"bead release {bead.pk}"), ("else", f"bead cancel {bead.pk}")]
     return []
-
-
-def run_facts(run: Run) -> dict[str, Any]:
-    """What came of a run's work: what it made, how it was saved, and whether people see it on the remote."""
-    return {
-        "work": run.work,
-        "work_text": run.work_text,
-        "head_sha": run.head_sha,
-        "published": run.published,
-        "on_remote": run.on_remote,
-        "salvage_ref": run.salvage_ref,
-    }
-
-
-MADE = {
-    "new": "new commits",
-    "nothing": "nothing: no commit that was not there before",
-    "uncommitted": "changes that it did not commit",
-    "refused": "commits that were not let in",
-    "unsaved": "work that could not be taken in yet: its workspace is kept, and it is tried again",
-}
-
-
-def made(run: Run) -> str:
-    """What an agent's run has made, in words; empty where it makes no commits, or none is known yet."""
-    words = MADE.get(run.work, "")
-    if run.work == "uncommitted" and run.work_text:
-        return run.work_text
-    return f"{words}; {run.work_text}" if words and run.work_text else words
-
-
-def restore(run: Run) -> str:
-    """The command that shows what was saved of a run; empty where nothing was."""
-    if run.salvage_ref.startswith("file:"):
-        archive = Path(settings.GASTOWN_HOME) / run.salvage_ref.removeprefix("file:")
-        return f"tar -tf {shlex.quote(str(archive))}"
-    return f"git -C {shlex.quote(str(work.mirror_of(run.rig_id)))} show {run.salvage_ref}" if run.salvage_ref else ""
 
 
 def history(bead: Bead, most: int = 0) -> list[dict[str, Any]]:

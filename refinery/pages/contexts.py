@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import Aggregate, Count, DateTimeField, DurationField, F, Q, QuerySet
 from django.db.models.functions import Coalesce, Trunc
@@ -25,7 +25,7 @@ from refinery import links
 from refinery.core import estimates
 from refinery.core.world import World
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, attention, boards, charts
+from refinery.pages import ansi, attention, boards, charts, outcomes
 from refinery.pages.attention import Need
 from refinery.pages.live import Topic
 from refinery.store import flakiness
@@ -62,7 +62,7 @@ def _lanes(board: boards.Board) -> list[dict[str, Any]]:
             {
                 "key": f"{board.world.rigs[rig].slug}-{target}",
                 "rig": board.world.rigs[rig].slug,
-                "parked": board.world.rigs[rig].parked,
+                "why": board.lane_why(rig, target),
                 "target": target,
                 "rows": rows,
                 "train": rows[:TRAIN],
@@ -108,7 +108,7 @@ def towns(found: Iterable[Town]) -> dict[str, Any]:
                 "beads": len(board.world.beads),
                 "entries": len(board.world.entries),
                 "runs": len(board.world.runs),
-                "needs": sum(1 for s in board.shown.values() if s.needs_person)
+                "needs": len(board.asked)
                 + sum(1 for c in board.world.convoys if c.started_at is None or c.failed_beads)
                 + len(board.unreleased),
             }
@@ -147,7 +147,7 @@ def town(town: Town, most: int = LISTED) -> dict[str, Any]:
         "rigs": list(board.world.rigs.values()),
         "unboxed": [rig.slug for rig in board.world.rigs.values() if boxes.is_off(rig.config)],
         "unstarted": _unstarted(board.world),
-        "breaker": board.world.failures_in_a_row if board.world.breaker_open else 0,
+        "wide": board.town_wide,
         "needs": waiting,
         "filed": filed,
         "escalated": escalated,
@@ -273,9 +273,10 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
     text, cut = log_tail(run)
     return {
         "run": run,
-        "made": boards.made(run),
+        "why": run.reason if run.state == "ended" else boards.Board(run.town).run(run),
+        "made": outcomes.made(run),
         "failed": [telling(result) for result in run.gate_results.exclude(outcome="pass").defer("output")],
-        "restore": boards.restore(run),
+        "restore": outcomes.restore(run),
         "log": ansi.spans(text),
         "cut": cut,
         "calls": lists.first(run.tool_calls.order_by("-id").values("pk", "tool", "created_at"), most),
@@ -419,6 +420,9 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
     """One bead with its runs, reviews, tasks and history."""
     board = boards.Board(bead.town)
     history = boards.history(bead, most * 5)
+    runs = lists.first(bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at"), most)
+    for run in runs.rows:
+        cast(Any, run).why = board.run(run)
     return {
         "bead": bead,
         "phase": board.bead_phase(bead),
@@ -426,7 +430,7 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
         "unreleased": bead.pk in {b.id for b in board.unreleased},
         "again": bead.status == "failed" and bead.type == "issue",
         "commands": boards.ways_on(bead),
-        "runs": lists.first(bead.runs.select_related("agent").defer("brief", "steps").order_by("-created_at"), most),
+        "runs": runs,
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],
         "children": bead.children.all(),

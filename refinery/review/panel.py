@@ -16,7 +16,7 @@ from beads.config import MergeStrategy
 from beads.models import Fact
 from refinery.core import approvals, standing
 from refinery.core.stages import Stage
-from refinery.core.world import EntryView, RigView, VerdictView, World, person
+from refinery.core.world import EntryView, RigView, VerdictView, person
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 
@@ -78,7 +78,7 @@ def of(
     given = approvals.approvals(view)
     return Panel(
         tuple(words),
-        _follows(view, rig, wishes, board.world),
+        _follows(view, rig, wishes, board),
         frozenset(offers),
         approvals.approvals_needed(view, rig.config),
         given,
@@ -160,9 +160,11 @@ def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Se
     return offers
 
 
-def _follows(view: EntryView, rig: RigView, wishes: set[str], world: World) -> str:
-    """What comes next, in one sentence."""
+def _follows(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board) -> str:
+    """What comes next, in one sentence: the plan's, where nothing else is known."""
+    world = board.world
     stands = standing.standing(view, rig, world.now)
+    decision = board.decided[f"entry {view.id}"]
     if view.reject_requested or "reject" in wishes:
         return "It leaves the queue."
     if view.waiting_for:
@@ -185,11 +187,12 @@ def _follows(view: EntryView, rig: RigView, wishes: set[str], world: World) -> s
         return "It lands once its gates have passed." if first else "It lands when its turn comes."
     if stage in _WAITS_FOR_REVIEW:
         return "It lands once it is reviewed and its gates have passed."
-    if stage == Stage.GREEN:
+    if stage == Stage.GREEN and (wishes or decision.rule == "land"):
         return "It lands next."
     if stage == Stage.LANDING:
         return "It is being pushed: git decides."
-    return f"{stands.why[:1].upper()}{stands.why[1:]}."
+    why = stands.why if wishes else decision.why
+    return f"{why[:1].upper()}{why[1:]}."
 
 
 def _ended(entry: ReviewEntry, data: dict[str, Any], who: str, facts: Sequence[Fact]) -> Panel:

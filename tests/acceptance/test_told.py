@@ -15,7 +15,7 @@ from beads import config as configs
 from beads import ledger
 from beads.models import Bead, Fact
 from refinery.models import GateResult
-from refinery.pages import boards
+from refinery.pages import outcomes
 from tests.acceptance.conftest import Stage
 
 
@@ -71,7 +71,7 @@ def test_what_an_agent_did_not_commit_is_shown_by_the_command_that_is_named(
     run = stage.until(lambda: Run.objects.filter(bead=bead, outcome="failed").first())
     told = json.loads(said(capsys, "runs", "show", run.pk, "--json"))["data"]
     assert (told["work"], told["on_remote"]) == ("uncommitted", False)
-    command = boards.restore(run)
+    command = outcomes.restore(run)
     assert command in said(capsys, "runs", "show", run.pk)
     _, _, mirror, *show = shlex.split(command)
     assert "+precious" in stage.git(*show, cwd=Path(mirror))

@@ -15,10 +15,11 @@ __all__ = ["Action", "Decision", "plan"]
 
 def plan(world: World) -> list[Decision]:
     """What every subject of the town needs now, in the order in which it is to be applied."""
+    reviews = list(entries.decide(world))
     return [
         *runs.decide(world),
-        *beads.decide(world),
-        *entries.decide(world),
+        *beads.decide(world, {d.subject: d.why for d in reviews}),
+        *reviews,
         *checks.decide(world),
         *lanes.decide(world),
         *forecasts.decide(world),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, Purpose
@@ -23,22 +23,34 @@ from refinery.core.actions import (
 from refinery.core.approvals import objection
 from refinery.core.gating import red
 from refinery.core.keys import publish_key
-from refinery.core.readiness import bead_wait, host_faults, same_set_up_error, stays, unmanned
+from refinery.core.readiness import (
+    DISPATCH,
+    NO_SLOT,
+    UNRELEASED,
+    bead_wait,
+    breaker,
+    host_faults,
+    same_set_up_error,
+    stays,
+    unmanned,
+)
 from refinery.core.rules.rework import nothing_committed
 from refinery.core.stages import HOST_FAULTS_FREE
+from refinery.core.standing import phase_of
 from refinery.core.world import BeadView, EntryView, RunView, World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses
 Told = tuple[str, str, tuple[Action, ...]]
 
 
-def decide(world: World) -> Iterator[Decision]:
-    """One decision for each live issue bead, in dispatch order: priority, convoy age, age."""
+def decide(world: World, reviews: Mapping[str, str]) -> Iterator[Decision]:
+    """One decision for each live issue bead, in dispatch order: priority, convoy age, age. `reviews`: what is said of
+    each active entry, by subject; a bead in review says the same."""
     slots: Counter[int | str] = Counter(run.rig for run in world.runs if run.kind == "polecat")
     yield from _breaker(world)
     yield from _unmanned(world)
     for bead in sorted(world.beads, key=lambda b: _order(world, b)):
-        rule, why, actions = _one(world, bead, slots)
+        rule, why, actions = _one(world, bead, slots, reviews)
         yield Decision(f"bead {bead.id}", rule, why, actions)
 
 
@@ -79,7 +91,7 @@ def _order(world: World, bead: BeadView) -> tuple[object, ...]:
     return (bead.priority, age, bead.created_at, bead.id)
 
 
-def _one(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
+def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mapping[str, str]) -> Told:
     entry = world.entry_of_source.get(bead.id)
     if bead.cancel_requested:
         return _cancel(world, bead)
@@ -92,7 +104,8 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
         return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", over
     if entry is not None:
         if bead.status == BeadStatus.IN_REVIEW:
-            return "in-review", f"review entry {entry.id}", ()
+            phase = phase_of(world, entry).replace("_", " ")
+            return "in-review", f"{phase}: {reviews[f'entry {entry.id}']}", ()
         why = f"review entry {entry.id} is open"
         return "has-entry", why, (MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why),)
     match bead.status:
@@ -284,14 +297,14 @@ def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Told:
 def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
     wait = bead_wait(world, bead)
     if wait is not None:
-        return "wait", wait, ()
+        return UNRELEASED if wait == bead.unreleased else "wait", wait, ()
     if world.breaker_open:
-        if not world.probe_due or slots["probe"]:
-            return "wait", f"the breaker is open: {world.failures_in_a_row} runs in a row failed", ()
+        if slots["probe"]:
+            return "wait", breaker(world), ()
         slots["probe"] += 1
     limit = world.rigs[bead.rig].config.dispatch.max_polecats
     if slots[bead.rig] >= limit:
-        return "no-slot", f"all {limit} polecats of the rig are busy", ()
+        return NO_SLOT, f"all {limit} polecats of the rig are busy", ()
     slots[bead.rig] += 1
     before = bead.published_head
     start_sha = before.head_sha if before else ""
@@ -306,4 +319,4 @@ def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
         prefer_agent=prefer,
         expect_status=bead.status,
     )
-    return "dispatch", f"attempt {bead.attempts_used + 1}", (start,)
+    return DISPATCH, f"ready: attempt {bead.attempts_used + 1} starts", (start,)

@@ -5,7 +5,7 @@ A convoy lands once all its beads are closed and none failed; a landing that cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from beads.lifecycle import BeadStatus, is_final
 from refinery.core.actions import (
@@ -21,7 +21,7 @@ from refinery.core.actions import (
 )
 from refinery.core.convoyviews import BranchView, ConvoyView, LandingEntry
 from refinery.core.keys import branch_key
-from refinery.core.readiness import convoy_phase
+from refinery.core.telling import short
 from refinery.core.world import World
 
 Told = tuple[str, str, tuple[Action, ...]]
@@ -39,17 +39,17 @@ def _one(world: World, convoy: ConvoyView) -> Told:
         return _close(world, convoy)
     if convoy.started_at is None:
         return "staged", "nothing is dispatched until it is started", ()
-    uncut = [b for b in convoy.branches if not b.base_sha]
-    if uncut:
-        return _cut(world, uncut)
+    if convoy.uncut:
+        return _cut(world, convoy.uncut)
     if convoy.failed_beads:
-        why = convoy_phase(convoy)[1]
+        why = _failed(convoy)
         since = max((b.closed_at for b in convoy.failed_beads if b.closed_at), default=convoy.started_at)
         key = f"convoy:{convoy.id}:{since.isoformat()}"
         alarm = Escalate(key, f"Convoy needs attention: {convoy.title}", why, "high", convoy.id)
         return "needs-attention", why, () if key in world.escalated else (alarm,)
     if not convoy.all_closed:
-        return "active", convoy_phase(convoy)[1], ()
+        done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
+        return "active", f"{done} of {len(convoy.beads)} beads closed", ()
     merged = [b for b in convoy.beads if b.resolution in ("merged", "already_merged", "done")]
     if not merged:
         why = "no bead was merged: there is nothing to land"
@@ -60,8 +60,15 @@ def _one(world: World, convoy: ConvoyView) -> Told:
     return _land(world, convoy)
 
 
-def _cut(world: World, uncut: list[BranchView]) -> Told:
-    """Feature branches that are still to be made on their remotes."""
+def _failed(convoy: ConvoyView) -> str:
+    """What is said of a convoy of which beads failed: the first three, each with its reason."""
+    names = "; ".join(f"{b.id}{': ' + short(b.reason, 320) if b.reason else ''}" for b in convoy.failed_beads[:3])
+    more = f", and {len(convoy.failed_beads) - 3} more" if convoy.failed_beads[3:] else ""
+    return f"failed: {names}{more}. Retry it, cancel it, or close the convoy"
+
+
+def _cut(world: World, uncut: Sequence[BranchView]) -> Told:
+    """The next step of making feature branches on their remotes."""
     asked = {b.id: branch_key("create_branch", b.id, b.asked_at) for b in uncut if b.asked_at is not None}
     for branch in uncut:
         found = world.effects.get(asked.get(branch.id, ""))

@@ -34,7 +34,7 @@ from refinery.core.readiness import host_faults, same_set_up_error, start_again_
 from refinery.core.rules.rework import after_triage, gates_failed, nothing_committed, rework
 from refinery.core.stacks import refused, uncompared
 from refinery.core.stages import CONFLICT_LIMIT, GATES_TRIES, Stage
-from refinery.core.standing import is_judged, proving, standing
+from refinery.core.standing import is_judged, proving, stands
 from refinery.core.trains import gating_room, groups, landing_cars, new_batches
 from refinery.core.world import CandidateView, CarView, EntryView, NotNeeded, RigView, RunView, World
 
@@ -122,8 +122,8 @@ class _Lane:
 
 def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     rig = lane.rig
-    stands = standing(entry, rig, world.now)
-    stage, why = stands.stage, stands.why
+    where = stands(world, entry)
+    stage, why = where.stage, where.why
     candidate, asked = entry.candidate, objection(entry)
     if stage == Stage.LANDED and candidate is not None:
         return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"), *lane.widen())
@@ -156,9 +156,10 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
         return _waits_for_check(entry, lane, stage, why)
     alone = not entry.admitted and proving(entry, rig, world.now)
     if not entry.admitted and not alone and not is_judged(entry, stage):
-        return "queued", why if stage == Stage.UNBUILT else f"waits for its turn; {why}", ()
-    if not entry.admitted and (world.paused or rig.parked):
-        return "queued", f"its gates wait: {'the town is paused' if world.paused else 'the rig is parked'}", ()
+        told = why if stage == Stage.UNBUILT else f"waits for its turn; {why}"
+        return "queued", lane.frozen or world.stopped(rig) or told, ()
+    if not entry.admitted and (stopped := world.stopped(rig)):
+        return "queued", f"its gates wait: {stopped}", ()
     return _admitted(world, entry, lane, stage, why)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from refinery.core.actions import Action, Admit, Decision, Leave
 from refinery.core.order import by_lane, in_queue_order, is_feature_lane, queue_key, rank
 from refinery.core.stages import Stage
-from refinery.core.standing import standing, wants_slot
+from refinery.core.standing import stands, wants_slot
 from refinery.core.trains import batch_size, gating_room, groups, new_batches, started
 from refinery.core.world import EntryView, RigView, World
 
@@ -47,7 +47,7 @@ def decide(world: World) -> Iterator[Decision]:
         rig = world.rigs[key[0]]
         subject = f"lane {rig.slug} {key[1]}"
         cars = [e for e in entries if e.admitted]
-        waiting = [e for e in entries if wants_slot(e, rig, world.now)]
+        waiting = [e for e in entries if wants_slot(e, rig, world.now, stands(world, e))]
         window = world.window(*key)
         train = groups(cars)
         gated = gating_room(train, rig, world.now, window)
@@ -56,14 +56,16 @@ def decide(world: World) -> Iterator[Decision]:
             out = tuple(Leave(e.id, innocent=True) for group in train[room:] for e in group if not _pushed(e))
             yield Decision(subject, "shrink", f"the window is {window}: the cars behind make room", out)
             continue
-        if not waiting:
+        hold = _hold(world, rig, key[1])
+        if hold is None and not waiting:
             told = (
                 f"{_told(train, gated, window)}; nobody waits" if cars else "every entry waits for people or for work"
             )
             yield Decision(subject, "busy" if cars else "idle", told)
             continue
-        hold = _hold(world, rig, key[1], popped)
-        feature = is_feature_lane(waiting[0])
+        if hold is None and popped >= rig.config.refinery.pop_limit:
+            hold = "pop-limit", "the next tick goes on"
+        feature = bool(waiting) and is_feature_lane(waiting[0])
         limit = rig.config.refinery.max_convoy_concurrency
         if hold is None and feature and key[1] not in working[rig.id] and len(working[rig.id]) >= limit:
             hold = "convoy-limit", f"{limit} convoy refineries are at work"
@@ -92,22 +94,18 @@ def _told(train: Sequence[Sequence[EntryView]], gated: int, window: int) -> str:
     return f"{len(train) - passed - ahead} of {window} cars{''.join(beside)}"
 
 
-def _hold(world: World, rig: RigView, target: str, popped: int) -> tuple[str, str] | None:
-    """Why a lane admits nobody now."""
+def _hold(world: World, rig: RigView, target: str) -> tuple[str, str] | None:
+    """Why a lane admits nobody, whoever waits."""
     if frozen := world.frozen(rig.id, target):
         return "frozen", frozen
-    if world.paused:
-        return "paused", f"town {world.town} is paused: {world.paused_reason}"
-    if rig.parked:
-        return "parked", f"rig {rig.slug} is parked"
+    if stopped := world.stopped(rig):
+        return "paused" if world.paused else "parked", stopped
     if rig.problems:
         return "misconfigured", rig.problems[0]
     if rig.outage is not None:
         return "outage", rig.outage.words(world.now)
     if world.no_room:
         return "no-room", world.no_room
-    if popped >= rig.config.refinery.pop_limit:
-        return "pop-limit", "the next tick goes on"
     return None
 
 
@@ -173,7 +171,7 @@ def _seat(
     if not ahead:
         return slot, True, None
     tip = ahead[-1][1]
-    stage = standing(tip, rig, world.now).stage
+    stage = stands(world, tip).stage
     if stage == Stage.LANDED:
         return slot, True, None
     if stage not in _CARRIES:

@@ -36,11 +36,11 @@ def decide(world: World) -> Iterator[Decision]:
 
 def _outage(world: World, outage: OutageView, rigs: list[str]) -> Decision:
     key = OUTAGE + outage.key
-    why = outage.words(world.now)
+    who = f"rig {rigs[0]}" if len(rigs) == 1 else f"rigs {', '.join(rigs)}"
+    why = f"{who}: {outage.words(world.now)}"
     long = outage.failures > 1 and world.now - outage.since >= LONG
     if key in world.escalated or not (outage.lasting or outage.failures >= PATIENCE or long):
         return Decision(key, "outage", why)
-    who = f"rig {rigs[0]}" if len(rigs) == 1 else f"rigs {', '.join(rigs)}"
     text = f"Since {moment(outage.since, world.now)}, for {who}: {outage.error.rstrip(' .')}."
     remedy = f"\n\nWhat to do: {outage.remedy}." if outage.remedy else ""
     goes_on = "It is looked at again by itself, every minute at most; what waits for it then goes on."

@@ -18,7 +18,7 @@ from beads.models import Bead
 from refinery import links
 from refinery.decisions import work
 from refinery.management.verbs import add_verbs
-from refinery.pages import boards
+from refinery.pages import boards, outcomes
 
 
 class Command(GastownCommand):
@@ -57,7 +57,7 @@ class Command(GastownCommand):
             ],
             "runs": [
                 {"id": r.pk, "kind": r.kind, "state": r.state, "outcome": r.outcome, "reason": r.reason}
-                | boards.run_facts(r)
+                | outcomes.run_facts(r)
                 for r in bead.runs.order_by("created_at")
             ],
             "history": boards.history(bead),
@@ -70,12 +70,12 @@ class Command(GastownCommand):
         lines += links.addresses(data["reason"])
         last = bead.runs.order_by("created_at").last()
         if last is not None:
-            made = boards.made(last)
+            made = outcomes.made(last)
             lines.append(
                 f"its last run: {last.pk}{': made ' + made if made else ''}; "
                 f"its output: gastown runs log {last.pk}, or {links.run_url(last.pk)}"
             )
-            if command := boards.restore(last):
+            if command := outcomes.restore(last):
                 lines.append(f"to see what was saved: {command}")
         lines += [f"{what}: gastown {command}" for what, command in boards.ways_on(bead)]
         return Said(data, "\n".join(lines))

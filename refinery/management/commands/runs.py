@@ -12,7 +12,7 @@ from beads.command import GastownCommand, Said, ago, table
 from beads.errors import NotFound
 from refinery.decisions.subjects import run_of
 from refinery.management.verbs import add_verbs
-from refinery.pages import boards
+from refinery.pages import boards, outcomes
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -78,10 +78,11 @@ class Command(GastownCommand):
         """One run."""
         run = run_of(id)
         data = run_row(run) | {
+            "reason": run.reason if run.state == "ended" else boards.Board(run.town).run(run),
             "branch": run.branch,
             "target": run.target,
             "start_sha": run.start_sha,
-            **boards.run_facts(run),
+            **outcomes.run_facts(run),
             "exit_code": run.exit_code,
             "exit_signal": run.exit_signal,
             "result": run.result,
@@ -91,9 +92,9 @@ class Command(GastownCommand):
             "steps": run.step_results,
         }
         lines = [f"{k}: {v}" for k, v in data.items() if k not in ("steps", "work_text") and v not in ("", None)]
-        if made := boards.made(run):
+        if made := outcomes.made(run):
             lines.append(f"made: {made}")
-        if command := boards.restore(run):
+        if command := outcomes.restore(run):
             lines.append(f"to see what was saved: {command}")
         lines += [
             f"{'gate' if run.kind == 'gates' else 'step'} {step['name']}: {_ended(step)}" for step in run.step_results
