@@ -131,9 +131,7 @@ def age(at: Any, how: str = "for") -> SafeString:
     if moment is None:
         return SafeString("")
     exact = moment.astimezone(dt.UTC).isoformat(timespec="seconds")
-    return SafeString(
-        f'<tspan data-at="{exact}" data-time="{escape(how)}">{_relative(moment, how)}</tspan>'
-    )
+    return SafeString(f'<tspan data-at="{exact}" data-time="{escape(how)}">{_relative(moment, how)}</tspan>')
 
 
 _TELLS = ("unknown", "longer than usual", "after ")  # estimates that say more of the time than the reason beside them

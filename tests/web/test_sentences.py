@@ -23,6 +23,7 @@ from agents import runs
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, ledger, outages, room
+from beads.actors import Actor
 from beads.models import Bead
 from refinery.core.readiness import convoy_phase
 from refinery.core.rules import Decision
@@ -34,7 +35,7 @@ from refinery.models import Candidate, Landing, ReviewEntry
 from refinery.tick import intake, reconciler, snapshot
 from tests.db.conftest import SHA, Place
 
-WHO = "test:alice"
+WHO = Actor("test", "alice")
 FIRST, SECOND, THIRD = SHA["a"], SHA["d"], SHA["e"]
 FAILED = {"exit_code": 1, "signal": None, "timed_out": False}
 Make = Callable[..., Place]
@@ -351,7 +352,7 @@ def excused(make: Make) -> tuple[Place, ReviewEntry]:
 
 def changes_requested(make: Make) -> tuple[Place, ReviewEntry]:
     place, entry = gating(make)
-    reviews.request_changes(ReviewEntry.objects.get(pk=entry.pk), WHO, "no")
+    reviews.request_changes(ReviewEntry.objects.get(pk=entry.pk), by=WHO, body="no")
     hear(place)
     return place, entry
 
@@ -391,7 +392,7 @@ def merge_delay(make: Make) -> tuple[Place, ReviewEntry]:
     place = make(merge_strategy="pr")
     entry = place.entry()
     place.tick()
-    reviews.approve(entry, "cli:rita", merge_now=False)
+    reviews.approve(entry, by=Actor("cli", "rita"), merge_now=False)
     place.tick()
     place.built(entry)
     if Run.objects.filter(kind="gates", state="queued").exists():
@@ -403,7 +404,7 @@ def frozen(make: Make) -> tuple[Place, ReviewEntry]:
     place = make()
     entry = in_lane(place)
     place.built(entry)
-    merge_queue.freeze(place.rig, None, "release day", WHO)
+    merge_queue.freeze(place.rig, by=WHO, reason="release day")
     place.gated()
     return place, entry
 
@@ -489,7 +490,7 @@ def test_a_green_car_behind_another_lands_after_the_cars_ahead(make: Make, reade
 @pytest.mark.parametrize("moment", ["asked", "fetched", "gated", "broken"])
 def test_of_a_check_of_the_target_everybody_says_the_same(moment: str, make: Make, reader: Reader) -> None:
     place = make()
-    asked = gatechecks.ask(place.rig, WHO)
+    asked = gatechecks.ask(place.rig, by=WHO)
     assert asked is not None
     place.tick()
     if moment != "asked":
@@ -554,13 +555,13 @@ def test_what_has_ended_keeps_its_own_reason(make: Make, reader: Reader) -> None
     bead = place.bead()
     place.tick()
     run, _ = place.running(bead=bead)
-    work.cancel_bead(bead, "not wanted", WHO)
+    work.cancel_bead(bead, by=WHO, reason="not wanted")
     place.exit(run, 1)
     place.tick()
     bead.refresh_from_db()
     run.refresh_from_db()
     entry = place.entry()
-    merge_queue.reject(entry, "we shall not", WHO)
+    merge_queue.reject(entry, by=WHO, reason="we shall not")
     place.tick()
     for kind, key, reason in (
         ("bead", bead.pk, bead.reason),
@@ -592,10 +593,11 @@ def test_in_each_phase_of_a_convoy_everybody_says_the_same(make: Make, reader: R
         return agree(place, reader)[f"convoy {convoy.pk}"].why
 
     assert look("staged") == "nothing is dispatched until it is started"
-    work.start_convoy(convoy, WHO)
+    work.start_convoy(convoy, by=WHO)
     place.tick()
     assert look("active") == "its feature branch is being cut"
     branch = convoy.branches.get()
+    assert branch.asked_at is not None
     seen = {"sha": SHA["b"], "asked_at": branch.asked_at.isoformat()}
     inbox.record(place.town, "branch.seen", str(branch.pk), seen)
     place.tick()
