@@ -166,7 +166,7 @@ def verb(
 ) -> Callable[[Function], Function]:
     """Declare the decorated function, of the shape `(row, *, by: Actor, …)`, as the verb `word` of `subject`."""
 
-    def declare(function: Function) -> Function:
+    def register(function: Function) -> Function:
         fields = tuple(_fields(function))
         made = Verb(subject, word, function, role, fields, offer, shell, page)
         assert (subject, word) not in _VERBS, f"{made.name} is declared twice"
@@ -175,7 +175,7 @@ def verb(
         _VERBS[subject, word] = made
         return function
 
-    return declare
+    return register
 
 
 def every() -> tuple[Verb, ...]:
