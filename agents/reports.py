@@ -1,8 +1,8 @@
 """JUnit reports, the server's side: what a run's reports say, and nothing of it trusted.
 
-Never raises: what cannot be read is a note beside the counts of what can. defusedxml refuses entities, declared ones and
-those from elsewhere. Cases are counted by hand, as the parser meets them: junitparser builds the tree of a whole report
-first, and a hostile one of 8 MiB is 200 MiB then.
+Never raises: what cannot be read is a note beside the counts of what can. defusedxml refuses entities, declared ones
+and those from elsewhere. Cases are counted by hand, as the parser meets them: junitparser builds the tree of a whole
+report first, and a hostile one of 8 MiB is 200 MiB then.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def read(reports: Sequence[Mapping[str, str]], note: str = "", room: _Room | Non
     if not reports and not note:
         return {}
     reader, notes = _Reader(), [note] if note else []
-    for report in reports[:junit.MAX_FILES]:
+    for report in reports[: junit.MAX_FILES]:
         path = report["path"]
         try:
             data = _unpacked(report["data"], room)
