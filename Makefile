@@ -7,7 +7,9 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 
-.PHONY: setup demo run test test-long lint bench format soak ci-full screenshots
+TEMPLATES = $(shell find templates -name '*.html')
+
+.PHONY: setup demo run check test test-long lint bench format soak ci-full screenshots
 
 setup: .venv/.ready
 
@@ -35,12 +37,14 @@ test-long: setup
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+	@.venv/bin/djade --target-version 5.2 --check $(TEMPLATES)
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) manage.py makemigrations --check --dry-run
 
 format: setup
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+	@.venv/bin/djade --target-version 5.2 $(TEMPLATES) 2>/dev/null || true
 
 soak: setup
 	@$(PY) -m pytest tests/soak.py -q -s -x -k model & model=$$!; \
