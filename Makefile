@@ -27,6 +27,10 @@ demo: setup
 run: setup
 	@$(PY) manage.py up
 
+# the quick loop of one change
+check: lint
+	@$(PY) -m pytest -n 2 --dist worksteal -q tests/unit tests/db
+
 test: setup
 	@$(PY) -m pytest -n 3 --dist worksteal -q --durations 15
 

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "templates"
 OURS = [path for path in sorted(ROOT.rglob("*.html")) if path.parent.name not in ("admin", "helpers", "layouts")]
-BLOCKS = "article|dd|details|div|dl|dt|fieldset|figure|footer|form|h[1-6]|header|li|main|nav|ol|p|section|table|td|th|tr|ul"
+BLOCKS = (
+    "article|dd|details|div|dl|dt|fieldset|figure|footer|form|h[1-6]|header|li|main|nav|ol|p|section|table|td|th|tr|ul"
+)
 BLOCK = re.compile(rf"<(?:{BLOCKS})\b")
 KEPT_AS_TYPED = 'aria-label="What changes"'  # white-space: pre, where a line more would be seen
 
