@@ -7,7 +7,9 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONDONTWRITEBYTECODE :=
 PYTHON ?= python3
 
-.PHONY: setup demo run test test-long lint bench format soak ci-full screenshots
+TEMPLATES = $(shell find templates -name '*.html')
+
+.PHONY: setup demo run check test test-long lint bench format soak ci-full screenshots
 
 setup: .venv/.ready
 
@@ -25,6 +27,10 @@ demo: setup
 run: setup
 	@$(PY) manage.py up
 
+# the quick loop of one change
+check: lint
+	@$(PY) -m pytest -n 2 --dist worksteal -q tests/unit tests/db
+
 test: setup
 	@$(PY) -m pytest -n 3 --dist worksteal -q --durations 15
 
@@ -35,12 +41,14 @@ test-long: setup
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+	@.venv/bin/djade --target-version 5.2 --check $(TEMPLATES)
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 	@$(PY) manage.py makemigrations --check --dry-run
 
 format: setup
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+	@.venv/bin/djade --target-version 5.2 $(TEMPLATES) 2>/dev/null || true
 
 soak: setup
 	@$(PY) -m pytest tests/soak.py -q -s -x -k model & model=$$!; \

@@ -4,6 +4,10 @@ A pattern without `/` (but for a trailing one) matches at any depth, any other f
 `**` does not; a trailing `/` means directories; what matches a directory matches all below it. The last pattern that
 matches a path decides; `!` takes paths out again, wherever they are. A list of nothing but `!` patterns means all
 paths but those. Brackets are ordinary characters: paths have them.
+
+By hand: to pathspec `[id]` is a set of characters, a list of only `!` matches nothing, `!` takes out nothing below a
+chosen directory, and `a/**/` is not what it is to git (the oracle of our test). And the shim, which has nothing but the
+standard library, matches reports with it.
 """
 
 from __future__ import annotations

@@ -24,11 +24,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from structlog.contextvars import bound_contextvars
 
-from agents import mail, runs, work
+from agents import mail, reports, runs, work
 from agents.api import tools
 from agents.api.auth import RunPrincipal, RunTokenAuthentication, bearer
 from agents.models import Run
-from agents.runtime import junit
 from agents.runtime.crashpoints import crashpoint
 from beads import inbox
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Unavailable
@@ -358,7 +357,7 @@ class ExitView(ShimDoor):
         run = self.own(request, run_id)
         body: ExitBody = tools.parse(ExitBody, request.data)
         told = body.model_dump()
-        junit.read_steps(told["steps"])
+        reports.read_steps(told["steps"])
         settled = work.settle(run, told)
         _insisted(lambda: runs.record_exit(run.pk, settled, timezone.now()))
         crashpoint("door.exited")

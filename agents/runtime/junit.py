@@ -1,22 +1,16 @@
-"""JUnit reports: collected by the shim from a gate's worktree, read by the server, never trusted by either.
+"""JUnit reports, the shim's side: collected from a gate's worktree and sent compressed; `agents.reports` reads them.
 
-Standard library only. The collector follows no links, opens only regular files, and has bounds; reports travel
-compressed. The reader refuses entities (no bombs, nothing from elsewhere), has bounds of its own, and never raises:
-what cannot be read is a note beside the counts of what can.
+The collector follows no links, opens only regular files, and has bounds.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-from xml.parsers import expat
 
 from beads import globs
 
@@ -26,15 +20,10 @@ MAX_READ = 16 << 20
 MAX_SENT = 192 << 10
 MAX_LOOKED_AT = 20_000
 MAX_DEPTH = 64
-MAX_FAILURES = 50
-MAX_TEXT = 2000
 
 Mark = tuple[int, int, int, int]
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-# -- the shim's side ------------------------------------------------------------------------------------------------
 
 
 def marks(worktree: Path, pattern: str) -> dict[str, Mark]:
@@ -131,149 +120,3 @@ def _opened(path: str, name: str, at: int) -> Iterator[tuple[str, int]]:
             yield path, file
     finally:
         os.close(file)
-
-
-# -- the server's side ----------------------------------------------------------------------------------------------
-
-
-class _Refused(Exception):
-    """A report that is not read, and why."""
-
-
-class _Reader:
-    """Counts the test cases of reports, and keeps what is said of those that failed."""
-
-    def __init__(self) -> None:
-        self.total = self.failed = self.skipped = 0
-        self.failures: list[dict[str, Any]] = []
-        self.flaky: list[str] = []
-        self.case: dict[str, Any] | None = None
-        self.text: list[str] | None = None
-        self.room = self.depth = 0
-
-    def read(self, data: bytes) -> None:
-        """One report. Raises _Refused."""
-        parser = expat.ParserCreate()
-        parser.buffer_text = True
-        parser.StartElementHandler, parser.EndElementHandler = self.start, self.end
-        parser.CharacterDataHandler = self.characters
-        parser.EntityDeclHandler = self.refuse
-        self.case, self.text, self.depth = None, None, 0
-        try:
-            parser.Parse(data, True)
-        except expat.ExpatError as error:
-            raise _Refused(f"not well-formed: {error}") from None
-        except (ValueError, LookupError) as error:
-            raise _Refused(f"cannot be read: {error}") from None
-
-    def refuse(self, *_: object) -> None:
-        """An entity is declared."""
-        raise _Refused("declares entities: not read")
-
-    def start(self, name: str, given: dict[str, str]) -> None:
-        """An element begins."""
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Refused("is nested too deeply: not read")
-        kind = name.rpartition("}")[2].rpartition(":")[2]
-        if kind == "testcase":
-            line = given.get("line", "")
-            self.case = {
-                "name": _name(given),
-                "how": "passed",
-                "file": given.get("file", "")[:300],
-                "line": int(line) if line.isascii() and line.isdigit() and len(line) < 8 else None,
-            }
-        elif self.case is not None and kind in ("failure", "error"):
-            if self.case["how"] != "failed":
-                self.case |= {"how": "failed", "message": given.get("message", "")[:MAX_TEXT]}
-                self.text, self.room = [], MAX_TEXT
-        elif self.case is not None and kind == "skipped" and self.case["how"] == "passed":
-            self.case["how"] = "skipped"
-        elif self.case is not None and kind in ("flakyFailure", "flakyError") and len(self.flaky) < MAX_FAILURES:
-            self.flaky.append(self.case["name"])
-
-    def end(self, name: str) -> None:
-        """An element ends."""
-        self.depth -= 1
-        kind = name.rpartition("}")[2].rpartition(":")[2]
-        if self.case is None:
-            return
-        if kind in ("failure", "error") and self.text is not None:
-            self.case["text"], self.text = "".join(self.text)[:MAX_TEXT], None
-        elif kind == "testcase":
-            case, self.case = self.case, None
-            self.total += 1
-            self.skipped += case["how"] == "skipped"
-            self.failed += case["how"] == "failed"
-            if case.pop("how") == "failed" and len(self.failures) < MAX_FAILURES:
-                self.failures.append({k: _clean(v) if isinstance(v, str) else v for k, v in case.items()})
-
-    def characters(self, text: str) -> None:
-        """What a failure says."""
-        if self.text is not None and self.room > 0:
-            self.text.append(text[: self.room])
-            self.room -= len(text)  # counted and not summed up: a text may come in a million pieces
-
-
-def _name(given: Mapping[str, str]) -> str:
-    name, group = given.get("name", "").strip(), given.get("classname", "").strip()
-    return _clean(name if not group or name.startswith(group) else f"{group}.{name}")[:300] or "(no name)"
-
-
-def _clean(text: str) -> str:
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-@dataclass
-class _Room:
-    """How many more bytes of XML are read."""
-
-    left: int = MAX_READ
-
-
-def read(reports: Sequence[Mapping[str, str]], note: str = "", room: _Room | None = None) -> dict[str, Any]:
-    """What reports say: `{total, failed, skipped, failures: [{name, message, text, file, line}], flaky, notes}`.
-
-    Empty when there is neither a report nor a note.
-    """
-    room = room or _Room()
-    if not reports and not note:
-        return {}
-    reader, notes = _Reader(), [note] if note else []
-    for report in reports[:MAX_FILES]:
-        path = report["path"]
-        try:
-            data = _unpacked(report["data"], room)
-            reader.read(data)
-        except _Refused as refused:
-            notes.append(f"{path}: {refused}"[:300])
-    return {
-        "total": reader.total,
-        "failed": reader.failed,
-        "skipped": reader.skipped,
-        "failures": reader.failures,
-        "flaky": sorted(set(reader.flaky)),
-        "notes": notes[:10],
-    }
-
-
-def _unpacked(data: str, room: _Room) -> bytes:
-    try:
-        opened = zlib.decompressobj()
-        found = opened.decompress(base64.b64decode(data, validate=True), max(min(room.left, MAX_FILE), 1))
-    except (zlib.error, binascii.Error, ValueError):
-        raise _Refused("arrived damaged: not read") from None
-    room.left -= len(found)
-    if opened.unconsumed_tail or not opened.eof:
-        raise _Refused("is too large: not read")
-    return found
-
-
-def read_steps(steps: Sequence[dict[str, Any]]) -> None:
-    """Replace the reports in the results of a run's steps by what they say."""
-    room = _Room()
-    for step in steps:
-        for attempt in step.get("tries") or []:
-            reports, note = attempt.pop("reports", []), attempt.pop("note", "")
-            attempt["tests"] = read(reports, note, room)

@@ -3,6 +3,9 @@
 Only "select graphic rendition" is understood, and only as class names (`a-red`, `b-blue`, `a-bold`), so that a strict
 Content-Security-Policy holds. Everything else that a terminal would obey (cursor moves, titles, links, clipboard) is
 dropped; what is invisible or changes direction is shown by its code point. Escaping HTML is the template's part.
+
+By hand, for what agents print is hostile: rich's decoder needs 84 s for 40 kB of opened titles, raises on a number of
+5,000 digits, and keeps hidden characters; ansi2html writes the HTML itself.
 """
 
 from __future__ import annotations

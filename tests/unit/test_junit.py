@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agents import reports
 from agents.runtime import junit
 from refinery.store.flakiness import mixed, unsteady
 
@@ -21,7 +22,7 @@ def report(text: str | bytes, path: str = "r.xml") -> dict[str, str]:
 
 
 def read(*texts: str | bytes) -> dict[str, Any]:
-    return junit.read([report(text) for text in texts])
+    return reports.read([report(text) for text in texts])
 
 
 PYTEST = """<?xml version="1.0" encoding="utf-8"?><testsuites name="pytest tests"><testsuite name="pytest" errors="0"
@@ -86,10 +87,10 @@ def test_what_would_harm_is_a_note_and_the_rest_is_read(text: str | bytes, needl
 
 def test_damaged_and_endless_reports_are_notes() -> None:
     bad = [{"path": "a", "data": "%%%"}, {"path": "b", "data": base64.b64encode(b"no zlib").decode()}]
-    assert [n.split(": ")[1] for n in junit.read(bad)["notes"]] == ["arrived damaged", "arrived damaged"]
+    assert [n.split(": ")[1] for n in reports.read(bad)["notes"]] == ["arrived damaged", "arrived damaged"]
     cut = base64.b64encode(zlib.compress(b"<testsuite/>" * 50)[:-9]).decode()
-    assert "too large" in junit.read([{"path": "c", "data": cut}])["notes"][0]
-    assert junit.read([]) == {}
+    assert "too large" in reports.read([{"path": "c", "data": cut}])["notes"][0]
+    assert reports.read([]) == {}
 
 
 def test_many_bombs_at_once_have_one_bound_together() -> None:
@@ -97,7 +98,7 @@ def test_many_bombs_at_once_have_one_bound_together() -> None:
         {"tries": [{"reports": [report(b"<a>" + b" " * junit.MAX_FILE)] * 3, "note": ""}]} for _ in range(50)
     ]
     began = time.process_time()
-    junit.read_steps(steps)
+    reports.read_steps(steps)
     assert time.process_time() - began < 5
     assert all("too large" in step["tries"][0]["tests"]["notes"][0] for step in steps)
 
@@ -105,7 +106,7 @@ def test_many_bombs_at_once_have_one_bound_together() -> None:
 def test_a_huge_suite_is_counted_whole_and_shown_in_part() -> None:
     cases = "".join(f"<testcase name='t{n}'><failure>{'x' * 50}</failure></testcase>" for n in range(5000))
     found = read(f"<testsuite>{cases}</testsuite>")
-    assert (found["total"], found["failed"], len(found["failures"])) == (5000, 5000, junit.MAX_FAILURES)
+    assert (found["total"], found["failed"], len(found["failures"])) == (5000, 5000, reports.MAX_FAILURES)
 
 
 def test_text_that_no_database_takes_is_made_harmless() -> None:
@@ -161,7 +162,7 @@ def told(failed: list[str], total: int = 5, skipped: int = 0, count: int | None 
 
 
 @pytest.mark.parametrize(
-    ("reports", "names"),
+    ("told_of", "names"),
     [
         ([told(["a"]), told([])], ["a"]),
         ([told(["a"]), told(["b"])], ["a", "b"]),
@@ -173,8 +174,8 @@ def told(failed: list[str], total: int = 5, skipped: int = 0, count: int | None 
         ([{**told([]), "flaky": ["c"]}], ["c"]),
     ],
 )
-def test_a_test_is_flaky_when_it_has_passed_and_failed(reports: list[dict[str, Any]], names: list[str]) -> None:
-    assert unsteady(reports) == unsteady(list(reversed(reports))) == names
+def test_a_test_is_flaky_when_it_has_passed_and_failed(told_of: list[dict[str, Any]], names: list[str]) -> None:
+    assert unsteady(told_of) == unsteady(list(reversed(told_of))) == names
 
 
 def test_an_error_says_nothing_about_flakiness() -> None:
@@ -188,4 +189,4 @@ def test_a_failure_that_comes_in_a_million_pieces_costs_no_time(piece: str) -> N
     began = time.process_time()
     found = read(f"<testsuite><testcase name='t'><failure>{inside}</failure></testcase></testsuite>")
     assert time.process_time() - began < 10
-    assert found["failed"] == 1 and len(found["failures"][0]["text"]) == junit.MAX_TEXT
+    assert found["failed"] == 1 and len(found["failures"][0]["text"]) == reports.MAX_TEXT
