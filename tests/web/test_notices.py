@@ -166,7 +166,7 @@ def test_s14_a_name_that_stands_for_an_inner_address_by_now_is_refused(
         asked.append(host)
         return [(2, 1, 6, "", ("93.184.216.34", port)), (2, 1, 6, "", ("10.0.0.5", port))]
 
-    monkeypatch.setattr("refinery.store.notices.socket.getaddrinfo", answer)
+    monkeypatch.setattr("refinery.executor.notify.socket.getaddrinfo", answer)
     ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": "https://hooks.example.org/x"}})
     with pytest.raises(Refused, match=re.escape("is at 10.0.0.5")):
         notify.deliver({"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"})
