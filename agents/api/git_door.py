@@ -31,7 +31,7 @@ CHUNK = 1 << 16
 AT_ONCE = 1 << 20  # so much of an answer is sent whole
 MOST_BYTES = 2 << 30
 SERVICES = ("git-upload-pack", "git-receive-pack")
-HOOKS = Path(__file__).parent / "runtime" / "hooks"
+HOOKS = Path(__file__).parents[1] / "runtime" / "hooks"
 
 
 def _refused(status: int, code: str, message: str) -> HttpResponse:
