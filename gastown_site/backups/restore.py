@@ -99,7 +99,7 @@ def restore(file: Path) -> dict[str, Any]:
 
 def _check_release(backup: Reader) -> None:
     """This code must know each migration that the database has."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for app in APPS:
         known = {path.stem for path in (root / app / "migrations").glob("0*.py")}
         missing = sorted(set(backup.manifest["migrations"].get(app, ())) - known)
