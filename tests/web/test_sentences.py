@@ -167,7 +167,8 @@ def tick(place: Place) -> None:
 def answer(place: Place, entry: ReviewEntry, result: str, on: Candidate | None = None, **more: Any) -> None:
     """The answer to its present build, which no tick has taken in yet."""
     entry.refresh_from_db()
-    told = {"build_no": entry.build_no, "result": result, "head": entry.head_sha, "base": on.sha if on else SHA["b"]}
+    told = {"build_no": entry.build_no, "result": result, "head": entry.head_sha or SHA["b"]}
+    told["base"] = on.sha if on else SHA["b"]
     inbox.record(place.town, "candidate.built", entry.pk, told | {"on": on.pk if on else None} | more)
 
 
@@ -185,7 +186,7 @@ def gates_end(place: Place, entry: ReviewEntry, code: int) -> None:
     run, _ = place.running(kind="gates", bead=entry.pk)
     steps = [{"name": "true", "outcome_raw": FAILED | {"exit_code": code}, "output": ""}]
     place.exit(run, code, steps=steps)
-    tick(place)
+    hear(place)
 
 
 def in_lane(place: Place, branch: str = "feature", head: str = FIRST) -> ReviewEntry:
@@ -216,6 +217,7 @@ def behind(make: Make) -> tuple[Place, ReviewEntry]:
     place.foresees = False
     in_lane(place, "first", THIRD)
     place.entry("low", FIRST)
+    place.later(seconds=1)
     high = place.entry("high", SECOND)
     place.tick()
     place.foreseen(stacks=[(SECOND, FIRST)])
@@ -285,6 +287,7 @@ def green_behind(make: Make) -> tuple[Place, ReviewEntry]:
 def batched(make: Make) -> tuple[Place, ReviewEntry]:
     place = make(batch={"max": 2, "size": 2})
     first = place.entry("first", FIRST)
+    place.later(seconds=1)
     second = place.entry("second", SECOND)
     place.tick()
     built(place, second, built(place, first))
@@ -473,6 +476,7 @@ def world(place: Place) -> World:
     return snapshot.load(place.town, place.now)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES, ids=str)
 def test_in_each_stage_everybody_says_what_the_plan_says(stage: Stage, make: Make, reader: Reader) -> None:
     place, entry = STAGES[stage](make)
