@@ -203,7 +203,7 @@ def _open_doors(started: Started, box: Box, go: int, say: Callable[[str], None])
                 started.doors.append(Proxy(listener, box.network, box.allow, say))
         os.write(go, b"1")
     except BaseException as error:
-        if isinstance(error, ProcessLookupError | FileNotFoundError):  # its first process has gone: it ends, and says why
+        if isinstance(error, ProcessLookupError | FileNotFoundError):  # it has gone: it ends, and says why
             with contextlib.suppress(subprocess.TimeoutExpired):
                 started.process.wait(_START_SECONDS)
         if started.process.poll() is None:
