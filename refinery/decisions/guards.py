@@ -1,12 +1,14 @@
-"""What several decisions ask for before they are taken: an entry that is active, the head that was seen."""
+"""What several decisions need: an active entry, the head that was seen, a remote that answers."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from agents.runtime.gitcmd import GitFailed
 from beads import inbox
-from beads.errors import Conflict
+from beads.errors import Conflict, Refused
+from beads.models import Rig
 from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
 
@@ -44,3 +46,13 @@ def must_not_have_moved(entry: ReviewEntry) -> None:
                 f"the head moved: {entry.branch} is at {found[:12]}, not {entry.head_sha[:12]}",
                 details={"head": found},
             )
+
+
+@contextmanager
+def reading_remote(rig: Rig) -> Iterator[None]:
+    """The body asks a rig's remote. Raises Refused, with git's own reason, when it cannot be read."""
+    try:
+        yield
+    except GitFailed as error:
+        message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
+        raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error

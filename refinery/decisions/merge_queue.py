@@ -10,15 +10,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents.models import LIVE_RUN, Run
-from agents.runtime.gitcmd import GitFailed
 from agents.runtime.names import check_branch
 from beads import config as configs
 from beads import inbox, ledger
 from beads.actors import Actor
-from beads.errors import Conflict, Invalid, Refused
+from beads.errors import Conflict, Invalid
 from beads.lifecycle import BeadStatus, BeadType, is_final
 from beads.models import Bead, Rig, TownRole
-from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved
+from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved, reading_remote
 from refinery.decisions.verbs import Heard, Hint, Offer, Outcome, Page, Shell, verb
 from refinery.git.mirror import repo_of
 from refinery.models import Lane, ReviewEntry
@@ -56,7 +55,7 @@ def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, boo
             raise Conflict(f"{bead.pk} is {bead.status} already")
         if Run.objects.filter(LIVE_RUN, bead=bead).exists():
             raise Conflict(f"{bead.pk} is being worked on by an agent")
-    try:
+    with reading_remote(rig):
         repo = repo_of(rig)
         head = repo.ls_remote(rig.remote_url, branch)
         if head is None:
@@ -69,9 +68,6 @@ def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, boo
         if not title:
             repo.fetch_sha(rig.remote_url, onto, target)
             title = repo.title(onto, head) or f"Merge {branch}"
-    except GitFailed as error:
-        message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
-        raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error
     with transaction.atomic():
         made = entries.submit(
             rig,

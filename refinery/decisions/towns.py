@@ -12,16 +12,17 @@ from django.utils import timezone
 
 from agents import access
 from agents.runtime import lfs
-from agents.runtime.gitcmd import GitFailed, check_remote_url
+from agents.runtime.gitcmd import check_remote_url
 from agents.runtime.names import check_branch
 from beads import config as configs
-from beads import inbox, ledger, outages, owner
+from beads import inbox, ledger, outages
 from beads import owner as reserved
 from beads.actors import Actor
-from beads.errors import Conflict, Invalid, NotFound, Refused
+from beads.errors import Conflict, Invalid, NotFound
 from beads.models import ConfigVersion, Rig, Town
 from refinery.core import readiness
 from refinery.decisions import gatechecks
+from refinery.decisions.guards import reading_remote
 from refinery.decisions.verbs import Offer, Shell, verb
 from refinery.git.mirror import fetched_first, look, repo_of
 from refinery.store import entries
@@ -95,7 +96,7 @@ def add_rig(
     """Look at the remote, then make the rig (and the default town `main` when it is missing). Nothing half-done.
 
     With an ssh key of its own (`git.credential`) the host key that the remote shows is pinned. `by_owner`: see
-    `controls.check_config`.
+    `check_config`.
     """
     ledger.check_slug("rig", slug)
     check_remote_url(url)
@@ -112,7 +113,7 @@ def add_rig(
     if Rig.objects.filter(slug=slug).exists():
         raise Conflict(f"rig {slug} exists already", details={"field": "rig"})
     _not_our_own(url)
-    owner.check(configs.usable(town.config if town else {}, {})[0], config, by_owner=by_owner)
+    reserved.check(configs.usable(town.config if town else {}, {})[0], config, by_owner=by_owner)
     with access.scratch() as folder:
         opened = access.variables(town, config.git.credential, url, folder, slug)
         branch = look(url, branch, opened)
@@ -193,19 +194,16 @@ def renew_host_key(rig: Rig, *, by: Actor) -> None:
         look(rig.remote_url, rig.default_branch, opened)
         access.adopt(folder, rig)
     inbox.record(rig.town, "rig.host_key", rig.slug, {}, actor=by)
-    look_again(rig)
+    outages.look_now([rig], timezone.now())
 
 
 def set_default_branch(rig: Rig, *, by: Actor, branch: str, reason: str = "") -> int:
     """Let a rig's changes be for another branch, which its remote must have; what is queued for the old one, and not
     being pushed, is for the new one from now on. Returns how many entries that were. Raises Invalid, Refused."""
     branch = check_branch(branch, "branch")
-    try:
+    with reading_remote(rig):
         if repo_of(rig).ls_remote(rig.remote_url, branch) is None:
             raise Invalid(f"the remote of rig {rig.slug} has no branch {branch}", field="branch")
-    except GitFailed as error:
-        message = f"the remote of rig {rig.slug} cannot be read: {error.message}"
-        raise Refused(message, code=error.kind, details={"field": "remote_url"}) from error
     with transaction.atomic():
         ledger.lock_town(rig.town)
         old = Rig.objects.get(pk=rig.pk).default_branch
@@ -217,8 +215,3 @@ def set_default_branch(rig: Rig, *, by: Actor, branch: str, reason: str = "") ->
         inbox.record(rig.town, "rig.default_branch", rig.slug, told, actor=by)
         outages.look_now([rig], timezone.now())
     return moved
-
-
-def look_again(rig: Rig) -> None:
-    """A person wants to know whether the rig's remote works again: it is looked at now, and not in a minute."""
-    outages.look_now([rig], timezone.now())
