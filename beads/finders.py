@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from django.db.models import Model, QuerySet
+
 from beads.errors import NotFound
 from beads.models import Bead, Rig, Town
+
+M = TypeVar("M", bound=Model)
+
+
+def the_one(rows: QuerySet[M], words: str, key: str, field: str = "id") -> M:
+    """The first of these rows, which are called `words`, and were asked for by `key`, as `field`."""
+    found = rows.first()
+    if found is None:
+        raise NotFound(f"no {words} {key}", details={"field": field})
+    return found
 
 
 def town_of(slug: str | None) -> Town:
@@ -13,23 +27,15 @@ def town_of(slug: str | None) -> Town:
         if len(towns) == 1:
             return towns[0]
         slug = "main"
-    found = Town.objects.filter(slug=slug).first()
-    if found is None:
-        raise NotFound(f"no town {slug}", details={"field": "town"})
-    return found
+    return the_one(Town.objects.filter(slug=slug), "town", slug, "town")
 
 
 def rig_of(slug: str) -> Rig:
     """A rig by slug."""
-    found = Rig.objects.select_related("town").filter(slug=slug).first()
-    if found is None:
-        raise NotFound(f"no rig {slug}", details={"field": "rig"})
-    return found
+    return the_one(Rig.objects.select_related("town").filter(slug=slug), "rig", slug, "rig")
 
 
 def bead_of(key: str, kind: str | None = None) -> Bead:
     """A bead by id."""
-    found = Bead.objects.select_related("town", "rig").filter(pk=key).first()
-    if found is None or (kind is not None and found.type != kind):
-        raise NotFound(f"no {kind or 'bead'} {key}", details={"field": "id"})
-    return found
+    rows = Bead.objects.select_related("town", "rig").filter(pk=key)
+    return the_one(rows if kind is None else rows.filter(type=kind), kind or "bead", key)

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db.models import Model
 
 from agents.models import Run
-from beads.errors import NotFound
-from beads.finders import bead_of, rig_of, town_of
+from beads.finders import bead_of, rig_of, the_one, town_of
 from beads.models import Bead, Convoy, Escalation, Rig, Town
 from refinery.models import ReviewEntry
-
-M = TypeVar("M", bound=Model)
 
 
 def convoy_of(key: str) -> Convoy:
     """A convoy by id."""
-    return _one(Convoy, ("bead__town", "rig__town"), "convoy", key)
+    return the_one(Convoy.objects.select_related("bead__town", "rig__town").filter(pk=key), "convoy", key)
 
 
 def entry_of(key: str) -> ReviewEntry:
     """A review entry by id."""
-    return _one(ReviewEntry, ("bead__town", "rig__town", "source", "convoy__bead"), "review entry", key)
+    rows = ReviewEntry.objects.select_related("bead__town", "rig__town", "source", "convoy__bead")
+    return the_one(rows.filter(pk=key), "review entry", key)
 
 
 def run_of(key: str) -> Run:
     """A run by id."""
-    return _one(Run, ("agent", "rig", "town"), "run", key)
+    return the_one(Run.objects.select_related("agent", "rig", "town").filter(pk=key), "run", key)
 
 
 def escalation_of(key: str) -> Escalation:
     """An escalation by id."""
-    return _one(Escalation, ("bead", "town"), "escalation", key)
-
-
-def _one(model: type[M], related: tuple[str, ...], words: str, key: str) -> M:
-    found = model._default_manager.select_related(*related).filter(pk=key).first()
-    if found is None:
-        raise NotFound(f"no {words} {key}", details={"field": "id"})
-    return found
+    return the_one(Escalation.objects.select_related("bead", "town").filter(pk=key), "escalation", key)
 
 
 @dataclass(frozen=True, slots=True)
