@@ -17,6 +17,7 @@ SAY_SECONDS = 60.0
 WAKE_CHANNEL = "gastown_wake"  # a town has facts that wait: its name
 CHANGED_CHANNEL = "gastown_changed"  # what pages show has changed: a town's name, or RUN_TOPIC and a run's id
 RUN_TOPIC = "run:"
+EFFECTS_CHANNEL = "gastown_effects"  # there is outside work, or a look at a remote is due: the executor listens
 RUN_CHANNEL = "gastown_runs"  # a run was queued, or one is to be stopped: runners listen
 
 

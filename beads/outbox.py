@@ -17,10 +17,10 @@ from django.db.models import F, QuerySet, Window
 from django.db.models.functions import RowNumber
 
 from beads import prune
+from beads.channels import EFFECTS_CHANNEL
 from beads.inbox import storable
 from beads.models import Effect, Town
 
-CHANNEL = "gastown_effects"  # there is something to do outside, or a look at a remote is due: the executor listens
 EACH = 4  # so many of one rig are looked at: it may begin two
 LOCK_CLASS = 0x6A57  # first key of the advisory lock pair; the second is the effect's id
 
@@ -28,7 +28,7 @@ LOCK_CLASS = 0x6A57  # first key of the advisory lock pair; the second is the ef
 def wake() -> None:
     """Tell the executor, at commit, that there is news. Nothing depends on it but speed."""
     with connection.cursor() as cursor:
-        cursor.execute("select pg_notify(%s, '')", [CHANNEL])
+        cursor.execute("select pg_notify(%s, '')", [EFFECTS_CHANNEL])
 
 
 def enqueue(

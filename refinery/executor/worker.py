@@ -21,7 +21,7 @@ from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from beads import ops, outages, outbox, room
-from beads.channels import keep_on, listen_parameters
+from beads.channels import EFFECTS_CHANNEL, keep_on, listen_parameters
 from beads.models import Effect, Outage, Rig
 from refinery.executor import effects
 from refinery.executor.shares import PLACES, Job, Shares, Trouble
@@ -51,7 +51,7 @@ class Executor:
 
     def _serve(self) -> None:
         with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
-            listener.execute(f"listen {outbox.CHANNEL}")
+            listener.execute(f"listen {EFFECTS_CHANNEL}")
             log.info("executor.ready", places=PLACES)
             while not self.stopping:
                 self._wait(listener, self.look())
