@@ -44,9 +44,14 @@ def with_addresses(text: str) -> str:
     return "\n".join([text, *missing])
 
 
+def harmless(text: object) -> str:
+    """A text of whatever origin for a page: visible, and escaped."""
+    return escape(visible(str(text).replace("\r\n", "\n")))
+
+
 def linked(text: object) -> SafeString:
     """A sentence for a page: harmless, escaped, and the runs that it names lead to their pages."""
-    shown = escape(visible(str(text).replace("\r\n", "\n")))
+    shown = harmless(text)
     if "run-" not in shown:
         return SafeString(shown)
     return SafeString(_RUN.sub(lambda found: f'<a href="{_path(found[0])}">{found[0]}</a>', shown))

@@ -19,7 +19,7 @@ from refinery.core.outputs import MAX_FAILURES, first_failures
 from refinery.core.telling import of_gate
 from refinery.models import Candidate, GateResult
 from refinery.store import flakiness
-from refinery.store.results import _how, say
+from refinery.store.results import ended_as, say
 
 
 def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
@@ -123,7 +123,7 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], ordered: Ma
         duration_ms=int(step.get("duration_ms") or 0),
         output=output[-16384:],
         failures=_places(tests, output) if outcome == "fail" else [],
-        telling=of_gate(str(step.get("name")), outcome, _how(raw), tests, output),
+        telling=of_gate(str(step.get("name")), outcome, ended_as(raw), tests, output),
         attempts=attempts,
         tests=tests,
         sandbox=run.sandbox,

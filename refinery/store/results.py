@@ -92,7 +92,8 @@ def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str,
 _CODES = {127: " (command not found)", 126: " (command cannot be executed)"}
 
 
-def _how(raw: Mapping[str, Any]) -> str:
+def ended_as(raw: Mapping[str, Any]) -> str:
+    """How one attempt ended, as the shim tells it, in words."""
     if raw.get("limit"):
         return str(raw["limit"])
     if raw.get("timed_out"):
@@ -107,9 +108,9 @@ def how(result: GateResult) -> str:
     """How the gate ended, at which attempt, of how many tests."""
     limit = result.attempts[-1].get("limit") if result.attempts else ""
     raw = {"timed_out": result.timed_out, "signal": result.signal, "exit_code": result.exit_code, "limit": limit}
-    told = _how(raw)
+    told = ended_as(raw)
     if len(result.attempts) > 1:
-        before = ", ".join(_how(one) for one in result.attempts[:-1])
+        before = ", ".join(ended_as(one) for one in result.attempts[:-1])
         told += f" at attempt {len(result.attempts)}, after {before}"
     if result.tests.get("total"):
         told += f", {result.tests['failed']} of {result.tests['total']} tests failed"

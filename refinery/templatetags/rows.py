@@ -11,16 +11,10 @@ from typing import Any
 from django import template
 from django.utils.safestring import SafeString
 
-from refinery.core.text import visible
-from refinery.links import linked, many
+from refinery.links import harmless, linked, many
 from refinery.templatetags.gastown import age, ago, chip, cut, lands, tame, words
 
 register = template.Library()
-
-
-def _text(value: object) -> str:
-    """A text of whatever origin: harmless, and escaped."""
-    return escape(visible(str(value).replace("\r\n", "\n")))
 
 
 @register.simple_tag
@@ -42,8 +36,8 @@ def _entry(row: Mapping[str, Any]) -> str:
     return (
         f'<li id="entry-{escape(row["id"])}">\n'
         f'<span class="place">{place}</span>\n'
-        f'<span class="what"><a href="{escape(row["url"])}">{_text(row["title"])}</a>'
-        f"<code>{_text(row['branch'])}</code></span>\n"
+        f'<span class="what"><a href="{escape(row["url"])}">{harmless(row["title"])}</a>'
+        f"<code>{harmless(row['branch'])}</code></span>\n"
         f'<span class="state">{chip(row["phase"])}</span>\n'
         f'<span class="why">{linked(row["detail"])}{admitted}</span>\n'
         f'<span class="when">{since}{f"<br><small>{when}</small>" if when else ""}</span>\n</li>'
@@ -57,7 +51,7 @@ def cars(rows: Iterable[Mapping[str, Any]]) -> SafeString:
 
 
 def _car(row: Mapping[str, Any]) -> str:
-    title, phase = _text(row["title"]), escape(words(row["phase"]))
+    title, phase = harmless(row["title"]), escape(words(row["phase"]))
     kind = ""
     if row["car"]:
         kind = ' class="car joins"' if row["joins"] else ' class="car"'
@@ -80,7 +74,7 @@ def _bead(row: Mapping[str, Any]) -> str:
     commit = f" <code>{escape(row['merge_sha'][:10])}</code>" if row["merge_sha"] else ""
     return (
         f'<li id="bead-{escape(row["id"])}">'
-        f'<span class="what"><a href="{escape(row["url"])}">{_text(row["title"])}</a>{review}</span>\n'
+        f'<span class="what"><a href="{escape(row["url"])}">{harmless(row["title"])}</a>{review}</span>\n'
         f'<span class="state">{chip(row["phase"])}</span>\n'
         f'<span class="why">{linked(row["reason"])}{commit}</span><span class="when">{ago(row["since"])}</span></li>'
     )
@@ -96,14 +90,14 @@ def event_rows(events: Iterable[Mapping[str, Any]], convoy: str) -> SafeString:
 def _event(event: Mapping[str, Any], convoy: str, link: Callable[[str], str]) -> str:
     whose = "<strong>Convoy</strong>"
     if event["bead_id"] != convoy:
-        whose = f'<a href="{escape(link(event["bead_id"]))}">{_text(event["bead__title"])}</a>'
+        whose = f'<a href="{escape(link(event["bead_id"]))}">{harmless(event["bead__title"])}</a>'
     what = escape(words(event["kind"]))
     if event["to_status"]:
         what = f"{escape(words(event['from_status']))} → <strong>{escape(words(event['to_status']))}</strong>"
     return (
         f'<li id="event-{event["pk"]}"><span class="when">{ago(event["created_at"])}</span>'
         f'<span class="what">{whose} {what}</span>'
-        f'<span class="why">{linked(cut(event["reason"], 320))} <small>{_text(event["actor"])}</small></span></li>'
+        f'<span class="why">{linked(cut(event["reason"], 320))} <small>{harmless(event["actor"])}</small></span></li>'
     )
 
 
@@ -123,7 +117,7 @@ def _node(n: Mapping[str, Any]) -> str:
     return (
         f'<a id="node-{escape(bead["id"])}" class="node s-{escape(bead["phase"])}" href="{escape(href)}">'
         f'<svg x="{box.x}" y="{box.y}" width="212" height="58">'
-        f"<title>{_text(bead['title'])}: {_text(bead['reason'])}</title>\n"
+        f"<title>{harmless(bead['title'])}: {harmless(bead['reason'])}</title>\n"
         f'<rect class="box" x="1.5" y="1.5" width="209" height="55" rx="7"/>'
         f'<rect class="edge-mark" width="6" height="58" rx="3"/>\n'
         f'<text class="name" x="16" y="22">{escape(cut(tame(bead["title"]), 22))}</text>\n'
