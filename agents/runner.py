@@ -403,7 +403,7 @@ def _opened(run: Run, git: configs.GitConfig) -> dict[str, str]:
 
 
 def fault_of(error: Exception) -> str:
-    """The kind of a start's failure; see `dispatch.start_failed`."""
+    """The kind of a start's failure; see `runs.start_failed`."""
     if isinstance(error, gitcmd.GitFailed):
         return "" if error.kind == "other" else error.kind
     if isinstance(error, sandbox.NoSandbox):

@@ -33,10 +33,10 @@ _ASKS_REMOTE = frozenset(
 
 def standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     """Where an active entry stands, from what is stored and observed. Total: every entry has a stage."""
-    stands = _standing(entry, rig, now)
-    if rig.outage is not None and stands.stage in _ASKS_REMOTE:
-        return Standing(stands.stage, f"{stands.why}; {rig.outage.words(now)}")
-    return stands
+    where = _standing(entry, rig, now)
+    if rig.outage is not None and where.stage in _ASKS_REMOTE:
+        return Standing(where.stage, f"{where.why}; {rig.outage.words(now)}")
+    return where
 
 
 def stands(world: World, entry: EntryView) -> Standing:
@@ -87,12 +87,12 @@ def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.UNBUILT, "has a new head")
     if car is not None and car.coupling == "stale":
         return Standing(Stage.STALE, "what it stood on has changed: built again")
-    stands = _built(entry, candidate, rig, now)
-    if stands.stage in _OF_THE_TREE and car is not None and not car.settled:
-        return Standing(Stage.UNSETTLED, f"{stands.why}; judged once what is ahead has landed")
-    if stands.stage in (Stage.CHECKING, Stage.EXCUSED) and car is None and not on_the_target(candidate):
-        return Standing(Stage.UNSETTLED, f"{stands.why}; judged once it stands on {entry.target} alone")
-    return stands
+    where = _built(entry, candidate, rig, now)
+    if where.stage in _OF_THE_TREE and car is not None and not car.settled:
+        return Standing(Stage.UNSETTLED, f"{where.why}; judged once what is ahead has landed")
+    if where.stage in (Stage.CHECKING, Stage.EXCUSED) and car is None and not on_the_target(candidate):
+        return Standing(Stage.UNSETTLED, f"{where.why}; judged once it stands on {entry.target} alone")
+    return where
 
 
 def on_the_target(candidate: CandidateView) -> bool:
@@ -126,8 +126,8 @@ def _asked_for(entry: EntryView, rig: RigView) -> str:
         return ""
     if failed := red(entry, rig):
         return f": {failed}"
-    stands = reviewed(entry, rig)
-    return f": {stands.why}" if stands is not None and stands.stage == Stage.CHANGES_REQUESTED else ""
+    where = reviewed(entry, rig)
+    return f": {where.why}" if where is not None and where.stage == Stage.CHANGES_REQUESTED else ""
 
 
 def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
@@ -271,23 +271,21 @@ def _remark(entry: EntryView, config: Config) -> str:
     return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)" if flaky else ""
 
 
+_WANTS_NO_SLOT = WAITS_FOR_PERSON | {
+    Stage.BLOCKED,
+    Stage.TRIAGE,
+    Stage.CHANGES_REQUESTED,
+    Stage.BEHIND,
+    Stage.CHECKING,
+    Stage.LANDING,
+    Stage.LANDED,
+}
+
+
 def wants_slot(entry: EntryView, rig: RigView, now: dt.datetime, where: Standing | None = None) -> bool:
     """True when an entry waits for its lane: neither blocked, nor waiting on a person, nor admitted. `where`: its
     standing, if that is known already."""
     if entry.admitted or entry.reject_requested or entry.source_cancelled or proving(entry, rig, now):
         return False
     stage = (where or standing(entry, rig, now)).stage
-    return (
-        stage not in WAITS_FOR_PERSON
-        and not is_judged(entry, stage)
-        and stage
-        not in (
-            Stage.BLOCKED,
-            Stage.TRIAGE,
-            Stage.CHANGES_REQUESTED,
-            Stage.BEHIND,
-            Stage.CHECKING,
-            Stage.LANDING,
-            Stage.LANDED,
-        )
-    )
+    return stage not in _WANTS_NO_SLOT and not is_judged(entry, stage)

@@ -16,7 +16,7 @@ from agents import access
 from agents.runtime.gitcmd import GitFailed
 from beads import inbox
 from beads.models import Rig, Town
-from refinery.core import stages, standing
+from refinery.core import standing
 from refinery.core.world import EntryView, World
 from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
@@ -39,10 +39,9 @@ def _look(town: Town, world: World) -> int:
     by_rig: dict[int, list[EntryView]] = defaultdict(list)
     for entry in world.entries:
         rig = world.rigs[entry.rig]
-        stage = standing.standing(entry, rig, world.now).stage
         every = max(round(rig.config.pr.poll_interval.total_seconds() / MINUTE), 1)
         due = int(world.now.timestamp() // MINUTE) % every == 0
-        if due and entry.on_remote and stages.phase(stage, admitted=entry.admitted) == "awaiting_human":
+        if due and entry.on_remote and standing.phase_of(world, entry) == "awaiting_human":
             by_rig[entry.rig].append(entry)
     for check in world.checks:
         if check.entry.held:

@@ -61,7 +61,7 @@ def unheard(entry: ReviewEntry) -> list[Fact]:
 def of(
     board: boards.Board, entry: ReviewEntry, data: dict[str, Any], who: str, facts: Sequence[Fact], *, steers: bool
 ) -> Panel:
-    """The panel of one person. `data`: of `shows.entry_detail`; `facts`: see `unheard`; `steers`: may land it now."""
+    """The panel of one person. `data`: of `boards.entry_detail`; `facts`: see `unheard`; `steers`: may land it now."""
     if entry.kind == "check":
         return _of_check(entry, data, who, facts)
     view = board.world.entry.get(entry.pk)
@@ -163,7 +163,7 @@ def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Se
 def _follows(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board) -> str:
     """What comes next, in one sentence: the plan's, where nothing else is known."""
     world = board.world
-    stands = standing.standing(view, rig, world.now)
+    stands = standing.standing(view, rig, world.now)  # not the world's own: what is not taken in yet is in this view
     decision = board.decided[f"entry {view.id}"]
     if view.reject_requested or "reject" in wishes:
         return "It leaves the queue."

@@ -1,4 +1,4 @@
-"""The review page and what a reviewer can do on it. Acting views parse a form, open one door, and redirect.
+"""The review page and what a reviewer can do on it. The acting view carries out a verb, and redirects.
 
 A form carries the head that the person saw. When the head has moved, nothing is recorded and the answer (409) shows
 what changed between the two. Everything works without JavaScript: a line's number links to the form for a remark.

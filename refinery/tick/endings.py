@@ -11,9 +11,7 @@ from beads import ledger, outbox
 from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Convoy, Escalation, Town
 from refinery import links
-from refinery.core.actions import (
-    CloseEntry,
-)
+from refinery.core.actions import CloseEntry
 from refinery.core.reasons import Exit, way_on
 from refinery.models import ReviewEntry
 from refinery.store import entries, notices
@@ -58,7 +56,6 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
         _too_late(town, entry)
         if source is not None:
             ledger.settle_escalations([source.pk], ACTOR, now, "it is merged")
-        if source is not None:
             already = action.reason == "already_merged"
             resolution = Resolution.ALREADY_MERGED if already else Resolution.MERGED
             ledger.move(
@@ -116,17 +113,9 @@ def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> Non
     convoy = Convoy.objects.select_related("bead", "rig").get(pk=convoy_id)
     ledger.convoy_landed(convoy, sha, now)
     ledger.settle_escalations([convoy_id], ACTOR, now, "the convoy has landed")
-    told = f"Landed on {convoy.rig.default_branch} as {sha}."
-    notices.tell(town, "landed", convoy.bead, f"Convoy landed: {convoy.bead.title}", told, convoy_id, now)
-    mail.send(
-        town,
-        ACTOR,
-        "overseer",
-        f"Convoy landed: {convoy.bead.title}"[:300],
-        f"Landed on {convoy.rig.default_branch} as {sha}.",
-        kind="CONVOY_LANDED",
-        about=convoy.bead,
-    )
+    title, told = f"Convoy landed: {convoy.bead.title}", f"Landed on {convoy.rig.default_branch} as {sha}."
+    notices.tell(town, "landed", convoy.bead, title, told, convoy_id, now)
+    mail.send(town, ACTOR, "overseer", title[:300], told, kind="CONVOY_LANDED", about=convoy.bead)
     for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
         payload = {
             "rig": branch.rig_id,

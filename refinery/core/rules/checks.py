@@ -14,8 +14,7 @@ from refinery.core.checks import standing
 from refinery.core.keys import build_key
 from refinery.core.rules.entries import run_gates
 from refinery.core.stages import Stage
-from refinery.core.standing import proving
-from refinery.core.standing import standing as stands
+from refinery.core.standing import proving, stands
 from refinery.core.world import CheckView, EntryView, RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
@@ -77,6 +76,6 @@ def _passed(world: World, check: CheckView, why: str) -> tuple[Action, ...]:
     for entry in _in_lane(world, check):
         rig = world.rigs[entry.rig]
         waits = not entry.admitted and not proving(entry, rig, world.now)
-        if waits and stands(entry, rig, world.now).stage == Stage.STALE:
+        if waits and stands(world, entry).stage == Stage.STALE:
             found.append(Prove(entry.id, entry.build_no))
     return tuple(found)
