@@ -15,7 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
 
-from agents.models import Run, RunKind
+from agents.lifecycle import RunKind
+from agents.models import Run
 from agents.runtime import sandbox
 from beads import config as configs
 from beads.config import AgentCommand, Config, SandboxMode

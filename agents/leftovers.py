@@ -12,7 +12,8 @@ import structlog
 from django.db import connection
 
 from agents import boxes, runs, work
-from agents.models import Run, RunState
+from agents.lifecycle import RunState
+from agents.models import Run
 from agents.runtime import forkserver, gitcmd, harvest, limits, processes, sandbox, trash, workspace
 from agents.runtime.box import Box
 from beads import config as configs
@@ -50,7 +51,7 @@ class Leftovers:
         """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
         limits.clean()
         for run_id in processes.marked(MARK):
-            ended = Run.objects.filter(pk=run_id, state=RunState.ENDED).exists()
+            ended = Run.objects.ended().filter(pk=run_id).exists()
             if ended and shim_of(self.home, run_id) is None:
                 log.warning("orphans.killed", run=run_id, count=processes.kill_marked(MARK, run_id))
         for name in ("worktrees", "workspaces"):  # in this order: a worktree of before becomes a workspace first

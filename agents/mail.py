@@ -13,7 +13,8 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from agents.models import LIVE_RUN, Agent, Mail, Nudge, Role, Run
+from agents.lifecycle import Role, RunState
+from agents.models import Agent, Mail, Nudge, Run
 from beads import inbox, prune
 from beads.errors import Conflict, NotFound
 from beads.ledger import check_text
@@ -71,8 +72,8 @@ def _work_of(agent: Agent, about: Bead | None, kin: Sequence[str]) -> Bead | Non
         return about
     runs = Run.objects.select_related("bead").filter(agent=agent).order_by("-created_at")
     common = runs.filter(bead__in=[*kin, *([about.pk] if about else [])]).first()
-    run = common or runs.filter(LIVE_RUN).first() or runs.first()
-    if run is None or (run.state == "ended" and is_final(run.bead.status)):
+    run = common or runs.live().first() or runs.first()
+    if run is None or (run.state == RunState.ENDED and is_final(run.bead.status)):
         raise Conflict(f"{agent.name} has no work now, so nobody would read it", details={"field": "to"})
     return run.bead
 

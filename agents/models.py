@@ -9,52 +9,13 @@ A `Run` is one supervised process (an agent, or a set of gates) with a lease and
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 from django.db import models
 from django.db.models import Q
 
+from agents.lifecycle import Role, RunKind, RunOutcome, RunState
 from beads.models import Bead, Convoy, Rig, Town, new_id
-
-
-class Role(StrEnum):
-    """What an agent is for."""
-
-    POLECAT = "polecat"
-    REFINERY = "refinery"
-    MAYOR = "mayor"
-
-
-class RunKind(StrEnum):
-    """What a run's process is: an agent of a role, or the gates of a candidate."""
-
-    POLECAT = "polecat"
-    REFINERY = "refinery"
-    MAYOR = "mayor"
-    GATES = "gates"
-
-
-class RunState(StrEnum):
-    """Where a run stands; all but `ended` are live."""
-
-    QUEUED = "queued"
-    STARTING = "starting"
-    RUNNING = "running"
-    ENDED = "ended"
-
-
-class RunOutcome(StrEnum):
-    """How an ended run ended.
-
-    `done`: it reported its result. `failed`: the command ended without one (uses up an attempt).
-    `lost` (lease ran out), `start_failed`: the host's fault, no attempt used. `stopped`: we asked for it.
-    """
-
-    DONE = "done"
-    FAILED = "failed"
-    LOST = "lost"
-    START_FAILED = "start_failed"
-    STOPPED = "stopped"
-
 
 LIVE_RUN = Q(state__in=[RunState.QUEUED.value, RunState.STARTING.value, RunState.RUNNING.value])
 
@@ -97,6 +58,18 @@ class Agent(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Runs(models.QuerySet["Run"]):
+    """Runs by where they stand."""
+
+    def live(self) -> Self:
+        """Those that have not ended."""
+        return self.filter(LIVE_RUN)
+
+    def ended(self) -> Self:
+        """Those that have ended, in whatever way."""
+        return self.filter(state=RunState.ENDED)
 
 
 class Run(models.Model):
@@ -168,6 +141,8 @@ class Run(models.Model):
     pid = models.IntegerField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
 
+    objects = Runs.as_manager()
+
     class Meta:
         ordering = ("created_at", "id")
         indexes = [
@@ -189,10 +164,10 @@ class Run(models.Model):
             models.CheckConstraint(name="run_state_legal", condition=Q(state__in=[s.value for s in RunState])),
             models.CheckConstraint(
                 name="run_ended_has_outcome",
-                condition=Q(state="ended") & ~Q(outcome="") | ~Q(state="ended") & Q(outcome=""),
+                condition=Q(state=RunState.ENDED) & ~Q(outcome="") | ~Q(state=RunState.ENDED) & Q(outcome=""),
             ),
             models.CheckConstraint(
-                name="run_ended_has_no_token", condition=~Q(state="ended") | Q(token_hash__isnull=True)
+                name="run_ended_has_no_token", condition=~Q(state=RunState.ENDED) | Q(token_hash__isnull=True)
             ),
         ]
 

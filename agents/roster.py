@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from django.db import IntegrityError, transaction
 
-from agents.models import LIVE_RUN, Agent, Role, Run
+from agents.lifecycle import Role
+from agents.models import Agent, Run
 from beads import prune
 from beads.models import Convoy, Rig, Town
 
@@ -23,7 +24,7 @@ NAMES = (
 
 def polecat_for(rig: Rig, prefer: int | None = None, author: str = "") -> Agent:
     """An idle polecat of the rig, or a new one. First choice: `prefer` by id, then the change's author by name."""
-    busy = Run.objects.filter(LIVE_RUN, town=rig.town, agent__isnull=False).values("agent_id")
+    busy = Run.objects.live().filter(town=rig.town, agent__isnull=False).values("agent_id")
     idle = Agent.objects.filter(rig=rig, role=Role.POLECAT, retired_at=None).exclude(pk__in=busy)
     chosen = idle.filter(pk=prefer).first() if prefer else idle.filter(name=author).first()
     chosen = chosen or idle.order_by("pk").first()
@@ -64,7 +65,7 @@ def _create(town: Town, rig: Rig | None, name: str, role: Role, convoy: Convoy |
 
 def retire(agent: Agent, now: dt.datetime) -> bool:
     """Take an agent out of service unless it has a live run; True when it was retired."""
-    if Run.objects.filter(LIVE_RUN, agent=agent).exists():
+    if Run.objects.live().filter(agent=agent).exists():
         return False
     return bool(Agent.objects.filter(pk=agent.pk, retired_at=None).update(retired_at=now))
 

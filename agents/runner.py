@@ -27,7 +27,8 @@ from django.utils import timezone
 
 from agents import access, boxes, guides, leftovers, mail, prompts, runs, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
-from agents.models import Run, RunKind
+from agents.lifecycle import RunKind
+from agents.models import Run
 from agents.runtime import (
     crashpoints,
     forkserver,

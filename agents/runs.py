@@ -17,7 +17,8 @@ from typing import Any
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Q
 
-from agents.models import LIVE_RUN, Agent, Run, RunKind, RunOutcome, RunState
+from agents.lifecycle import RunKind, RunOutcome, RunState
+from agents.models import LIVE_RUN, Agent, Run
 from beads import inbox, prune
 from beads.channels import RUN_CHANNEL, RUN_TOPIC
 from beads.errors import LostRace, NotFound, Superseded
@@ -66,7 +67,7 @@ def queue_run(
     """
     assert bead.rig is not None
     if agent is not None and kind == RunKind.REFINERY:
-        live = Run.objects.filter(LIVE_RUN, agent=agent).count()
+        live = Run.objects.live().filter(agent=agent).count()
         if live >= at_most:
             raise LostRace(f"{agent.name} has {live} live runs, and may have {at_most}")
     attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
@@ -114,15 +115,17 @@ def request_stop(run_id: str, reason: str, now: dt.datetime, *, counts: bool = F
 
     `counts`: the run itself is to blame, and the stop uses up an attempt.
     """
-    if Run.objects.filter(LIVE_RUN, pk=run_id, stop_requested_at=None).update(
-        stop_requested_at=now, stop_reason=reason[:300], stop_counts=counts
+    if (
+        Run.objects.live()
+        .filter(pk=run_id, stop_requested_at=None)
+        .update(stop_requested_at=now, stop_reason=reason[:300], stop_counts=counts)
     ):
         poke(run_id)
 
 
 def note_nudged(run_id: str, now: dt.datetime) -> None:
     """The patrol has reminded this run."""
-    Run.objects.filter(LIVE_RUN, pk=run_id).update(nudged_at=now)
+    Run.objects.live().filter(pk=run_id).update(nudged_at=now)
 
 
 # -- the runner's side ---------------------------------------------------------------------
@@ -252,7 +255,7 @@ def live_run(token: str) -> Run | None:
 
 def fenced_run(token: str) -> Run | None:
     """The ended run that `token` once spoke for, so that it can be told so."""
-    return Run.objects.filter(fenced_hash=digest(token), state=RunState.ENDED).first()
+    return Run.objects.ended().filter(fenced_hash=digest(token)).first()
 
 
 def shim_run(secret: str) -> Run | None:
@@ -370,7 +373,7 @@ def note_refused(run_id: str, text: str) -> None:
 def note_saved(run_id: str, found: Mapping[str, Any]) -> None:
     """Observation: the work of a run that has ended could be taken in after all."""
     fields = {"head_sha": found["head_sha"], "published": bool(found["head_sha"]), "salvage_ref": found["salvage_ref"]}
-    late = Run.objects.filter(pk=run_id, state=RunState.ENDED)
+    late = Run.objects.ended().filter(pk=run_id)
     late.filter(Q(work="unsaved") | Q(work="", exited_at=None)).update(work=found["work"], **fields)
 
 

@@ -50,6 +50,14 @@ class Resolution(StrEnum):
     NOTHING_CHANGED = "nothing_changed"
 
 
+class EffectState(StrEnum):
+    """Where work outside the database stands. `failed`: it gave up, and its failure was recorded as a fact."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
 FINAL: frozenset[BeadStatus] = frozenset({BeadStatus.CLOSED, BeadStatus.FAILED})
 LIVE: frozenset[BeadStatus] = frozenset(BeadStatus) - FINAL
 

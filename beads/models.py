@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import secrets
 from enum import StrEnum
+from typing import Self
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
 from beads import lookups as lookups  # registers `__any`
-from beads.lifecycle import FINAL, BeadStatus, BeadType, Purpose, Resolution
+from beads.lifecycle import FINAL, BeadStatus, BeadType, EffectState, Purpose, Resolution
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -259,6 +260,18 @@ class Fact(models.Model):
         return f"{self.pk} {self.kind} {self.subject}"
 
 
+class Effects(models.QuerySet["Effect"]):
+    """Effects by where they stand."""
+
+    def pending(self) -> Self:
+        """Those that are still to be done."""
+        return self.filter(state=EffectState.PENDING)
+
+    def failed(self) -> Self:
+        """Those that were given up."""
+        return self.filter(state=EffectState.FAILED)
+
+
 class Effect(models.Model):
     """Something to be done outside the database: at least once, under a deterministic key.
 
@@ -272,7 +285,7 @@ class Effect(models.Model):
         Rig, on_delete=models.CASCADE, related_name="effects", null=True, blank=True, help_text="whose share it has"
     )
     payload = models.JSONField(default=dict)
-    state = models.CharField(max_length=10, default="pending")
+    state = models.CharField(max_length=10, default=EffectState.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
     failing_since = models.DateTimeField(null=True, blank=True, help_text="an outage of the remote does not count")
     next_try_at = models.DateTimeField()
@@ -280,16 +293,16 @@ class Effect(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
 
+    objects = Effects.as_manager()
+
     class Meta:
         ordering = ("id",)
         indexes = [
-            models.Index(fields=["next_try_at"], name="effect_pending", condition=Q(state="pending")),
-            models.Index(fields=["town", "state"], name="effect_open", condition=~Q(state="done")),
+            models.Index(fields=["next_try_at"], name="effect_pending", condition=Q(state=EffectState.PENDING)),
+            models.Index(fields=["town", "state"], name="effect_open", condition=~Q(state=EffectState.DONE)),
             models.Index(fields=["town", "finished_at"], name="effect_ended"),
         ]
-        constraints = [
-            models.CheckConstraint(name="effect_state_legal", condition=Q(state__in=["pending", "done", "failed"]))
-        ]
+        constraints = [models.CheckConstraint(name="effect_state_legal", condition=Q(state__in=list(EffectState)))]
 
     def __str__(self) -> str:
         return f"{self.pk} {self.key}"

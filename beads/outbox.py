@@ -19,6 +19,7 @@ from django.db.models.functions import RowNumber
 from beads import prune
 from beads.channels import EFFECTS_CHANNEL
 from beads.inbox import storable
+from beads.lifecycle import EffectState
 from beads.models import Effect, Town
 
 EACH = 4  # so many of one rig are looked at: it may begin two
@@ -40,7 +41,7 @@ def enqueue(
         ignore_conflicts=True,
     )
     effect = Effect.objects.get(key=key)
-    if effect.attempts or effect.state != "pending":
+    if effect.attempts or effect.state != EffectState.PENDING:
         return False
     wake()
     return True
@@ -49,7 +50,7 @@ def enqueue(
 def due(now: dt.datetime, running: Collection[int], waiting: Collection[int], limit: int) -> list[Effect]:
     """Pending effects whose time has come, the first few of each rig (or town, where no rig has it), those that wait
     longest first. Without those that are `running` and those of the rigs that are `waiting`."""
-    found = Effect.objects.filter(state="pending", next_try_at__lte=now)
+    found = Effect.objects.pending().filter(next_try_at__lte=now)
     if waiting:
         found = found.exclude(rig__in=waiting)
     if running:
@@ -62,7 +63,7 @@ def due(now: dt.datetime, running: Collection[int], waiting: Collection[int], li
 
 def next_due(now: dt.datetime) -> dt.datetime | None:
     """When the next pending effect is due that is not due now; None when there is none."""
-    later = Effect.objects.filter(state="pending", next_try_at__gt=now)
+    later = Effect.objects.pending().filter(next_try_at__gt=now)
     return later.order_by("next_try_at").values_list("next_try_at", flat=True).first()
 
 
@@ -79,8 +80,8 @@ def holding(effect_id: int) -> Iterator[Effect | None]:
         yield None
         return
     try:
-        Effect.objects.filter(pk=effect_id, state="pending").update(attempts=F("attempts") + 1)
-        yield Effect.objects.select_related("town").filter(pk=effect_id, state="pending").first()
+        Effect.objects.pending().filter(pk=effect_id).update(attempts=F("attempts") + 1)
+        yield Effect.objects.select_related("town").pending().filter(pk=effect_id).first()
     finally:
         with connection.cursor() as cursor:
             cursor.execute("select pg_advisory_unlock(%s, %s)", [LOCK_CLASS, effect_id % 2**31])
@@ -88,13 +89,13 @@ def holding(effect_id: int) -> Iterator[Effect | None]:
 
 def succeed(effect: Effect, now: dt.datetime) -> bool:
     """Mark an effect done; True the first time. Call it in the transaction that records its result as a fact."""
-    return bool(Effect.objects.filter(pk=effect.pk, state="pending").update(state="done", finished_at=now, error=""))
+    return bool(Effect.objects.pending().filter(pk=effect.pk).update(state=EffectState.DONE, finished_at=now, error=""))
 
 
 def give_up(effect: Effect, now: dt.datetime, error: str) -> None:
     """Mark an effect failed for good. Call it in the transaction that records the failure as a fact."""
-    Effect.objects.filter(pk=effect.pk, state="pending").update(
-        state="failed", finished_at=now, error=storable(error[:2000])
+    Effect.objects.pending().filter(pk=effect.pk).update(
+        state=EffectState.FAILED, finished_at=now, error=storable(error[:2000])
     )
 
 
@@ -102,7 +103,7 @@ def retry_later(effect: Effect, now: dt.datetime, error: str) -> dt.datetime:
     """Push an effect forward by an exponential back-off (2 s, doubled, at most 5 min); returns when."""
     wait = dt.timedelta(seconds=min(2.0 * 2 ** max(effect.attempts - 1, 0), 300.0))
     since = effect.failing_since or now
-    Effect.objects.filter(pk=effect.pk, state="pending").update(
+    Effect.objects.pending().filter(pk=effect.pk).update(
         next_try_at=now + wait, error=storable(error[:2000]), failing_since=since
     )
     return now + wait
@@ -111,7 +112,7 @@ def retry_later(effect: Effect, now: dt.datetime, error: str) -> dt.datetime:
 def wait_for_remote(effect: Effect, error: str) -> None:
     """An outage of the remote stands in its way (see `beads.outages`): it goes on when that is over, and this was no
     attempt."""
-    Effect.objects.filter(pk=effect.pk, state="pending").update(
+    Effect.objects.pending().filter(pk=effect.pk).update(
         attempts=max(effect.attempts - 1, 0), error=storable(error[:2000]), failing_since=None
     )
 
@@ -119,7 +120,7 @@ def wait_for_remote(effect: Effect, error: str) -> None:
 def again(effect: Effect, now: dt.datetime) -> None:
     """Run an ended effect once more: a person asks for it, or its answer was lost. It looks before it acts."""
     fresh = {"state": "pending", "attempts": 0, "next_try_at": now, "finished_at": None, "error": ""}
-    if Effect.objects.filter(pk=effect.pk).exclude(state="pending").update(**fresh, failing_since=None):
+    if Effect.objects.filter(pk=effect.pk).exclude(state=EffectState.PENDING).update(**fresh, failing_since=None):
         wake()
 
 
@@ -130,7 +131,7 @@ def past(town: Town, before: dt.datetime, state: str = "done") -> QuerySet[Effec
 
 def forget(keys: Sequence[int]) -> int:
     """Remove these effects: they have been archived."""
-    return prune.some(Effect.objects.exclude(state="pending"), keys)
+    return prune.some(Effect.objects.exclude(state=EffectState.PENDING), keys)
 
 
 def repeat(key: str, now: dt.datetime) -> None:

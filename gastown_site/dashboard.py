@@ -15,11 +15,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from beads import lists, people
+from beads.lifecycle import EffectState
 from beads.models import Effect, Escalation, Fact, Town, TownRole
 from gastown_site import health
 from refinery.console.filters import FAILING
 from refinery.core import readiness
-from refinery.core.world import EntryView
+from refinery.core.entryviews import EntryView
 from refinery.models import Violation
 from refinery.pages import boards
 
@@ -182,14 +183,14 @@ def _queues(towns: list[Town]) -> list[Tile]:
     return [
         Tile("Facts pending", str(pending.count()), "bad" if stale else "ok", f"{facts}?now=pending"),
         _count("Facts in quarantine", quarantined, "bad", f"{facts}?now=quarantined"),
-        Tile("Effects pending", str(_rows(Effect, state="pending").count()), "ok", f"{effects}?now=pending"),
+        Tile("Effects pending", str(_rows(Effect, state=EffectState.PENDING).count()), "ok", f"{effects}?now=pending"),
         _count(
             "Effects failing",
-            _rows(Effect, state="pending", attempts__gte=FAILING).count(),
+            _rows(Effect, state=EffectState.PENDING, attempts__gte=FAILING).count(),
             "warn",
             f"{effects}?now=failing",
         ),
-        _count("Effects given up", _rows(Effect, state="failed").count(), "bad", f"{effects}?now=failed"),
+        _count("Effects given up", _rows(Effect, state=EffectState.FAILED).count(), "bad", f"{effects}?now=failed"),
     ]
 
 

@@ -23,6 +23,7 @@ from agents.models import Run
 from beads import ops, people
 from beads.models import Bead, Effect, Fact
 from gastown_site.parts import watch
+from refinery.core.states import EntryKind
 from refinery.models import GateResult, ReviewEntry, TickRecord, TickTotal, Violation
 from refinery.pages.live import hub
 
@@ -139,7 +140,7 @@ def _fill(registry: CollectorRegistry) -> None:
     counted: tuple[tuple[str, str, QuerySet[Any], tuple[str, ...]], ...] = (
         ("gastown_beads", "Beads", Bead.objects.all(), ("type", "status")),
         ("gastown_runs", "Runs", Run.objects.all(), ("kind", "state", "outcome")),
-        ("gastown_review_entries", "Review entries", ReviewEntry.objects.exclude(kind="check"), ("state",)),
+        ("gastown_review_entries", "Review entries", ReviewEntry.objects.exclude(kind=EntryKind.CHECK), ("state",)),
         ("gastown_effects", "Effects", Effect.objects.all(), ("kind", "state")),
     )
     for name, text, rows, labels in counted:

@@ -287,7 +287,7 @@ MUTATIONS = (
     Mutation(
         "who conflicts stays in its batch while what is ahead of it is built anew",
         "refinery/core/rules/entries.py",
-        'candidate.result != "built" and not car.first:',
+        "current.result != BuildResult.BUILT and not car.first:",
         "stage == Stage.CONFLICT and not car.first:",
         "tests/db/test_batches.py",
     ),
@@ -422,7 +422,7 @@ MUTATIONS = (
     Mutation(
         "an entry's decision no longer compares what it was decided on",
         "refinery/store/entries.py",
-        'ReviewEntry.objects.filter(pk=entry_id, state="active", **expect).update(**change) != 1',
+        "ReviewEntry.objects.active().filter(pk=entry_id, **expect).update(**change) != 1",
         "ReviewEntry.objects.filter(pk=entry_id).update(**change) != 1",
         "tests/db/test_safeguards.py",
     ),
@@ -443,20 +443,20 @@ MUTATIONS = (
     Mutation(
         "an intent that is being pushed can be withdrawn",
         "refinery/store/landings.py",
-        'changed = Landing.objects.filter(pk=push, state="intent").update(state="abandoned", concluded_at=now)',
-        'changed = Landing.objects.filter(pk=push).update(state="abandoned", concluded_at=now)',
+        "changed = Landing.objects.intended().filter(pk=push).update(",
+        "changed = Landing.objects.filter(pk=push).update(",
         "tests/db/test_safeguards.py",
     ),
     Mutation(
         "a withdrawn intent is pushed all the same",
         "refinery/store/landings.py",
-        'return Landing.objects.filter(pk=landing_id, state="pushing").exists()',
+        "return Landing.objects.pushing().filter(pk=landing_id).exists()",
         "return True",
         "tests/db/test_safeguards.py",
     ),
     Mutation(
         "verdicts of an older head count",
-        "refinery/core/world.py",
+        "refinery/core/entryviews.py",
         "if v.human and v.head == self.head}",
         "if v.human}",
         "tests/unit/test_rules.py tests/web/test_reviews.py",
@@ -527,7 +527,7 @@ MUTATIONS = (
     Mutation(
         "a lost answer is never asked for again",
         "refinery/core/world.py",
-        'return not self.behind and (found is None or found.state != "pending")',
+        "return not self.behind and (found is None or found.state != EffectState.PENDING)",
         "return False",
         RECOVERY,
     ),

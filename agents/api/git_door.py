@@ -22,7 +22,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.views.decorators.csrf import csrf_exempt
 
 from agents import runs, work
-from agents.models import Run, RunState
+from agents.lifecycle import RunState
+from agents.models import Run
 from agents.runtime import door, gitcmd, harvest
 from agents.runtime.gitcmd import GitFailed
 from agents.runtime.workspace import Workspace

@@ -20,7 +20,8 @@ from django.db.models import QuerySet
 from pydantic import BaseModel, ConfigDict
 
 from agents import mail, runs
-from agents.models import Role, Run, RunState, ToolCall
+from agents.lifecycle import Role, RunState
+from agents.models import Run, ToolCall
 from beads import inbox, prune
 from beads.errors import Conflict, Forbidden, GastownError, Invalid, NotFound
 from beads.models import Town

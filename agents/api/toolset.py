@@ -10,7 +10,8 @@ from pydantic import Field
 
 from agents import filing, guides, mail, runs, work
 from agents.api.tools import ALL, Args, Call, tool
-from agents.models import LIVE_RUN, Agent, Role, Run
+from agents.lifecycle import Role
+from agents.models import Agent, Run
 from agents.runtime import gitcmd
 from beads import config as configs
 from beads import inbox, ledger, plans
@@ -282,7 +283,7 @@ def nudge(call: Call, args: NudgeArgs) -> dict[str, Any]:
     filing.write(call)
     if not Agent.objects.filter(town=call.run.town, name=args.to, retired_at=None).exists():
         raise NotFound(f"no agent {args.to!r} in this town", details={"field": "to"})
-    live = Run.objects.select_related("agent").filter(LIVE_RUN, town=call.run.town, agent__name=args.to)
+    live = Run.objects.select_related("agent").live().filter(town=call.run.town, agent__name=args.to)
     for run in live:
         mail.nudge(run, _sender(call), args.message, call.now)
     if not live:

@@ -28,7 +28,7 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
-from agents.models import LIVE_RUN, Run
+from agents.models import Run
 from agents.runtime.crashpoints import crashpoint
 from agents.work import mirror_of
 from beads import private, upkeep
@@ -131,7 +131,7 @@ def _notes() -> list[str]:
     notes = ["whoever has this file can open every secret and every account in it: keep it as you keep keys"]
     if os.environ.get("GASTOWN_SECRET_KEY"):
         notes.append("GASTOWN_SECRET_KEY is not in it: set the same one where it is restored")
-    live = Run.objects.filter(LIVE_RUN).count()
+    live = Run.objects.live().count()
     if live:
         notes.append(f"{live} runs are going on: what they have not handed in is not in it, and they start again")
     unsaved = Run.objects.filter(work="unsaved").count()

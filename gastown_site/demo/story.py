@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agents.runtime.gitcmd import GitFailed, run_git
+from beads.lifecycle import BeadStatus, Purpose
 from beads.models import Bead, BeadEvent, Convoy, Town
+from refinery.core.states import GateOutcome
 from refinery.models import GateResult, ReviewEntry
 
 HERE = Path(__file__).resolve().parent
@@ -83,16 +85,18 @@ def landed_log(remote: Path, branch: str, scratch: Path, since: str) -> str:
 
 def shortcomings(town: Town, scratch: Path, since: str) -> list[str]:
     """What is missing of the promised end; empty when all is well. Judged from git and from the ledger."""
-    found = [f"convoy {c.pk} is {c.bead.status}" for c in _convoys(town) if c.bead.status != "closed"]
+    found = [f"convoy {c.pk} is {c.bead.status}" for c in _convoys(town) if c.bead.status != BeadStatus.CLOSED]
     log = run_git(
         ["log", "--format=%H%x00%T%x00%(trailers:key=Bead,valueonly,separator=%x2C)", f"{since}..HEAD"], cwd=scratch
     )
     commits = [line.split("\0") for line in log.text.splitlines()]
     trailers = {name for commit in commits for name in commit[2].split(",")}
-    work = Bead.objects.filter(town=town, type="issue", purpose="work")
+    work = Bead.objects.filter(town=town, type="issue", purpose=Purpose.WORK)
     found += [f"no commit with the trailer Bead: {b.pk} ({b.title})" for b in work if b.pk not in trailers]
-    gated = set(GateResult.objects.filter(entry__rig__town=town, outcome="pass").values_list("tree_sha", flat=True))
-    for entry in ReviewEntry.objects.filter(rig__town=town, state="merged"):
+    gated = set(
+        GateResult.objects.filter(entry__rig__town=town, outcome=GateOutcome.PASS).values_list("tree_sha", flat=True)
+    )
+    for entry in ReviewEntry.objects.merged().filter(rig__town=town):
         tree = run_git(["rev-parse", f"{entry.merge_sha}^{{tree}}"], cwd=scratch).text
         if tree not in gated:
             found.append(f"{entry.pk} landed the tree {tree[:12]}, which no gate has seen")

@@ -57,7 +57,7 @@ class BeadAdmin(ReadOnlyAdmin):
     """Beads."""
 
     list_display = ("id", "title", "type", "status", "resolution", "priority", "rig", "convoy", "created_at")
-    list_filter = (filters.BeadState, "status", "type", "purpose", "resolution", BY_TOWN, BY_RIG)
+    list_filter = (filters.BeadFilter, "status", "type", "purpose", "resolution", BY_TOWN, BY_RIG)
     list_select_related = ("rig", "convoy")
     search_fields = ("id", "title", "convoy__bead__id", "reason")
     search_help_text = "id, title, convoy's id, reason"
@@ -80,7 +80,7 @@ class ConvoyAdmin(ReadOnlyAdmin):
 
     town_path = "bead__town"
     list_display = ("bead", "status", "rig", "merge_mode", "started_at", "landed_at", "landed_sha")
-    list_filter = (filters.ConvoyState, "merge_mode", BY_RIG)
+    list_filter = (filters.ConvoyFilter, "merge_mode", BY_RIG)
     list_select_related = ("bead", "rig")
     search_fields = ("bead__id", "bead__title", "landed_sha", "branches__name")
     search_help_text = "id, title, branch, landed commit"
@@ -106,7 +106,7 @@ class EscalationAdmin(ReadOnlyAdmin):
     """What needs a person."""
 
     list_display = ("bead", "severity", "town", "about", "acknowledged_by", "closed_at")
-    list_filter = (filters.EscalationState, "severity", BY_TOWN)
+    list_filter = (filters.EscalationFilter, "severity", BY_TOWN)
     list_select_related = ("bead", "town", "about")
     search_fields = ("bead__id", "bead__title", "about__id", "key")
     search_help_text = "id, title, id of what it is about"
@@ -124,7 +124,7 @@ class FactAdmin(ReadOnlyAdmin):
     """The inbox."""
 
     list_display = ("id", "recorded_at", "kind", "subject", "actor", "processed_at", "quarantined_at", "error")
-    list_filter = (filters.FactState, "kind", BY_TOWN)
+    list_filter = (filters.FactFilter, "kind", BY_TOWN)
     search_fields = ("subject", "actor", "error", "=kind")
     search_help_text = "subject, actor, error, kind"
     ordering = ("-id",)
@@ -136,7 +136,7 @@ class EffectAdmin(ReadOnlyAdmin):
     """The outbox."""
 
     list_display = ("id", "kind", "key", "state", "attempts", "next_try_at", "error")
-    list_filter = (filters.EffectState, "kind", BY_TOWN)
+    list_filter = (filters.EffectFilter, "kind", BY_TOWN)
     search_fields = ("key", "error")
     search_help_text = "key (it names what it is for), error"
     ordering = ("-id",)
@@ -148,7 +148,7 @@ class RunAdmin(ReadOnlyAdmin):
     """Runs."""
 
     list_display = ("id", "kind", "state", "outcome", "agent", "bead", "attempt", "lease_until", "created_at")
-    list_filter = (filters.RunState, "kind", "outcome", "purpose", BY_TOWN, BY_RIG)
+    list_filter = (filters.RunFilter, "kind", "outcome", "purpose", BY_TOWN, BY_RIG)
     list_select_related = ("agent", "bead")
     search_fields = ("id", "bead__id", "agent__name", "runner", "branch", "reason")
     search_help_text = "id, bead's id, agent, runner, branch, reason"
@@ -204,7 +204,7 @@ class ReviewEntryAdmin(ReadOnlyAdmin):
 
     town_path = "rig__town"
     list_display = ("bead", "state", "reason", "held", "branch", "target", "attempts", "created_at")
-    list_filter = (filters.EntryState, "state", "reason", "held", BY_RIG)
+    list_filter = (filters.EntryFilter, "state", "reason", "held", BY_RIG)
     list_select_related = ("bead",)
     search_fields = ("bead__id", "bead__title", "branch", "head_sha", "source__id", "merge_sha")
     search_help_text = "id, title, branch, head or merge commit, source bead's id"

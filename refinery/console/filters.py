@@ -11,8 +11,14 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from agents.lifecycle import RunOutcome, RunState
+from beads.lifecycle import FINAL, BeadStatus, EffectState
+from refinery.core.states import EntryKind, EntryState
+
 Question = Callable[[dt.datetime], Q]
 FAILING = 3  # tries after which an effect is worth a word
+_ENDED = Q(status__in=FINAL)
+_UNDONE = (RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED)
 
 
 class Asked(admin.SimpleListFilter):
@@ -30,7 +36,7 @@ class Asked(admin.SimpleListFilter):
         return queryset if chosen is None else queryset.filter(chosen[1](timezone.now()))
 
 
-class FactState(Asked):
+class FactFilter(Asked):
     """Where a fact stands."""
 
     title = "state"
@@ -42,101 +48,107 @@ class FactState(Asked):
     }
 
 
-class EffectState(Asked):
+class EffectFilter(Asked):
     """Where an effect stands."""
 
     title = "state"
     parameter_name = "now"
     questions = {
-        "pending": ("pending", lambda now: Q(state="pending")),
-        "failing": ("keeps failing", lambda now: Q(state="pending", attempts__gte=FAILING)),
+        "pending": ("pending", lambda now: Q(state=EffectState.PENDING)),
+        "failing": ("keeps failing", lambda now: Q(state=EffectState.PENDING, attempts__gte=FAILING)),
         "late": (
             "due for more than a minute",
-            lambda now: Q(state="pending", next_try_at__lt=now - dt.timedelta(minutes=1)),
+            lambda now: Q(state=EffectState.PENDING, next_try_at__lt=now - dt.timedelta(minutes=1)),
         ),
-        "failed": ("given up", lambda now: Q(state="failed")),
-        "done": ("done", lambda now: Q(state="done")),
+        "failed": ("given up", lambda now: Q(state=EffectState.FAILED)),
+        "done": ("done", lambda now: Q(state=EffectState.DONE)),
     }
 
 
-class RunState(Asked):
+class RunFilter(Asked):
     """Where a run stands."""
 
     title = "now"
     parameter_name = "now"
     questions = {
-        "live": ("live", lambda now: ~Q(state="ended")),
-        "waiting": ("waits for a runner", lambda now: Q(state="queued")),
-        "late": ("lease run out", lambda now: Q(state="running", lease_until__lt=now)),
+        "live": ("live", lambda now: ~Q(state=RunState.ENDED)),
+        "waiting": ("waits for a runner", lambda now: Q(state=RunState.QUEUED)),
+        "late": ("lease run out", lambda now: Q(state=RunState.RUNNING, lease_until__lt=now)),
         "silent": (
             "no activity for 10 minutes",
-            lambda now: Q(state="running", activity_at__lt=now - dt.timedelta(minutes=10)),
+            lambda now: Q(state=RunState.RUNNING, activity_at__lt=now - dt.timedelta(minutes=10)),
         ),
-        "asked": ("was asked to stop", lambda now: ~Q(state="ended") & Q(stop_requested_at__isnull=False)),
+        "asked": ("was asked to stop", lambda now: ~Q(state=RunState.ENDED) & Q(stop_requested_at__isnull=False)),
         "bad": (
             "failed within a day",
-            lambda now: Q(outcome__in=["failed", "lost", "start_failed"], ended_at__gt=now - dt.timedelta(days=1)),
+            lambda now: Q(outcome__in=_UNDONE, ended_at__gt=now - dt.timedelta(days=1)),
         ),
     }
 
 
-class EntryState(Asked):
+class EntryFilter(Asked):
     """Where an entry stands."""
 
     title = "now"
     parameter_name = "now"
     questions = {
-        "active": ("active", lambda now: Q(state="active")),
-        "held": ("held for a person", lambda now: Q(state="active") & ~Q(held="")),
-        "checks": ("checks of the target itself", lambda now: Q(kind="check", state="active")),
-        "slot": ("in its lane's train", lambda now: Q(state="active", admitted_at__isnull=False)),
+        "active": ("active", lambda now: Q(state=EntryState.ACTIVE)),
+        "held": ("held for a person", lambda now: Q(state=EntryState.ACTIVE) & ~Q(held="")),
+        "checks": ("checks of the target itself", lambda now: Q(kind=EntryKind.CHECK, state=EntryState.ACTIVE)),
+        "slot": ("in its lane's train", lambda now: Q(state=EntryState.ACTIVE, admitted_at__isnull=False)),
         "old": (
             "active for more than an hour",
-            lambda now: Q(state="active", created_at__lt=now - dt.timedelta(hours=1)),
+            lambda now: Q(state=EntryState.ACTIVE, created_at__lt=now - dt.timedelta(hours=1)),
         ),
         "failed": (
             "failed within a day",
-            lambda now: Q(state="failed", closed_at__gt=now - dt.timedelta(days=1)) & ~Q(reason="superseded"),
+            lambda now: Q(state=EntryState.FAILED, closed_at__gt=now - dt.timedelta(days=1)) & ~Q(reason="superseded"),
         ),
     }
 
 
-class BeadState(Asked):
+class BeadFilter(Asked):
     """Where a bead stands."""
 
     title = "now"
     parameter_name = "now"
     questions = {
-        "live": ("live", lambda now: ~Q(status__in=["closed", "failed"])),
+        "live": ("live", lambda now: ~_ENDED),
         "old": (
             "live and unchanged for an hour",
-            lambda now: ~Q(status__in=["closed", "failed"]) & Q(updated_at__lt=now - dt.timedelta(hours=1)),
+            lambda now: ~_ENDED & Q(updated_at__lt=now - dt.timedelta(hours=1)),
         ),
         "unreleased": (
             "filed by an agent, waits for a person",
-            lambda now: Q(released_at=None) & ~Q(filed_by="") & ~Q(status__in=["closed", "failed"]),
+            lambda now: Q(released_at=None) & ~Q(filed_by="") & ~_ENDED,
         ),
-        "failed": ("failed within a day", lambda now: Q(status="failed", closed_at__gt=now - dt.timedelta(days=1))),
+        "failed": (
+            "failed within a day",
+            lambda now: Q(status=BeadStatus.FAILED, closed_at__gt=now - dt.timedelta(days=1)),
+        ),
         "cancelling": (
             "cancel was asked for",
-            lambda now: Q(cancel_requested_at__isnull=False) & ~Q(status__in=["closed", "failed"]),
+            lambda now: Q(cancel_requested_at__isnull=False) & ~_ENDED,
         ),
     }
 
 
-class ConvoyState(Asked):
+class ConvoyFilter(Asked):
     """Where a convoy stands."""
 
     title = "now"
     parameter_name = "now"
     questions = {
-        "staged": ("staged", lambda now: Q(started_at=None) & ~Q(bead__status__in=["closed", "failed"])),
-        "live": ("started, not landed", lambda now: Q(bead__status__in=["in_progress", "in_review"])),
-        "trouble": ("has a failed bead", lambda now: Q(beads__status="failed") & ~Q(bead__status="closed")),
+        "staged": ("staged", lambda now: Q(started_at=None) & ~Q(bead__status__in=FINAL)),
+        "live": ("started, not landed", lambda now: Q(bead__status__in=[BeadStatus.IN_PROGRESS, BeadStatus.IN_REVIEW])),
+        "trouble": (
+            "has a failed bead",
+            lambda now: Q(beads__status=BeadStatus.FAILED) & ~Q(bead__status=BeadStatus.CLOSED),
+        ),
     }
 
 
-class EscalationState(Asked):
+class EscalationFilter(Asked):
     """Where an escalation stands."""
 
     title = "now"

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from django.db.models import Q
 from django.urls import reverse
 
-from agents.models import LIVE_RUN, Run
+from agents.models import Run
+from beads.lifecycle import BeadStatus, EffectState
 from beads.models import Bead, Convoy, Effect, Escalation, Fact, Town
 from refinery.console.filters import FAILING
+from refinery.core.states import EntryState
 from refinery.core.telling import short
 from refinery.models import ReviewEntry
 from refinery.pages.boards import Board
@@ -94,7 +96,7 @@ def of_bead(bead: Bead) -> list[Sentence]:
     told = [_ended(telling.of("bead", bead.pk), how) if bead.resolution else telling.of("bead", bead.pk)]
     told += _blockers(telling, bead)
     told += _runs(telling, [bead.pk])
-    for entry in ReviewEntry.objects.filter(source=bead, state="active"):
+    for entry in ReviewEntry.objects.active().filter(source=bead):
         told.append(telling.of("entry", entry.pk))
     if bead.convoy_id is not None:
         told.append(telling.of("convoy", bead.convoy_id))
@@ -109,7 +111,7 @@ def of_entry(entry: ReviewEntry) -> list[Sentence]:
     told = [_ended(telling.of("entry", entry.pk), how) if entry.reason else telling.of("entry", entry.pk)]
     told += _blockers(telling, entry.bead)
     told += _runs(telling, [entry.pk])
-    if entry.state == "active":
+    if entry.state == EntryState.ACTIVE:
         told += telling.of_lane(entry.rig.slug, entry.target)
         cars = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False).order_by("slot")
         ahead = cars if entry.slot is None else cars.filter(slot__lt=entry.slot)
@@ -137,27 +139,29 @@ def of_convoy(convoy: Convoy) -> list[Sentence]:
     told = [telling.of("convoy", convoy.pk)]
     if bead.resolution:
         told[0] = _ended(told[0], f"{bead.status} ({bead.resolution}): {bead.reason or 'no reason was noted'}")
-    open_beads = [b.pk for b in convoy.beads.exclude(status="closed").order_by("created_at")[:50]]
+    open_beads = [b.pk for b in convoy.beads.exclude(status=BeadStatus.CLOSED).order_by("created_at")[:50]]
     told += [telling.of("bead", key) for key in open_beads]
     told += _runs(telling, open_beads)
     about = Q(convoy=convoy) | Q(source__convoy=convoy)
-    told += [telling.of("entry", e.pk) for e in ReviewEntry.objects.filter(about, state="active")[:50]]
+    told += [telling.of("entry", e.pk) for e in ReviewEntry.objects.active().filter(about)[:50]]
     return told + _around(telling, town, [convoy.pk, *open_beads])
 
 
 def _blockers(telling: Telling, bead: Bead) -> list[Sentence]:
-    waits = bead.blocked_by.exclude(on__status="closed").select_related("on")
+    waits = bead.blocked_by.exclude(on__status=BeadStatus.CLOSED).select_related("on")
     return [telling.of("bead", edge.on_id) for edge in waits[:50]]
 
 
 def _runs(telling: Telling, beads: Iterable[str]) -> list[Sentence]:
-    return [telling.of("run", run.pk) for run in Run.objects.filter(LIVE_RUN, bead__in=list(beads))[:50]]
+    return [telling.of("run", run.pk) for run in Run.objects.live().filter(bead__in=list(beads))[:50]]
 
 
 def _around(telling: Telling, town: Town, keys: list[str]) -> list[Sentence]:
     """What is stored and wrong about these subjects, then what holds up the whole town."""
     told = []
-    failing = Effect.objects.filter(town=town).filter(Q(state="failed") | Q(state="pending", attempts__gte=FAILING))
+    failing = Effect.objects.filter(town=town).filter(
+        Q(state=EffectState.FAILED) | Q(state=EffectState.PENDING, attempts__gte=FAILING)
+    )
     for effect in failing.order_by("-id")[:200]:
         if any(key in effect.key or key in effect.payload.values() for key in keys):
             text = f"{effect.kind} {'was given up' if effect.state == 'failed' else 'keeps failing'}: {effect.error}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refinery.core.world import NotNeeded
+from refinery.core.entryviews import NotNeeded
 
 
 @dataclass(frozen=True, slots=True)

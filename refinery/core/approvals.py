@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from beads.config import Config, MergeStrategy
+from refinery.core.entryviews import EntryView, VerdictView
 from refinery.core.order import is_feature_lane
-from refinery.core.world import EntryView, VerdictView, person
+from refinery.core.states import Judgement
 
 _SIGNED_IN = ("web", "admin")
+
+
+def person(by: str) -> str:
+    """Who somebody is, whichever door they came through: `web:ann` and `cli:ann` are one person."""
+    return by.partition(":")[2] or by
 
 
 def is_own(author: str, by: str) -> bool:
@@ -17,7 +23,7 @@ def is_own(author: str, by: str) -> bool:
 
 def approvals(entry: EntryView) -> tuple[VerdictView, ...]:
     """The approvals that count: of distinct people, on exactly this head, and none by its author."""
-    return tuple(v for v in entry.people if v.decision == "approve" and not is_own(entry.author, v.by))
+    return tuple(v for v in entry.people if v.decision == Judgement.APPROVE and not is_own(entry.author, v.by))
 
 
 def objection(entry: EntryView) -> VerdictView | None:
@@ -26,8 +32,8 @@ def objection(entry: EntryView) -> VerdictView | None:
     if not entry.verdicts:
         return None
     merged_over = max((v.id for v in approvals(entry) if v.merge_now), default=0)
-    approved = {person(v.by): v.id for v in entry.verdicts if v.human and v.decision == "approve"}
-    standing_ones = [v for v in entry.people if v.decision == "request_changes"]
+    approved = {person(v.by): v.id for v in entry.verdicts if v.human and v.decision == Judgement.APPROVE}
+    standing_ones = [v for v in entry.people if v.decision == Judgement.REQUEST_CHANGES]
     standing_ones += [v for v in entry.verdicts if v.pending and approved.get(person(v.by), 0) < v.id]
     return max((v for v in standing_ones if v.id > merged_over), key=lambda v: v.id, default=None)
 

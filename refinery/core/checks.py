@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from beads.config import Gate
+from refinery.core.entryviews import EntryView, GateView
 from refinery.core.gating import results_on
 from refinery.core.relations import Broken, Ground, Key, KnownCheck
 from refinery.core.stages import Stage, Standing
-from refinery.core.world import CheckView, EntryView, GateView, RigView
+from refinery.core.states import BuildResult, GateOutcome
+from refinery.core.world import CheckView, RigView
 
 PATIENCE = dt.timedelta(minutes=30)  # an entry waits so long for a check that gives no answer
 
@@ -36,12 +38,14 @@ def key_of(gate: Gate | GateView) -> Key:
 def tally(check: CheckView, rig: RigView) -> Tally | None:
     """The results on a check's candidate, by the present config; None while there is no candidate."""
     entry, candidate = check.entry, check.entry.candidate
-    if candidate is None or candidate.result != "built":
+    if candidate is None or candidate.result != BuildResult.BUILT:
         return None
     results = results_on(candidate, entry.gates)
     found = [(gate.name, results.get(key_of(gate))) for gate in rig.config.refinery.gates]
     missing = tuple(name for name, result in found if result is None)
-    return Tally(missing, tuple(result for _, result in found if result is not None and result.outcome != "pass"))
+    return Tally(
+        missing, tuple(result for _, result in found if result is not None and result.outcome != GateOutcome.PASS)
+    )
 
 
 def known(check: CheckView, rig: RigView, now: dt.datetime) -> KnownCheck:
@@ -52,7 +56,7 @@ def known(check: CheckView, rig: RigView, now: dt.datetime) -> KnownCheck:
     broken = {
         key: Broken(result.words, result.exit, result.files)
         for key, result in latest.items()
-        if result.outcome != "pass"
+        if result.outcome != GateOutcome.PASS
     }
     counted = tally(check, rig)
     answered = counted is not None and not counted.missing
@@ -63,7 +67,7 @@ def known(check: CheckView, rig: RigView, now: dt.datetime) -> KnownCheck:
         broken=broken,
         answered=answered,
         barren=not answered and (failed or now >= check.asked_at + PATIENCE),
-        hopeless=bool(gates) and gates == {k for k, result in latest.items() if result.outcome == "error"},
+        hopeless=bool(gates) and gates == {k for k, result in latest.items() if result.outcome == GateOutcome.ERROR},
     )
 
 
@@ -92,7 +96,7 @@ def standing(check: CheckView, rig: RigView) -> Standing:
         return Standing(Stage.HELD, f"the config is refused: {rig.problems[0]}")
     if entry.candidate is None:
         return Standing(Stage.BUILDING, entry.build_error or f"the head of {entry.target} is being fetched")
-    if entry.candidate.result != "built":
+    if entry.candidate.result != BuildResult.BUILT:
         return Standing(Stage.BUILD_ERROR, f"{entry.target} could not be fetched: {entry.candidate.error}")
     counted = tally(check, rig)
     assert counted is not None
@@ -107,8 +111,8 @@ def standing(check: CheckView, rig: RigView) -> Standing:
 
 def sentence(entry: EntryView, broken: tuple[GateView, ...]) -> str:
     """What is said of a target on which gates do not pass: one of them with how and its remedy, the others' names."""
-    first = min(broken, key=lambda g: g.outcome != "error")
-    how = "cannot be run" if first.outcome == "error" else "fails"
+    first = min(broken, key=lambda g: g.outcome != GateOutcome.ERROR)
+    how = "cannot be run" if first.outcome == GateOutcome.ERROR else "fails"
     others = [repr(g.gate) for g in broken if g is not first]
     more = f". So {'does' if len(others) == 1 else 'do'} {', '.join(others)}" if others else ""
     at = entry.candidate.sha[:12] if entry.candidate else ""

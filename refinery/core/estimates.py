@@ -21,14 +21,17 @@ from typing import Any
 from beads.config import Gate
 from beads.lifecycle import BeadStatus
 from refinery.core.approvals import approvals, approvals_needed
+from refinery.core.beadviews import BeadView
 from refinery.core.convoyviews import ConvoyView
+from refinery.core.entryviews import CandidateView, EntryView, GateView
 from refinery.core.gating import needed, results_on
 from refinery.core.order import by_lane, in_queue_order
 from refinery.core.pace import NOTHING, History, Span, Untold, due, exactly, lasting
 from refinery.core.readiness import convoy_phase
 from refinery.core.stages import Stage, phase
 from refinery.core.standing import proving, stands
-from refinery.core.world import BeadView, CandidateView, EntryView, GateView, RigView, World
+from refinery.core.states import EntryState, GateOutcome, Judgement
+from refinery.core.world import RigView, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,11 @@ def _left(world: World, known: History, entry: EntryView, stage: Stage, lane: Ma
 
 def _to_be_reviewed(entry: EntryView, rig: RigView) -> bool:
     agent = entry.latest_verdict(human=False)
-    return rig.config.refinery.code_review and not approvals(entry) and (agent is None or agent.decision != "approve")
+    return (
+        rig.config.refinery.code_review
+        and not approvals(entry)
+        and (agent is None or agent.decision != Judgement.APPROVE)
+    )
 
 
 def _alone(known: History, entry: EntryView, rig: RigView, now: dt.datetime) -> Span:
@@ -265,7 +272,7 @@ def _gates(
     Before it is built, nobody knows whether it touches what gates with `paths` are for; and where it is built again
     (not `certain`), what it has passed counts only if its tree turns out the same. Such gates may take nothing.
     """
-    passed = {(g.gate, g.command) for g in found if g.outcome == "pass"}
+    passed = {(g.gate, g.command) for g in found if g.outcome == GateOutcome.PASS}
     spans = []
     for gate in gates:
         has_passed = (gate.name, gate.command) in passed
@@ -315,7 +322,7 @@ def _convoy(world: World, known: History, convoy: ConvoyView, entries: Mapping[s
     if not convoy.lands_once:
         return done
     for landing in convoy.landings:
-        if landing.state == "active" and landing.id in entries:
+        if landing.state == EntryState.ACTIVE and landing.id in entries:
             return _ahead(entries[landing.id])
     return reduce(Span.__add__, (cycle(world.rigs[b.rig], known) for b in convoy.branches if not b.landed_sha), done)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from beads.config import Gate
+from refinery.core.entryviews import CandidateView, EntryView, GateView
 from refinery.core.relations import Broken, Ground
 from refinery.core.stages import Stage, Standing
-from refinery.core.world import CandidateView, EntryView, GateView, RigView
+from refinery.core.states import GateOutcome
+from refinery.core.world import RigView
 
 
 def needed(gate: Gate, candidate: CandidateView) -> bool:
@@ -36,13 +38,18 @@ def judged(
         result = results.get((gate.name, gate.command))
         if result is None:
             missing.append(gate.name)
-        elif result.outcome != "pass" and result.id < entry.ground.passes.get((gate.name, gate.command), 0):
+        elif result.outcome != GateOutcome.PASS and result.id < entry.ground.passes.get((gate.name, gate.command), 0):
             missing.append(gate.name)  # it did not pass where the entry stands either, and now it does
-        elif result.outcome == "error":
+        elif result.outcome == GateOutcome.ERROR:
             bad.append(result)
-        elif result.outcome == "fail" and twice and result.fails < 2 and (gate.name, gate.command) not in known_bad:
+        elif (
+            result.outcome == GateOutcome.FAIL
+            and twice
+            and result.fails < 2
+            and (gate.name, gate.command) not in known_bad
+        ):
             missing.append(gate.name)  # a single is blamed only for what fails twice
-        elif result.outcome == "fail":
+        elif result.outcome == GateOutcome.FAIL:
             bad.append(result)
     if bad:
         return _blamed(entry, candidate, bad, in_batch=in_batch)
@@ -65,13 +72,13 @@ def _blamed(entry: EntryView, candidate: CandidateView, bad: list[GateView], *, 
     if "elsewhere" in asked.values():
         return Standing(Stage.STALE, f"{_told(bad)}; {named} passes on {entry.target} as it is now: built again")
     own = [g for g in bad if asked[g] == "passes"]
-    if errors := [g for g in own if g.outcome == "error"]:
+    if errors := [g for g in own if g.outcome == GateOutcome.ERROR]:
         return Standing(Stage.GATE_ERROR, _told(errors[:1]))
     if own:
         return Standing(Stage.GATE_FAILED, _told(own))
     assert check is not None
-    first = min(bad, key=lambda g: g.outcome != "error")
-    how = "cannot be run" if first.outcome == "error" else "fails"
+    first = min(bad, key=lambda g: g.outcome != GateOutcome.ERROR)
+    how = "cannot be run" if first.outcome == GateOutcome.ERROR else "fails"
     words = check.broken[first.gate, first.command].words
     return Standing(
         Stage.EXCUSED, f"waits: gate {first.gate!r} {how} on {entry.target}, too ({words}): see check {check.id}"
@@ -87,7 +94,7 @@ def _told(bad: list[GateView]) -> str:
 def _same_way(gate: GateView, there: Broken) -> bool:
     """True unless an entry's gate is seen to fail otherwise than on the target: by another exit, or in other files. (A
     gate may fail on a target that has nothing for it yet, as `pytest` does without tests.)"""
-    if gate.outcome == "error":
+    if gate.outcome == GateOutcome.ERROR:
         return True
     return gate.exit == there.exit and (not gate.files or bool(gate.files & there.files))
 
@@ -114,7 +121,7 @@ def failing(entry: EntryView, rig: RigView) -> list[GateView]:
         return []
     results = results_on(candidate, entry.gates)
     found = [results.get((g.name, g.command)) for g in rig.config.refinery.gates if needed(g, candidate)]
-    return [r for r in found if r is not None and r.outcome == "fail"]
+    return [r for r in found if r is not None and r.outcome == GateOutcome.FAIL]
 
 
 def red(entry: EntryView, rig: RigView) -> str:

@@ -6,7 +6,8 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable
 
-from refinery.core.world import EntryView
+from refinery.core.entryviews import EntryView
+from refinery.core.states import EntryKind
 
 
 def rank(entry: EntryView) -> int:
@@ -54,4 +55,4 @@ def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
 
 def is_feature_lane(entry: EntryView) -> bool:
     """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
-    return entry.kind == "change" and entry.target.startswith("convoy/") and entry.convoy is not None
+    return entry.kind == EntryKind.CHANGE and entry.target.startswith("convoy/") and entry.convoy is not None

@@ -6,13 +6,16 @@ import datetime as dt
 from collections.abc import Iterable
 from itertools import takewhile
 
+from agents.lifecycle import RunOutcome, RunState
 from agents.runtime.failures import KINDS, TROUBLE, Fate
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Resolution
+from refinery.core.beadviews import BeadView, RunView
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.stages import HOST_FAULTS_FREE
+from refinery.core.states import EntryState
 from refinery.core.telling import alike
-from refinery.core.world import BeadView, RunView, World
+from refinery.core.world import World
 
 SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
 UNRELEASED, DISPATCH, NO_SLOT = "unreleased", "dispatch", "no-slot"  # rules that the phase of a bead depends on
@@ -36,7 +39,7 @@ def host_faults(bead_runs: Iterable[RunView]) -> int:
 def _by_the_host(runs: Iterable[RunView]) -> list[RunView]:
     """The latest runs in a row that ended by the host's fault, whatever it was; the last one first."""
     ended = reversed([r for r in runs if not r.live])
-    return list(takewhile(lambda run: run.outcome in ("lost", "start_failed"), ended))
+    return list(takewhile(lambda run: run.outcome in (RunOutcome.LOST, RunOutcome.START_FAILED), ended))
 
 
 def passes(fault: str) -> bool:
@@ -46,7 +49,7 @@ def passes(fault: str) -> bool:
 
 def stays(run: RunView) -> bool:
     """True when a run could not be started, and the next one cannot either until a person mends something."""
-    if run.outcome != "start_failed":
+    if run.outcome != RunOutcome.START_FAILED:
         return False
     return run.fault in SET_UP or (run.fault in KINDS and KINDS[run.fault].fate == Fate.CHANGE)
 
@@ -54,8 +57,12 @@ def stays(run: RunView) -> bool:
 def same_set_up_error(runs: Iterable[RunView]) -> str:
     """The line with which the last two attempts ended alike, each within seconds and without having got to work; empty
     where they did not. Whatever it is, it is not the task: a third attempt would end so, too."""
-    tried = [r for r in runs if not r.live and r.outcome not in ("lost", "start_failed", "stopped")][-2:]
-    if len(tried) < 2 or not all(r.outcome == "failed" and r.stillborn and r.last_line for r in tried):
+    tried = [
+        r
+        for r in runs
+        if not r.live and r.outcome not in (RunOutcome.LOST, RunOutcome.START_FAILED, RunOutcome.STOPPED)
+    ][-2:]
+    if len(tried) < 2 or not all(r.outcome == RunOutcome.FAILED and r.stillborn and r.last_line for r in tried):
         return ""
     one, two = ((r.exit_code, r.exit_signal, alike(r.last_line)) for r in tried)
     return tried[-1].last_line if one == two else ""
@@ -66,7 +73,7 @@ def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
     last = bead.last_run
     if last is None or last.ended_at is None:
         return EPOCH
-    if last.outcome == "failed":
+    if last.outcome == RunOutcome.FAILED:
         return last.ended_at + config.dispatch.backoff_for(bead.attempts_used)
     return start_again_at(bead.runs, config)
 
@@ -109,8 +116,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
     if world.now < due:
         last = bead.last_run
         again = f"{due:%H:%M:%S} UTC"
-        if last is not None and last.outcome in ("lost", "start_failed"):
-            what = "could not be started" if last.outcome == "start_failed" else "was lost"
+        if last is not None and last.outcome in (RunOutcome.LOST, RunOutcome.START_FAILED):
+            what = "could not be started" if last.outcome == RunOutcome.START_FAILED else "was lost"
             return f"its run {what}: {last.reason}; tried again at {again}"
         said = f"; the last: {last.reason}" if last is not None and last.reason else ""
         return f"attempt {bead.attempts_used + 1} starts at {again}{said}"
@@ -126,7 +133,7 @@ def bead_phase(bead: BeadView, rule: str) -> str:
     """The people's word for a live bead without a review entry, by the `rule` that decided about it: awaiting_human,
     waiting, ready, starting or working."""
     if bead.live_run is not None:
-        return "working" if bead.live_run.state == "running" else "starting"
+        return "working" if bead.live_run.state == RunState.RUNNING else "starting"
     if rule == UNRELEASED:
         return "awaiting_human"
     return "ready" if rule in (DISPATCH, NO_SLOT) else "waiting"
@@ -140,7 +147,7 @@ def convoy_phase(convoy: ConvoyView) -> str:
         return "active"
     if convoy.failed_beads:
         return "needs_attention"
-    if any(entry.state == "active" for entry in convoy.landings):
+    if any(entry.state == EntryState.ACTIVE for entry in convoy.landings):
         return "landing"
     return "ready_to_land" if convoy.all_closed else "active"
 

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from agents.lifecycle import RunOutcome, RunState
 from beads.config import Config, effective, validate
 from beads.errors import Invalid
 from refinery.core.actions import (
@@ -34,11 +35,14 @@ from refinery.core.actions import (
     StartRun,
     StopRun,
 )
+from refinery.core.beadviews import RunView
+from refinery.core.entryviews import CandidateView, EntryView, GateView, LandingView, LaneView
 from refinery.core.relations import ForecastView, Ground
 from refinery.core.rules import plan
 from refinery.core.stacks import Shown, arrange
+from refinery.core.states import EntryState
 from refinery.core.trains import couple, failing_share
-from refinery.core.world import CandidateView, EntryView, GateView, LandingView, LaneView, RigView, RunView, World
+from refinery.core.world import RigView, World
 
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 GATE = "build"
@@ -211,7 +215,9 @@ class Simulation:
         self.results.setdefault(tree, []).append(not any(self.changes[c].bad for c in tree))
         entry = self.entries.get(entry_id)
         if entry is not None:
-            runs = tuple(replace(r, state="ended", outcome="done") if r.id == key else r for r in entry.runs)
+            runs = tuple(
+                replace(r, state=RunState.ENDED, outcome=RunOutcome.DONE) if r.id == key else r for r in entry.runs
+            )
             self.entries[entry_id] = replace(entry, runs=runs)
 
     def _settle(self) -> None:
@@ -322,7 +328,7 @@ class Simulation:
                     entry = self.entries[car.entry]
                     self.entries[car.entry] = replace(entry, landing=LandingView(1, car.candidate, "landed"))
             case CloseEntry(entry=key, state=state) if key in self.entries:
-                self._close(key, landed=state == "merged")
+                self._close(key, landed=state == EntryState.MERGED)
             case OpenRework(entry=key) | OpenConflict(entry=key) | Hold(entry=key):
                 if key in self.entries:
                     self._close(key, landed=False)
@@ -369,7 +375,7 @@ class Simulation:
             self._push(self.minute + self.changes[key].minutes, "ends", run)
             entry = self.entries.get(key)
             if entry is not None:
-                runs = tuple(replace(r, state="running") if r.id == run else r for r in entry.runs)
+                runs = tuple(replace(r, state=RunState.RUNNING) if r.id == run else r for r in entry.runs)
                 self.entries[key] = replace(entry, runs=runs)
         self.queued = waiting
 

@@ -20,13 +20,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from beads.lifecycle import BeadStatus, Purpose
+from beads.lifecycle import BeadStatus, EffectState, Purpose
+from refinery.core.beadviews import Blocker
+from refinery.core.entryviews import EntryView
 from refinery.core.order import by_lane, in_queue_order, rank
 from refinery.core.relations import Below, Clash, ForecastView, Refused, foresee_key
 from refinery.core.stages import Stage, phase
 from refinery.core.standing import proving, standing, wants_slot
+from refinery.core.states import BuildResult, LandingState
 from refinery.core.trains import started
-from refinery.core.world import Blocker, EntryView, RigView, World
+from refinery.core.world import RigView, World
 
 Graph = dict[str, set[str]]
 Lane = tuple[int, str]
@@ -211,7 +214,7 @@ def _is_proving(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
 def _against_target(entry: EntryView, foreseen: Sequence[Clash]) -> frozenset[str]:
     """The files in which an entry conflicts with its target, as far as its build shows, or else as is foreseen."""
     built = entry.candidate
-    if built is not None and built.head == entry.head and built.result == "conflict":
+    if built is not None and built.head == entry.head and built.result == BuildResult.CONFLICT:
         return frozenset(built.files if built.on is None or built.on_landed else ())
     return frozenset(name for c in foreseen if not c.id for name in c.files)
 
@@ -237,7 +240,10 @@ def _turn(rival: EntryView, entry: EntryView, mine: frozenset[str]) -> str:
 
 def _goes_ahead(rival: EntryView, entry: EntryView) -> bool:
     """True when `entry` would get on behind `rival`; see `refinery.core.rules.lanes`."""
-    if not rival.admitted or (rival.landing is not None and rival.landing.state in ("intent", "pushing", "landed")):
+    if not rival.admitted or (
+        rival.landing is not None
+        and rival.landing.state in (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED)
+    ):
         return True
     return rank(rival) <= rank(entry) or (started(rival) and rank(entry) > 0)
 
@@ -268,7 +274,7 @@ def due(world: World, lane: Lane, entries: Iterable[EntryView]) -> tuple[str, st
     if known.number > known.answered:
         key = foresee_key(known.id, known.number)
         effect = world.effects.get(key)
-        if effect is not None and effect.state == "failed":
+        if effect is not None and effect.state == EffectState.FAILED:
             same = set(wanted) <= set(known.asked) and known.tip == known.asked_tip
             why = f"what will happen cannot be foreseen: {effect.error}"
             return "foresee-failed", why, () if same else wanted
@@ -290,7 +296,7 @@ def uncompared(world: World, entry: EntryView) -> bool:
     if known is None or entry.head in known.heads or entry.head not in known.asked:
         return False
     effect = world.effects.get(foresee_key(known.id, known.number))
-    return effect is not None and effect.state == "pending"
+    return effect is not None and effect.state == EffectState.PENDING
 
 
 # -- exits ----------------------------------------------------------------------------------------------------------
@@ -301,7 +307,9 @@ def refused(entry: EntryView) -> tuple[str, str] | None:
     before it: it waits for a failed bead to be retried, and no longer for what was cancelled or left the queue."""
     since = entry.reopened_at or entry.created_at
     for bead in entry.after:
-        if bead.status == "failed" and (entry.reopened_at is None or _after(bead.closed_at, entry.reopened_at)):
+        if bead.status == BeadStatus.FAILED and (
+            entry.reopened_at is None or _after(bead.closed_at, entry.reopened_at)
+        ):
             return "blocker_failed", f"bead {bead.id}, which it comes after, failed: retry that, then this"
         if bead.resolution == "cancelled" and _after(bead.closed_at, since):
             return "blocker_failed", f"bead {bead.id}, which it comes after, was cancelled and did not land"

@@ -7,11 +7,14 @@ import datetime as dt
 from beads.config import Config, MergeStrategy
 from beads.lifecycle import BeadStatus, Purpose
 from refinery.core.approvals import approvals, approvals_needed, objection
+from refinery.core.beadviews import Blocker
+from refinery.core.entryviews import CandidateView, EntryView
 from refinery.core.gating import judged, needed, red, results_on
 from refinery.core.order import is_feature_lane
 from refinery.core.reasons import Held
 from refinery.core.stages import WAITS_FOR_PERSON, Stage, Standing, phase
-from refinery.core.world import Blocker, CandidateView, EntryView, RigView, World
+from refinery.core.states import BuildResult, GateOutcome, Judgement, LandingState
+from refinery.core.world import RigView, World
 
 _BY_GATES = frozenset({Held.GATE_ERROR, Held.REWORK_LIMIT})
 _LANDING_STAGE = {
@@ -54,7 +57,7 @@ def phase_of(world: World, entry: EntryView) -> str:
 
 def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     landing = entry.landing
-    if landing is not None and landing.state in ("intent", "pushing", "landed"):
+    if landing is not None and landing.state in (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED):
         stage, why = _LANDING_STAGE[landing.state]
         return Standing(stage, landing.trouble or landing.message or why)
     if entry.waiting_for:
@@ -112,7 +115,7 @@ def _past(entry: EntryView, rig: RigView) -> str:
     if entry.held not in _BY_GATES or candidate is None or candidate.head != entry.head or objection(entry):
         return ""
     known = {(gate.name, gate.command) for gate in rig.config.refinery.gates}
-    bad = [key for key, result in results_on(candidate, entry.gates).items() if result.outcome != "pass"]
+    bad = [key for key, result in results_on(candidate, entry.gates).items() if result.outcome != GateOutcome.PASS]
     if not bad or any(key in known for key in bad):
         return ""
     names = ", ".join(dict.fromkeys(name for name, _ in bad))
@@ -146,7 +149,7 @@ def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
         return None
     if candidate is None:
         return Standing(Stage.UNPROVEN, "is first built and gated by itself")
-    if candidate.result != "built":
+    if candidate.result != BuildResult.BUILT:
         return _built(entry, candidate, rig, now)
     return judged(entry, candidate, gates, entry.gates, rig)
 
@@ -220,13 +223,18 @@ def reviewed(entry: EntryView, rig: RigView) -> Standing | None:
     """The review's part of `standing`; None when nothing stands against merging."""
     against, approved = objection(entry), approvals(entry)
     agent = entry.latest_verdict(human=False)
-    if entry.answered and agent is not None and agent.decision == "request_changes" and agent.id <= entry.answered_to:
+    if (
+        entry.answered
+        and agent is not None
+        and agent.decision == Judgement.REQUEST_CHANGES
+        and agent.id <= entry.answered_to
+    ):
         agent = None  # its author has answered instead of changing it: the answer is reviewed
-    if against is None and agent is not None and agent.decision == "request_changes":
+    if against is None and agent is not None and agent.decision == Judgement.REQUEST_CHANGES:
         against = agent if agent.id > max((v.id for v in approved), default=0) else None
     if against is not None:
         return Standing(Stage.CHANGES_REQUESTED, f"{against.by} asked for changes")
-    if not rig.config.refinery.code_review or approved or (agent is not None and agent.decision == "approve"):
+    if not rig.config.refinery.code_review or approved or (agent is not None and agent.decision == Judgement.APPROVE):
         return None
     if entry.live_run("refinery"):
         return Standing(Stage.REVIEWING, "the refinery is reviewing it")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from refinery.core.outputs import parsed
+from refinery.core.states import GateOutcome
 from refinery.core.text import tame
 
 LIMIT = 200
@@ -144,10 +145,10 @@ def of_gate(gate: str, outcome: str, how: str, tests: Mapping[str, Any], output:
     A *fail* is told by its first failed test (reports, then output), else by its log; an *error* by how it ended and
     the log's last telling line. Empty for a pass.
     """
-    if outcome == "pass":
+    if outcome == GateOutcome.PASS:
         return ""
     name = short(tame(gate.strip().split("\n")[0]), NAME_LIMIT)
-    if outcome == "error":
+    if outcome == GateOutcome.ERROR:
         said = last_line(output)
         return short(f"{name}: {how}: {said}" if said and said not in how else f"{name}: {how}")
     return short(f"{name}: {tame(_first(tests, output)) or last_line(output) or f'{how}, and it printed nothing'}")

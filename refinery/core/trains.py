@@ -14,11 +14,13 @@ from itertools import count, groupby
 from typing import Any
 
 from refinery.core.approvals import approvals, approvals_needed
+from refinery.core.entryviews import CarView, EntryView
 from refinery.core.gating import judged
 from refinery.core.order import by_lane, in_queue_order
 from refinery.core.stages import Stage
 from refinery.core.standing import gated, reviewed, standing
-from refinery.core.world import CarView, EntryView, RigView, World
+from refinery.core.states import BuildResult
+from refinery.core.world import RigView, World
 
 _PASSED = (Stage.GREEN, Stage.LANDING, Stage.LANDED)
 _FAILED = (Stage.GATE_FAILED, Stage.GATE_ERROR, Stage.CHECKING, Stage.EXCUSED, Stage.STALE)
@@ -97,7 +99,12 @@ def _batched(cars: list[EntryView], rig: RigView) -> list[EntryView]:
         if first is not None and last is not None and entry is last and first.candidate is not None:
             seal = first.candidate.base
             car = replace(car, seal=first.candidate.id)
-        if car.coupling == "fits" and candidate is not None and candidate.result == "built" and candidate.seal != seal:
+        if (
+            car.coupling == "fits"
+            and candidate is not None
+            and candidate.result == BuildResult.BUILT
+            and candidate.seal != seal
+        ):
             car = replace(car, coupling="stale")
         if last is not None and entry.id in ids and entry is not last:
             car = replace(car, member=True, for_all=last.candidate, results=last.gates)
@@ -110,7 +117,7 @@ def _stands(entry: EntryView, rig: RigView) -> bool:
     if len(approvals(entry)) < approvals_needed(entry, rig.config) or entry.reject_requested or entry.source_cancelled:
         return False
     candidate = entry.candidate
-    if candidate is not None and candidate.head == entry.head and candidate.result != "built":
+    if candidate is not None and candidate.head == entry.head and candidate.result != BuildResult.BUILT:
         # in a batch also before it is built again: else who seals the batch would change to and fro
         return entry.batch is None and not _fits(entry)
     if not _fits(entry):

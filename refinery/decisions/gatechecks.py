@@ -17,6 +17,7 @@ from beads.actors import Actor
 from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.errors import Invalid
 from beads.models import Rig, Town
+from refinery.core.states import EntryKind, EntryState
 from refinery.models import ReviewEntry
 from refinery.store import entries
 from refinery.store.results import gate_results
@@ -61,7 +62,7 @@ def ask(rig: Rig, *, by: Actor) -> Asked | None:
 def config_changed(owner: Town | Rig, *, by: Actor) -> None:
     """The config of a town or rig was replaced: what its active checks say was said of another one."""
     rigs = [owner] if isinstance(owner, Rig) else list(owner.rigs.all())
-    active = ReviewEntry.objects.select_related("rig__town").filter(rig__in=rigs, kind="check", state="active")
+    active = ReviewEntry.objects.select_related("rig__town").active().filter(rig__in=rigs, kind=EntryKind.CHECK)
     for entry in active:
         _again(entry, by)
 
@@ -103,14 +104,14 @@ def outcome(asked: Asked) -> dict[str, Any]:
         "gates": [],
     }
     heard = asked.new or entry.gates_again_at != asked.before
-    if entry.state == "active" and not (heard and entry.held):
+    if entry.state == EntryState.ACTIVE and not (heard and entry.held):
         return data
     candidate = entry.candidates.filter(build_no=entry.build_no).first()
     gates = gate_results(entry, candidate) if candidate else []
     keys = ("gate", "outcome", "say", "remedy", "exit_code", "output")
     bad = [g for g in gates if g["outcome"] != "pass"]
     return data | {
-        "ok": entry.state == "checked",
+        "ok": entry.state == EntryState.CHECKED,
         "reason": entry.held_text or entry.reason_text,
         "remedy": next((g["remedy"] for g in bad if g["remedy"]), ""),
         "gates": [{key: g[key] for key in keys} for g in gates],

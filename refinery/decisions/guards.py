@@ -9,6 +9,7 @@ from agents.runtime.gitcmd import GitFailed
 from beads import inbox
 from beads.errors import Conflict, Refused
 from beads.models import Rig
+from refinery.core.states import EntryKind, EntryState
 from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
 
@@ -17,9 +18,9 @@ REMOTE_PATIENCE = 10.0  # seconds
 
 def must_be_active(entry: ReviewEntry) -> None:
     """Raises Conflict for an entry that has ended, and for a check, which is no change."""
-    if entry.kind == "check":
+    if entry.kind == EntryKind.CHECK:
         raise Conflict(f"{entry.pk} is no change, but a check of {entry.target} itself: it can only be checked again")
-    if entry.state != "active":
+    if entry.state != EntryState.ACTIVE:
         raise Conflict(f"{entry.pk} {entry.ended}")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from django.db import transaction
 from django.utils import timezone
 
-from agents.models import LIVE_RUN, Run
+from agents.models import Run
 from agents.runtime.names import check_branch
 from beads import config as configs
 from beads import inbox, ledger
@@ -17,6 +17,7 @@ from beads.actors import Actor
 from beads.errors import Conflict, Invalid
 from beads.lifecycle import BeadStatus, BeadType, is_final
 from beads.models import Bead, Rig, TownRole
+from refinery.core.states import EntryKind, EntryState
 from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved, reading_remote
 from refinery.decisions.verbs import Heard, Hint, Offer, Outcome, Page, Shell, verb
 from refinery.git.mirror import repo_of
@@ -53,7 +54,7 @@ def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, boo
             raise Invalid(f"{bead.pk} is not an issue of rig {rig.slug}", field="bead")
         if is_final(bead.status):
             raise Conflict(f"{bead.pk} is {bead.status} already")
-        if Run.objects.filter(LIVE_RUN, bead=bead).exists():
+        if Run.objects.live().filter(bead=bead).exists():
             raise Conflict(f"{bead.pk} is being worked on by an agent")
     with reading_remote(rig):
         repo = repo_of(rig)
@@ -89,7 +90,7 @@ Until = Annotated[dt.datetime | None, Hint("ISO 8601, with a time zone", metavar
 
 def _is_waiting(entry: ReviewEntry) -> bool:
     """True for a change (a check is none) that has not ended."""
-    return entry.kind != "check" and entry.state == "active"
+    return entry.kind != EntryKind.CHECK and entry.state == EntryState.ACTIVE
 
 
 @verb(
@@ -98,17 +99,17 @@ def _is_waiting(entry: ReviewEntry) -> bool:
     role=TownRole.REVIEWER,
     offer=Offer(
         "Retry: clear the hold, or bring it back",
-        when=lambda entry: (entry.kind != "check" and entry.state == "failed") or bool(entry.held),
+        when=lambda entry: (entry.kind != EntryKind.CHECK and entry.state == EntryState.FAILED) or bool(entry.held),
     ),
     shell=Shell("clear a hold, or bring a failed entry back", "{id} is being retried"),
     page=Page(),
 )
 def retry_entry(entry: ReviewEntry, *, by: Actor, reason: Heard = "") -> bool:
     """Clear an entry's hold, or bring a failed one back. False while that was said and is not carried out yet."""
-    if entry.state == "merged" or (entry.kind == "check" and entry.state != "active"):
+    if entry.state == EntryState.MERGED or (entry.kind == EntryKind.CHECK and entry.state != EntryState.ACTIVE):
         raise Conflict(f"{entry.pk} {entry.ended}")
     working = entry.bead.blocked_by.filter(on__parent=entry.pk).exclude(on__status=BeadStatus.CLOSED)
-    if entry.state == "active" and not entry.held and not working.exists():
+    if entry.state == EntryState.ACTIVE and not entry.held and not working.exists():
         raise Conflict(f"{entry.pk} is not held: there is nothing to retry")
     with transaction.atomic():
         ledger.lock_town(entry.rig.town)
@@ -121,7 +122,7 @@ def retry_entry(entry: ReviewEntry, *, by: Actor, reason: Heard = "") -> bool:
     offer=Offer(
         "Requeue: begin anew",
         "It gets off its lane's train and on again behind the others, built and gated anew.",
-        lambda entry: entry.state == "active" and entry.admitted_at is not None,
+        lambda entry: entry.state == EntryState.ACTIVE and entry.admitted_at is not None,
     ),
 )
 def requeue(entry: ReviewEntry, *, by: Actor, reason: str = "") -> None:
@@ -129,7 +130,7 @@ def requeue(entry: ReviewEntry, *, by: Actor, reason: str = "") -> None:
     must_be_active(entry)
     if entry.admitted_at is None:
         raise Conflict(f"{entry.pk} is in no train: it waits in the queue already")
-    if entry.landings.filter(state="pushing").exists():
+    if entry.landings.pushing().exists():
         raise Conflict(f"{entry.pk} is being pushed right now")
     inbox.record(entry.rig.town, "entry.requeue", entry.pk, {"reason": reason}, actor=by)
 
@@ -169,7 +170,7 @@ def promote(entry: ReviewEntry, *, by: Actor, reason: str = "", priority: Priori
 )
 def reject(entry: ReviewEntry, *, by: Actor, reason: str) -> None:
     """Take an entry out of the queue for good. Said twice, it is said once."""
-    if entry.state == "failed" and entry.reason == "rejected":
+    if entry.state == EntryState.FAILED and entry.reason == "rejected":
         return
     must_be_active(entry)
     reason = ledger.check_text("reason", reason, 2000, required=True)
@@ -226,7 +227,7 @@ def land_now(
         entry = ReviewEntry.objects.select_related("bead", "source", "rig__town").get(pk=entry.pk)
         must_be_active(entry)
         must_be_head(entry, seen)
-        if entry.landings.filter(state="pushing").exists():
+        if entry.landings.pushing().exists():
             raise Conflict(f"{entry.pk} is being pushed right now")
         waived = entry.waivers.filter(head_sha=entry.head_sha).exists()
         if entry.land_now_at is not None and not entry.held and (waived or not skip_gates):

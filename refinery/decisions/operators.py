@@ -5,10 +5,12 @@ from __future__ import annotations
 from django.db import transaction
 from django.utils import timezone
 
-from agents.models import Run, RunState
+from agents.lifecycle import RunState
+from agents.models import Run
 from beads import inbox, outbox
 from beads.actors import Actor
 from beads.errors import Conflict
+from beads.lifecycle import EffectState
 from beads.models import Effect, Escalation, Fact
 from refinery.decisions.verbs import Offer, Page, Shell, verb
 
@@ -128,11 +130,13 @@ def replay_fact(fact: Fact, *, by: Actor, reason: str = "") -> None:
 @verb(
     Effect,
     "run-again",
-    offer=Offer("Run a failed effect again", when=lambda effect: effect.state == "failed", name="run_effect_again"),
+    offer=Offer(
+        "Run a failed effect again", when=lambda effect: effect.state == EffectState.FAILED, name="run_effect_again"
+    ),
 )
 def run_effect_again(effect: Effect, *, by: Actor, reason: str = "") -> None:
     """Run an effect once more that was given up."""
-    if effect.state != "failed":
+    if effect.state != EffectState.FAILED:
         raise Conflict(f"effect {effect.pk} is {effect.state}: only a failed one is run again")
     with transaction.atomic():
         outbox.again(effect, timezone.now())

@@ -15,6 +15,7 @@ from beads.actors import Actor
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from beads.models import TownRole
 from refinery.core.approvals import is_own
+from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.decisions.forms import Items
 from refinery.decisions.guards import must_be_active, must_be_head, must_not_have_moved
 from refinery.decisions.verbs import Hint, Offer, Page, Shell, verb
@@ -61,8 +62,8 @@ def approve(entry: ReviewEntry, *, by: Actor, head: str | None = None, merge_now
     wrote the change: as its author by name, or with their mail address as the author of one of its commits.
     """
     given = entry.verdicts.filter(by=str(by), head_sha=entry.head_sha).last()
-    again = given is not None and given.decision == "approve" and (given.merge_now or not merge_now)
-    if again and entry.state == "merged":
+    again = given is not None and given.decision == Judgement.APPROVE and (given.merge_now or not merge_now)
+    if again and entry.state == EntryState.MERGED:
         return False
     must_be_active(entry)
     must_be_head(entry, head)
@@ -90,10 +91,10 @@ def request_changes(
     head: Head = None,
 ) -> bool:
     """A person sends the change back, with `items` and the head's unresolved remarks. False when said before."""
-    if entry.state == "failed":
+    if entry.state == EntryState.FAILED:
         raise Conflict(f"{entry.pk} is failed: to bring it back with your words, mq retry {entry.pk} --reason TEXT")
     must_be_active(entry)
-    if entry.landings.filter(state="pushing").exists():
+    if entry.landings.pushing().exists():
         raise Conflict(f"{entry.pk} is being pushed right now: it is too late to change it")
     must_be_head(entry, head)
     told = [*(dict(i) for i in items), *comments.items(entry)]
@@ -113,7 +114,7 @@ def request_changes(
     offer=Offer(
         "Leave a note",
         "It changes nothing: whoever works on this next has it in their prompt.",
-        lambda entry: entry.kind != "check" and entry.state != "merged",
+        lambda entry: entry.kind != EntryKind.CHECK and entry.state != EntryState.MERGED,
         console=False,
         page=True,
     ),
@@ -122,7 +123,7 @@ def request_changes(
 )
 def note(entry: ReviewEntry, *, by: Actor, text: Annotated[str, Hint(lines=3, positional=True)]) -> bool:
     """A person's note on a change, in whatever state that is. False while the very same waits to be taken in."""
-    if entry.kind == "check" or entry.state == "merged":
+    if entry.kind == EntryKind.CHECK or entry.state == EntryState.MERGED:
         must_be_active(entry)
     with transaction.atomic():
         ledger.lock_town(entry.rig.town)

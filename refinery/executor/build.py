@@ -15,6 +15,7 @@ from beads import config as configs
 from beads import globs
 from beads.config import RefineryConfig
 from beads.models import Rig
+from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.executor.proof import is_on_target
 from refinery.executor.result import Result
 from refinery.git import repo as git
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 def build(payload: Mapping[str, Any]) -> Result | None:
     """Build the candidate of one entry on the target's present head."""
     entry = ReviewEntry.objects.select_related("rig__town", "bead", "source").get(pk=payload["entry"])
-    if entry.state != "active" or entry.build_no != payload["build_no"]:
+    if entry.state != EntryState.ACTIVE or entry.build_no != payload["build_no"]:
         return None
     rig = entry.rig
     whole = configs.effective(rig.town.config, rig.config)
@@ -40,18 +41,18 @@ def build(payload: Mapping[str, Any]) -> Result | None:
     try:
         base = Candidate.objects.get(pk=on).sha if on else fetch_target(rig, repo, entry.target)
     except GitFailed as error:
-        if error.kind != "unfit" or entry.kind == "check":
+        if error.kind != "unfit" or entry.kind == EntryKind.CHECK:
             raise
         return "candidate.built", entry.pk, told | {"result": "refused", "error": error.message[:2000]}
     told["base"] = base
-    if entry.kind == "check":  # the target's own head, as it is
+    if entry.kind == EntryKind.CHECK:  # the target's own head, as it is
         return (
             "candidate.built",
             entry.pk,
             told | {"result": "built", "head": base, "sha": base, "tree": repo.tree_of(base)},
         )
     method = str(config.merge_method)
-    if entry.kind == "landing" and method == "squash":
+    if entry.kind == EntryKind.LANDING and method == "squash":
         method = "merge"  # the beads were squashed one by one: landing keeps their commits
     spec = git.CandidateSpec(
         head=head,
@@ -128,8 +129,10 @@ def _why(error: GitFailed, entry: ReviewEntry) -> str:
 
 def _batch_message(entry: ReviewEntry, base: str) -> str:
     """What the commit says that seals a batch: the last car's entry is `entry`, the first stands on `base`."""
-    cars = ReviewEntry.objects.select_related("bead").filter(
-        state="active", rig=entry.rig, target=entry.target, batch=entry.batch
+    cars = (
+        ReviewEntry.objects.select_related("bead")
+        .active()
+        .filter(rig=entry.rig, target=entry.target, batch=entry.batch)
     )
     lines = [f"- {_title(car)} ({car.pk})" for car in cars.order_by("slot")]
     return f"Merge a batch of {len(lines)} changes\n\nGated as one, on {base}:\n" + "\n".join(lines) + "\n"
@@ -151,7 +154,7 @@ def _untouched(repo: git.Repo, base: str, sha: str, config: RefineryConfig) -> l
 def _heads_below(repo: git.Repo, rig: Rig, base: str, head: str) -> list[str]:
     """Other entries' heads that this one contains: squashed, they conflict with their own commits where they landed."""
     inside = Candidate.objects.filter(entry__rig=rig, head_sha__in=repo.own(base, head)).exclude(head_sha=head)
-    inside = inside.exclude(entry__kind="check")
+    inside = inside.exclude(entry__kind=EntryKind.CHECK)
     return sorted(set(inside.values_list("head_sha", flat=True)))[:20]
 
 
@@ -166,7 +169,9 @@ def _body(entry: ReviewEntry) -> str:
 
 def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[str, str]]:
     """`Reviewed-by` names who has approved this head, and the refinery whose approval landing still needs."""
-    names = list(Verdict.objects.filter(entry=entry, head_sha=head, decision="approve").values_list("by", flat=True))
+    names = list(
+        Verdict.objects.filter(entry=entry, head_sha=head, decision=Judgement.APPROVE).values_list("by", flat=True)
+    )
     if reviewed and not names:
         names = [refinery_for(entry.rig, lane_convoy(entry)).name]
     trailers = [("Bead", entry.source_id or entry.convoy_id or entry.pk), ("Merge-Request", entry.pk)]

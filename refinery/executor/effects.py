@@ -135,7 +135,7 @@ def _foresee(payload: Mapping[str, Any]) -> Result | None:
     found = Forecast.objects.select_related("rig").filter(pk=payload["forecast"], number=payload["number"]).first()
     if found is None:
         return None
-    active = ReviewEntry.objects.filter(rig=found.rig, target=found.target, state="active")
+    active = ReviewEntry.objects.active().filter(rig=found.rig, target=found.target)
     branches = dict(active.values_list("head_sha", "branch"))
     return "lane.foreseen", str(found.pk), foresee.look(repo_of(found.rig), found, branches, stacks.PAIRED)
 

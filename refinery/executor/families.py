@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
-from agents.models import LIVE_RUN, Run
+from agents.models import Run
 from beads.lifecycle import BeadStatus, BeadType, Resolution
 from beads.models import Bead, Dependency, Escalation, Town
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
@@ -27,7 +27,7 @@ Edge = tuple[str, str]
 def ended(town: Town, before: dt.datetime) -> QuerySet[Bead]:
     """The beads that were closed before then, and have landed or made nothing. A failure stays: it may be retried."""
     made = Run.objects.filter(bead=OuterRef("pk")).exclude(head_sha="", salvage_ref="")
-    live = Run.objects.filter(LIVE_RUN, bead=OuterRef("pk"))
+    live = Run.objects.live().filter(bead=OuterRef("pk"))
     replaced = Q(resolution=Resolution.SUPERSEDED, review__superseded_by__isnull=False)
     nothing = ~Q(type=BeadType.MERGE_REQUEST) & ~Exists(made)
     closed = Bead.objects.filter(town=town, status=BeadStatus.CLOSED, closed_at__lt=before)

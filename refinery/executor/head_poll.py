@@ -17,7 +17,8 @@ from agents.runtime.gitcmd import GitFailed
 from beads import inbox
 from beads.models import Rig, Town
 from refinery.core import standing
-from refinery.core.world import EntryView, World
+from refinery.core.entryviews import EntryView
+from refinery.core.world import World
 from refinery.git.mirror import repo_of
 from refinery.models import ReviewEntry
 from refinery.tick import snapshot
@@ -30,7 +31,7 @@ MINUTE = 60.0
 def look(now: dt.datetime | None = None) -> int:
     """Ask each rig's remote once about all its waiting branches; returns how many new heads were seen."""
     now = now or timezone.now()
-    waiting = ReviewEntry.objects.filter(state="active", admitted_at=None)
+    waiting = ReviewEntry.objects.active().filter(admitted_at=None)
     towns = Town.objects.filter(rigs__reviews__in=waiting).distinct()
     return sum(_look(town, snapshot.load(town, now)) for town in towns)
 

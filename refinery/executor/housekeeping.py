@@ -22,7 +22,8 @@ from django.db import connection
 from django.db.models import Q
 
 from agents import runs
-from agents.models import Run, RunState
+from agents.lifecycle import RunState
+from agents.models import Run
 from agents.runtime import caches, gitcmd
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
@@ -132,7 +133,7 @@ def _logs(rig: Rig, before: dt.datetime) -> int:
     """The directories of runs that ended before then."""
     count = 0
     root = Path(settings.GASTOWN_HOME) / "runs"
-    for run in Run.objects.filter(rig=rig, state=RunState.ENDED, ended_at__lt=before).exclude(log_path="")[:AT_ONCE]:
+    for run in Run.objects.ended().filter(rig=rig, ended_at__lt=before).exclude(log_path="")[:AT_ONCE]:
         shutil.rmtree(root / run.pk, ignore_errors=True)
         runs.forget_log(run)
         count += 1
@@ -141,13 +142,8 @@ def _logs(rig: Rig, before: dt.datetime) -> int:
 
 def _branches(rig: Rig, repo: Repo, before: dt.datetime) -> int:
     """Branches on the remote whose bead's work has landed: every attempt's, wherever it stands."""
-    pushed = Run.objects.filter(
-        rig=rig,
-        state=RunState.ENDED,
-        on_remote=True,
-        bead__status=BeadStatus.CLOSED,
-        bead__resolution__in=LANDED,
-        bead__closed_at__lt=before,
+    pushed = Run.objects.ended().filter(
+        rig=rig, on_remote=True, bead__status=BeadStatus.CLOSED, bead__resolution__in=LANDED, bead__closed_at__lt=before
     )
     # a rework's work has landed when the entry it was for has
     pushed = pushed.filter(Q(bead__parent=None) | Q(bead__parent__resolution__in=LANDED))
@@ -161,7 +157,7 @@ def _branches(rig: Rig, repo: Repo, before: dt.datetime) -> int:
 
 def _saved_files(rig: Rig, before: dt.datetime) -> int:
     """Work that no git takes (see `agents.runtime.harvest`), of beads that have landed since."""
-    saved = Run.objects.filter(rig=rig, state=RunState.ENDED, salvage_ref__startswith="file:salvage/")
+    saved = Run.objects.ended().filter(rig=rig, salvage_ref__startswith="file:salvage/")
     count = 0
     for run in saved.filter(bead__resolution__in=LANDED, bead__closed_at__lt=before)[:AT_ONCE]:
         file = Path(settings.GASTOWN_HOME) / "salvage" / f"{run.pk}.tar.gz"
@@ -176,7 +172,7 @@ def _finished_refs(rig: Rig, kept: RetentionConfig, now: dt.datetime) -> Iterato
     ended = Candidate.objects.filter(entry__rig=rig, entry__closed_at__lt=now - kept.branches).exclude(sha="")
     for sha in ended.values_list("sha", flat=True):
         yield f"refs/gastown/candidates/{sha}"
-    landed = Run.objects.filter(rig=rig, state=RunState.ENDED, bead__resolution__in=LANDED)
+    landed = Run.objects.ended().filter(rig=rig, bead__resolution__in=LANDED)
     for key in landed.filter(bead__closed_at__lt=now - kept.branches).values_list("pk", flat=True):
         yield f"refs/gastown/runs/{key}"
     for key in landed.filter(bead__closed_at__lt=now - kept.salvage).values_list("pk", flat=True):

@@ -12,6 +12,7 @@ from typing import Any
 from agents.runtime.gitcmd import GitFailed
 from beads.errors import Invalid, NotFound
 from beads.models import Bead
+from refinery.core.states import BuildResult, EntryKind, EntryState
 from refinery.git import diffs
 from refinery.git.mirror import repo_of
 from refinery.git.repo import Commit
@@ -33,7 +34,7 @@ class Span:
 
 def candidate_of(entry: ReviewEntry) -> Candidate | None:
     """The built candidate of the entry's head: the one that landed, or the newest."""
-    built = entry.candidates.filter(result="built", head_sha=entry.head_sha)
+    built = entry.candidates.filter(result=BuildResult.BUILT, head_sha=entry.head_sha)
     return (entry.merge_sha and built.filter(sha=entry.merge_sha).last()) or built.last()
 
 
@@ -141,11 +142,11 @@ def line_text(entry: ReviewEntry, file: str, side: str, line: int) -> str:
 
 def beads(entry: ReviewEntry, named: list[Commit]) -> list[dict[str, Any]]:
     """A convoy's beads with the commit that each became on its branch, for a landing entry; in order of landing."""
-    if entry.kind != "landing" or entry.convoy is None:
+    if entry.kind != EntryKind.LANDING or entry.convoy is None:
         return []
     place = {commit.sha: number for number, commit in enumerate(named)}
     rows = []
     for bead in Bead.objects.filter(convoy=entry.convoy, rig=entry.rig).prefetch_related("entries"):
-        merged = next((e for e in bead.entries.all() if e.state == "merged"), None)
+        merged = next((e for e in bead.entries.all() if e.state == EntryState.MERGED), None)
         rows.append({"bead": bead, "commit": place.get(bead.merge_sha) is not None and bead.merge_sha, "entry": merged})
     return sorted(rows, key=lambda row: place.get(row["bead"].merge_sha, len(place)))

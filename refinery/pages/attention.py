@@ -11,8 +11,9 @@ from typing import Any
 from django.urls import reverse
 
 from beads.models import Convoy, Escalation
+from refinery.core.beadviews import BeadView
 from refinery.core.stages import ASKS_PERSON
-from refinery.core.world import BeadView, World
+from refinery.core.world import World
 
 
 @dataclass(frozen=True, slots=True)

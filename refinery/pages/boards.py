@@ -12,16 +12,19 @@ from typing import Any
 from django.utils import timezone
 
 from agents.models import Run
-from beads.lifecycle import FINAL
+from beads.lifecycle import FINAL, BeadStatus
 from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
 from refinery import links
 from refinery.core import checks as check_rules
 from refinery.core import estimates, order, pace, readiness, reasons, stages, standing
 from refinery.core.actions import Settle
+from refinery.core.beadviews import BeadView
+from refinery.core.entryviews import EntryView
 from refinery.core.rules import Decision, plan
 from refinery.core.rules.troubles import OUTAGE, ROOM
-from refinery.core.world import BeadView, EntryView, World
+from refinery.core.states import EntryKind, EntryState
+from refinery.core.world import World
 from refinery.models import Landing, ReviewEntry
 from refinery.store import history as history_of
 from refinery.store.results import gate_results
@@ -134,11 +137,11 @@ class Board:
 
     def entry(self, entry: ReviewEntry) -> Shown:
         """Phase and reason of any entry, ended ones included."""
-        if entry.state == "merged":
+        if entry.state == EntryState.MERGED:
             return Shown("merged", "merged", entry.reason_text or entry.reason, None)
-        if entry.state == "checked":
+        if entry.state == EntryState.CHECKED:
             return Shown("checked", "checked", entry.reason_text or entry.reason, None)
-        if entry.state == "failed":
+        if entry.state == EntryState.FAILED:
             return Shown("failed", "failed", f"{entry.reason}: {entry.reason_text}", None)
         return self.shown.get(entry.pk) or Shown("queued", "unbuilt", "just submitted", None)
 
@@ -175,7 +178,7 @@ def relations(view: EntryView | None) -> dict[str, Any]:
     if view is None:
         return {"waits_for": [], "stands_on": [], "conflicts_with": []}
     return {
-        "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != "closed"))],
+        "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != BeadStatus.CLOSED))],
         "stands_on": [b.id for b in view.ties.stands_on],
         "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.ties.clashes],
     }
@@ -187,7 +190,7 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     return {
         "id": entry.pk,
         "phase": shown.phase,
-        "reason": shown.reason if entry.state == "active" else entry.reason,
+        "reason": shown.reason if entry.state == EntryState.ACTIVE else entry.reason,
         "detail": shown.reason,
         "stage": shown.stage,
         "head": entry.head_sha,
@@ -304,9 +307,9 @@ def _waived(landing: Landing) -> str:
 def again(entry: ReviewEntry) -> str:
     """The one command that lets an entry go on that is held or has ended; empty where there is nothing to do."""
     words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
-    if entry.kind == "check" and (entry.held or entry.state != "active"):
+    if entry.kind == EntryKind.CHECK and (entry.held or entry.state != EntryState.ACTIVE):
         return f"rig check {entry.rig.slug}"
-    if entry.state == "active":
+    if entry.state == EntryState.ACTIVE:
         return f"mq retry {entry.pk}" if entry.held else ""
     return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "", source=entry.source_id or entry.pk)
 
@@ -315,10 +318,10 @@ def ways_on(bead: Bead) -> list[tuple[str, str]]:
     """What a person may do about a bead that waits for one: (what it does, the command)."""
     if bead.type != "issue":
         return []
-    if bead.status == "failed":
+    if bead.status == BeadStatus.FAILED:
         confirm = [("if nothing was needed", f"bead confirm {bead.pk}")] if bead.resolution == "nothing_changed" else []
         return [*confirm, ("to let it be tried again", f"bead retry {bead.pk}")]
-    if bead.unreleased and bead.status not in ("closed", "failed") and bead.convoy_id is None:
+    if bead.unreleased and bead.status not in (BeadStatus.CLOSED, BeadStatus.FAILED) and bead.convoy_id is None:
         return [("to let an agent do it", f"bead release {bead.pk}"), ("else", f"bead cancel {bead.pk}")]
     return []
 
@@ -352,7 +355,7 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
         "title": bead.title,
         "priority": bead.priority,
         "purpose": bead.purpose,
-        "staged": bead.unreleased and bead.status not in ("closed", "failed"),
+        "staged": bead.unreleased and bead.status not in (BeadStatus.CLOSED, BeadStatus.FAILED),
         "filed_by": bead.filed_by,
         "depth": bead.depth,
         "rig": bead.rig.slug if bead.rig else None,
@@ -383,7 +386,7 @@ def convoy_data(board: Board, convoy: Convoy) -> dict[str, Any]:
         "merge_mode": convoy.merge_mode,
         "staged": convoy.started_at is None,
         "filed_by": convoy.bead.filed_by,
-        "closed": sum(1 for b in beads if b.status == "closed"),
+        "closed": sum(1 for b in beads if b.status == BeadStatus.CLOSED),
         "total": len(beads),
         "landed_sha": convoy.landed_sha,
         **(board.convoy_lands(convoy) or estimates.Estimate("")).as_dict(),

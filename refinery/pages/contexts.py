@@ -18,11 +18,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents import boxes
-from agents.models import LIVE_RUN, Agent, Mail, Run
+from agents.lifecycle import RunOutcome, RunState
+from agents.models import Agent, Mail, Run
 from beads import lists
+from beads.lifecycle import BeadStatus, Purpose
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
 from refinery import links
 from refinery.core import estimates
+from refinery.core.states import EntryKind, EntryState, GateOutcome
 from refinery.core.world import World
 from refinery.models import ReviewEntry
 from refinery.pages import ansi, attention, boards, charts, outcomes
@@ -88,7 +91,7 @@ def _check(board: boards.Board, rig: int, target: str) -> dict[str, str] | None:
 def _live_runs(town: Town, *match: Q) -> QuerySet[Run]:
     """Live runs without their bulky columns."""
     bulky = ("brief", "steps", "checkpoint", "step_results", "bead__body", "bead__context")
-    rows = Run.objects.select_related("agent", "bead__review").filter(LIVE_RUN, *match, town=town)
+    rows = Run.objects.select_related("agent", "bead__review").live().filter(*match, town=town)
     return rows.defer(*bulky).order_by("created_at")
 
 
@@ -141,7 +144,7 @@ def town(town: Town, most: int = LISTED) -> dict[str, Any]:
     runs = list(_live_runs(town))
     resting = Agent.objects.filter(town=town, retired_at=None).order_by("name")
     outside = Bead.objects.select_related("rig").filter(pk__in=[v.id for v in board.world.beads if not v.convoy])
-    loose = lists.first(outside.filter(purpose="work"), most)
+    loose = lists.first(outside.filter(purpose=Purpose.WORK), most)
     return {
         "town": town,
         "rigs": list(board.world.rigs.values()),
@@ -168,7 +171,7 @@ def _unstarted(world: World) -> list[str]:
     """Why runs of what is going on could not be started the last time, each reason once, at most three."""
     entries = (*world.entries, *(c.entry for c in world.checks))
     last = (runs[-1] for runs in (*(b.runs for b in world.beads), *(e.runs for e in entries)) if runs)
-    return list(dict.fromkeys(run.reason for run in last if run.outcome == "start_failed"))[:3]
+    return list(dict.fromkeys(run.reason for run in last if run.outcome == RunOutcome.START_FAILED))[:3]
 
 
 def _convoy_rows(board: boards.Board, convoys: Sequence[Convoy]) -> list[dict[str, Any]]:
@@ -209,7 +212,7 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
     last = now.replace(minute=0, second=0, microsecond=0, hour=now.hour if young else 0)
     since = last - step * (count - 1)
     # each change once, when it was merged: a convoy's landing brings only what has been counted
-    done = ReviewEntry.objects.filter(rig__town=town, kind="change", state="merged", closed_at__gte=since)
+    done = ReviewEntry.objects.merged().filter(rig__town=town, kind=EntryKind.CHANGE, closed_at__gte=since)
     begun = Coalesce("source__created_at", "created_at")  # of what was submitted by hand, the submission
     rows = {
         row["at"]: row
@@ -234,7 +237,7 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
 def queued(found: Iterable[Town]) -> dict[str, int]:
     """Town's slug → how many entries are in its queue, in the towns' order."""
     towns = list(found)
-    entries = ReviewEntry.objects.filter(state="active", rig__town__in=towns).exclude(kind="check")
+    entries = ReviewEntry.objects.active().filter(rig__town__in=towns).exclude(kind=EntryKind.CHECK)
     rows = entries.values("rig__town_id").order_by()
     counts = {row["rig__town_id"]: row["number"] for row in rows.annotate(number=Count("pk"))}
     return {one.slug: counts.get(one.pk, 0) for one in towns}
@@ -250,7 +253,7 @@ def queue(town: Town, counts: Mapping[str, int], most: int = ENDED) -> dict[str,
         "lanes": _lanes(board),
         "towns": towns if len(towns) > 1 else [],
         "ended": lists.first(
-            ended.exclude(kind="check").defer("bead__body", "bead__context").order_by("-closed_at"), most
+            ended.exclude(kind=EntryKind.CHECK).defer("bead__body", "bead__context").order_by("-closed_at"), most
         ),
         "rig": next((rig.slug for rig in board.world.rigs.values()), ""),
     }
@@ -273,9 +276,9 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
     text, cut = log_tail(run)
     return {
         "run": run,
-        "why": run.reason if run.state == "ended" else boards.Board(run.town).run(run),
+        "why": run.reason if run.state == RunState.ENDED else boards.Board(run.town).run(run),
         "made": outcomes.made(run),
-        "failed": [telling(result) for result in run.gate_results.exclude(outcome="pass").defer("output")],
+        "failed": [telling(result) for result in run.gate_results.exclude(outcome=GateOutcome.PASS).defer("output")],
         "restore": outcomes.restore(run),
         "log": ansi.spans(text),
         "cut": cut,
@@ -286,7 +289,7 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
 
 def run_topic(run: Run) -> Topic | None:
     """What a run's page follows; None when the run has ended."""
-    if run.state == "ended":
+    if run.state == RunState.ENDED:
         return None
     return Topic(run.town.slug, run.pk, Path(run.log_path) if run.log_path else None)
 
@@ -332,7 +335,11 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
     timeline = lists.first(_timeline(convoy), most)
-    listed = (e for e in entries if e.kind == "landing" or (e.state == "active" and board.entry(e).needs_person))
+    listed = (
+        e
+        for e in entries
+        if e.kind == EntryKind.LANDING or (e.state == EntryState.ACTIVE and board.entry(e).needs_person)
+    )
     shown = [boards.entry_data(board, e) | {"url": review_link(e.pk)} for e in listed]
     return {
         "convoy": convoy,
@@ -345,7 +352,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
         "runs": runs,
         "ended": _ended(convoy),
         "commits": sorted(
-            (e for e in entries if e.kind == "change" and e.state == "merged" and e.closed_at),
+            (e for e in entries if e.kind == EntryKind.CHANGE and e.state == EntryState.MERGED and e.closed_at),
             key=lambda e: (e.closed_at, e.pk),
         ),
         "landings": [row for row in shown if row["kind"] == "landing"],
@@ -355,7 +362,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
 
 
 def _ended(convoy: Convoy) -> bool:
-    return convoy.bead.status in ("closed", "failed")
+    return convoy.bead.status in (BeadStatus.CLOSED, BeadStatus.FAILED)
 
 
 def _needs(convoy: Convoy, data: dict[str, Any], entries: list[dict[str, Any]]) -> list[Need]:
@@ -428,7 +435,7 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
         "phase": board.bead_phase(bead),
         "why": board.bead(bead),
         "unreleased": bead.pk in {b.id for b in board.unreleased},
-        "again": bead.status == "failed" and bead.type == "issue",
+        "again": bead.status == BeadStatus.FAILED and bead.type == "issue",
         "commands": boards.ways_on(bead),
         "runs": runs,
         "entries": bead.entries.order_by("created_at"),

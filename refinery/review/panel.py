@@ -15,8 +15,11 @@ from beads import inbox
 from beads.config import MergeStrategy
 from beads.models import Fact
 from refinery.core import approvals, standing
+from refinery.core.approvals import person
+from refinery.core.entryviews import EntryView, VerdictView
 from refinery.core.stages import Stage
-from refinery.core.world import EntryView, RigView, VerdictView, person
+from refinery.core.states import EntryKind, EntryState, LandingState
+from refinery.core.world import RigView
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 
@@ -62,10 +65,10 @@ def of(
     board: boards.Board, entry: ReviewEntry, data: dict[str, Any], who: str, facts: Sequence[Fact], *, steers: bool
 ) -> Panel:
     """The panel of one person. `data`: of `boards.entry_detail`; `facts`: see `unheard`; `steers`: may land it now."""
-    if entry.kind == "check":
+    if entry.kind == EntryKind.CHECK:
         return _of_check(entry, data, who, facts)
     view = board.world.entry.get(entry.pk)
-    if view is None or entry.state != "active":
+    if view is None or entry.state != EntryState.ACTIVE:
         return _ended(entry, data, who, facts)
     fresh = _verdicts(view, facts)
     view = replace(view, verdicts=(*view.verdicts, *fresh))
@@ -90,7 +93,7 @@ def of(
 
 def _of_check(entry: ReviewEntry, data: dict[str, Any], who: str, facts: Sequence[Fact]) -> Panel:
     """Of a check of the target itself: nobody's change, so there is nothing to approve."""
-    again = entry.state == "active" and bool(entry.held) and not facts
+    again = entry.state == EntryState.ACTIVE and bool(entry.held) and not facts
     told = f"A check of {entry.target} itself: what fails here is nobody's change."
     told += " Whoever fails in the same way waits for it; what passes lands."
     return Panel(tuple(_of_others(data, facts, who)), told, frozenset({"retry"} if again else ()))
@@ -140,7 +143,7 @@ def _of_others(data: dict[str, Any], facts: Sequence[Fact], who: str) -> list[Wo
 
 def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Sequence[VerdictView]) -> set[str]:
     """The acts that would still change something. `fresh`: verdicts that no tick has taken in yet."""
-    pushing = view.landing is not None and view.landing.state in ("pushing", "landed")
+    pushing = view.landing is not None and view.landing.state in (LandingState.PUSHING, LandingState.LANDED)
     if pushing or view.reject_requested or "reject" in wishes:
         return set()
     offers = {"request_changes", "reject"}
@@ -198,7 +201,7 @@ def _follows(view: EntryView, rig: RigView, wishes: set[str], board: boards.Boar
 def _ended(entry: ReviewEntry, data: dict[str, Any], who: str, facts: Sequence[Fact]) -> Panel:
     """Of an entry that has left the queue: how, and who let it."""
     words = tuple(_of_others({"history": []}, facts, who))
-    if entry.state != "merged":
+    if entry.state != EntryState.MERGED:
         waits = any(f.kind == "entry.retry" for f in facts)
         back = str(data["again"]).startswith("mq retry") and not waits
         follows = (

@@ -22,6 +22,7 @@ from agents.runtime.gitcmd import GitFailed
 from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, NotFound
 from beads.models import TownRole
+from refinery.core.states import EntryKind, EntryState
 from refinery.core.text import tame
 from refinery.git import ranges
 from refinery.git.line_map import Bridge
@@ -109,7 +110,7 @@ def _live(request: HttpRequest, entry: ReviewEntry) -> dict[str, Any]:
     """
     heard = panel.unheard(entry)
     board = boards.Board(entry.rig.town)
-    if entry.state == "active" and entry.pk not in board.world.entry:  # it has ended since it was read
+    if entry.state == EntryState.ACTIVE and entry.pk not in board.world.entry:  # it has ended since it was read
         entry.refresh_from_db(fields=["state", "reason", "reason_text", "merge_sha", "head_sha", "held", "closed_at"])
     data = boards.entry_detail(board, entry)
     data |= {key: _tamed(data[key]) for key in ("gates", "verdicts", "landings")}
@@ -128,7 +129,7 @@ def _live(request: HttpRequest, entry: ReviewEntry) -> dict[str, Any]:
         "may_review": _may_review(request, entry),
         "steers": steers,
         "remarks": len(here) - resolved,
-        "ungated": not data["gates"] and entry.state == "active" and data["phase"] not in ("queued", "gating"),
+        "ungated": not data["gates"] and entry.state == EntryState.ACTIVE and data["phase"] not in ("queued", "gating"),
         "unsandboxed": any(g["sandbox"] == "unsandboxed" for g in data["gate_history"]),
     }
 
@@ -140,7 +141,7 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     remarks = list(ReviewComment.objects.filter(entry__in=[entry, *ranges.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
     nothing: dict[str, Any] = {"commits": [], "beads": [], "heads": []}
-    shown = nothing if entry.kind == "check" else _diff(request, entry, ask, here, who)
+    shown = nothing if entry.kind == EntryKind.CHECK else _diff(request, entry, ask, here, who)
     main = "diff" in shown and not ask.keep
     places = shown["diff"].places if main else {}
     for one in here:
@@ -247,7 +248,7 @@ def _shown(
     request: HttpRequest, entry: ReviewEntry, ask: Ask, span: ranges.Span, here: list[ReviewComment]
 ) -> DiffShown:
     main = span.kind in ("candidate", "head")
-    may = _may_review(request, entry) and entry.state == "active"
+    may = _may_review(request, entry) and entry.state == EntryState.ACTIVE
     context = {"entry": entry, "may_review": _may_review(request, entry), "back": ask.link(page=ask.page)}
     repo = repo_of(entry.rig)
     bridge = None if main else _bridge(repo, entry, span)

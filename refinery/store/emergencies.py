@@ -13,6 +13,7 @@ from beads import ledger
 from beads.errors import Conflict
 from beads.lifecycle import BeadStatus, Purpose, is_final
 from beads.models import Bead, Fact
+from refinery.core.states import EntryState
 from refinery.models import ReviewEntry
 from refinery.store import entries
 
@@ -23,7 +24,7 @@ def carry_out(entry: ReviewEntry, who: str, reason: str, now: dt.datetime, *, he
     The caller holds the town's lock. Raises Conflict when the entry has left the queue, or waits for something that
     no waiver lifts.
     """
-    if entry.state != "active":
+    if entry.state != EntryState.ACTIVE:
         raise Conflict(f"{entry.pk} is {entry.state} already ({entry.reason_text or entry.reason})")
     if skip_gates:
         _lift_rework(entry, who, reason, now)

@@ -16,9 +16,10 @@ from django.utils import timezone
 
 from beads import ledger, prune
 from beads.errors import Conflict, LostRace
-from beads.lifecycle import BeadStatus, BeadType, Resolution
+from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution
 from beads.models import Bead, Convoy, Rig, Town
 from refinery.core.reasons import Exit, Held
+from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.models import Candidate, Lane, ReviewEntry, Verdict, Waiver
 from refinery.store import landings
 
@@ -54,7 +55,7 @@ def submit(
     """
     with transaction.atomic():
         ledger.lock_town(rig.town)
-        active = ReviewEntry.objects.filter(rig=rig, state="active")
+        active = ReviewEntry.objects.active().filter(rig=rig)
         older = list(active.filter(target=target, branch=branch))
         if source is not None:
             older += [e for e in active.filter(source=source) if e not in older]
@@ -64,7 +65,7 @@ def submit(
                     ReviewEntry.objects.filter(pk=entry.pk).update(observed_head="")
                 return entry, False
         for entry in older:
-            if entry.landings.filter(state="pushing").exists():
+            if entry.landings.pushing().exists():
                 raise Conflict(
                     f"{entry.pk} is being pushed right now: submit again in a moment",
                     details={"entry": entry.pk},
@@ -107,13 +108,13 @@ def open_check(rig: Rig, target: str, actor: str) -> tuple[ReviewEntry, bool]:
     """
     with transaction.atomic():
         ledger.lock_town(rig.town)
-        active = ReviewEntry.objects.filter(rig=rig, target=target, kind="check", state="active").first()
+        active = ReviewEntry.objects.active().filter(rig=rig, target=target, kind=EntryKind.CHECK).first()
         if active is not None:
             return active, False
         title = f"Gates of {rig.slug} on {target}"
         bead = ledger.create_bead(rig.town, rig, title[:300], type=BeadType.MERGE_REQUEST, actor=actor)
         made = ReviewEntry.objects.create(
-            bead=bead, rig=rig, kind="check", author=actor[:100], branch=target, head_sha="", target=target
+            bead=bead, rig=rig, kind=EntryKind.CHECK, author=actor[:100], branch=target, head_sha="", target=target
         )
     return made, True
 
@@ -133,14 +134,14 @@ def check_anew(entry_id: str, build_no: int) -> int:
 
 def target_seen(rig: Rig, target: str, sha: str) -> None:
     """Observation: where a lane's target is. Its check is of the head that it has been given."""
-    checks = ReviewEntry.objects.filter(rig=rig, target=target, kind="check", state="active").exclude(head_sha="")
+    checks = ReviewEntry.objects.active().filter(rig=rig, target=target, kind=EntryKind.CHECK).exclude(head_sha="")
     checks.exclude(head_sha=sha).exclude(observed_head=sha).update(observed_head=sha)
     checks.filter(head_sha=sha).exclude(observed_head="").update(observed_head="")
 
 
 def _swap(entry_id: str, expect: Mapping[str, Any], **change: Any) -> None:
     """Compare and swap on an active entry."""
-    if ReviewEntry.objects.filter(pk=entry_id, state="active", **expect).update(**change) != 1:
+    if ReviewEntry.objects.active().filter(pk=entry_id, **expect).update(**change) != 1:
         raise LostRace(f"review entry {entry_id} is no longer as it was decided on")
 
 
@@ -185,11 +186,11 @@ def set_window(rig_id: int, target: str, size: int) -> None:
 def retarget(rig: Rig, old: str, new: str, who: str) -> int:
     """What is queued for branch `old` of a rig, and is not being pushed, is for `new` from now on; returns how many.
     What is offered for `new` from the same branch stays where it is. Under the town's lock."""
-    active = ReviewEntry.objects.filter(rig=rig, state="active")
+    active = ReviewEntry.objects.active().filter(rig=rig)
     taken = set(active.filter(target=new).values_list("branch", flat=True))
     moved = 0
     for entry in active.filter(target=old).exclude(branch__in=taken | {new}):
-        if entry.landings.filter(state="pushing").exists():
+        if entry.landings.pushing().exists():
             continue
         landings.abandon_intents(entry, timezone.now())
         _swap(entry.pk, {"target": old}, target=new, build_no=F("build_no") + 1, **OFF)
@@ -252,7 +253,7 @@ def pass_on(verdicts: Sequence[int], task: Bead) -> None:
 
 def count_rework(entry_id: str, purpose: str) -> None:
     """Count a round of rework or a conflict task; the entry leaves its slot."""
-    field = "conflict_count" if purpose == "conflict" else "rework_count"
+    field = "conflict_count" if purpose == Purpose.CONFLICT else "rework_count"
     _swap(entry_id, {"held": ""}, **OFF, **{field: F(field) + 1})
 
 
@@ -276,9 +277,9 @@ def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.dat
         closed_at=now,
     )
     bead = Bead.objects.get(pk=entry.pk)
-    if state == "checked":
+    if state == EntryState.CHECKED:
         to, resolution = BeadStatus.CLOSED, Resolution.DONE
-    elif state == "merged":
+    elif state == EntryState.MERGED:
         resolution = Resolution.ALREADY_MERGED if reason == "already_merged" else Resolution.MERGED
         to = BeadStatus.CLOSED
     else:
@@ -310,21 +311,23 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
         "reject_requested": "",
         **_UNANSWERED,
     }
-    if entry.kind == "check":
+    if entry.kind == EntryKind.CHECK:
         _swap(entry.pk, {}, **fresh, observed_head="", build_no=F("build_no") + 1)
         return
-    if entry.state == "active":
+    if entry.state == EntryState.ACTIVE:
         _swap(entry.pk, {"admitted_at": entry.admitted_at}, **fresh)
         return
-    if entry.state == "merged":
+    if entry.state == EntryState.MERGED:
         raise Conflict(f"{entry.pk} is merged")
     if entry.source and entry.source.status == BeadStatus.CLOSED:
         raise Conflict(f"its bead {entry.source_id} is closed ({entry.source.resolution})")
-    same = ReviewEntry.objects.filter(state="active", rig=entry.rig, target=entry.target, branch=entry.branch)
-    if same.exists() or (entry.source and ReviewEntry.objects.filter(state="active", source=entry.source).exists()):
+    same = ReviewEntry.objects.active().filter(rig=entry.rig, target=entry.target, branch=entry.branch)
+    if same.exists() or (entry.source and ReviewEntry.objects.active().filter(source=entry.source).exists()):
         raise Conflict(f"another entry for {entry.branch} is active")
-    changed = ReviewEntry.objects.filter(pk=entry.pk, state="failed").update(
-        state="active", reason="", reason_text="", closed_at=None, superseded_by=None, **fresh
+    changed = (
+        ReviewEntry.objects.failed()
+        .filter(pk=entry.pk)
+        .update(state=EntryState.ACTIVE, reason="", reason_text="", closed_at=None, superseded_by=None, **fresh)
     )
     if changed != 1:
         raise LostRace(f"{entry.pk} is no longer failed")
@@ -337,7 +340,7 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
 
 def request_reject(entry: ReviewEntry, reason: str) -> None:
     """Set a person's wish to reject; the tick decides."""
-    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(reject_requested=reason or "rejected")
+    ReviewEntry.objects.active().filter(pk=entry.pk).update(reject_requested=reason or "rejected")
 
 
 def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
@@ -346,7 +349,7 @@ def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
     Raises LostRace when the push has begun, or the entry is no car of a train.
     """
     landings.abandon_intents(entry, now)
-    if entry.landings.filter(state="pushing").exists():
+    if entry.landings.pushing().exists():
         raise LostRace(f"{entry.pk} is being pushed")
     _swap(entry.pk, {"admitted_at__isnull": False}, **OFF, gates_again_at=now)
 
@@ -359,7 +362,7 @@ def promote(entry: ReviewEntry, priority: int) -> None:
 def land_now(entry: ReviewEntry, now: dt.datetime) -> None:
     """A person's wish: to the front of the train. A car that is not the first one, and is not being pushed, gets off
     and on again; a hold is lifted."""
-    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(land_now_at=now, held="", held_text="")
+    ReviewEntry.objects.active().filter(pk=entry.pk).update(land_now_at=now, held="", held_text="")
     train = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False)
     behind = entry.slot is not None and train.filter(slot__lt=entry.slot).exists()
     if behind and not entry.landings.filter(state__in=landings.OPEN_LANDING).exists():
@@ -377,7 +380,7 @@ def waive_gates(entry: ReviewEntry, head: str, who: str, reason: str) -> None:
 def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) -> bool:
     """Observation: what build `build_no` gave. The first answer counts; False when there is one."""
     if result["result"] == "built":  # of a check the head is what was built; of others it is pinned before
-        told = ReviewEntry.objects.filter(pk=entry_id, kind="check", state="active", build_no=build_no)
+        told = ReviewEntry.objects.active().filter(pk=entry_id, kind=EntryKind.CHECK, build_no=build_no)
         told.update(head_sha=result["head"], observed_head="")
     made = Candidate.objects.bulk_create(
         [
@@ -426,8 +429,8 @@ def record_verdict(
     )
     if run_id is None:
         verdict.save()
-        same = {"head_sha": head} if decision == "approve" else {}
-        ReviewEntry.objects.filter(pk=entry.pk, state="active", **same).exclude(held="").update(held="", held_text="")
+        same = {"head_sha": head} if decision == Judgement.APPROVE else {}
+        ReviewEntry.objects.active().filter(pk=entry.pk, **same).exclude(held="").update(held="", held_text="")
     elif not Verdict.objects.filter(run_id=run_id).exists():
         verdict.save()
     else:
@@ -438,17 +441,17 @@ def record_verdict(
 
 def head_seen(entry_id: str, head: str) -> None:
     """Observation: the branch has another head than the pinned one."""
-    ReviewEntry.objects.filter(pk=entry_id, state="active").exclude(head_sha=head).update(observed_head=head)
+    ReviewEntry.objects.active().filter(pk=entry_id).exclude(head_sha=head).update(observed_head=head)
 
 
 def gates_again(entry: ReviewEntry, now: dt.datetime) -> None:
     """Gate results before `now` no longer count."""
-    ReviewEntry.objects.filter(pk=entry.pk, state="active").update(gates_again_at=now)
+    ReviewEntry.objects.active().filter(pk=entry.pk).update(gates_again_at=now)
 
 
 def forget_landings(convoy: Convoy) -> None:
     """A retried convoy may enqueue its landing again: ended ones count as superseded."""
-    ReviewEntry.objects.filter(convoy=convoy, kind="landing", state="failed").update(reason="superseded")
+    ReviewEntry.objects.failed().filter(convoy=convoy, kind=EntryKind.LANDING).update(reason="superseded")
 
 
 def forget(entries: Sequence[str]) -> int:

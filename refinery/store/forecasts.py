@@ -46,7 +46,7 @@ def seen(rig: Rig, target: str, sha: str) -> None:
 
 def prune(rig: Rig) -> int:
     """Forget what is of no active entry any more; returns how much went."""
-    active = ReviewEntry.objects.filter(rig=rig, state="active")
+    active = ReviewEntry.objects.active().filter(rig=rig)
     gone = Forecast.objects.filter(rig=rig).exclude(target__in=active.values("target")).delete()[0]
     compared = {head for heads in Forecast.objects.filter(rig=rig).values_list("heads", flat=True) for head in heads}
     stacks = Stack.objects.filter(rig=rig).exclude(upper__in=active.values("head_sha")).exclude(upper__in=compared)

@@ -16,6 +16,7 @@ from beads import ledger, prune
 from beads.config import Gate
 from refinery.core import remedies
 from refinery.core.outputs import MAX_FAILURES, first_failures
+from refinery.core.states import EntryKind, GateOutcome
 from refinery.core.telling import of_gate
 from refinery.models import Candidate, GateResult
 from refinery.store import flakiness
@@ -65,7 +66,7 @@ def record(run: Run, candidate: Candidate) -> int:
     results = [_result(run, candidate, step, steps.get(step.get("name"), {})) for step in run.step_results]
     results = [result for result in results if result.gate not in known]
     same = GateResult.objects.filter(entry__rig=candidate.entry.rig_id, tree_sha=candidate.tree_sha)
-    earlier = list(same.exclude(run=run).exclude(outcome="error").only("gate", "command", "outcome", "tests"))
+    earlier = list(same.exclude(run=run).exclude(outcome=GateOutcome.ERROR).only("gate", "command", "outcome", "tests"))
     for result in results:
         _judge(result, [e for e in earlier if (e.gate, e.command) == (result.gate, result.command)])
         if result.flaky:
@@ -105,9 +106,9 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], ordered: Ma
     ]
     tests = attempts[-1]["tests"] if attempts else {}
     lacks = None if raw.get("limit") or raw.get("timed_out") else _lacks(run, raw, output, ordered, tests)
-    if lacks and not lacks.certain and candidate.entry.kind != "check":
+    if lacks and not lacks.certain and candidate.entry.kind != EntryKind.CHECK:
         lacks = None  # its author's own doing, until the target shows it, too
-    if lacks and outcome == "fail":
+    if lacks and outcome == GateOutcome.FAIL:
         outcome = "error"
     return GateResult(
         entry_id=candidate.entry_id,
@@ -122,7 +123,7 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], ordered: Ma
         timed_out=bool(raw.get("timed_out")),
         duration_ms=int(step.get("duration_ms") or 0),
         output=output[-16384:],
-        failures=_places(tests, output) if outcome == "fail" else [],
+        failures=_places(tests, output) if outcome == GateOutcome.FAIL else [],
         telling=of_gate(str(step.get("name")), outcome, ended_as(raw), tests, output),
         attempts=attempts,
         tests=tests,

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from agents.lifecycle import RunOutcome
 from agents.models import Run
 from beads.models import Town
 from beads.prepared import Prepared
 from refinery.core.pace import History, What, history
+from refinery.core.states import GateOutcome
 from refinery.models import GateResult, Landing
 
 _WHAT = ("gates", "review", "work")
 LATEST = 600  # runs, and a quarter as many landings
 _RUNS = Prepared(
     lambda town: (
-        Run.objects.filter(town=town, state="ended", outcome="done", purpose__in=_WHAT, ended_at__isnull=False)
+        Run.objects.ended()
+        .filter(town=town, outcome=RunOutcome.DONE, purpose__in=_WHAT, ended_at__isnull=False)
         .order_by("-ended_at")
         .values_list("pk", "rig_id", "purpose", "created_at", "ended_at")[:LATEST]
     )
 )
 _LANDINGS = Prepared(
     lambda town: (
-        Landing.objects.filter(rig__town=town, state="landed", concluded_at__isnull=False)
+        Landing.objects.landed()
+        .filter(rig__town=town, concluded_at__isnull=False)
         .order_by("-id")
         .values_list("rig_id", "created_at", "concluded_at")[: LATEST // 4]
     )
@@ -57,7 +61,7 @@ def _of_gates(runs: dict[str, tuple[int, float]]) -> Iterator[tuple[int, What, f
     results = GateResult.objects.filter(run__in=list(runs)).order_by()
     for run, gate, command, outcome, ms in results.values_list("run_id", "gate", "command", "outcome", "duration_ms"):
         took[run].append(ms / 1000)
-        if outcome == "pass":
+        if outcome == GateOutcome.PASS:
             passed[run].append((gate, command, ms / 1000))
     for run, (rig, whole) in runs.items():
         yield from ((rig, (gate, command), seconds) for gate, command, seconds in passed[run])

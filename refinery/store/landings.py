@@ -14,7 +14,8 @@ from django.db import transaction
 
 from beads import prune
 from beads.errors import LostRace
-from refinery.core.world import NotNeeded
+from refinery.core.entryviews import NotNeeded
+from refinery.core.states import GateOutcome, LandingState
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
 
 OPEN_LANDING = ("intent", "pushing")
@@ -64,9 +65,11 @@ def _intend(
     waiver: int | None,
 ) -> Landing:
     entry = candidate.entry
-    if not ReviewEntry.objects.filter(
-        pk=entry.pk, state="active", head_sha=candidate.head_sha, build_no=candidate.build_no, held=""
-    ).exists():
+    if (
+        not ReviewEntry.objects.active()
+        .filter(pk=entry.pk, head_sha=candidate.head_sha, build_no=candidate.build_no, held="")
+        .exists()
+    ):
         raise LostRace(f"{entry.pk} is no longer at candidate {candidate.pk}")
     passed = [e for e in evidence if isinstance(e, int)]
     others = [e for e in evidence if not isinstance(e, int)]
@@ -76,7 +79,7 @@ def _intend(
     if (
         len(results) != len(passed)
         or not (sealed or trees == {candidate.tree_sha})
-        or any(r.outcome != "pass" or r.candidate.entry.rig_id != entry.rig_id for r in results)
+        or any(r.outcome != GateOutcome.PASS or r.candidate.entry.rig_id != entry.rig_id for r in results)
     ):
         raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha} or its batch's")
     gated = seal if sealed and seal is not None else candidate
@@ -112,10 +115,10 @@ def _intend(
 def begin_push(landing_id: int) -> bool:
     """The executor's compare-and-swap before it pushes: False when the intent was withdrawn or concluded."""
     with transaction.atomic():
-        if Landing.objects.filter(pk=landing_id, state="intent").update(state="pushing"):
-            Landing.objects.filter(push=landing_id, state="intent").update(state="pushing")
+        if Landing.objects.intended().filter(pk=landing_id).update(state=LandingState.PUSHING):
+            Landing.objects.intended().filter(push=landing_id).update(state=LandingState.PUSHING)
             return True
-    return Landing.objects.filter(pk=landing_id, state="pushing").exists()
+    return Landing.objects.pushing().filter(pk=landing_id).exists()
 
 
 def cars_of(landing: Landing) -> list[Landing]:
@@ -140,15 +143,15 @@ def abandon(landing_id: int, now: dt.datetime) -> None:
     """Withdraw an intent that nobody has begun to push, with all that its push carries; LostRace when somebody has."""
     found = Landing.objects.get(pk=landing_id)
     push = found.push_id or found.pk
-    changed = Landing.objects.filter(pk=push, state="intent").update(state="abandoned", concluded_at=now)
+    changed = Landing.objects.intended().filter(pk=push).update(state=LandingState.ABANDONED, concluded_at=now)
     if changed != 1:
         raise LostRace(f"landing {landing_id} is being pushed")
-    Landing.objects.filter(push=push, state="intent").update(state="abandoned", concluded_at=now)
+    Landing.objects.intended().filter(push=push).update(state=LandingState.ABANDONED, concluded_at=now)
 
 
 def abandon_intents(entry: ReviewEntry, now: dt.datetime) -> None:
     """Withdraw the intents of an entry that leaves; LostRace when one is being pushed."""
-    for landing in entry.landings.filter(state="intent"):
+    for landing in entry.landings.intended():
         abandon(landing.pk, now)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from beads import config as configs
 from beads.prepared import Prepared
-from refinery.core.world import GateView
+from refinery.core.entryviews import GateView
+from refinery.core.states import EntryKind, EntryState, GateOutcome, LandingState
 from refinery.models import Candidate, GateResult, ReviewEntry
 
 _RESULTS = Prepared(lambda rig, tree: GateResult.objects.filter(entry__rig=rig, tree_sha=tree).order_by("id"))
@@ -68,12 +69,14 @@ def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False
 def _counted(entry: ReviewEntry, candidate: Candidate) -> set[tuple[str, str]] | None:
     """The gates, with their commands, whose results count: those of the present config, and what let it land. None
     where the config cannot be read, and of what has failed in its time: unknown is not past."""
-    if entry.state == "failed" and entry.kind != "check":
+    if entry.state == EntryState.FAILED and entry.kind != EntryKind.CHECK:
         return None
     config, problems = configs.usable(entry.rig.town.config, entry.rig.config)
     if problems and not config.refinery.gates:
         return None
-    landing = candidate.landings.exclude(state="abandoned").first() if entry.state == "merged" else None
+    landing = (
+        candidate.landings.exclude(state=LandingState.ABANDONED).first() if entry.state == EntryState.MERGED else None
+    )
     found = [row["result"] for row in landing.evidence if "result" in row] if landing is not None else []
     landed = GateResult.objects.filter(pk__in=found).values_list("gate", "command") if found else []
     return {*landed, *((g.name, g.command) for g in config.refinery.gates)}
@@ -81,7 +84,7 @@ def _counted(entry: ReviewEntry, candidate: Candidate) -> set[tuple[str, str]] |
 
 def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str, ...]]:
     """The gates that the candidate needs no result of, with their paths: as it landed, else by the present config."""
-    landing = candidate.landings.exclude(state="abandoned").first()
+    landing = candidate.landings.exclude(state=LandingState.ABANDONED).first()
     if landing is not None:
         rows = (row for row in landing.evidence if row["outcome"] == "not_needed")
         return {row["gate"]: tuple(row["paths"]) for row in rows}
@@ -127,7 +130,7 @@ def say(result: GateResult) -> str:
 
 def telling(result: GateResult) -> str:
     """The one line that says why it did not pass (see `refinery.core.telling`), also of older results."""
-    return result.telling or ("" if result.outcome == "pass" else f"{result.gate}: {say(result)}"[:200])
+    return result.telling or ("" if result.outcome == GateOutcome.PASS else f"{result.gate}: {say(result)}"[:200])
 
 
 def view(g: GateResult, fails: int = 0) -> GateView:

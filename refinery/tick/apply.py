@@ -16,7 +16,8 @@ import structlog
 from django.db import transaction
 
 from agents import mail, roster, runs
-from agents.models import Agent, Run, RunKind, RunOutcome
+from agents.lifecycle import RunKind, RunOutcome
+from agents.models import Agent, Run
 from agents.runtime.crashpoints import crashpoint
 from beads import ledger
 from beads.errors import GastownError
@@ -63,6 +64,7 @@ from refinery.core.actions import (
 from refinery.core.keys import branch_key, build_key, land_key, publish_key
 from refinery.core.reasons import Held
 from refinery.core.relations import foresee_key
+from refinery.core.states import EntryKind
 from refinery.core.telling import of_rework, short
 from refinery.models import Candidate, Landing, ReviewEntry
 from refinery.store import comments, entries, forecasts, landings, lost, notices
@@ -307,7 +309,7 @@ def _open_entry(action: OpenEntry) -> None:
             author=ACTOR,
             priority=convoy.bead.priority,
             convoy=convoy,
-            kind="landing",
+            kind=EntryKind.LANDING,
         )
         return
     source = Bead.objects.select_related("convoy").get(pk=action.source)

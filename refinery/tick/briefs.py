@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agents.lifecycle import RunResult
 from agents.models import Run
 from beads import config as configs
 from beads import inbox
@@ -12,6 +13,7 @@ from beads.errors import LostRace
 from beads.lifecycle import Purpose
 from beads.models import Bead, Convoy, Rig
 from beads.prepared import Prepared
+from refinery.core.states import EntryKind, Judgement
 from refinery.models import Candidate, ReviewEntry
 from refinery.store.gates import steps_for
 from refinery.store.results import gate_results
@@ -35,7 +37,7 @@ class Order:
 
 def lane_convoy(entry: ReviewEntry) -> Convoy | None:
     """The convoy whose own refinery serves the entry's lane; None for the rig refinery."""
-    own_lane = entry.kind == "change" and entry.target.startswith("convoy/")
+    own_lane = entry.kind == EntryKind.CHANGE and entry.target.startswith("convoy/")
     return entry.convoy if own_lane else None
 
 
@@ -164,7 +166,7 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, A
                 "source_title": entry.bead.title,
             }
             context["gate_results"] = gate_results(entry, candidate)
-    work = entry.source or (entry.convoy.bead if entry.kind == "landing" and entry.convoy else None)
+    work = entry.source or (entry.convoy.bead if entry.kind == EntryKind.LANDING and entry.convoy else None)
     context["title"] = work.title if work is not None else entry.bead.title
     context["body"] = work.body if work is not None else entry.bead.body
     return context
@@ -219,7 +221,7 @@ def _red(result: dict[str, Any]) -> dict[str, Any]:
 def _triage(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
     """What the refinery has found out about the red gates of this candidate, if it has said so."""
     looks = Run.objects.select_related("agent").filter(
-        bead=entry.bead_id, purpose="triage", start_sha=candidate.sha, result="request_changes"
+        bead=entry.bead_id, purpose="triage", start_sha=candidate.sha, result=RunResult.REQUEST_CHANGES
     )
     run = looks.order_by("created_at").last()
     if run is None:
@@ -231,7 +233,7 @@ def _triage(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
 def _reviewers(entry: ReviewEntry) -> list[dict[str, Any]]:
     """What the refinery's newest verdict on this head asks for, unless its author has answered it."""
     verdict = entry.verdicts.filter(head_sha=entry.head_sha, run__isnull=False).last()
-    if verdict is None or verdict.decision != "request_changes" or verdict.pk <= (entry.answered_to_id or 0):
+    if verdict is None or verdict.decision != Judgement.REQUEST_CHANGES or verdict.pk <= (entry.answered_to_id or 0):
         return []
     return [_said(verdict.by, verdict.feedback, verdict.items)]
 

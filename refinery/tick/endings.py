@@ -13,6 +13,7 @@ from beads.models import Convoy, Escalation, Town
 from refinery import links
 from refinery.core.actions import CloseEntry
 from refinery.core.reasons import Exit, way_on
+from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.models import ReviewEntry
 from refinery.store import entries, notices
 
@@ -33,7 +34,7 @@ def hold_entry(town: Town, entry_id: str, code: str, text: str, now: dt.datetime
     key, title = f"held:{entry_id}:{entry.attempts}", f"Needs a person in {entry.rig.slug}: {entry.bead.title}"[:300]
     where = f"Rig {entry.rig.slug}, entry {entry_id}, branch {entry.branch} for {entry.target}."
     body = links.with_addresses(f"{text}\n\n{where} {way_on(code, entry_id)}")
-    if entry.kind == "check":
+    if entry.kind == EntryKind.CHECK:
         rig = entry.rig.slug
         title = f"{entry.bead.title}: they do not pass"
         told = f"{text}\n\nNo change is blamed for it; what passes lands. When it is mended: gastown rig check {rig}"
@@ -52,7 +53,7 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
     entries.close(entry, action.state, action.reason, action.text, now=now, merge_sha=action.merge_sha)
     source = entry.source
     ledger.settle_escalations([entry.pk], ACTOR, now, f"its entry is {action.state}")
-    if action.state == "merged":
+    if action.state == EntryState.MERGED:
         _too_late(town, entry)
         if source is not None:
             ledger.settle_escalations([source.pk], ACTOR, now, "it is merged")
@@ -98,8 +99,8 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
 
 def _too_late(town: Town, entry: ReviewEntry) -> None:
     """What people asked for while it was being pushed led to nothing: they are told, and keep their words."""
-    landing = entry.landings.filter(state="landed").last()
-    asked = entry.verdicts.filter(run=None, decision="request_changes", task=None)
+    landing = entry.landings.landed().last()
+    asked = entry.verdicts.filter(run=None, decision=Judgement.REQUEST_CHANGES, task=None)
     late = list(asked.filter(created_at__gte=landing.created_at)) if landing else []
     if late:
         text = "\n\n".join(f"{v.by}: {v.feedback}" for v in late)

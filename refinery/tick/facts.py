@@ -12,6 +12,7 @@ import pydantic
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from beads.errors import Invalid
+from refinery.core.states import BuildResult, Judgement, LandingState
 
 _SHA = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
 Sha = Annotated[str, Field(pattern=_SHA)]
@@ -67,7 +68,7 @@ class Built(Payload):
     """candidate.built"""
 
     build_no: Annotated[int, Field(ge=1, lt=2**31)]
-    result: Literal["built", "conflict", "already_merged", "empty", "unchanged", "refused", "error"]
+    result: Annotated[BuildResult, Field(strict=False)]
     head: Sha
     base: MaybeSha = ""
     sha: MaybeSha = ""
@@ -80,7 +81,7 @@ class Built(Payload):
 
     @model_validator(mode="after")
     def _complete(self) -> Built:
-        if self.result == "built" and not (self.base and self.sha and self.tree):
+        if self.result == BuildResult.BUILT and not (self.base and self.sha and self.tree):
             raise ValueError("a built candidate has base, sha and tree")
         return self
 
@@ -88,13 +89,19 @@ class Built(Payload):
 class CarLanded(Payload):
     """How it ended for one car."""
 
-    state: Literal["landed", "moved", "head_moved", "refused", "abandoned"]
+    state: Literal[
+        LandingState.LANDED,
+        LandingState.MOVED,
+        LandingState.HEAD_MOVED,
+        LandingState.REFUSED,
+        LandingState.ABANDONED,
+    ]
     message: Line = ""
     head: MaybeSha = ""
 
     @model_validator(mode="after")
     def _complete(self) -> CarLanded:
-        if self.state == "head_moved" and not self.head:
+        if self.state == LandingState.HEAD_MOVED and not self.head:
             raise ValueError("a moved head is named")
         return self
 
@@ -141,7 +148,7 @@ class Verdict(Payload):
     """entry.verdict"""
 
     head: Sha
-    decision: Literal["approve", "request_changes"]
+    decision: Annotated[Judgement, Field(strict=False)]
     merge_now: bool = False
     feedback: Text = ""
     items: Items = []

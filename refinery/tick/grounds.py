@@ -7,8 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from refinery.core import checks as check_rules
+from refinery.core.entryviews import EntryView, GateView
 from refinery.core.relations import Key, KnownCheck
-from refinery.core.world import CheckView, EntryView, GateView, RigView
+from refinery.core.states import EntryKind, GateOutcome
+from refinery.core.world import CheckView, RigView
 from refinery.models import ReviewEntry
 from refinery.store.results import view
 from refinery.tick import queries
@@ -21,9 +23,9 @@ def apart(
 ) -> tuple[tuple[CheckView, ...], dict[tuple[int, str], KnownCheck], list[EntryView]]:
     """The active checks, what they say of their lanes, and the changes, each with what is known where it stands."""
     kinds = {e.pk: e.kind for e in found}
-    active = checks([e for e in found if e.kind == "check"], views)
+    active = checks([e for e in found if e.kind == EntryKind.CHECK], views)
     known = {(c.entry.rig, c.entry.target): check_rules.known(c, rigs[c.entry.rig], now) for c in active}
-    changes = [views[key] for key, kind in kinds.items() if kind != "check"]
+    changes = [views[key] for key, kind in kinds.items() if kind != EntryKind.CHECK]
     return active, known, check_rules.ground(changes, known, passes(changes))
 
 
@@ -54,7 +56,7 @@ def passes(entries: Iterable[EntryView]) -> Passes:
     for rig, tree, gate, command, outcome, number in queries.OUTCOMES(rigs, [tree for _, tree in commits]):
         key = (gate, command)
         for commit in commits.get((rig, tree), ()):
-            if outcome == "pass":
+            if outcome == GateOutcome.PASS:
                 found[commit].setdefault(key, number if (rig, tree, key) in bad else 0)
             else:
                 found[commit].pop(key, None)
@@ -64,4 +66,4 @@ def passes(entries: Iterable[EntryView]) -> Passes:
 
 def _failed(entry: EntryView) -> bool:
     tree = entry.candidate.tree if entry.candidate else ""
-    return any(g.outcome != "pass" for g in entry.gates if g.tree == tree)
+    return any(g.outcome != GateOutcome.PASS for g in entry.gates if g.tree == tree)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents import mail, runs
-from agents.models import LIVE_RUN, Run
+from agents.models import Run
 from beads.lifecycle import FINAL, Purpose
 from beads.models import Bead, Escalation
 from refinery.models import ReviewEntry, Verdict
@@ -45,9 +45,7 @@ def tell_at_work(
     """A person asks for changes while an agent is changing it: its run has the words in its mail, and a nudge. Only
     where its prompt is still to be written are they given to it by that; else another round follows."""
     tasks = Bead.objects.filter(parent=entry.pk).exclude(purpose=Purpose.WORK).exclude(status__in=sorted(FINAL))
-    for run in Run.objects.select_related("agent", "bead", "town").filter(
-        LIVE_RUN, bead__in=tasks, agent__isnull=False
-    ):
+    for run in Run.objects.select_related("agent", "bead", "town").live().filter(bead__in=tasks, agent__isnull=False):
         lines = [feedback, *(f"- {i.get('file')}:{i.get('line')}: {i.get('problem')}" for i in items)]
         subject = f"Changes asked for: {entry.bead.title}"[:300]
         text = "\n".join(lines)

@@ -12,12 +12,14 @@ import hashlib
 from typing import Any
 
 from agents import mail, runs
-from agents.models import Run, RunKind, RunOutcome, RunState
+from agents.lifecycle import RunKind, RunOutcome, RunResult, RunState
+from agents.models import Run
 from beads import ledger
 from beads.errors import Conflict, Invalid, LostRace, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Fact, Rig
 from beads.prepared import Prepared
+from refinery.core.states import Judgement
 from refinery.models import Candidate, Forecast, Landing, ReviewEntry
 from refinery.store import emergencies, entries, forecasts, gates, landings, notices
 from refinery.tick import facts, hearsay
@@ -246,7 +248,7 @@ def _run_result(fact: Fact, data: dict[str, Any]) -> None:
     entries.record_verdict(
         entry,
         head=candidate.head_sha,
-        decision="approve" if result == "done" else "request_changes",
+        decision=Judgement.APPROVE if result == RunResult.DONE else "request_changes",
         by=run.agent.name if run.agent else run.pk,
         run_id=run.pk,
         feedback=summary,

@@ -6,10 +6,12 @@ import datetime as dt
 
 from django.db.models import Case, Exists, F, OuterRef, Q, TextField, Value, When
 
-from agents.models import LIVE_RUN, Agent, Role, Run, RunKind, RunOutcome, ToolCall
+from agents.lifecycle import Role, RunKind, RunOutcome
+from agents.models import LIVE_RUN, Agent, Run, ToolCall
 from beads.lifecycle import FINAL, LIVE, BeadStatus, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Outage, Rig
 from beads.prepared import Prepared
+from refinery.core.states import EntryKind
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
 
 _LIVE = sorted(LIVE)
@@ -53,7 +55,7 @@ ISSUES = Prepared(
         *_ISSUE, named=True
     )
 )
-ENTRIES = Prepared(lambda town: ReviewEntry.objects.filter(rig__town=town, state="active").annotate(**_BESIDE))
+ENTRIES = Prepared(lambda town: ReviewEntry.objects.active().filter(rig__town=town).annotate(**_BESIDE))
 RUNS = Prepared(
     lambda town: (
         Run.objects.filter(town=town)
@@ -95,9 +97,10 @@ STACKS = Prepared(
 )
 SUNK = Prepared(  # entries of these heads that failed
     lambda town, heads: (
-        ReviewEntry.objects.filter(rig__town=town, head_sha__any=heads, state="failed")
+        ReviewEntry.objects.failed()
+        .filter(rig__town=town, head_sha__any=heads)
         .exclude(reason="superseded")
-        .exclude(kind="check")
+        .exclude(kind=EntryKind.CHECK)
         .order_by("closed_at")
     )
 )
@@ -164,7 +167,7 @@ TRACKED = Prepared(
 )
 BRANCHES = Prepared(lambda convoys: ConvoyBranch.objects.filter(convoy_id__any=convoys).order_by("pk"))
 CONVOY_LANDINGS = Prepared(
-    lambda convoys: ReviewEntry.objects.filter(convoy_id__any=convoys, kind="landing").order_by("created_at")
+    lambda convoys: ReviewEntry.objects.filter(convoy_id__any=convoys, kind=EntryKind.LANDING).order_by("created_at")
 )
 CLOSED = Prepared(
     lambda beads: Bead.objects.filter(pk__any=beads, status__in=sorted(FINAL)).values_list("pk", flat=True)

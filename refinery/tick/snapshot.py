@@ -11,32 +11,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from agents.models import Run, RunOutcome
+from agents.lifecycle import RunOutcome, RunState
+from agents.models import Run
 from beads import inbox, room
 from beads.lifecycle import FINAL
 from beads.models import Town
 from beads.values import moment
 from refinery.core import stacks, stages, trains
+from refinery.core.beadviews import BeadView, Blocker, RunView
 from refinery.core.convoyviews import ConvoyView
+from refinery.core.entryviews import CandidateView, EntryView, GateView, LandingView, LaneView, VerdictView
 from refinery.core.keys import build_key, land_key
 from refinery.core.outageviews import EffectView
 from refinery.core.relations import ForecastView, Refused, Ties
+from refinery.core.states import BuildResult, EntryKind, EntryState, GateOutcome, Judgement, LandingState
 from refinery.core.telling import of_steps
-from refinery.core.world import (
-    BREAKER_WINDOW,
-    AgentView,
-    BeadView,
-    Blocker,
-    CandidateView,
-    EntryView,
-    GateView,
-    LandingView,
-    LaneView,
-    RigView,
-    RunView,
-    VerdictView,
-    World,
-)
+from refinery.core.world import BREAKER_WINDOW, AgentView, RigView, World
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
 from refinery.store.results import view as gate_view
 from refinery.tick import convoyrows, grounds, outside, queries
@@ -61,7 +51,7 @@ def load(town: Town, now: dt.datetime) -> World:
     effects = outside.effects_of(town)
     views = {view.id: view for view in _entries(entries, blockers, by_bead, effects, now)}
     checks, known, changes = grounds.apart(entries, views, rigs, now)
-    entries = [e for e in entries if e.kind != "check"]
+    entries = [e for e in entries if e.kind != EntryKind.CHECK]
     shown = _shown(town, entries)
     return World(
         now=now,
@@ -152,7 +142,7 @@ def _failing(rigs: Mapping[int, bool]) -> dict[tuple[int, str], float]:
     columns = ("rig", "target", "state", "reason", "rework_count")
     seen: dict[tuple[int, str], list[bool]] = defaultdict(list)
     for rig, target, state, reason, rework in ended.order_by("-closed_at").values_list(*columns)[:RECENT]:
-        if state == "merged" or reason == "gates_failed":
+        if state == EntryState.MERGED or reason == "gates_failed":
             seen[rig, target].append(reason == "gates_failed" or (rigs[rig] and rework > 0))
     return {key: trains.failing_share(failed) for key, failed in seen.items()}
 
@@ -171,13 +161,13 @@ def _runs(town: Town) -> list[RunView]:
 
 def _counts(run: Run) -> bool:
     since = run.bead.retried_at
-    return since is None or run.created_at >= since or run.state != "ended" or bool(run.published)
+    return since is None or run.created_at >= since or run.state != RunState.ENDED or bool(run.published)
 
 
 def run_view(r: Run) -> RunView:
     """A run as the rules see it."""
     retried = r.bead.retried_at
-    forgotten = retried is not None and r.created_at < retried and r.state == "ended"
+    forgotten = retried is not None and r.created_at < retried and r.state == RunState.ENDED
     stillborn = bool(cast(Any, r).stillborn) and not forgotten
     return RunView(
         id=r.pk,
@@ -187,7 +177,7 @@ def run_view(r: Run) -> RunView:
         attempt=r.attempt,
         created_at=r.created_at,
         rig=r.rig_id,
-        outcome="stopped" if forgotten else r.outcome,
+        outcome=RunOutcome.STOPPED if forgotten else r.outcome,
         agent=r.agent_id,
         purpose=r.purpose,
         start_deadline=r.start_deadline,
@@ -208,7 +198,7 @@ def run_view(r: Run) -> RunView:
         on_remote=r.on_remote,
         work=r.work,
         work_text=r.work_text,
-        last_line=of_steps(r.step_results) if stillborn or (r.state == "running" and r.exited_at) else "",
+        last_line=of_steps(r.step_results) if stillborn or (r.state == RunState.RUNNING and r.exited_at) else "",
         stillborn=stillborn,
         publish_requested=r.publish_requested_at is not None,
         result=r.result,
@@ -262,13 +252,13 @@ def _entries(
     asked = {
         e.pk: {r.id for r in runs.get(e.pk, ()) if e.gates_again_at is None or r.created_at >= e.gates_again_at}
         for e in entries
-        if e.kind == "check"
+        if e.kind == EntryKind.CHECK
     }
     candidates = {(c.entry_id, c.build_no): c for c in queries.CANDIDATES(ids) if not _forgotten(c, since[c.entry_id])}
-    contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == "conflict"}
+    contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == BuildResult.CONFLICT}
     built_as: dict[tuple[str, str], list[str]] = defaultdict(list)
     for c in candidates.values():
-        if c.result == "built":
+        if c.result == BuildResult.BUILT:
             built_as[c.entry_id, c.head_sha].append(c.sha)
     gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
     fails: Counter[tuple[str, ...]] = Counter()
@@ -290,7 +280,7 @@ def _entries(
             if counts:
                 which = result.tree_sha, result.gate, result.command
                 gates[entry_id][which] = result
-                fails[entry_id, *which] += result.outcome == "fail"
+                fails[entry_id, *which] += result.outcome == GateOutcome.FAIL
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in queries.VERDICTS(ids):
         verdicts[verdict.entry_id].append(verdict)
@@ -305,11 +295,11 @@ def _entries(
         candidate = candidates.get((e.pk, e.build_no))
         latest = landings.get(e.pk)
         counts = latest is not None and (
-            latest.state in ("intent", "pushing", "landed")
+            latest.state in (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED)
             or (candidate is not None and latest.candidate_id == candidate.pk)
         )
         held_over = latest if counts else None
-        if held_over is not None and held_over.state == "landed" and candidate is None:
+        if held_over is not None and held_over.state == LandingState.LANDED and candidate is None:
             candidate = candidates.get((e.pk, _build_of(candidates, held_over)))
         yield _entry(
             e,
@@ -331,7 +321,11 @@ def _entries(
 
 def _forgotten(candidate: Candidate, retried: dt.datetime | None) -> bool:
     """True for a build that failed before a person's retry: it is made again."""
-    return retried is not None and candidate.result in ("refused", "error") and candidate.created_at < retried
+    return (
+        retried is not None
+        and candidate.result in (BuildResult.REFUSED, BuildResult.ERROR)
+        and candidate.created_at < retried
+    )
 
 
 def _build_of(candidates: dict[tuple[str, int], Candidate], landing: Landing) -> int:
@@ -355,7 +349,7 @@ def _entry(
     contested: tuple[str, ...],
 ) -> EntryView:
     beside = cast(Any, e)  # see _BESIDE
-    convoy_ended = e.kind == "landing" and (beside.convoy_status in FINAL or beside.convoy_close_at is not None)
+    convoy_ended = e.kind == EntryKind.LANDING and (beside.convoy_status in FINAL or beside.convoy_close_at is not None)
     since = e.gates_again_at
     return EntryView(
         id=e.pk,
@@ -410,13 +404,13 @@ def _entry(
 
 
 def _landing(x: Landing, push: EffectView, now: dt.datetime) -> LandingView:
-    since = f"being pushed since {moment(x.created_at, now)}" if x.state == "pushing" else ""
+    since = f"being pushed since {moment(x.created_at, now)}" if x.state == LandingState.PUSHING else ""
     told = push.trouble("pushing it", now) or since
     return LandingView(x.pk, x.candidate_id, x.state, x.message, x.push_id or 0, told, x.created_at)
 
 
 def _pending(v: Verdict) -> bool:
-    return v.run_id is None and v.decision == "request_changes" and v.task_id is None
+    return v.run_id is None and v.decision == Judgement.REQUEST_CHANGES and v.task_id is None
 
 
 def _candidate(c: Candidate) -> CandidateView:
@@ -433,7 +427,7 @@ def _candidate(c: Candidate) -> CandidateView:
         on=c.on_id,
         seal=c.seal_sha,
         untouched=frozenset(tuple(patterns) for patterns in c.untouched),
-        on_landed=c.on is not None and c.on.entry.state == "merged" and c.on.entry.merge_sha == c.on.sha,
+        on_landed=c.on is not None and c.on.entry.state == EntryState.MERGED and c.on.entry.merge_sha == c.on.sha,
     )
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 from django.db.models import Q
 
+from agents.lifecycle import RunOutcome
 from agents.mail import WORKER
 from agents.models import Mail, Run
 from beads.lifecycle import Purpose
 from beads.models import Bead, Effect
+from refinery.core.approvals import person
 from refinery.core.keys import publish_key
-from refinery.core.world import person
+from refinery.core.states import EntryKind, Judgement
 from refinery.git import ranges
 from refinery.models import ReviewComment, ReviewEntry, Verdict
 from refinery.store import comments
@@ -46,7 +48,7 @@ def family(bead: Bead, entry: ReviewEntry | None) -> Family:
         entries = [*reversed(ranges.lineage(entry)), entry] if entry is not None else []
     keys = [e.pk for e in entries]
     tasks = Bead.objects.filter(parent__in=keys).exclude(purpose=Purpose.WORK).order_by("created_at") if keys else []
-    landing = [entry.convoy_id] if entry is not None and entry.kind == "landing" else []
+    landing = [entry.convoy_id] if entry is not None and entry.kind == EntryKind.LANDING else []
     ids = dict.fromkeys(key for key in (bead.pk, source, *keys, *(t.pk for t in tasks), *landing) if key)
     return Family(tuple(entries), tuple(tasks), tuple(ids))
 
@@ -65,8 +67,10 @@ def of_people(entries: Iterable[ReviewEntry], task: str, current: ReviewEntry | 
     head; and their open remarks likewise. Who approved afterwards asks for nothing any more."""
     keys = [e.pk for e in entries]
     verdicts = list(Verdict.objects.filter(entry__in=keys, run=None).order_by("id"))
-    approved = {(v.entry_id, person(v.by)): v.pk for v in verdicts if v.decision == "approve"}
-    asked = [v for v in verdicts if v.decision != "approve" and approved.get((v.entry_id, person(v.by)), 0) < v.pk]
+    approved = {(v.entry_id, person(v.by)): v.pk for v in verdicts if v.decision == Judgement.APPROVE}
+    asked = [
+        v for v in verdicts if v.decision != Judgement.APPROVE and approved.get((v.entry_id, person(v.by)), 0) < v.pk
+    ]
     wanted = [v for v in asked if v.task_id in (None, task)]
     if current is not None and not wanted:  # tried again: what was said of this head has led to no other one
         wanted = [v for v in asked if (v.entry_id, v.head_sha) == (current.pk, current.head_sha)]
@@ -129,7 +133,7 @@ def rounds(found: Family, now: str) -> list[dict[str, Any]]:
     said."""
     tasks = [t for t in found.tasks if t.pk != now][-EARLIER:]
     last: dict[str, Run] = {}
-    for run in Run.objects.filter(bead__in=tasks, state="ended").defer("brief", "steps").order_by("created_at"):
+    for run in Run.objects.ended().filter(bead__in=tasks).defer("brief", "steps").order_by("created_at"):
         last[run.bead_id] = run
     return [_round(task, last.get(task.pk)) for task in tasks]
 
@@ -146,17 +150,17 @@ def _round(task: Bead, run: Run | None) -> dict[str, Any]:
         return result | {"came": f"{task.status}: {task.reason}", "answer": ""}
     changed = run.work != "nothing" and run.head_sha not in ("", head)
     came = f"committed up to {run.head_sha[:12]}" if changed else "committed nothing"
-    if run.outcome != "done":
+    if run.outcome != RunOutcome.DONE:
         came = f"{run.outcome}: {run.reason}"
     return result | {"head": head, "by": _name(run), "came": came, "answer": run.summary[:LONG]}
 
 
 def attempts(bead: Bead, purpose: str) -> list[dict[str, Any]]:
     """Earlier runs of the bead for the same purpose, in order: how each ended and why, what became of its work."""
-    runs = Run.objects.select_related("agent").filter(bead=bead, purpose=purpose, state="ended")
+    runs = Run.objects.select_related("agent").ended().filter(bead=bead, purpose=purpose)
     latest = list(runs.defer("brief", "steps").order_by("-created_at")[:EARLIER])
     refused = dict(
-        Effect.objects.filter(key__in=[publish_key(r.pk) for r in latest], state="failed").values_list("key", "error")
+        Effect.objects.failed().filter(key__in=[publish_key(r.pk) for r in latest]).values_list("key", "error")
     )
     return [
         {

@@ -10,7 +10,8 @@ import pytest
 from django.utils import timezone
 
 from agents import runs
-from agents.models import Run, RunOutcome
+from agents.lifecycle import RunOutcome
+from agents.models import Run
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_runs import DAEMON, HANG, alive, ended, play, running
 

@@ -9,7 +9,8 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from agents import runs
-from agents.models import Run, RunOutcome
+from agents.lifecycle import RunOutcome
+from agents.models import Run
 from beads import inbox, ledger, outbox
 from beads.actors import Actor
 from beads.errors import Conflict, Superseded

@@ -11,7 +11,8 @@ from django.utils import timezone
 from agents import mail, roster, runs
 from agents.api import toolset
 from agents.api.tools import Call
-from agents.models import Agent, Run, RunKind, RunOutcome
+from agents.lifecycle import RunKind, RunOutcome
+from agents.models import Agent, Run
 from beads import config as configs
 from beads import inbox
 from beads.errors import LostRace

@@ -6,7 +6,8 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from agents import roster, runs
-from agents.models import Run, RunKind
+from agents.lifecycle import RunKind
+from agents.models import Run
 from beads import inbox, ledger
 from beads.errors import LostRace, Superseded
 from beads.models import Bead, BeadEvent, Escalation, Fact

@@ -9,12 +9,13 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from agents import runs
-from agents.models import Run, RunKind, RunOutcome
+from agents.lifecycle import RunKind, RunOutcome
+from agents.models import Run
 from beads import ledger, outbox
 from beads.errors import LostRace, Superseded
 from beads.lifecycle import BeadType
 from beads.models import Effect
-from refinery.core.world import NotNeeded
+from refinery.core.entryviews import NotNeeded
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
 from refinery.store import entries, landings
 from tests.db.conftest import SHA, Place

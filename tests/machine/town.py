@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agents import runs
 from agents.api import tools
-from agents.models import LIVE_RUN, Run
+from agents.models import Run
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import ledger
@@ -356,7 +356,7 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=picks)
     def stop_run(self, pick: int) -> None:
         """A person stops a run."""
-        live = list(Run.objects.filter(LIVE_RUN).order_by("created_at"))
+        live = list(Run.objects.live().order_by("created_at"))
         if live:
             with self.refusable():
                 operators.stop_run(choose(live, pick), by=WHO)
@@ -722,5 +722,5 @@ class Machine(RuleBasedStateMachine):
             decision = told[f"convoy {convoy.id}"]
             if decision.rule not in ("staged", "needs-attention", "active", "landing", "cut-failed", "observe-failed"):
                 stuck.append((convoy.id, decision))
-        live = list(Run.objects.filter(LIVE_RUN))
+        live = list(Run.objects.live())
         assert not stuck and not live, (stuck, live, list(Fact.objects.filter(processed_at=None)))

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from beads.config import effective, validate
-from refinery.core.approvals import approvals, is_own, objection
+from refinery.core.approvals import approvals, is_own, objection, person
+from refinery.core.entryviews import EntryView, VerdictView
 from refinery.core.rules import plan
 from refinery.core.stages import Stage
 from refinery.core.standing import standing
-from refinery.core.world import EntryView, RigView, VerdictView, World, person
+from refinery.core.world import RigView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW, PASS
 
 LATER = NOW + dt.timedelta(hours=1)

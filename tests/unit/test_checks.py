@@ -10,6 +10,8 @@ import pytest
 
 from refinery.core import checks
 from refinery.core.actions import Admit, CheckAnew, CloseEntry, Hold, Leave, OpenCheck, OpenRework, Prove, StartRun
+from refinery.core.beadviews import RunView
+from refinery.core.entryviews import GateView, LaneView
 from refinery.core.keys import build_key
 from refinery.core.outageviews import EffectView
 from refinery.core.relations import Broken, Ground, KnownCheck
@@ -17,7 +19,7 @@ from refinery.core.rules import plan
 from refinery.core.stages import Stage, phase
 from refinery.core.standing import standing, wants_slot
 from refinery.core.trains import batch_size
-from refinery.core.world import CheckView, GateView, LaneView, RigView, RunView, World
+from refinery.core.world import CheckView, RigView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW, PASS, RIG, config
 
 KEY = ("test", "test")

@@ -10,24 +10,15 @@ from typing import Any
 
 import pytest
 
+from refinery.core.beadviews import BeadView, Blocker, RunView
 from refinery.core.convoyviews import BranchView, ConvoyView, TrackedBead
+from refinery.core.entryviews import CandidateView, EntryView, GateView, LandingView, LaneView
 from refinery.core.estimates import Estimate, of_convoy, of_entries, pace
 from refinery.core.outageviews import OutageView
 from refinery.core.pace import NOTHING, History, Span, What, due, exactly, history, lasting
 from refinery.core.relations import Ground
 from refinery.core.trains import couple
-from refinery.core.world import (
-    BeadView,
-    Blocker,
-    CandidateView,
-    EntryView,
-    GateView,
-    LandingView,
-    LaneView,
-    RigView,
-    RunView,
-    World,
-)
+from refinery.core.world import RigView, World
 from tests.unit.test_rules import NOW, config
 
 RIG = RigView(1, "proj", "main", config(code_review=False))

@@ -9,12 +9,13 @@ import pytest
 
 from beads.config import effective, validate
 from refinery.core.actions import Land
+from refinery.core.entryviews import EntryView, GateView, NotNeeded
 from refinery.core.keys import build_key
 from refinery.core.outageviews import EffectView
 from refinery.core.rules import plan
 from refinery.core.stages import Stage
 from refinery.core.standing import standing
-from refinery.core.world import EntryView, GateView, NotNeeded, RigView, World
+from refinery.core.world import RigView, World
 from refinery.store.gates import steps_for
 from tests.unit.test_rules import BUILT, ENTRY, NOW
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from django.db import models
 
-from agents.models import Run, RunKind, RunOutcome
+from agents.lifecycle import RunKind, RunOutcome
+from agents.models import Run
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution
 from beads.models import Bead, Effect, Escalation, Fact
 from refinery.core import readiness

@@ -10,9 +10,11 @@ import pytest
 
 from beads.config import effective, validate
 from refinery.core.actions import Escalate, NudgeRun, StopRun
+from refinery.core.beadviews import RunView
+from refinery.core.entryviews import CandidateView, EntryView, LandingView, LaneView
 from refinery.core.rules import plan
 from refinery.core.trains import couple
-from refinery.core.world import CandidateView, EntryView, LandingView, LaneView, RigView, RunView, World
+from refinery.core.world import RigView, World
 from tests.unit.test_rules import AGENTS, ENTRY, NOW, config, world
 
 QUICK = {"nudge": "15s", "escalate": "40s", "stop": "90s"}

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from refinery.core.actions import Decision, StartRun
+from refinery.core.beadviews import RunView
+from refinery.core.entryviews import EntryView
 from refinery.core.rules import plan
 from refinery.core.trains import couple
-from refinery.core.world import EntryView, RigView, RunView, World
+from refinery.core.world import RigView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW, config, world
 
 

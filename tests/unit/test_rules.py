@@ -12,6 +12,8 @@ import pytest
 
 from beads.config import Config, effective, validate
 from refinery.core.actions import Action
+from refinery.core.beadviews import BeadView, Blocker, RunView
+from refinery.core.entryviews import CandidateView, EntryView, GateView, LandingView, VerdictView
 from refinery.core.keys import build_key, land_key
 from refinery.core.order import in_queue_order
 from refinery.core.outageviews import EffectView
@@ -20,18 +22,7 @@ from refinery.core.relations import Ground
 from refinery.core.rules import plan
 from refinery.core.stages import Stage, phase
 from refinery.core.standing import standing
-from refinery.core.world import (
-    BeadView,
-    Blocker,
-    CandidateView,
-    EntryView,
-    GateView,
-    LandingView,
-    RigView,
-    RunView,
-    VerdictView,
-    World,
-)
+from refinery.core.world import RigView, World
 from refinery.store.gates import classify
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)

@@ -25,7 +25,8 @@ from schemathesis import GenerationMode
 
 from agents import roster, runs
 from agents.api import tools, views
-from agents.models import Role, Run, RunKind, RunOutcome
+from agents.lifecycle import Role, RunKind, RunOutcome
+from agents.models import Run
 from beads import ledger
 from beads.models import Fact
 from tests.db.conftest import SHA, Place

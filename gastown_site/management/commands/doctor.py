@@ -15,6 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from agents import boxes
+from agents.lifecycle import RunState
 from agents.models import Run
 from agents.runtime import sandbox
 from agents.runtime.gitcmd import run_git
@@ -111,8 +112,8 @@ def _queues() -> Iterator[Check]:
     quarantined = Fact.objects.filter(processed_at=None, quarantined_at__isnull=False).count()
     if quarantined:
         yield "warn", "facts", f"{quarantined} in quarantine: see the admin, mend the cause, release them"
-    failing = Effect.objects.filter(state="pending", attempts__gte=5).count()
-    failed = Effect.objects.filter(state="failed").count()
+    failing = Effect.objects.pending().filter(attempts__gte=5).count()
+    failed = Effect.objects.failed().count()
     if failing or failed:
         yield "warn", "effects", f"{failing} keep failing, {failed} gave up: see the admin"
     for rig in Rig.objects.select_related("town"):
@@ -146,7 +147,7 @@ def _invariants() -> Iterator[Check]:
 def _workspaces() -> Iterator[Check]:
     root = Path(settings.GASTOWN_HOME) / "workspaces"
     names = [p.name for p in root.iterdir()] if root.is_dir() else []
-    live = set(Run.objects.filter(pk__in=names).exclude(state="ended").values_list("pk", flat=True))
+    live = set(Run.objects.filter(pk__in=names).exclude(state=RunState.ENDED).values_list("pk", flat=True))
     orphans = [n for n in names if n not in live]
     if orphans:
         yield "warn", "workspaces", f"{len(orphans)} of ended runs; the runner removes them: {', '.join(orphans[:5])}"

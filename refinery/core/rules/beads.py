@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from agents.lifecycle import RunOutcome, RunState
 from beads.config import MergeStrategy, Publish
-from beads.lifecycle import BeadStatus, Purpose
+from beads.lifecycle import BeadStatus, EffectState, Purpose
 from refinery.core.actions import (
     Action,
     Answered,
@@ -21,6 +22,8 @@ from refinery.core.actions import (
     StartRun,
 )
 from refinery.core.approvals import objection
+from refinery.core.beadviews import BeadView, RunView
+from refinery.core.entryviews import EntryView
 from refinery.core.gating import red
 from refinery.core.keys import publish_key
 from refinery.core.readiness import (
@@ -37,7 +40,8 @@ from refinery.core.readiness import (
 from refinery.core.rules.rework import nothing_committed
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.standing import phase_of
-from refinery.core.world import BeadView, EntryView, RunView, World
+from refinery.core.states import LandingState
+from refinery.core.world import World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses
 Told = tuple[str, str, tuple[Action, ...]]
@@ -99,7 +103,7 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
         why = "the review entry it was for has ended"
         return "unneeded", why, (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, why, "superseded"),)
     if bead.live_run is not None:
-        runs = bead.live_run.state == "running" and _start_key(bead) in world.escalated
+        runs = bead.live_run.state == RunState.RUNNING and _start_key(bead) in world.escalated
         over = (Settle(_start_key(bead), "runs start again"),) if runs else ()
         return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", over
     if entry is not None:
@@ -120,7 +124,11 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
 
 def _cancel(world: World, bead: BeadView) -> Told:
     entry = world.entry_of_source.get(bead.id)
-    if entry is not None and entry.landing is not None and entry.landing.state in ("pushing", "landed"):
+    if (
+        entry is not None
+        and entry.landing is not None
+        and entry.landing.state in (LandingState.PUSHING, LandingState.LANDED)
+    ):
         return "cancel-too-late", "its change is being pushed: git decides", ()
     return (
         "cancel",
@@ -168,7 +176,7 @@ def _start_key(bead: BeadView) -> str:
 def _cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
     """What keeps all runs of a rig from starting is one need, until one of them runs."""
     lasting = stays(run) or host_faults(bead.runs) >= HOST_FAULTS_FREE
-    if run.outcome != "start_failed" or not lasting or _start_key(bead) in world.escalated:
+    if run.outcome != RunOutcome.START_FAILED or not lasting or _start_key(bead) in world.escalated:
         return ()
     rig = world.rigs[bead.rig].slug
     text = (
@@ -212,7 +220,7 @@ def _nothing_changed(bead: BeadView, run: RunView) -> Told:
 def _publish(world: World, bead: BeadView, run: RunView) -> Told:
     key = publish_key(run.id)
     asked = world.effects.get(key)
-    if asked is not None and asked.state == "failed":
+    if asked is not None and asked.state == EffectState.FAILED:
         return _not_published(world, bead, asked.error)
     again = not run.publish_requested or world.unanswered(key)
     return "publish", "its commits are being published", (PublishRun(run.id),) if again else ()
@@ -221,7 +229,7 @@ def _publish(world: World, bead: BeadView, run: RunView) -> Told:
 def _not_published(world: World, bead: BeadView, error: str) -> Told:
     """The remote refused the branch: perhaps for what is in it, which its agent is told once; then a person looks."""
     keys = [publish_key(run.id) for run in bead.runs]
-    refused = sum(1 for key in keys if key in world.effects and world.effects[key].state == "failed")
+    refused = sum(1 for key in keys if key in world.effects and world.effects[key].state == EffectState.FAILED)
     why = f"the remote refused its branch: {error}"
     if refused < REFUSALS:
         return "publish-refused", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)

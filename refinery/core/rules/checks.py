@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from refinery.core.actions import Action, CheckAnew, CloseEntry, Decision, Hold, Prove
 from refinery.core.checks import standing
+from refinery.core.entryviews import EntryView
 from refinery.core.keys import build_key
 from refinery.core.rules.entries import run_gates
 from refinery.core.stages import Stage
 from refinery.core.standing import proving, stands
-from refinery.core.world import CheckView, EntryView, RigView, World
+from refinery.core.world import CheckView, RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
 

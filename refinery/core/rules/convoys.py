@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from beads.lifecycle import BeadStatus, is_final
+from beads.lifecycle import BeadStatus, EffectState, is_final
 from refinery.core.actions import (
     Action,
     BranchLanded,
@@ -21,6 +21,7 @@ from refinery.core.actions import (
 )
 from refinery.core.convoyviews import BranchView, ConvoyView, LandingEntry
 from refinery.core.keys import branch_key
+from refinery.core.states import EntryState, LandingState
 from refinery.core.telling import short
 from refinery.core.world import World
 
@@ -72,7 +73,7 @@ def _cut(world: World, uncut: Sequence[BranchView]) -> Told:
     asked = {b.id: branch_key("create_branch", b.id, b.asked_at) for b in uncut if b.asked_at is not None}
     for branch in uncut:
         found = world.effects.get(asked.get(branch.id, ""))
-        if found is not None and found.state == "failed":
+        if found is not None and found.state == EffectState.FAILED:
             return "cut-failed", f"feature branch {branch.name} cannot be made: {found.error}", ()
     due = [b for b in uncut if b.id not in asked or world.unanswered(asked[b.id])]
     why = "its feature branch is being cut"
@@ -84,7 +85,11 @@ def _cut(world: World, uncut: Sequence[BranchView]) -> Told:
 def _close(world: World, convoy: ConvoyView) -> Told:
     """A person closes it midway: its beads are cancelled first, their entries and runs follow; branch kept."""
     for entry in world.entries:
-        if entry.convoy == convoy.id and entry.landing and entry.landing.state in ("pushing", "landed"):
+        if (
+            entry.convoy == convoy.id
+            and entry.landing
+            and entry.landing.state in (LandingState.PUSHING, LandingState.LANDED)
+        ):
             return "close-waits", f"entry {entry.id} is being pushed: git decides", ()
     actions: list[Action] = [
         MoveBead(b.id, b.status, BeadStatus.CLOSED, "its convoy was closed", "cancelled")
@@ -122,9 +127,9 @@ def _land(world: World, convoy: ConvoyView) -> Told:
 
 def _land_branch(world: World, convoy: ConvoyView, branch: BranchView, last: LandingEntry | None) -> Told | None:
     """The next step for one rig's feature branch."""
-    if last is not None and last.state == "active":
+    if last is not None and last.state == EntryState.ACTIVE:
         return "landing", f"landing entry {last.id} is in the queue", ()
-    if last is not None and last.state == "merged":
+    if last is not None and last.state == EntryState.MERGED:
         return "branch-landed", f"landed by {last.id}", (BranchLanded(branch.id, last.merge_sha),)
     if last is not None and last.reason != "superseded":
         why = f"landing entry {last.id} failed: {last.reason_text}"
@@ -139,7 +144,7 @@ def _land_branch(world: World, convoy: ConvoyView, branch: BranchView, last: Lan
     if branch.observed_at != branch.asked_at:
         key = branch_key("observe_branch", branch.id, branch.asked_at)
         asked = world.effects.get(key)
-        if asked is not None and asked.state == "failed":
+        if asked is not None and asked.state == EffectState.FAILED:
             return "observe-failed", f"feature branch {branch.name} cannot be looked at: {asked.error}", ()
         return "observe-branch", why, (ObserveBranch(branch.id),) if world.unanswered(key) else ()
     if not branch.head_sha:

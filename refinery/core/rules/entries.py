@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 
+from agents.lifecycle import RunOutcome
+from beads.lifecycle import BeadStatus
 from beads.values import format_duration, moment
 from refinery.core.actions import (
     AbandonLanding,
@@ -27,6 +29,8 @@ from refinery.core.actions import (
     StartRun,
 )
 from refinery.core.approvals import objection
+from refinery.core.beadviews import RunView
+from refinery.core.entryviews import CandidateView, CarView, EntryView, NotNeeded
 from refinery.core.gating import judged, needed, results_on
 from refinery.core.keys import build_key, land_key
 from refinery.core.order import by_lane, in_queue_order, is_feature_lane
@@ -35,8 +39,9 @@ from refinery.core.rules.rework import after_triage, gates_failed, nothing_commi
 from refinery.core.stacks import refused, uncompared
 from refinery.core.stages import CONFLICT_LIMIT, GATES_TRIES, Stage
 from refinery.core.standing import is_judged, proving, stands
+from refinery.core.states import BuildResult, EntryKind, GateOutcome, LandingState
 from refinery.core.trains import gating_room, groups, landing_cars, new_batches
-from refinery.core.world import CandidateView, CarView, EntryView, NotNeeded, RigView, RunView, World
+from refinery.core.world import RigView, World
 
 Told = tuple[str, str, tuple[Action, ...]]
 BUILD_PATIENCE = dt.timedelta(minutes=10)  # for what fails here and there, and not by an outage that all have
@@ -128,20 +133,20 @@ def _one(world: World, entry: EntryView, lane: _Lane) -> Told:
     if stage == Stage.LANDED and candidate is not None:
         return "landed", why, (_merged(entry, candidate.sha, f"landed on {entry.target}"), *lane.widen())
     withdrawn = _withdrawn(entry) or refused(entry)
-    if withdrawn and not (entry.landing and entry.landing.state == "pushing"):
+    if withdrawn and not (entry.landing and entry.landing.state == LandingState.PUSHING):
         abandon: tuple[Action, ...] = ()
-        if entry.landing and entry.landing.state == "intent":
+        if entry.landing and entry.landing.state == LandingState.INTENT:
             abandon = (AbandonLanding(entry.landing.id),)
         code, text = withdrawn
         return code, text, (*abandon, CloseEntry(entry.id, "failed", code, text))
-    if any(b.status == "failed" for b in entry.waiting_for):
-        failed = [b for b in entry.waiting_for if b.status == "failed"]
+    if any(b.status == BeadStatus.FAILED for b in entry.waiting_for):
+        failed = [b for b in entry.waiting_for if b.status == BeadStatus.FAILED]
         text = "; ".join(f"{b.purpose} {b.id} failed{': ' + b.reason if b.reason else ''}" for b in failed)
         return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
     if entry.observed_head not in ("", entry.head) and not entry.waiting_for and stage != Stage.LANDING:
         moved = NewHead(entry.id, entry.head, entry.observed_head, entry.branch, "the branch has a newer head")
         return "head-moved", "the branch has a newer head", (moved,)
-    if stage == Stage.LANDING and asked is not None and entry.landing and entry.landing.state == "intent":
+    if stage == Stage.LANDING and asked is not None and entry.landing and entry.landing.state == LandingState.INTENT:
         rule, text, actions = rework(entry, rig, "review", f"{asked.by} asked for changes")
         return rule, text, (AbandonLanding(entry.landing.id), *actions)
     if stage == Stage.CHANGES_REQUESTED:
@@ -180,7 +185,7 @@ def _withdrawn(entry: EntryView) -> tuple[str, str] | None:
         return "rejected", entry.reject_requested
     if entry.source_cancelled:
         return "cancelled", "its bead was cancelled"
-    if entry.source_status in ("closed", "failed"):
+    if entry.source_status in (BeadStatus.CLOSED, BeadStatus.FAILED):
         return "cancelled", f"its bead is {entry.source_status}"
     return None
 
@@ -216,13 +221,13 @@ def _admitted(world: World, entry: EntryView, lane: _Lane, stage: Stage, why: st
             return "prove", why, (Prove(entry.id, entry.build_no),)
         case Stage.UNBUILT | Stage.STALE:
             return "rebuild", why, (Rebuild(entry.id, entry.build_no, counts=False, on=on, seal=seal),)
-        case Stage.NOTHING if entry.kind == "landing":
+        case Stage.NOTHING if entry.kind == EntryKind.LANDING:
             text = "landing changes nothing: no commit of its beads is missing on the target"
             return "landing-empty", text, (CloseEntry(entry.id, "failed", "nothing_to_land", text),)
-        case Stage.NOTHING if candidate.result == "unchanged":
+        case Stage.NOTHING if candidate.result == BuildResult.UNCHANGED:
             return "nothing-changed", why, (CloseEntry(entry.id, "failed", "nothing_changed", why),)
         case Stage.NOTHING:
-            sha = entry.head if candidate.result == "already_merged" else candidate.base
+            sha = entry.head if candidate.result == BuildResult.ALREADY_MERGED else candidate.base
             return "already-merged", why, (_merged(entry, sha, why, "already_merged"),)
         case Stage.UNFIT:
             return "unfit", why, (CloseEntry(entry.id, "failed", "unfit", why),)
@@ -281,8 +286,9 @@ def _of_a_batch(entry: EntryView, car: CarView, lane: _Lane, stage: Stage, why: 
         rest = tuple(Place(name, goes, lane.next_slot()) for name in car.batch[half:])
         return "cut-batch", text, (Regroup(entry.batch, (*first, *rest), text),)
     candidate = entry.candidate
-    if candidate is not None and candidate.head == entry.head and candidate.result != "built" and not car.first:
-        text = f"falls out of its batch: {candidate.result}; {why}"
+    current = candidate if candidate is not None and candidate.head == entry.head else None
+    if current is not None and current.result != BuildResult.BUILT and not car.first:
+        text = f"falls out of its batch: {current.result}; {why}"
         return (
             "leave-batch",
             text,
@@ -313,7 +319,7 @@ def _landable(entry: EntryView, candidate: CandidateView, rig: RigView) -> Landa
     latest = results_on(candidate, entry.gates)
     wanted = [g for g in rig.config.refinery.landing_gates if needed(g, candidate)]
     found = [latest.get((g.name, g.command)) for g in wanted]
-    passed = tuple(g.id for g in found if g is not None and g.outcome == "pass")
+    passed = tuple(g.id for g in found if g is not None and g.outcome == GateOutcome.PASS)
     return Landable(entry.id, candidate.id, passed, entry.ties.waiver if len(passed) < len(found) else 0)
 
 
@@ -362,7 +368,7 @@ def _review(world: World, entry: EntryView, lane: _Lane, why: str) -> Told:
         return "refinery-busy", wait, ()
     assert entry.candidate is not None
     runs = [r for r in entry.runs_of_candidate("refinery") if not r.live and r.purpose != "triage"]
-    failed = [r for r in runs if r.outcome == "failed"]
+    failed = [r for r in runs if r.outcome == RunOutcome.FAILED]
     if same_set_up_error(runs):
         text = f"the refinery met the same set-up error twice (agents.refinery): {failed[-1].reason}; run {runs[-1].id}"
         return "review-gave-up", text, (Hold(entry.id, "review_gave_up", text),)
@@ -409,7 +415,7 @@ def _resolve(entry: EntryView, lane: _Lane, why: str) -> Told:
     done = [
         r
         for r in entry.runs_of_candidate("refinery")
-        if r.purpose == "resolve" and r.outcome == "done" and r.published and r.head_sha
+        if r.purpose == "resolve" and r.outcome == RunOutcome.DONE and r.published and r.head_sha
     ]
     if done and done[-1].head_sha != entry.head:
         run = done[-1]

@@ -16,11 +16,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from refinery.core.actions import Action, Admit, Decision, Leave
+from refinery.core.entryviews import EntryView
 from refinery.core.order import by_lane, in_queue_order, is_feature_lane, queue_key, rank
 from refinery.core.stages import Stage
 from refinery.core.standing import stands, wants_slot
+from refinery.core.states import LandingState
 from refinery.core.trains import batch_size, gating_room, groups, new_batches, started
-from refinery.core.world import EntryView, RigView, World
+from refinery.core.world import RigView, World
 
 URGENT = 0
 # The candidate of a car in these stages is one to stand on, as far as is known.
@@ -115,7 +117,11 @@ def _ahead(rig: RigView, window: int) -> int:
 
 
 def _pushed(car: EntryView) -> bool:
-    return car.landing is not None and car.landing.state in ("intent", "pushing", "landed")
+    return car.landing is not None and car.landing.state in (
+        LandingState.INTENT,
+        LandingState.PUSHING,
+        LandingState.LANDED,
+    )
 
 
 def _admit(

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from beads.config import Triage
 from refinery.core.actions import Action, CloseEntry, Hold, Leave, OpenRework, StartRun, StopRun
 from refinery.core.approvals import objection
+from refinery.core.beadviews import RunView
+from refinery.core.entryviews import EntryView
 from refinery.core.gating import failing, red
-from refinery.core.world import EntryView, RigView, RunView
+from refinery.core.world import RigView
 
 Told = tuple[str, str, tuple[Action, ...]]
 TRIAGE_LIMIT = dt.timedelta(minutes=10)

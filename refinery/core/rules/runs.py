@@ -6,9 +6,11 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 
+from agents.lifecycle import RunResult
 from beads.values import format_duration
 from refinery.core.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
-from refinery.core.world import FENCE_MARGIN, RunView, World
+from refinery.core.beadviews import RunView
+from refinery.core.world import FENCE_MARGIN, World
 
 _LIMIT = re.compile(r"\w+ limit of \w+ reached")  # agents.runtime.limits says it so
 
@@ -95,9 +97,9 @@ def conclude(run: RunView) -> tuple[str, str]:
         if run.has_steps:
             return "done", "its gates were run"
         return ("stopped", "stopped") if run.stop_requested else ("lost", run.exit_error or how)
-    if run.work == "unsaved" and run.result == "done":
+    if run.work == "unsaved" and run.result == RunResult.DONE:
         return "lost", run.exit_error or "its work could not be taken in"
-    if run.result == "done" and run.work in ("refused", "uncommitted"):
+    if run.result == RunResult.DONE and run.work in ("refused", "uncommitted"):
         return "failed", f"it said gt_done, but {run.work_text or run.work}"
     if run.result:
         return "done", run.summary or "reported its result"

@@ -11,6 +11,7 @@ from beads.finders import bead_of, rig_of
 from beads.models import Town
 from refinery import links
 from refinery.core.outputs import plain
+from refinery.core.states import EntryKind, EntryState
 from refinery.decisions import merge_queue
 from refinery.decisions.subjects import entry_of
 from refinery.management.verbs import add_verbs
@@ -74,11 +75,11 @@ class Command(GastownCommand):
             board = boards.Board(town)
             found = ReviewEntry.objects.select_related("bead", "rig").filter(rig__town=town)
             found = found.filter(rig__slug=rig) if rig else found
-            active = {e.pk: e for e in found.filter(state="active")}
+            active = {e.pk: e for e in found.filter(state=EntryState.ACTIVE)}
             for views in board.lanes.values():
                 rows += [boards.entry_data(board, active[v.id]) for v in views if v.id in active]
             if all:
-                changes = found.exclude(state="active").exclude(kind="check")
+                changes = found.exclude(state=EntryState.ACTIVE).exclude(kind=EntryKind.CHECK)
                 ended = lists.first(changes.order_by("-closed_at"), limit)
                 rows += [boards.entry_data(board, e) for e in ended.rows]
                 notes += [f"ended ones of town {town.slug}: {ended.note}"] if ended.cut else []

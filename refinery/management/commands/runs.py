@@ -6,7 +6,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from agents.models import LIVE_RUN, Run
+from agents.lifecycle import RunState
+from agents.models import Run
 from beads import lists
 from beads.command import GastownCommand, Said, ago, table
 from beads.errors import NotFound
@@ -68,7 +69,7 @@ class Command(GastownCommand):
         if bead:
             found = found.filter(bead_id=bead)
         elif not all:
-            found = found.filter(LIVE_RUN)
+            found = found.live()
         shown = lists.first(found, limit)
         rows = [run_row(r) for r in shown.rows]
         columns = ["id", "kind", "state", "outcome", "bead", "agent", "started", "status_message", "reason"]
@@ -78,7 +79,7 @@ class Command(GastownCommand):
         """One run."""
         run = run_of(id)
         data = run_row(run) | {
-            "reason": run.reason if run.state == "ended" else boards.Board(run.town).run(run),
+            "reason": run.reason if run.state == RunState.ENDED else boards.Board(run.town).run(run),
             "branch": run.branch,
             "target": run.target,
             "start_sha": run.start_sha,

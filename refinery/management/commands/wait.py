@@ -10,13 +10,14 @@ import psycopg
 from django.db import transaction
 from django.db.models import Q
 
-from agents.models import LIVE_RUN, Run
+from agents.models import Run
 from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.command import ExitWith, GastownCommand
 from beads.finders import bead_of
-from beads.lifecycle import LIVE
+from beads.lifecycle import LIVE, BeadStatus
 from beads.models import Bead, Effect, Fact, Town
 from refinery import links
+from refinery.core.states import EntryState
 from refinery.decisions.subjects import convoy_of, entry_of
 from refinery.models import ReviewEntry
 from refinery.pages import boards
@@ -74,12 +75,12 @@ def _bead(bead: Bead) -> tuple[bool | None, dict[str, Any]]:
         board = boards.Board(bead.town)
         data["reason"] = board.convoy(bead.convoy_detail)[1] if bead.type == "convoy" else board.bead(bead)
         return None, data
-    return bead.status == "closed" and bead.resolution not in ("cancelled", "superseded"), data
+    return bead.status == BeadStatus.CLOSED and bead.resolution not in ("cancelled", "superseded"), data
 
 
 def _entry(entry: ReviewEntry) -> tuple[bool | None, dict[str, Any]]:
     data = boards.entry_data(boards.Board(entry.rig.town), entry)
-    return (None if entry.state == "active" else entry.state in ("merged", "checked")), data
+    return (None if entry.state == EntryState.ACTIVE else entry.state in (EntryState.MERGED, EntryState.CHECKED)), data
 
 
 def _idle() -> tuple[bool | None, dict[str, Any]]:
@@ -99,8 +100,8 @@ def _idle() -> tuple[bool | None, dict[str, Any]]:
 def _going_on() -> dict[str, int]:
     """What is under way, counted. Facts after effects: an effect ends as its fact is recorded."""
     return {
-        "runs": Run.objects.filter(LIVE_RUN).count(),
-        "effects": Effect.objects.filter(state="pending").count(),
+        "runs": Run.objects.live().count(),
+        "effects": Effect.objects.pending().count(),
         "facts": Fact.objects.filter(processed_at=None, quarantined_at=None).count(),
-        "admitted": ReviewEntry.objects.filter(Q(state="active") & ~Q(admitted_at=None)).count(),
+        "admitted": ReviewEntry.objects.filter(Q(state=EntryState.ACTIVE) & ~Q(admitted_at=None)).count(),
     }
