@@ -77,7 +77,7 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
     _make_rescue(space, seen.branches if seen else {})
     parent = start
     if seen is not None and seen.head:
-        parent = seen.head if _holds(seen.head, inside) else start
+        parent = seen.head if seen.head == start or _holds(seen.head, inside) else start
         if parent != seen.head:
             found.work, found.text = REFUSED, f"its head {seen.head[:12]} is no commit that can be read"
     wanted = {} if seen is None else _wanted(seen.head, seen.branches, start)
