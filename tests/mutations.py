@@ -569,7 +569,19 @@ def main() -> int:
             (root / ".git").symlink_to(ROOT / ".git")  # the last release is read from the history
             _mutate(root, mutation)
             env = {k: v for k, v in os.environ.items() if not k.startswith("GASTOWN_")}
-            command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", "-p", "no:cacheprovider"]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-m",
+                "",
+                "-p",
+                "no:randomly",
+                "-p",
+                "no:cacheprovider",
+            ]
             done = subprocess.run(
                 [*command, *mutation.tests.split()], cwd=root, env=env, capture_output=True, text=True, check=False
             )
