@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from agents.api.tools import Args, Call, tool
-from agents.api.toolset import MAYOR, REFINERY, convoy_extras, prime_extras
+from agents.api.toolset.convoys import convoy_extras
+from agents.api.toolset.shared import MAYOR, REFINERY
+from agents.api.toolset.work import prime_extras
 from agents.models import Run
 from beads import inbox
 from beads.errors import Forbidden, NotFound
