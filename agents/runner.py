@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from agents import access, boxes, guides, leftovers, mail, prompts, runs, work
+from agents import access, boxes, guides, leftovers, mail, programs, prompts, runs, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.lifecycle import RunKind
 from agents.models import Run
@@ -52,7 +53,9 @@ log = structlog.get_logger(__name__)
 class Runner:
     """One runner process."""
 
-    def __init__(self) -> None:
+    def __init__(self, commands: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`commands`: of `gt`, see `agents.api.commands`; without any there is no `gt`."""
+        self.commands = commands
         self.home = Path(settings.GASTOWN_HOME)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.slots = int(os.environ.get("GASTOWN_RUNNER_SLOTS", "16"))
@@ -305,19 +308,6 @@ class Runner:
             branch = ""
         else:
             prompt = run_dir / "prompt.md"
-            letters = mail.for_run(run)
-            text = prompts.render(
-                run.brief,
-                role=run.kind,
-                agent=agent,
-                bead=run.bead_id,
-                branch=run.branch,
-                target=run.target,
-                guides=guides.named(repos[0], start_sha, run.purpose),
-                mail=[mail.data(m) for m in letters],
-            )
-            mail.note_told(letters, run)
-            prompt.write_text(text)
             address = f"{agent}@gastown.invalid"
             branch = run.branch or f"gt/{agent}/{run.bead_id}/{run.pk}"
             env |= {
@@ -346,6 +336,9 @@ class Runner:
             secrets=secret_values,
             allow=owner.private_networks(),
         )
+        if not gates:
+            has_gt = self._show_gt(box, env)
+            (run_dir / "prompt.md").write_text(self._prompt(run, repos[0], start_sha, has_gt=has_gt))
         return {
             "run": run.pk,
             "kind": str(run.kind),
@@ -367,6 +360,36 @@ class Runner:
             "sandbox": box["kind"],
             "box": box,
         }
+
+    def _show_gt(self, box: dict[str, Any], env: dict[str, str]) -> bool:
+        """Put `gt` first on the run's PATH; False where that cannot be, which the run's log says."""
+        if not self.commands:
+            return False
+        shown = programs.shown(self.home, self.commands, sandbox.Box.of(box))
+        if shown is None:
+            box["notes"] = [*box["notes"], "no Python 3.9 or newer can be shown inside: there is no gt, tools are HTTP"]
+            return False
+        box["read_only"] = [*box["read_only"], *shown.read_only]
+        box["path"] = [str(shown.path), *box["path"]]
+        env["PATH"] = f"{shown.path}:{env.get('PATH', '')}"
+        return True
+
+    def _prompt(self, run: Run, repo: Path, start_sha: str, *, has_gt: bool) -> str:
+        """The run's prompt, with its unread mail, which counts as told from here on."""
+        letters = mail.for_run(run)
+        text = prompts.render(
+            run.brief,
+            role=run.kind,
+            agent=run.agent.name if run.agent else "",
+            bead=run.bead_id,
+            branch=run.branch,
+            target=run.target,
+            guides=guides.named(repo, start_sha, run.purpose),
+            mail=[mail.data(m) for m in letters],
+            has_gt=has_gt,
+        )
+        mail.note_told(letters, run)
+        return text
 
     def _with_secrets(self, run: Run, env: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
         """The run's steps, with the secrets that gates name as their variables; an agent's, and its role's own

@@ -17,7 +17,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from beads import prune
+from beads import prune, questions
 from beads.errors import Conflict, Invalid, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final, may_move
 from beads.models import Bead, BeadEvent, ConfigVersion, Convoy, ConvoyBranch, Dependency, Escalation, Rig, Town
@@ -462,6 +462,12 @@ def acknowledge(escalation: Escalation, who: str, now: dt.datetime, reason: str 
         acknowledged_at=now, acknowledged_by=who[:100]
     ):
         note(escalation.bead, "acknowledged", who, reason)
+
+
+def answer_question(escalation: Escalation, who: str, now: dt.datetime, text: str) -> None:
+    """A person's answer to an agent's question, which is closed by it. LostRace when it was closed before."""
+    note(escalation.bead, questions.ANSWERED, who, text)
+    close_escalation(escalation, who, now, "answered")
 
 
 def settle_escalations(about: Iterable[str], who: str, now: dt.datetime, reason: str) -> None:

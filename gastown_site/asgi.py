@@ -1,10 +1,22 @@
-"""The ASGI entry point."""
+"""The ASGI entry point: Django, and beside it `/mcp`."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gastown_site.settings")
-application = get_asgi_application()
+_django = get_asgi_application()
+
+from agents.api import mcp  # noqa: E402 - it needs Django's apps
+
+
+async def application(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """One request: its path says whose it is."""
+    mine = scope["type"] == "http" and scope["path"] in mcp.PATHS
+    await (mcp.application if mine else _django)(scope, receive, send)

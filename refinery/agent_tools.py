@@ -67,7 +67,7 @@ class QueueArgs(Args):
     rig: Annotated[str, Field(max_length=50)] | None = None
 
 
-@tool("gt_queue", MAYOR, QueueArgs)
+@tool("gt_queue", MAYOR, QueueArgs, reads=True)
 def queue(call: Call, args: QueueArgs) -> dict[str, Any]:
     """The town's merge queue in order: where each change stands, what it waits for, and when it lands."""
     board = boards.Board(call.run.town)

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.urls import reverse
 
+from beads import questions
 from beads.models import Convoy, Escalation
 from refinery.core.beadviews import BeadView
 from refinery.core.stages import ASKS_PERSON
@@ -21,6 +22,7 @@ class Need:
     """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
 
     `more`: further buttons, as (URL, label).
+    `asks`: the label of a box for an answer, which goes with `act`.
     `right`: what the person must be allowed to do for the button to be there (review or steer).
     """
 
@@ -33,6 +35,7 @@ class Need:
     label: str = ""
     right: str = "steer"
     more: tuple[tuple[str, str], ...] = ()
+    asks: str = ""
     since: dt.datetime | str | None = None
 
 
@@ -117,9 +120,31 @@ def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
     return []
 
 
-def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
-    """Open escalations that nobody has acknowledged, but for those whose cause is listed anyway."""
+def of_questions(rows: Iterable[Escalation]) -> list[Need]:
+    """Questions of agents that nobody has answered."""
     return [
+        Need(
+            e.pk,
+            "question",
+            e.bead.title,
+            e.bead.body if e.bead.body.strip() != e.bead.title else "",
+            reverse("bead", args=[e.about_id or e.pk]),
+            reverse("escalation-act", args=[e.pk, "answer"]),
+            "Answer",
+            asks=f"Answer {e.bead.created_by}",
+            more=((reverse("escalation-act", args=[e.pk, "close"]), "It needs no answer"),),
+            since=e.bead.created_at,
+        )
+        for e in rows
+        if e.closed_at is None
+    ]
+
+
+def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
+    """Open escalations that nobody has acknowledged, but for those whose cause is listed anyway. Questions
+    come first, whatever else is listed of the same work."""
+    rows = list(rows)
+    return of_questions(e for e in rows if questions.is_question(e)) + [
         Need(
             e.pk,
             e.severity,
@@ -130,7 +155,7 @@ def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
             since=e.bead.created_at,
         )
         for e in rows
-        if e.about_id not in known and e.acknowledged_at is None
+        if e.about_id not in known and e.acknowledged_at is None and not questions.is_question(e)
     ]
 
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from agents import boxes
 from agents.lifecycle import RunOutcome, RunState
 from agents.models import Agent, Mail, Run
-from beads import lists
+from beads import lists, questions
 from beads.lifecycle import BeadStatus, Purpose
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, Town
 from refinery import links
@@ -280,6 +280,7 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
         "made": outcomes.made(run),
         "failed": [telling(result) for result in run.gate_results.exclude(outcome=GateOutcome.PASS).defer("output")],
         "restore": outcomes.restore(run),
+        "needs": attention.of_questions(questions.unanswered([run.bead_id])),
         "log": ansi.spans(text),
         "cut": cut,
         "calls": lists.first(run.tool_calls.order_by("-id").values("pk", "tool", "created_at"), most),

@@ -19,7 +19,7 @@ class BeadArgs(Args):
     bead: Annotated[str, Field(max_length=40)]
 
 
-@tool("gt_bead_show", ALL, BeadArgs)
+@tool("gt_bead_show", ALL, BeadArgs, reads=True)
 def bead_show(call: Call, args: BeadArgs) -> dict[str, Any]:
     """One bead of your town."""
     return {"bead": bead_data(bead_of(call, args.bead))}
@@ -35,7 +35,7 @@ class BeadListArgs(Args):
     skip: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
-@tool("gt_bead_list", ALL, BeadListArgs)
+@tool("gt_bead_list", ALL, BeadListArgs, reads=True)
 def bead_list(call: Call, args: BeadListArgs) -> dict[str, Any]:
     """Beads of your town, newest first. `total` says how many there are; `skip` so many to see the rest."""
     found = Bead.objects.select_related("rig").filter(town=call.run.town).order_by("-created_at")

@@ -77,7 +77,7 @@ def convoy_start(call: Call, args: ConvoyArgs) -> dict[str, Any]:
     return {"id": convoy.pk}
 
 
-@tool("gt_convoy_status", MAYOR, ConvoyArgs)
+@tool("gt_convoy_status", MAYOR, ConvoyArgs, reads=True)
 def convoy_status(call: Call, args: ConvoyArgs) -> dict[str, Any]:
     """A convoy and its beads."""
     convoy = _convoy(call, args.convoy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -9,9 +10,9 @@ from pydantic import Field
 from agents import filing, mail
 from agents.api.tools import ALL, Args, Call, tool
 from agents.api.toolset.shared import Short, sender
-from agents.models import Agent, Run
-from beads import inbox
-from beads.errors import Conflict, NotFound
+from agents.models import Agent, Mail, Run
+from beads import inbox, ledger, questions
+from beads.errors import Conflict, Invalid, NotFound
 
 
 class EscalateArgs(Args):
@@ -29,6 +30,37 @@ def escalate(call: Call, args: EscalateArgs) -> dict[str, Any]:
     filing.escalate(call)
     inbox.record(call.run.town, "escalation.raised", call.run.pk, args.model_dump(), actor=sender(call))
     return {}
+
+
+class AskArgs(Args):
+    """gt_ask"""
+
+    text: Annotated[str, Field(min_length=1, max_length=filing.MAX_ESCALATION)]
+
+
+@tool("gt_ask", ALL, AskArgs)
+def ask(call: Call, args: AskArgs) -> dict[str, Any]:
+    """Ask a person. It answers at once, with `state` "open"; a person's `answer` comes later: into your mail, and as
+    the answer to this same call, so ask again in the same words to hear whether it is there (`state` "answered").
+
+    Go on meanwhile with what does not depend on it. "closed" means that nobody will answer. Questions count as
+    escalations ([limits] escalations_per_run).
+    """
+    run = call.run
+    key = questions.key_of(run.bead, args.text)
+    asked = questions.about(run.bead).filter(key=key).order_by("bead__created_at").last()
+    if asked is None:
+        if not args.text.strip():
+            raise Invalid("text: there is no question in it", field="text")
+        filing.ask(call)
+        title = questions.title_of(args.text)
+        made = ledger.escalate(run.town, key, title, body=args.text, about=run.bead, actor=sender(call))
+        assert made is not None  # no other run asks about this bead meanwhile
+        inbox.record(run.town, "question.asked", made.pk, {"run": run.pk}, actor=sender(call))
+        return {"id": made.pk, "state": "open", "answer": "", "by": ""}
+    told = questions.standing(asked)
+    mail.note_told(Mail.objects.filter(about=told.id), run)
+    return dataclasses.asdict(told)
 
 
 # -- mail -----------------------------------------------------------------------------------------------------------

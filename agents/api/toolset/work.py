@@ -26,7 +26,7 @@ BRIEFED = (  # of its brief, what `gt_prime` tells as it is
 prime_extras: list[Callable[[Run], dict[str, Any]]] = []
 
 
-@tool("gt_prime", ALL)
+@tool("gt_prime", ALL, reads=True)
 def prime(call: Call, args: Args) -> dict[str, Any]:
     """Who you are and what you are to do: agent, run, bead, branch, target, gates, mail, rework or conflict."""
     run = call.run
