@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import OperationalError, close_old_connections
 
 from agents import runs
@@ -39,16 +39,17 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["method"] != "POST":
         await _refuse(send, 405, "method_not_allowed", "only POST is spoken here", {"allow": "POST"})
         return
-    try:
-        run = await sync_to_async(_entering)(headers.get("authorization", ""))
-    except OperationalError as error:
-        told = calls.refusal(error)
-        await _refuse(send, told.http, told.code, told.message)
-        return
-    if run is None:
-        await _refuse(send, 401, "unauthenticated", NOBODY, {"www-authenticate": "Bearer"})
-        return
-    await (await asyncio.to_thread(_serving))({**scope, _RUN: run}, receive, send)
+    async with ThreadSensitiveContext():  # a thread of its own for what waits for the database, as Django has it
+        try:
+            run = await sync_to_async(_entering)(headers.get("authorization", ""))
+        except OperationalError as error:
+            told = calls.refusal(error)
+            await _refuse(send, told.http, told.code, told.message)
+            return
+        if run is None:
+            await _refuse(send, 401, "unauthenticated", NOBODY, {"www-authenticate": "Bearer"})
+            return
+        await (await asyncio.to_thread(_serving))({**scope, _RUN: run}, receive, send)
 
 
 def _entering(authorization: str) -> Run | None:

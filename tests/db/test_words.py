@@ -39,7 +39,7 @@ def prompt(run: Run) -> str:
     name = run.agent.name if run.agent else ""
     data = [mail.data(m) for m in letters]
     mail.note_told(letters, run)
-    words = {"agent": name, "bead": run.bead_id, "branch": run.branch, "target": run.target}
+    words: dict[str, Any] = {"agent": name, "bead": run.bead_id, "branch": run.branch, "target": run.target}
     return prompts.render(run.brief, role=run.kind, mail=data, **words)
 
 

@@ -145,12 +145,18 @@ def usage(tool: Tool) -> str:
 def overview(table: list[Tool], role: str) -> str:
     """All commands of a role."""
     lines = ["gt: the commands of Gastown. `gt help COMMAND` says more.", ""]
-    rows = [(tool["words"], tool["doc"].split("\n")[0]) for tool in table if role in ("", *tool["roles"])]
+    rows = [(tool["words"], first_sentence(tool["doc"])) for tool in table if role in ("", *tool["roles"])]
     if role == "polecat":
         rows.append(("run-gates", "Run the rig's gates here, in your workspace, one after the other."))
     rows += [("mcp", "An MCP server on standard input and output, with the same tools."), ("help", "This.")]
     width = max(len(name) for name, _ in rows)
     return "\n".join([*lines, *(f"  gt {name:<{width}}  {doc}" for name, doc in sorted(rows))])
+
+
+def first_sentence(doc: str) -> str:
+    """What a command is for, in short."""
+    sentence, end, _ = " ".join(doc.split("\n\n")[0].split()).partition(". ")
+    return sentence + end.rstrip()
 
 
 def tell(text: str) -> int:
@@ -184,7 +190,8 @@ def main(table_file: str, words: list[str]) -> int:
     except Failed as error:
         sys.stderr.write(f"gt: {error}\n")
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
