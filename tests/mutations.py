@@ -258,7 +258,7 @@ MUTATIONS = (
     ),
     Mutation(
         "gate results of one rig count in another",
-        "refinery/tick/snapshot.py",
+        "refinery/tick/entryrows.py",
         "same = trees.get((cast(Any, result).of_rig, result.tree_sha), ())",
         "same = [x for (_, tree), of in trees.items() for x in of if tree == result.tree_sha]",
         "tests/db/test_rigs.py",
@@ -286,21 +286,21 @@ MUTATIONS = (
     ),
     Mutation(
         "who conflicts stays in its batch while what is ahead of it is built anew",
-        "refinery/core/rules/entries.py",
+        "refinery/core/rules/steps.py",
         "current.result != BuildResult.BUILT and not car.first:",
-        "stage == Stage.CONFLICT and not car.first:",
+        "self.stage == Stage.CONFLICT and not car.first:",
         "tests/db/test_batches.py",
     ),
     Mutation(
         "rivals are all resolved at once, again after each landing",
-        "refinery/core/rules/entries.py",
+        "refinery/core/rules/steps.py",
         "if entry.ties.yields:",
         "if False and entry.ties.yields:",
         "tests/db/test_foresight.py",
     ),
     Mutation(
         "a car that is built ahead is gated at once, beyond the window",
-        "refinery/core/rules/entries.py",
+        "refinery/core/rules/steps.py",
         "case Stage.NEEDS_GATES if entry.id in lane.ahead:",
         "case Stage.NEEDS_GATES if False and entry.id in lane.ahead:",
         "tests/acceptance/test_trains.py -k window",
@@ -314,7 +314,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what git is being asked about lands all the same",
-        "refinery/core/rules/entries.py",
+        "refinery/core/rules/lanestate.py",
         "lambda e: uncompared(world, e)",
         "lambda e: False",
         "tests/db/test_foresight.py",

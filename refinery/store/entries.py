@@ -462,10 +462,10 @@ def forget(entries: Sequence[str]) -> int:
 
 
 def past_lanes(town: Town) -> QuerySet[Lane]:
-    """Lanes onto convoys' branches of which no entry is left, but for frozen ones."""
+    """Lanes of which no entry is left (onto ended convoys, past releases), but for frozen ones and default branches."""
     left = ReviewEntry.objects.filter(rig=OuterRef("rig"), target=OuterRef("target"))
-    lanes = Lane.objects.filter(~Exists(left), rig__town=town, target__startswith="convoy/", frozen_at=None)
-    return lanes.order_by("pk")
+    lanes = Lane.objects.filter(~Exists(left), rig__town=town, frozen_at=None)
+    return lanes.exclude(target=F("rig__default_branch")).order_by("pk")
 
 
 def forget_lanes(keys: Sequence[int]) -> int:

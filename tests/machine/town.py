@@ -35,7 +35,7 @@ from refinery.executor import branches as on_remote
 from refinery.executor import build, foresee, land, perform
 from refinery.models import GateResult, Landing, ReviewEntry
 from refinery.tick import invariants, reconciler, snapshot
-from refinery.tick.apply import carry_out
+from refinery.tick.apply import apply_plan
 from tests.machine.remote import Killed, Remote
 
 FILES = ("a", "b", "c", "d", "e", "f")  # of a dozen changes some are rivals; with three files all were, for ever
@@ -590,7 +590,7 @@ class Machine(RuleBasedStateMachine):
         """What was decided long ago is carried out: each action must see that its time has passed."""
         COUNTS["fault: stale plan"] += 1
         with transaction.atomic():
-            done = carry_out(self.town, self.stale, self.now())
+            done = apply_plan(self.town, self.stale, self.now())
         assert done.failed == 0
         self.stale = []
 
