@@ -14,7 +14,7 @@ from django.db import connection
 from agents import boxes, runs, work
 from agents.lifecycle import RunState
 from agents.models import Run
-from agents.runtime import forkserver, gitcmd, harvest, limits, processes, sandbox, trash, workspace
+from agents.runtime import cgroups, forkserver, gitcmd, harvest, mirrors, processes, sandbox, trash, workspace
 from agents.runtime.box import Box
 from beads import config as configs
 
@@ -49,7 +49,7 @@ class Leftovers:
 
     def clean(self) -> None:
         """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
-        limits.clean()
+        cgroups.clean()
         for run_id in processes.marked(MARK):
             ended = Run.objects.ended().filter(pk=run_id).exists()
             if ended and shim_of(self.home, run_id) is None:
@@ -111,8 +111,8 @@ class Leftovers:
         of a workspace, so that no git is run in it outside a sandbox."""
         space = work.workspace_of(run)
         with contextlib.suppress(gitcmd.GitFailed, OSError):
-            if run.branch and (head := gitcmd.resolve(space.mirror, f"refs/heads/{run.branch}")):
-                gitcmd.pin(space.mirror, f"{harvest.RUNS}/{run.pk}", head)
+            if run.branch and (head := mirrors.resolve(space.mirror, f"refs/heads/{run.branch}")):
+                mirrors.pin(space.mirror, f"{harvest.RUNS}/{run.pk}", head)
             space.root.mkdir(parents=True, exist_ok=True)
             path.rename(space.tree)
             gitcmd.run_git(["worktree", "prune"], cwd=space.mirror, check=False)

@@ -34,6 +34,7 @@ from agents.runtime import (
     forkserver,
     gitcmd,
     gitdirs,
+    mirrors,
     modules,
     processes,
     sandbox,
@@ -87,7 +88,7 @@ class Runner:
         """What runs of an older release have written into the mirrors' config must not outlive the upgrade: their shims
         are still to push from there, and the mirror of a quiet rig is not looked at for long."""
         for mirror in (self.home / "repos").glob("*.git"):
-            if gitcmd.own_config(mirror):
+            if mirrors.own_config(mirror):
                 log.warning("mirror.mended", path=str(mirror))
 
     def _wait(self, listener: psycopg.Connection[Any]) -> None:
@@ -199,10 +200,10 @@ class Runner:
         """Make the run's workspace; returns the commit that it starts from, and the repositories beside the mirror
         whose objects it borrows."""
         start = self._start_commit(run, repo)
-        target = gitcmd.known_branch(repo, run.target) if run.start_sha else start
+        target = mirrors.known_branch(repo, run.target) if run.start_sha else start
         heads = {run.target: target or self._fetch(run, repo, run.target)}
         default = run.rig.default_branch
-        if default not in heads and (known := gitcmd.known_branch(repo, default)):
+        if default not in heads and (known := mirrors.known_branch(repo, default)):
             heads[default] = known
         name = run.agent.name if run.agent else "gastown"
         told = [(run.brief.get("conflict") or {}).get("base_sha"), (run.brief.get("candidate") or {}).get("base")]
@@ -213,7 +214,7 @@ class Runner:
             branch=run.branch,
             agent=name,
             mail=f"{name}@gastown.invalid",
-            also=tuple(sha for sha in told if sha and gitcmd.has_commit(repo, str(sha))),
+            also=tuple(sha for sha in told if sha and mirrors.has_commit(repo, str(sha))),
         )
         workspace.make(space, plan)
         git = configs.usable(run.rig.town.config, run.rig.config)[0].git
@@ -224,14 +225,14 @@ class Runner:
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""
         path = work.mirror_of(run.rig_id)
-        gitcmd.ensure_bare(path)
+        mirrors.ensure_bare(path)
         return path
 
     def _start_commit(self, run: Run, repo: Path) -> str:
         """The commit to start from: the one that was decided, or the target's present head."""
         if not run.start_sha:
             return self._fetch(run, repo, run.target)
-        if not gitcmd.has_commit(repo, run.start_sha):
+        if not mirrors.has_commit(repo, run.start_sha):
             try:
                 self._fetch(run, repo, run.start_sha)
             except gitcmd.GitFailed:
@@ -241,7 +242,7 @@ class Runner:
     def _fetch(self, run: Run, repo: Path, ref: str) -> str:
         """Fetch a branch or a commit with the rig's own credential; returns the commit."""
         try:
-            found = gitcmd.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
+            found = mirrors.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
         except gitcmd.GitFailed as error:
             if error.kind != "missing_ref" or ref != run.rig.default_branch:
                 raise

@@ -45,16 +45,26 @@ def poke(run_id: str) -> None:
 # -- the tick's side ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """What a run is to do: its kind and purpose, the branch that it is for, its commands and its agent's brief.
+
+    `start_sha`: the commit to start from; empty: the target's head when it starts.
+    """
+
+    kind: RunKind
+    purpose: str
+    target: str
+    steps: Sequence[Mapping[str, Any]]
+    brief: Mapping[str, Any]
+    start_sha: str = ""
+
+
 def queue_run(
     bead: Bead,
-    kind: RunKind,
-    purpose: str,
+    task: Assignment,
     *,
     agent: Agent | None,
-    target: str,
-    steps: Sequence[Mapping[str, Any]],
-    brief: Mapping[str, Any],
-    start_sha: str = "",
     lease: Mapping[str, int] | None = None,
     prefix: str = "gt/",
     at_most: int = 1,
@@ -66,13 +76,14 @@ def queue_run(
     one. No constraint can count, so that must be asked under the town's lock, which whoever starts runs holds.
     """
     assert bead.rig is not None
-    if agent is not None and kind == RunKind.REFINERY:
+    if agent is not None and task.kind == RunKind.REFINERY:
         live = Run.objects.live().filter(agent=agent).count()
         if live >= at_most:
             raise LostRace(f"{agent.name} has {live} live runs, and may have {at_most}")
-    attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
-    commits = kind == RunKind.POLECAT or purpose == "resolve"
-    branch = f"{prefix}{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""
+    attempt = Run.objects.filter(bead=bead, kind=task.kind).count() + 1
+    branch = ""
+    if agent is not None and (task.kind == RunKind.POLECAT or task.purpose == "resolve"):
+        branch = f"{prefix}{agent.name}/{bead.pk}/{attempt}"
     try:
         with transaction.atomic():
             run = Run.objects.create(
@@ -80,13 +91,13 @@ def queue_run(
                 rig=bead.rig,
                 bead=bead,
                 agent=agent,
-                kind=kind,
-                purpose=purpose,
+                kind=task.kind,
+                purpose=task.purpose,
                 attempt=attempt,
-                target=target,
-                steps=list(steps),
-                brief=dict(brief),
-                start_sha=start_sha,
+                target=task.target,
+                steps=list(task.steps),
+                brief=dict(task.brief),
+                start_sha=task.start_sha,
                 branch=branch,
                 **(lease or {}),
             )
@@ -341,10 +352,8 @@ def record_exit(run_id: str, report: Mapping[str, Any], now: dt.datetime) -> Non
         run.salvage_ref = str(report.get("salvage_ref") or "")[:200]
         run.step_results = list(report.get("steps") or [])[:50]
         run.save()
-        if run.state != RunState.RUNNING:
-            fenced = True
-        else:
-            fenced = False
+        fenced = run.state != RunState.RUNNING
+        if not fenced:
             inbox.record(run.town, "run.exited", run.pk, {}, actor=run.pk, dedupe_key=f"exit:{run.pk}")
     if fenced:
         raise Superseded(f"run {run_id} had ended before it exited")

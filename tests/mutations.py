@@ -76,13 +76,13 @@ MUTATIONS = (
     Mutation(
         "a kept tree is not compared with the candidate before the first gate",
         "agents/runtime/trees.py",
-        "    look = _compare(slot, view, candidate, stamp, began)\n    if look.faults",
-        "    look = _Look()\n    if look.faults",
+        "    seen = _compare(slot, view, candidate, stamp, began)\n    if seen.faults",
+        "    seen = Look()\n    if seen.faults",
         "tests/acceptance/test_trees.py",
     ),
     Mutation(
         "a file that a gate has changed and whose times it has put back is kept",
-        "agents/runtime/trees.py",
+        "agents/runtime/treelook.py",
         "                    and not stamp < told.st_ctime_ns <= began\n",
         "",
         "tests/acceptance/test_trees.py",
@@ -202,7 +202,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a release that comes twice is noted twice, in the second name",
-        "beads/ledger.py",
+        "beads/ledger/beads.py",
         "waits = Bead.objects.filter(pk=bead.pk, released_at=None)",
         "waits = Bead.objects.filter(pk=bead.pk)",
         "tests/web/test_filing.py",
@@ -251,8 +251,8 @@ MUTATIONS = (
     ),
     Mutation(
         "another's config decides where a push goes",
-        "agents/runtime/gitcmd.py",
-        "if config.is_symlink() or not config.is_file() or config.read_bytes() != _MIRROR_CONFIG:",
+        "agents/runtime/mirrors.py",
+        "if config.is_symlink() or not config.is_file() or config.read_bytes() != CONFIG:",
         "if not config.exists():",
         "tests/acceptance/test_merge_fidelity.py -k s8",
     ),
@@ -265,7 +265,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what a fetch that was cut off has left is taken for the commit",
-        "agents/runtime/gitcmd.py",
+        "agents/runtime/mirrors.py",
         'asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]',
         'asked = ["cat-file", "-e", sha]',
         "tests/acceptance/test_git.py",
@@ -342,7 +342,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a bead's transition no longer compares its source status",
-        "beads/ledger.py",
+        "beads/ledger/beads.py",
         "Bead.objects.filter(pk=bead.pk, status=expect).update(**change) != 1",
         "Bead.objects.filter(pk=bead.pk).update(**change) != 1",
         RACES,

@@ -24,7 +24,7 @@ from django.views.decorators.csrf import csrf_exempt
 from agents import runs, work
 from agents.lifecycle import RunState
 from agents.models import Run
-from agents.runtime import door, gitcmd, harvest
+from agents.runtime import door, gitcmd, harvest, mirrors
 from agents.runtime.gitcmd import GitFailed
 from agents.runtime.workspace import Workspace
 
@@ -184,7 +184,7 @@ def _take_in(space: Workspace, run: Run) -> None:
         f"refs/heads/{run.branch}": f"{harvest.RUNS}/{run.pk}",
         f"{harvest.SALVAGE}/{run.pk}": f"{harvest.SALVAGE}/{run.pk}",
     }
-    specs = [f"+{ours}:{theirs}" for ours, theirs in pairs.items() if gitcmd.resolve(space.origin, ours)]
+    specs = [f"+{ours}:{theirs}" for ours, theirs in pairs.items() if mirrors.resolve(space.origin, ours)]
     if specs:
         words = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
         with contextlib.suppress(GitFailed):  # nothing has arrived then, and the exit report finds no head

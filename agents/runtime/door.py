@@ -20,7 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0:1] = [str(Path(__file__).resolve().parents[2])]
 
-from agents.runtime import gitcmd, policy
+from agents.runtime import gitcmd, mirrors, policy
 from agents.runtime.gitcmd import GitFailed, check_sha, run_git
 
 CHECK_SECONDS = 600.0
@@ -161,7 +161,7 @@ def _move(source: Path, target: Path) -> None:
 
 def head_of(mirror: Path, run: str) -> str:
     """The head of a run: what arrived at the door; "" when nothing did."""
-    return gitcmd.read_ref(mirror, f"refs/gastown/runs/{run}") or ""
+    return mirrors.read_ref(mirror, f"refs/gastown/runs/{run}") or ""
 
 
 # -- the hook of the HTTP door ------------------------------------------------------------------------------------

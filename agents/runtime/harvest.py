@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from agents.runtime import door, gitcmd, processes, sandbox
+from agents.runtime import door, gitcmd, mirrors, processes, sandbox
 from agents.runtime.box import Box
 from agents.runtime.gitcmd import GitFailed, run_git
 from agents.runtime.workspace import Workspace, packed_refs, peek
@@ -89,7 +89,7 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
     head = seen.head if seen is not None else ""
     if head == start:
         found.head = start
-        gitcmd.pin(space.mirror, f"{RUNS}/{run}", start)
+        mirrors.pin(space.mirror, f"{RUNS}/{run}", start)
         found.work = NEW if not saved and not unsaved and _beyond_the_remote(space.mirror, start) else NOTHING
     delivered = _deliver(space, run, start, wanted, saved, inside, limits)
     for name, verdict in delivered.items():

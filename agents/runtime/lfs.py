@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runtime import gitcmd, trees
+from agents.runtime import gitcmd, mirrors, trees
 from agents.runtime.gitcmd import GitFailed, run_git
 from agents.runtime.gitdirs import View
 from beads.errors import Invalid
@@ -114,7 +114,7 @@ def _fetch(view: View) -> None:
     }
     asked = ["lfs", "fetch", "--include=", "--exclude=", "origin", view.sha]
     try:
-        with gitcmd.repo_lock(view.mirror, exclusive=False):
+        with mirrors.repo_lock(view.mirror, exclusive=False):
             more = gitcmd.more_config(pinned, gitcmd.next_config(view.opened))
             env = {**view.opened, **more}
             run_git(asked, cwd=view.mirror, env=env, timeout=gitcmd.NETWORK_TIMEOUT, silence=gitcmd.SILENCE)

@@ -27,15 +27,11 @@ from agents.runtime.gitcmd import (
     check_branch,
     check_remote_url,
     check_sha,
-    ensure_bare,
-    has_commit,
-    known_branch,
-    pin,
     redact,
-    repo_lock,
     run_git,
 )
 from agents.runtime.gitdirs import View, config_text
+from agents.runtime.mirrors import ensure_bare, has_commit, known_branch, pin, repo_lock
 from agents.runtime.trash import discard
 from beads.errors import Invalid
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from agents.runtime import network
 from agents.runtime.box import BUBBLEWRAP, FILES, HOME, PATH, UNSANDBOXED, Box, refused
+from agents.runtime.cgroups import Group
 from agents.runtime.doors import Door, ToolRelay
-from agents.runtime.limits import Group, Limits
+from agents.runtime.limits import Limits
 from agents.runtime.proxy import Proxy
 from beads.errors import Unavailable
 

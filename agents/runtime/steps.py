@@ -27,8 +27,8 @@ from agents.runtime import junit as junit_reports
 from agents.runtime import network, processes, sandbox
 from agents.runtime.caches import Cache, Copy
 from agents.runtime.crashpoints import crashpoint
-from agents.runtime.limits import Watch
 from agents.runtime.redact import Redactor
+from agents.runtime.watching import Watch
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, mirrors
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
@@ -90,7 +90,7 @@ class Repo(Candidates):
     @classmethod
     def open_or_create(cls, path: Path, access: Access = Access()) -> Repo:  # noqa: B008 - frozen
         """Open the repository at `path`, making it when missing; its config is exactly ours from then on."""
-        gitcmd.ensure_bare(path)
+        mirrors.ensure_bare(path)
         return cls(path, access)
 
     # -- the remote --
@@ -133,22 +133,22 @@ class Repo(Candidates):
         """A branch's commit on the remote, fetched unless it is here: mostly it is one that we have landed."""
         known = (self.path / "refs/gastown/remote" / check_branch(branch)).exists()  # see `known_branch`
         found = self.ls_remote(url, branch) if known else None
-        if found is not None and gitcmd.has_commit(self.path, found):
+        if found is not None and mirrors.has_commit(self.path, found):
             return found
-        return gitcmd.fetch(self.path, url, branch, env=self.access.env())
+        return mirrors.fetch(self.path, url, branch, env=self.access.env())
 
     def fetch_sha(self, url: str, sha: str, branch: str) -> None:
         """Have the commit `sha`: from here, by its id, or through the branch it was on. Raises GitFailed."""
-        if gitcmd.has_commit(self.path, sha):
+        if mirrors.has_commit(self.path, sha):
             return
         try:
-            gitcmd.fetch(self.path, url, check_sha(sha), env=self.access.env())
+            mirrors.fetch(self.path, url, check_sha(sha), env=self.access.env())
             return
         except GitFailed as error:
             if error.kind not in ("missing_ref", "bad_object", "other"):
                 raise
-        gitcmd.fetch(self.path, url, check_branch(branch), env=self.access.env())
-        if not gitcmd.has_commit(self.path, sha):
+        mirrors.fetch(self.path, url, check_branch(branch), env=self.access.env())
+        if not mirrors.has_commit(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
 
     # -- questions --
@@ -223,7 +223,7 @@ class Repo(Candidates):
         found = self.ls_remote(url, branch)
         if found is None:
             try:
-                gitcmd.publish(self.path, url, sha, branch, env=self.access.env())
+                mirrors.publish(self.path, url, sha, branch, env=self.access.env())
             except GitFailed:
                 found = self.ls_remote(url, branch)
                 if found is None:
@@ -279,11 +279,11 @@ class Repo(Candidates):
 
     def known_branch(self, branch: str) -> str | None:
         """Where the branch was when it was last fetched; None when it never was."""
-        return gitcmd.known_branch(self.path, branch)
+        return mirrors.known_branch(self.path, branch)
 
     def has(self, sha: str) -> bool:
         """True when the commit is here."""
-        return gitcmd.has_commit(self.path, sha)
+        return mirrors.has_commit(self.path, sha)
 
     def tree_of(self, sha: str) -> str:
         """The tree of a commit."""

@@ -124,7 +124,9 @@ def _tell_of_lost(town: Town, failed: dict[str, tuple[str, str]], now: dt.dateti
                     about = Bead.objects.filter(pk=name, town=town).first() if what in ("bead", "convoy") else None
                     title, key = f"Does not go on: {row.subject}"[:300], f"lost:{row.subject}"
                     text = f"{why}\n\nWhat to do: gastown tick --town {town.slug} --explain shows it; see the log, too."
-                    ledger.escalate(town, key, title, body=text, severity="high", about=about, actor=ACTOR)
+                    ledger.escalate(
+                        town, ledger.Problem(key, title, body=text, severity="high", about=about), actor=ACTOR
+                    )
         except GastownError as error:
             log.info("lost.untold", subject=row.subject, error=error.message)
     for row in over:
@@ -150,11 +152,8 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             ledger.move(
                 Bead(pk=bead),
                 expect,
-                to,
+                ledger.Transition(to, reason=reason, resolution=resolution, merge_sha=sha),
                 actor=ACTOR,
-                reason=reason,
-                resolution=resolution,
-                merge_sha=sha,
                 now=now,
             )
         case OpenEntry():
@@ -214,7 +213,9 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
         case Escalate(key, title, body, severity, about):
             subject = Bead.objects.get(pk=about) if about else None
             body = links.with_addresses(body)
-            made = ledger.escalate(town, key, title, body=body, severity=severity, about=subject, actor=ACTOR)
+            made = ledger.escalate(
+                town, ledger.Problem(key, title, body=body, severity=severity, about=subject), actor=ACTOR
+            )
             if made is not None:
                 kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
                 notices.tell(town, kind, subject, title, body, made.pk, now)
@@ -265,9 +266,8 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
         ledger.move(
             bead,
             action.expect_status,
-            BeadStatus.IN_PROGRESS,
+            ledger.Transition(BeadStatus.IN_PROGRESS, reason=f"{action.brief} dispatched"),
             actor=ACTOR,
-            reason=f"{action.brief} dispatched",
         )
     order = briefs.order(bead, action.brief, action.start_sha)
     agent: Agent | None
@@ -280,13 +280,15 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
             agent = None
     runs.queue_run(
         bead,
-        RunKind(action.kind),
-        action.brief,
+        runs.Assignment(
+            RunKind(action.kind),
+            action.brief,
+            target=order.target,
+            steps=order.steps,
+            brief=order.brief,
+            start_sha=action.start_sha,
+        ),
         agent=agent,
-        target=order.target,
-        steps=order.steps,
-        brief=order.brief,
-        start_sha=action.start_sha,
         lease=order.lease,
         prefix=order.prefix,
         at_most=action.at_most,
@@ -333,12 +335,14 @@ def _task(town: Town, entry: ReviewEntry, purpose: Purpose, title: str, body: st
     task = ledger.create_bead(
         town,
         entry.rig,
-        title[:300],
-        body=body,
-        purpose=purpose,
-        priority=max(entry.bead.priority - 1, 0),
-        parent=entry.bead,
-        context=context,
+        ledger.Draft(
+            title[:300],
+            body=body,
+            purpose=purpose,
+            priority=max(entry.bead.priority - 1, 0),
+            parent=entry.bead,
+            context=context,
+        ),
         actor=ACTOR,
     )
     ledger.block(entry.bead, [task], ACTOR)
@@ -357,10 +361,12 @@ def _open_rework(town: Town, entry_id: str, cause: str, number: int) -> None:
         town,
         ACTOR,
         recipient,
-        short(f"Rework: {short(entry.bead.title, 120)}{': ' + told if told else ''}", 300),
-        text,
-        kind="REWORK_REQUEST",
-        about=about,
+        mail.Letter(
+            short(f"Rework: {short(entry.bead.title, 120)}{': ' + told if told else ''}", 300),
+            text,
+            kind="REWORK_REQUEST",
+            about=about,
+        ),
         bead=about,
     )
     ledger.note(about, "rework_requested", ACTOR, text[:2000], round=number, cause=cause)

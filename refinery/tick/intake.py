@@ -137,11 +137,13 @@ def take(fact: Fact, now: dt.datetime) -> None:
         case "effect.struggling":
             ledger.escalate(
                 fact.town,
-                f"effect:{data['key']}",
-                f"Outside work keeps failing: {data['kind']}",
-                body=data["error"],
-                severity="high",
-                about=Bead.objects.filter(pk=str(data["payload"].get("entry", "")), town=fact.town).first(),
+                ledger.Problem(
+                    f"effect:{data['key']}",
+                    f"Outside work keeps failing: {data['kind']}",
+                    body=data["error"],
+                    severity="high",
+                    about=Bead.objects.filter(pk=str(data["payload"].get("entry", "")), town=fact.town).first(),
+                ),
                 actor="gastown",
             )
         case "effect.recovered":
@@ -261,11 +263,13 @@ def _escalated(fact: Fact, data: dict[str, Any]) -> None:
     run = next(iter(_RUN(fact.subject, fact.town_id)), None)
     ledger.escalate(
         fact.town,
-        f"agent:{run.bead_id if run else fact.subject}:{mark}",
-        data["title"],
-        body=data["body"],
-        severity=data["severity"],
-        about=run.bead if run else None,
+        ledger.Problem(
+            f"agent:{run.bead_id if run else fact.subject}:{mark}",
+            data["title"],
+            body=data["body"],
+            severity=data["severity"],
+            about=run.bead if run else None,
+        ),
         actor=fact.actor,
     )
 
@@ -284,7 +288,7 @@ def _limit_reached(fact: Fact, data: dict[str, Any]) -> None:
     body = f"{who} in run {run.pk}: {data['message']}.\n\nLook at what it does; to allow more, set {data['limit']}."
     title = f"A run reached {data['limit']}: {run.bead.title}"
     key = f"limit:{run.pk}:{data['limit']}"
-    ledger.escalate(fact.town, key, title, body=body, severity="low", about=run.bead, actor="gastown")
+    ledger.escalate(fact.town, ledger.Problem(key, title, body=body, severity="low", about=run.bead), actor="gastown")
 
 
 def _verdict(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
@@ -334,7 +338,9 @@ def _retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> N
         raise Conflict(f"{bead.pk} is {bead.status}: only a failed bead can be retried")
     if bead.convoy is not None and bead.convoy.bead.status == BeadStatus.CLOSED:
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
-    ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
+    ledger.move(
+        bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason=_retried(reason)), actor=actor, now=now
+    )
     ledger.settle_escalations([bead.pk], actor, now, "retried")
     hearsay.say(bead, actor, "retried", reason)
 
@@ -345,7 +351,9 @@ def _confirm_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None
         raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}")
     why = f"nothing was needed: {reason}" if reason else "nothing was needed"
     end = Resolution.NOTHING_CHANGED
-    ledger.move(bead, BeadStatus.FAILED, BeadStatus.CLOSED, actor=actor, reason=why, resolution=end, now=now)
+    ledger.move(
+        bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.CLOSED, reason=why, resolution=end), actor=actor, now=now
+    )
     ledger.settle_escalations([bead.pk], actor, now, "confirmed")
 
 
@@ -381,7 +389,13 @@ def _retry_convoy(convoy: Convoy, now: dt.datetime, actor: str, reason: str) -> 
     for bead in convoy.beads.filter(status=BeadStatus.FAILED):
         _retry_bead(bead, now, actor, reason)
     if convoy.bead.status == BeadStatus.FAILED:
-        ledger.move(convoy.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=_retried(reason), now=now)
+        ledger.move(
+            convoy.bead,
+            BeadStatus.FAILED,
+            ledger.Transition(BeadStatus.OPEN, reason=_retried(reason)),
+            actor=actor,
+            now=now,
+        )
         ledger.clear_close_request(convoy)
         ledger.settle_escalations([convoy.pk], actor, now, "retried")
         for branch in convoy.branches.all():
@@ -403,9 +417,11 @@ def _effect_failed(fact: Fact, data: dict[str, Any], now: dt.datetime) -> None:
         case _:
             ledger.escalate(
                 fact.town,
-                f"effect:{data['kind']}:{fact.town.slug}",
-                f"Outside work failed: {data['kind']}",
-                body=data["error"],
-                severity="high",
+                ledger.Problem(
+                    f"effect:{data['kind']}:{fact.town.slug}",
+                    f"Outside work failed: {data['kind']}",
+                    body=data["error"],
+                    severity="high",
+                ),
                 actor="gastown",
             )

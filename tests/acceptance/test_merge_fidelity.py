@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.runtime import gitcmd, policy
+from agents.runtime import mirrors, policy
 from agents.runtime.gitcmd import GitFailed
 from refinery.git import attributes
 from refinery.git import repo as git
@@ -408,9 +408,9 @@ def test_s8_a_poisoned_config_gives_no_false_landing(ground: Ground, tmp_path: P
     assert cured.land(ground.url, "main", ground.base, built.sha) == git.Landed(built.sha)
     assert ground.run("rev-parse", "main", cwd=ground.remote) == built.sha
     assert ground.run("rev-parse", "main", cwd=false) == ground.base
-    assert (mirror / "config").read_bytes() == gitcmd._MIRROR_CONFIG
-    assert not [name for name in gitcmd._NOT_OURS if (mirror / name).exists()]
-    assert not gitcmd.own_config(mirror)  # nothing is left to mend
+    assert (mirror / "config").read_bytes() == mirrors.CONFIG
+    assert not [name for name in mirrors.NOT_OURS if (mirror / name).exists()]
+    assert not mirrors.own_config(mirror)  # nothing is left to mend
 
 
 def test_s8_replaced_objects_count_for_nothing(ground: Ground) -> None:
@@ -424,17 +424,17 @@ def test_s8_replaced_objects_count_for_nothing(ground: Ground) -> None:
 
 def test_a_config_that_is_a_link_or_a_folder_is_made_ours(tmp_path: Path) -> None:
     path = tmp_path / "mirror.git"
-    gitcmd.ensure_bare(path)
+    mirrors.ensure_bare(path)
     foreign = tmp_path / "foreign"
-    foreign.write_bytes(gitcmd._MIRROR_CONFIG)
+    foreign.write_bytes(mirrors.CONFIG)
     (path / "config").unlink()
     (path / "config").symlink_to(foreign)
-    gitcmd.ensure_bare(path)
+    mirrors.ensure_bare(path)
     assert not (path / "config").is_symlink()
     (path / "config").unlink()
     (path / "config").mkdir()
-    gitcmd.ensure_bare(path)
-    assert (path / "config").read_bytes() == gitcmd._MIRROR_CONFIG
+    mirrors.ensure_bare(path)
+    assert (path / "config").read_bytes() == mirrors.CONFIG
 
 
 def test_a_ref_that_cannot_be_written_is_an_answer_of_git(ground: Ground) -> None:

@@ -19,10 +19,10 @@ SOURCES = [
     if "migrations" not in p.parts and "demo" not in p.parts
 ]
 WRITERS = {
-    **dict.fromkeys(
-        ("Town", "Rig", "Bead", "Dependency", "Convoy", "ConvoyBranch", "BeadEvent", "Escalation", "ConfigVersion"),
-        "beads/ledger.py",
-    ),
+    **dict.fromkeys(("Town", "Rig", "ConfigVersion"), "beads/ledger/towns.py"),
+    **dict.fromkeys(("Bead", "Dependency", "BeadEvent"), "beads/ledger/beads.py"),
+    **dict.fromkeys(("Convoy", "ConvoyBranch"), "beads/ledger/convoys.py"),
+    "Escalation": "beads/ledger/escalations.py",
     "Fact": "beads/inbox.py",
     "Effect": "beads/outbox.py",
     "Outage": "beads/outages.py",
