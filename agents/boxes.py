@@ -57,7 +57,6 @@ def box_for(
     workspace: Path,
     home: Path | None = None,
     read_only: Iterable[Path] = (),
-    writable: Iterable[Path] = (),
     secrets: Mapping[str, str] | None = None,
     allow: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def box_for(
     agent's program would not be visible).
 
     `workspace`: where the command runs, writable. `home`: an empty directory that is HOME; None: one in memory.
-    `read_only`, `writable`: what else is to be seen. `secrets`: values by their names, which the log must not show.
+    `read_only`: what else is to be seen. `secrets`: values by their names, which the log must not show.
     `allow`: the owner's exceptions for addresses that are not public (networks, hosts, `host:port`).
     """
     config = configs.effective(run.rig.town.config, run.rig.config)
@@ -82,7 +81,7 @@ def box_for(
         "kind": found.kind,
         "bwrap": found.bwrap,
         "read_only": _and_real([*map(str, read_only), *shown, *named]),
-        "writable": _and_real([str(workspace), *map(str, writable)]),
+        "writable": _and_real([str(workspace)]),
         "home": str(home) if home is not None else "",
         "path": path,
         "env": env,

@@ -7,6 +7,7 @@ gate output) is quoted as material: it never speaks with our voice. Our operator
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 _TOOLS = """## How to talk to Gastown
@@ -63,20 +64,28 @@ _ANSWER = (
 )
 
 
+@dataclass(frozen=True)
+class Reader:
+    """Whose prompt it is. `branch`: empty where nothing is to be committed; `target`: where the work is to land."""
+
+    role: str
+    agent: str
+    bead: str
+    branch: str
+    target: str
+
+
 def render(
     brief: Mapping[str, Any],
+    reader: Reader,
     *,
-    role: str,
-    agent: str,
-    bead: str,
-    branch: str,
-    target: str,
     guides: Sequence[str] = (),
     mail: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole prompt for one run. `guides`: files of the repository that say how to work in it; `mail`: letters."""
     kind = str(brief.get("kind", "work"))
-    names = {"agent": agent, "bead": bead, "branch": branch or "(detached)", "target": target}
+    role, target = reader.role, reader.target
+    names = {"agent": reader.agent, "bead": reader.bead, "branch": reader.branch or "(detached)", "target": target}
     base = (brief.get("candidate") or {}).get("base") or (brief.get("conflict") or {}).get("base_sha", "")
     opening = {"resolve": _RESOLVE, "triage": _TRIAGE}.get(kind, _REFINERY if role == "refinery" else _POLECAT)
     parts = [

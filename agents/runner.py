@@ -25,7 +25,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from agents import access, boxes, guides, leftovers, mail, prompts, runs, work
+from agents import access, leftovers, runs, specs, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.lifecycle import RunKind
 from agents.models import Run
@@ -43,7 +43,7 @@ from agents.runtime import (
 )
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
-from beads import channels, ops, outages, owner, room, secrets
+from beads import channels, ops, outages, room
 from beads import config as configs
 from beads.errors import Disposition, GastownError
 
@@ -180,7 +180,7 @@ class Runner:
                 space = work.workspace_of(run)
                 start_sha, beside = self._workspace(run, repo, space)
                 tree = space.tree
-            spec = self._spec(run, secret, run_dir, tree, [repo, *beside], start_sha)
+            spec = specs.spec_of(run, specs.Prepared(run_dir, tree, (repo, *beside), start_sha), secret)
             if space is not None:
                 spec["workspace"] = str(space.root)
             runs.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
@@ -277,112 +277,6 @@ class Runner:
         view = gitdirs.View(repo, start, base, run.target, run.rig.remote_url, opened=opened)
         home = self.home / "repos" / "modules"
         return view, modules.filler(view, home, submodules=git.submodules, lfs=git.lfs)
-
-    def _spec(
-        self, run: Run, secret: str, run_dir: Path, worktree: Path, repos: list[Path], start_sha: str
-    ) -> dict[str, Any]:
-        """What the shim is told. `repos`: the mirror, and whatever else the workspace borrows objects from."""
-        agent = run.agent.name if run.agent else ""
-        env = {
-            "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
-            "LANG": "C.UTF-8",
-            "TERM": "dumb",
-            "GIT_TERMINAL_PROMPT": "0",
-            "GASTOWN_TARGET": run.target,
-        }
-        if run.kind == RunKind.GATES:
-            candidate = run.brief.get("candidate") or {}
-            env |= {
-                "HOME": "/tmp",  # noqa: S108 - its own inside the sandbox
-                MARK: run.pk,
-                "CI": "true",
-                "GIT_OPTIONAL_LOCKS": "0",
-                "GIT_CONFIG_COUNT": "1",
-                "GIT_CONFIG_KEY_0": "safe.directory",
-                "GIT_CONFIG_VALUE_0": "*",
-                "GASTOWN_CANDIDATE": start_sha,
-                "GASTOWN_BASE": str(candidate.get("base", "")),
-            }
-            branch = ""
-        else:
-            prompt = run_dir / "prompt.md"
-            letters = mail.for_run(run)
-            text = prompts.render(
-                run.brief,
-                role=run.kind,
-                agent=agent,
-                bead=run.bead_id,
-                branch=run.branch,
-                target=run.target,
-                guides=guides.named(repos[0], start_sha, run.purpose),
-                mail=[mail.data(m) for m in letters],
-            )
-            mail.note_told(letters, run)
-            prompt.write_text(text)
-            address = f"{agent}@gastown.invalid"
-            branch = run.branch or f"gt/{agent}/{run.bead_id}/{run.pk}"
-            env |= {
-                "HOME": str(work.workspace_of(run).home),
-                "GIT_AUTHOR_NAME": agent,
-                "GIT_AUTHOR_EMAIL": address,
-                "GIT_COMMITTER_NAME": agent,
-                "GIT_COMMITTER_EMAIL": address,
-                "GASTOWN_URL": settings.GASTOWN_URL,
-                MARK: run.pk,
-                "GASTOWN_ROLE": str(run.kind),
-                "GASTOWN_AGENT": agent,
-                "GASTOWN_BEAD": run.bead_id,
-                "GASTOWN_BRANCH": branch,
-                "GASTOWN_PROMPT_FILE": str(prompt),
-            }
-        steps, secret_values = self._with_secrets(run, env)
-        gates = run.kind == RunKind.GATES
-        space = work.workspace_of(run)
-        seen = [] if gates else [space.origin, run_dir / "prompt.md"]
-        box = boxes.box_for(
-            run,
-            workspace=worktree,
-            home=None if gates else space.home,
-            read_only=[*(repo / "objects" for repo in repos), *seen],
-            secrets=secret_values,
-            allow=owner.private_networks(),
-        )
-        return {
-            "run": run.pk,
-            "kind": str(run.kind),
-            "url": settings.GASTOWN_URL,
-            "claim_secret": secret,
-            "start_seconds": run.start_seconds,
-            "run_dir": str(run_dir),
-            "worktree": str(worktree),
-            "repo": str(repos[0]),
-            "delivers": bool(run.branch),
-            "branch": branch,
-            "start_sha": start_sha,
-            "steps": steps,
-            "change": str((run.brief.get("candidate") or {}).get("change", "")),
-            "caches": str(self.home / "caches" / str(run.rig_id)),
-            "parallel": bool(run.brief.get("parallel")),
-            "every": bool(run.brief.get("every")),
-            "env": env,
-            "sandbox": box["kind"],
-            "box": box,
-        }
-
-    def _with_secrets(self, run: Run, env: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        """The run's steps, with the secrets that gates name as their variables; an agent's, and its role's own
-        variables, go into `env`. Returns the secrets' values, too. Raises Invalid for one that is not set."""
-        agent = boxes.agent_of(configs.effective(run.rig.town.config, run.rig.config), run)
-        values: dict[str, str] = {}
-        if agent is not None:
-            values = secrets.for_run(run.rig.town, agent.secrets)
-            env |= {**agent.env, **values}
-        steps = []
-        for step in run.steps:
-            own = secrets.for_run(run.rig.town, step.get("secrets") or ())
-            values |= own
-            steps.append({**step, "env": {**(step.get("env") or {}), **own}} if own else step)
-        return steps, values
 
     def _spawn(self, run: Run, spec: dict[str, Any], run_dir: Path, slot: int | None) -> None:
         """Write the spec (0600) and start the shim."""

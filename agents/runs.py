@@ -8,7 +8,6 @@ A run is fenced by `end`: its token is gone, so every later word of it gets `run
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +18,13 @@ from django.db.models import F, Q
 
 from agents.lifecycle import RunKind, RunOutcome, RunState
 from agents.models import LIVE_RUN, Agent, Run
+from agents.tokens import digest
 from beads import inbox, prune
 from beads.channels import RUN_CHANNEL, RUN_TOPIC
 from beads.errors import LostRace, NotFound, Superseded
 from beads.models import Bead
 
 FENCE_MARGIN = dt.timedelta(seconds=15)
-
-
-def digest(token: str) -> str:
-    """SHA-256 of a secret, as it is stored."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _tell_runners(payload: str) -> None:
@@ -219,7 +214,9 @@ def claim(run_id: str, secret: str, now: dt.datetime, *, own_secret: bool = True
     older release does not: its run's token opens them, until it has ended.
     """
     token = secrets.token_urlsafe(32)
-    shim = secrets.token_urlsafe(32) if own_secret else token
+    shim = token
+    if own_secret:
+        shim = secrets.token_urlsafe(32)
     with transaction.atomic():
         run = _locked(run_id)
         if run is None:
@@ -240,41 +237,10 @@ def claim(run_id: str, secret: str, now: dt.datetime, *, own_secret: bool = True
         run.shim_hash = digest(shim) if own_secret else None
         run.claimed_at = run.heartbeat_at = run.activity_at = now
         run.lease_until = now + dt.timedelta(seconds=run.lease_seconds)
-        run.save(
-            update_fields=[
-                "state",
-                "token_hash",
-                "shim_hash",
-                "claimed_at",
-                "heartbeat_at",
-                "activity_at",
-                "lease_until",
-            ]
-        )
+        changed = ("state", "token_hash", "shim_hash", "claimed_at", "heartbeat_at", "activity_at", "lease_until")
+        run.save(update_fields=changed)
         inbox.changed(run.town.slug)  # nothing is to be decided
     return Claimed(token, shim, run.lease_until)
-
-
-def live_run(token: str) -> Run | None:
-    """The run that `token` speaks for, or None when it is unknown, fenced or ended."""
-    return (
-        Run.objects.select_related("town", "rig", "bead", "agent")
-        .filter(token_hash=digest(token), state=RunState.RUNNING)
-        .first()
-    )
-
-
-def fenced_run(token: str) -> Run | None:
-    """The ended run that `token` once spoke for, so that it can be told so."""
-    return Run.objects.ended().filter(fenced_hash=digest(token)).first()
-
-
-def shim_run(secret: str) -> Run | None:
-    """The run, in whatever state, whose shim this secret is of; None when it is nobody's."""
-    found = Run.objects.select_related("town", "rig", "bead", "agent")
-    return found.filter(shim_hash=digest(secret)).first() or (
-        found.filter(shim_hash=None).filter(Q(token_hash=digest(secret)) | Q(fenced_hash=digest(secret))).first()
-    )
 
 
 def hold(run_id: str) -> Run:

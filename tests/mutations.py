@@ -33,7 +33,7 @@ RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
     Mutation(
         "a run's token opens the doors of its shim",
-        "agents/runs.py",
+        "agents/tokens.py",
         "found.filter(shim_hash=None).filter(Q(token_hash=digest(secret))",
         "found.filter(Q(token_hash=digest(secret))",
         "tests/acceptance/test_git_door.py -k s10",
@@ -90,8 +90,8 @@ MUTATIONS = (
     Mutation(
         "what is inside may make user namespaces of its own",
         "agents/runtime/box.py",
-        '[*([] if self.nested else ["--disable-userns"]), "--new-session"',
-        '["--new-session"',
+        "        if not self.nested:\n",
+        "        if False:\n",
         "tests/acceptance/test_sandbox.py -k s2",
     ),
     Mutation(
@@ -153,9 +153,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a database is left for an empty one where its way is closed",
-        "gastown_site/database.py",
-        '    if _server_user() is None or (here / "PG_VERSION").exists():',
-        "    if _server_user() is None:",
+        "gastown_site/pgplaces.py",
+        '    if server_user() is None or (here / "PG_VERSION").exists():',
+        "    if server_user() is None:",
         "tests/acceptance/test_private.py -k database",
     ),
     Mutation(

@@ -113,8 +113,8 @@ def _index(mirror: Path, env: Mapping[str, str], packer: subprocess.Popen[bytes]
     """Index the pack into the quarantine. Raises _Refused for what fsck refuses, or a pack that is none."""
     with packer:
         words = ["index-pack", "--strict", "--stdin", "--fix-thin", f"--max-input-size={limits.pack}"]
+        assert packer.stdout is not None
         with gitcmd.started_git(words, cwd=mirror, env=env, stdin=packer.stdout) as indexing:
-            assert packer.stdout is not None
             packer.stdout.close()
             try:
                 done = indexing.result(timeout=limits.seconds, check=False)

@@ -35,6 +35,7 @@ ASK_SILENCE = 15.0  # for so many seconds nothing at all happens: the remote is 
 SILENCE = 30.0  # likewise, while objects come; git's own servers say every 5 s that they are at work
 PUSH_SILENCE = 60.0  # likewise, while the remote's hooks may be at work
 PACK_TIMEOUT = 1200.0
+PIPE = subprocess.PIPE
 WAITING = 0.3  # seconds of processor time: who waits for a socket looks at it now and then
 # of what one git process has for itself: objects come from outside, and a few bytes of them may stand for gigabytes
 MEMORY = max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, 1 << 30)
@@ -117,6 +118,14 @@ def next_config(env: Mapping[str, str]) -> int:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long git may take, in seconds, and for how many nothing at all may happen (0: for ever)."""
+
+    seconds: float
+    silence: float = 0.0
+
+
+@dataclass(frozen=True)
 class Started:
     """A git process at work; `rig`: whose remote it talks to with a credential of the rig's own."""
 
@@ -132,8 +141,10 @@ class Started:
         end, quiet = time.monotonic() + timeout, _Quiet(self.process.pid)
         while True:
             try:
-                step = min(1.0, silence) if silence else timeout
-                out, err = self.process.communicate(input, timeout=max(min(step, end - time.monotonic()), 0.001))
+                step = end - time.monotonic()
+                if silence:
+                    step = min(step, silence, 1.0)
+                out, err = self.process.communicate(input, timeout=max(step, 0.001))
                 break
             except subprocess.TimeoutExpired:
                 if time.monotonic() >= end:
@@ -193,27 +204,28 @@ def started_git(
     *,
     cwd: Path | str,
     env: Mapping[str, str] | None = None,
-    talks: bool = False,
-    stdin: IO[bytes] | None = None,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
     umask: int = -1,
     memory: int = MEMORY,
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
-    `talks`: its result needs an input; `stdin`: it reads from this file. `umask`: for what it makes; -1: as ours, but
-    for what others are to see. `memory`: the most bytes that it may have for itself. Credentials in a URL are kept from
+    `stdin`: the file that it reads; PIPE: its result needs an input. `umask`: for what it makes; -1: as ours, but for
+    what others are to see. `memory`: the most bytes that it may have for itself. Credentials in a URL are kept from
     its arguments, which everybody may read.
     """
     words, secrets = _without_credentials(args)
+    if umask < 0 and args[0] in SEEN_BY_OTHERS:
+        umask = 0o022
     process = subprocess.Popen(
         ["git", *words],
         cwd=cwd,
         env=environment({**secrets, **(env or {})}),
-        stdin=stdin or (subprocess.PIPE if talks else subprocess.DEVNULL),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        umask=0o022 if umask < 0 and args[0] in SEEN_BY_OTHERS else umask,
+        umask=umask,
     )
     with contextlib.suppress(OSError):  # it has ended already
         resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
@@ -230,15 +242,21 @@ def run_git(
     args: Sequence[str],
     *,
     cwd: Path | str,
-    timeout: float = TIMEOUT,
+    timeout: float | Patience = TIMEOUT,
     input: bytes | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
-    silence: float = 0.0,
 ) -> GitResult:
-    """Run `git ARGS` in `cwd`. Raises GitFailed as `Started.result` does."""
-    with started_git(args, cwd=cwd, env=env, talks=input is not None) as started:
-        return started.result(input=input, timeout=timeout, check=check, silence=silence)
+    """Run `git ARGS` in `cwd`. `timeout`: in seconds, or with how long a remote may be silent. Raises GitFailed as
+    `Started.result` does."""
+    patience = timeout
+    if not isinstance(patience, Patience):
+        patience = Patience(patience)
+    stdin = subprocess.DEVNULL
+    if input is not None:
+        stdin = PIPE
+    with started_git(args, cwd=cwd, env=env, stdin=stdin) as started:
+        return started.result(input=input, timeout=patience.seconds, check=check, silence=patience.silence)
 
 
 def ssh_signature(key: Path, payload: bytes) -> str:
@@ -252,10 +270,8 @@ def ssh_signature(key: Path, payload: bytes) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GitFailed(f"the commit cannot be signed: {error}", kind="credential") from error
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise GitFailed(
-            f"the commit cannot be signed: {said[-1][:200] if said else 'ssh-keygen failed'}", kind="credential"
-        )
+        said = ["ssh-keygen failed", *done.stderr.decode("utf-8", "replace").strip().splitlines()]
+        raise GitFailed(f"the commit cannot be signed: {said[-1][:200]}", kind="credential")
     return done.stdout.decode("ascii", "replace")
 
 

@@ -117,7 +117,7 @@ def _fetch(view: View) -> None:
         with mirrors.repo_lock(view.mirror, exclusive=False):
             more = gitcmd.more_config(pinned, gitcmd.next_config(view.opened))
             env = {**view.opened, **more}
-            run_git(asked, cwd=view.mirror, env=env, timeout=gitcmd.NETWORK_TIMEOUT, silence=gitcmd.SILENCE)
+            run_git(asked, cwd=view.mirror, env=env, timeout=gitcmd.Patience(gitcmd.NETWORK_TIMEOUT, gitcmd.SILENCE))
     except GitFailed as error:
         raise GitFailed(f"files of git-lfs cannot be fetched: {error.message}", kind=error.kind) from error
 

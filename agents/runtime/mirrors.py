@@ -15,7 +15,16 @@ from pathlib import Path
 
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.failures import GitFailed
-from agents.runtime.gitcmd import NETWORK_TIMEOUT, PACK_TIMEOUT, PUSH_SILENCE, SHA, SILENCE, check_sha, run_git
+from agents.runtime.gitcmd import (
+    NETWORK_TIMEOUT,
+    PACK_TIMEOUT,
+    PUSH_SILENCE,
+    SHA,
+    SILENCE,
+    Patience,
+    check_sha,
+    run_git,
+)
 from agents.runtime.names import check_branch
 
 LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
@@ -62,18 +71,26 @@ def own_config(repo: Path) -> bool:
             file.write(CONFIG)
             file.flush()
             os.fsync(file.fileno())
-        if config.is_dir() and not config.is_symlink():
-            shutil.rmtree(config)
+        if config.is_dir():
+            _remove(config)
         os.replace(fresh, config)
         mended = True
     for name in NOT_OURS:
         place = repo / name
         if place.is_symlink() or place.exists():
-            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
+            _remove(place)
             mended = True
     if mended:
         shutil.rmtree(repo / "gastown", ignore_errors=True)  # what is kept of attributes was not safe either
     return mended
+
+
+def _remove(place: Path) -> None:
+    """A file, a link (and not what it points to) or a whole directory."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -82,7 +99,9 @@ def repo_lock(repo: Path, *, exclusive: bool) -> Iterator[None]:
 
     A fetch walks every worktree's HEAD and fails on one that is half-made.
     """
-    common = repo if (repo / "HEAD").exists() else repo.parent
+    common = repo
+    if not (repo / "HEAD").exists():
+        common = repo.parent
     with (common / "gastown.lock").open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
@@ -115,21 +134,24 @@ def fetch(
         local = f"refs/gastown/remote/{check_branch(ref)}"
         source = f"refs/heads/{ref}"
     spec = f"+{source}:{local}"
-    arguments = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
+    arguments = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc"]
     for attempt in range(4):
         try:
             with repo_lock(repo, exclusive=False):
-                # at last without the remote's tags: one that stands in another's way must not keep a branch from us
-                more = ["--no-tags"] if attempt == 3 else []
-                words = [arguments[0], *more, *arguments[1:], url, spec]
-                told = run_git(words, cwd=repo, timeout=timeout, env=env, silence=SILENCE).stderr
+                words = [*arguments, "--end-of-options", url, spec]
+                if attempt == 3:
+                    # at last without the remote's tags: one that stands in another's way must not keep a branch from us
+                    words.insert(1, "--no-tags")
+                told = run_git(words, cwd=repo, timeout=Patience(timeout, SILENCE), env=env).stderr
                 if "shallow roots are not allowed" in told:  # it says so, and exits with 0
                     raise GitFailed(f"the remote is shallow: it has not got the whole history of {ref}", kind="shallow")
             break
         except GitFailed as error:
             if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
                 raise
-    found = source if source == ref else known_branch(repo, ref)
+    found: str | None = ref
+    if source != ref:
+        found = known_branch(repo, ref)
     if found is None:
         raise GitFailed(f"what was fetched of {ref} is gone", kind="missing_ref")
     return found
@@ -161,13 +183,15 @@ def publish(
     """Push `sha` as `branch`: idempotent, never forced. `env`: what opens the remote. Raises GitFailed."""
     spec = f"{check_sha(sha)}:refs/heads/{check_branch(branch)}"
     words = ["push", "--quiet", "--no-verify", "--end-of-options", url, spec]
-    run_git(words, cwd=path, timeout=timeout, env=env, silence=PUSH_SILENCE)
+    run_git(words, cwd=path, timeout=Patience(timeout, PUSH_SILENCE), env=env)
 
 
 def resolve(repo: Path, name: str) -> str | None:
     """The commit that a ref or an expression names, or None when there is none such."""
     found = run_git(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], cwd=repo, check=False)
-    return found.text if found.returncode == 0 else None
+    if found.returncode:
+        return None
+    return found.text
 
 
 def known_branch(repo: Path, branch: str) -> str | None:

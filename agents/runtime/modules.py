@@ -24,6 +24,7 @@ from agents.runtime.gitcmd import (
     NETWORK_TIMEOUT,
     SILENCE,
     GitFailed,
+    Patience,
     check_branch,
     check_remote_url,
     check_sha,
@@ -78,7 +79,7 @@ def fetcher(view: View) -> Fetch:
         words = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules"]
         words += ["--end-of-options", url, *refspecs]
         with repo_lock(repo, exclusive=False):
-            run_git(words, cwd=repo, timeout=NETWORK_TIMEOUT, env=opened, silence=SILENCE)
+            run_git(words, cwd=repo, timeout=Patience(NETWORK_TIMEOUT, SILENCE), env=opened)
 
     return _fetch
 
@@ -101,7 +102,8 @@ def checkout(tree: Path, source: Source, sha: str, *, base: str = "", scratch: P
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     made: list[Module] = []
-    _level(tree, "", source, (source.mirror, source.remote_url, sha), (source.mirror, base), scratch, made, DEPTH)
+    top = _Commit(source.mirror, sha, source.remote_url)
+    _level(_Checkout(source, scratch, made), tree, "", top, _Commit(source.mirror, base), DEPTH)
     shutil.rmtree(scratch, ignore_errors=True)
     return made
 
@@ -169,46 +171,60 @@ def config(modules: Sequence[Module]) -> dict[str, str]:
     return values
 
 
-def _level(
-    tree: Path,
-    above: str,
-    source: Source,
-    at: tuple[Path, str, str],
-    landed: tuple[Path, str],
-    scratch: Path,
-    made: list[Module],
-    depth: int,
-) -> None:
-    """The submodules of one repository. `at`: its mirror, URL and commit; `landed`: mirror and commit of its base."""
-    mirror, url, sha = at
-    links = _gitlinks(mirror, sha)
+@dataclass(frozen=True)
+class _Commit:
+    """A commit in a mirror, and where that mirror's remote is. `sha`: empty where there is none."""
+
+    mirror: Path
+    sha: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class _Checkout:
+    """What goes for all levels: where modules come from, a folder for git directories of ours, and what is made."""
+
+    source: Source
+    scratch: Path
+    made: list[Module]
+
+
+def _level(whole_of: _Checkout, tree: Path, above: str, at: _Commit, landed: _Commit, depth: int) -> None:
+    """Check out the submodules of one repository, `at` a commit, and theirs. `landed`: its base, which is trusted."""
+    source, made = whole_of.source, whole_of.made
+    links = _gitlinks(at.mirror, at.sha)
     if not links:
         return
     if depth == 0:
         raise GitFailed(f"submodules are nested deeper than {DEPTH} levels at {above or '.'}", kind="rejected")
-    named = _named(mirror, sha)
+    named = _named(at.mirror, at.sha)
     trusted_links, trusted = {}, {}
-    if landed[1] and has_commit(*landed):
-        trusted_links = _gitlinks(*landed)
-        trusted = {path: resolve(url, there) for path, (_, there) in _named(*landed).items()}
+    if landed.sha and has_commit(landed.mirror, landed.sha):
+        trusted_links = _gitlinks(landed.mirror, landed.sha)
+        known = _named(landed.mirror, landed.sha)
+        trusted = {path: resolve(at.url, there) for path, (_, there) in known.items()}
     for path, commit in links.items():
-        whole = f"{above}/{path}" if above else path
+        whole = f"{above}/{path}".lstrip("/")
         if path not in named:
             raise GitFailed(f"{whole} is a submodule that .gitmodules does not name", kind="rejected")
         name, there = named[path]
-        place = allowed(resolve(url, there), source.remote_url, set(trusted.values()), whole)
+        place = allowed(resolve(at.url, there), source.remote_url, set(trusted.values()), whole)
         kept = _bring(source, place, commit, whole)
         directory = tree / path
         if not directory.is_dir() or directory.is_symlink() or any(directory.iterdir()):
             raise GitFailed(f"there is no empty directory for the submodule {whole}")
         view = View(kept, commit, remote_url=place)
-        trees.populate(directory, scratch / f"{len(made)}", view)
-        made.append(Module(whole, name if not above else "", place, commit, kept))
-        base = (kept, trusted_links.get(path, "")) if trusted.get(path) == resolve(url, there) else (kept, "")
-        if base[1]:
+        trees.populate(directory, whole_of.scratch / f"{len(made)}", view)
+        if above:
+            name = ""  # only those of the top are named in its config
+        made.append(Module(whole, name, place, commit, kept))
+        base = ""
+        if trusted.get(path) == resolve(at.url, there):
+            base = trusted_links.get(path, "")
+        if base:
             with contextlib.suppress(GitFailed):  # what cannot be had names nothing
-                _bring(source, place, base[1], whole)
-        _level(directory, whole, source, (kept, place, commit), base, scratch, made, depth - 1)
+                _bring(source, place, base, whole)
+        _level(whole_of, directory, whole, _Commit(kept, commit, place), _Commit(kept, base), depth - 1)
 
 
 def _bring(source: Source, url: str, sha: str, path: str) -> Path:

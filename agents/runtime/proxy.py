@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from agents.runtime.doors import CONNECT_SECONDS, HEAD, IDLE_SECONDS, Door, Head, Refusal, Say, pass_on
+from agents.runtime.doors import CONNECT_SECONDS, HEAD, IDLE_SECONDS, Door, Head, Onward, Refusal, Say, pass_on
 
 # reserved for documents, so nobody's private network; some installations have a gateway to the outside there
 _FOR_DOCUMENTS = [
@@ -119,9 +119,10 @@ class Proxy(Door):
         with self._reach("http", host, port) as server:
             if upstream is not None:
                 absolute = f"http://{_joined(host, port)}{target}"
-                pass_on(head, stream, client, server, absolute, _joined(host, port), upstream.authorization())
+                onward = Onward(absolute, _joined(host, port), upstream.authorization())
             else:
-                pass_on(head, stream, client, server, target, parts.netloc.rpartition("@")[2])
+                onward = Onward(target, parts.netloc.rpartition("@")[2])
+            pass_on(head, stream, client, server, onward)
 
     def _reach(self, scheme: str, host: str, port: int) -> socket.socket:
         """A connection to there, or to the proxy that leads there. Raises Refusal."""

@@ -103,7 +103,8 @@ class Repo(Candidates):
         """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
         refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
         asked = ["ls-remote", "--end-of-options", url, *refs]
-        result = run_git(asked, cwd=self.path, timeout=timeout, env=self.access.env(), silence=gitcmd.ASK_SILENCE)
+        patience = gitcmd.Patience(timeout, gitcmd.ASK_SILENCE)
+        result = run_git(asked, cwd=self.path, timeout=patience, env=self.access.env())
         rows = [line.partition("\t") for line in result.text.splitlines()]
         found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
         return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
@@ -123,7 +124,8 @@ class Repo(Candidates):
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
         arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
-        result = run_git(arguments, cwd=self.path, env=self.access.env(), silence=gitcmd.ASK_SILENCE)
+        patience = gitcmd.Patience(gitcmd.TIMEOUT, gitcmd.ASK_SILENCE)
+        result = run_git(arguments, cwd=self.path, timeout=patience, env=self.access.env())
         for line in result.text.splitlines():
             if line.startswith("ref: refs/heads/"):
                 return line.removeprefix("ref: refs/heads/").partition("\t")[0]
@@ -203,8 +205,7 @@ class Repo(Candidates):
             cwd=self.path,
             check=False,
             env=self.access.env(),
-            timeout=gitcmd.NETWORK_TIMEOUT,
-            silence=gitcmd.PUSH_SILENCE,
+            timeout=gitcmd.Patience(gitcmd.NETWORK_TIMEOUT, gitcmd.PUSH_SILENCE),
         )
         crashpoint("land.pushed")
         if result.returncode == 0:
@@ -238,7 +239,8 @@ class Repo(Candidates):
             return found is None
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
-        run_git(arguments, cwd=self.path, env=self.access.env(), silence=gitcmd.PUSH_SILENCE)
+        patience = gitcmd.Patience(gitcmd.TIMEOUT, gitcmd.PUSH_SILENCE)
+        run_git(arguments, cwd=self.path, timeout=patience, env=self.access.env())
         return True
 
     def drop_refs(self, refs: Iterable[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from agents import runs
+from agents import runs, tokens
 from agents.lifecycle import RunKind, RunOutcome
 from agents.models import Run
 from beads import ledger, outbox
@@ -27,7 +27,7 @@ def test_a_run_is_ended_only_from_the_state_that_was_decided_on(place: Place) ->
     run, token = place.running()
     with pytest.raises(LostRace):
         runs.end(run.pk, "starting", RunOutcome.START_FAILED, "late", place.now)
-    live = runs.live_run(token)
+    live = tokens.live_run(token)
     assert live is not None and live.pk == run.pk
 
 

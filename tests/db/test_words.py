@@ -39,8 +39,8 @@ def prompt(run: Run) -> str:
     name = run.agent.name if run.agent else ""
     data = [mail.data(m) for m in letters]
     mail.note_told(letters, run)
-    words = {"agent": name, "bead": run.bead_id, "branch": run.branch, "target": run.target}
-    return prompts.render(run.brief, role=run.kind, mail=data, **words)
+    reader = prompts.Reader(str(run.kind), name, run.bead_id, run.branch, run.target)
+    return prompts.render(run.brief, reader, mail=data)
 
 
 def call(place: Place, run: Run, tool: str, **arguments: Any) -> dict[str, Any]:
