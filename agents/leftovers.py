@@ -14,7 +14,7 @@ from django.db import connection
 from agents import boxes, runs, work
 from agents.lifecycle import RunState
 from agents.models import Run
-from agents.runtime import cgroups, forkserver, gitcmd, harvest, mirrors, processes, sandbox, trash, workspace
+from agents.runtime import cgroups, forkserver, gitcmd, harvest, insides, mirrors, processes, sandbox, trash, workspace
 from agents.runtime.box import Box
 from beads import config as configs
 
@@ -88,11 +88,11 @@ class Leftovers:
             log.warning("workspace.unsaved", run=run.pk, error=str(error))
             return {"work": "unsaved", "work_text": str(error)[:1000], "branches": {}, "salvage_ref": ""}
 
-    def _inside(self, run: Run, space: workspace.Workspace) -> harvest.Inside:
+    def _inside(self, run: Run, space: workspace.Workspace) -> insides.Inside:
         """Where git runs on what an ended run has left: a box as its shim would have made. Raises NoSandbox."""
         config = configs.usable(run.rig.town.config, run.rig.config)[0]
         found = sandbox.Status(sandbox.UNSANDBOXED) if boxes.is_off(config) else sandbox.required()
-        return harvest.inside(space, Box(found.kind, found.bwrap))
+        return insides.in_box(space, Box(found.kind, found.bwrap))
 
     def _clear(self, run: Run) -> None:
         """Take in the work of an ended run whose shim is gone, then remove its workspace; else it is tried again."""

@@ -10,19 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from agents.runtime import door, gitcmd, mirrors, processes, sandbox
-from agents.runtime.box import Box
+from agents.runtime import door, gitcmd, mirrors
 from agents.runtime.gitcmd import GitFailed, run_git
+from agents.runtime.insides import Inside
 from agents.runtime.workspace import Peek, Workspace, packed_refs, peek
 
 LOOK_SECONDS = 60.0
@@ -32,13 +31,10 @@ FILES_SECONDS = 900.0
 SAID_BYTES = 1 << 20
 MOST_BRANCHES = 20
 FILES_BYTES = 2 << 30
-MEMORY_BYTES = 4 << 30
 RUNS, BRANCHES, SALVAGE = "refs/gastown/runs", "refs/gastown/branches", "refs/gastown/salvage"
 
 _SAVED = " salvage"  # no branch is called so
 
-Inside = Callable[[Sequence[str], Mapping[str, str]], "subprocess.Popen[bytes]"]
-"""Starts a command in the run's sandbox: (argv, more environment) → the process, with pipes for input and output."""
 
 NEW, NOTHING, UNCOMMITTED, REFUSED, UNSAVED = "new", "nothing", "uncommitted", "refused", "unsaved"
 
@@ -341,64 +337,3 @@ def _save_files(space: Workspace, run: str, inside: Inside) -> str:
         process.kill()
     late.cancel()
     return f"file:salvage/{path.name}"
-
-
-def _within_limits() -> None:
-    """In the child: die with the shim, and take no more memory than git needs here. It is git alone that runs, for
-    seconds: a control group would take as long to make as git takes to answer."""
-    processes.die_with_shim()
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-
-
-def inside(space: Workspace, box: Box) -> Inside:
-    """The run's own box, without its network, its tools, its home and its secrets; what is seen is the tree, the rescue
-    and the mirror's objects. Where there is no sandbox: the plain process."""
-    if not box.boxed:
-        return outside(space)
-    seen = replace(
-        box,
-        network=("none",),
-        tools="",
-        home="",
-        nested=False,
-        env={},
-        path=(),
-        read_only=(str(space.objects),),
-        writable=(str(space.tree), str(space.rescue)),
-    )
-
-    def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """In the box."""
-        ours = ("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMMITTER")
-        given = {name: value for name, value in gitcmd.environment().items() if name.startswith(ours)}
-        variables = seen.environment({**given, **env})
-        command = sandbox.Command(argv, variables, str(space.tree), talks=True)
-        started = sandbox.start(seen, command, before=_within_limits, grouped=False)
-
-        def let_go() -> None:
-            """When it has ended, in whatever way."""
-            started.process.wait()
-            started.close()
-
-        threading.Thread(target=let_go, daemon=True).start()
-        return started.process
-
-    return start
-
-
-def outside(space: Workspace) -> Inside:
-    """Where there is no sandbox (`[sandbox] mode = "off"`): the same commands as a plain process."""
-
-    def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """As it is."""
-        return subprocess.Popen(
-            list(argv),
-            cwd=space.tree,
-            env=gitcmd.environment(env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    return start

@@ -19,14 +19,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agents.runtime import junit as junit_reports
 from agents.runtime import network, processes, sandbox
 from agents.runtime.caches import Cache, Copy
 from agents.runtime.crashpoints import crashpoint
+from agents.runtime.orders import Log, Orders
 from agents.runtime.redact import Redactor
 from agents.runtime.watching import Watch
 
@@ -39,16 +40,6 @@ KEEPER = Path(__file__).with_name("keeper.py")
 
 Result = dict[str, Any]
 Ended = tuple[int | None, int | None]  # exit code, signal
-
-
-class Log(Protocol):
-    """Where output goes."""
-
-    def write(self, data: bytes) -> None:
-        """Append."""
-
-    def say(self, text: str) -> None:
-        """A line of the shim's own."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +61,6 @@ class _End:
     timed_out: bool
     limit: str
     output: bytes
-
-
-@dataclass
-class Orders:
-    """What the run was told meanwhile. Whoever waits has an event of its own among `listeners`."""
-
-    stop: str = ""
-    fenced: bool = False
-    finish_at: float | None = None
-    listeners: list[threading.Event] = field(default_factory=list)
-
-    def stopped(self) -> bool:
-        """True when the run is to end."""
-        return bool(self.stop)
-
-    def tell(self) -> None:
-        """There is news: wake whoever waits."""
-        for event in tuple(self.listeners):
-            event.set()
 
 
 class Steps:

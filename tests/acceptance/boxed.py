@@ -28,7 +28,8 @@ class Lines:
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Run the spec's steps: `{"results", "said", "log"}`. `"cgroups": false` in it: as where none can be made."""
     from agents.runtime import cgroups
-    from agents.runtime.steps import Orders, Steps
+    from agents.runtime.orders import Orders
+    from agents.runtime.steps import Steps
 
     log, real = Lines(), cgroups.Group.make
     if not spec.get("cgroups", True):

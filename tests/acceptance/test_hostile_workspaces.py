@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agents.runtime import harvest, limits, policy, watching, workspace
+from agents.runtime import harvest, insides, limits, policy, watching, workspace
 from agents.runtime.door import Limits
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_workspaces import Scene
@@ -32,7 +32,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 def take_in(scene: Scene) -> harvest.Harvest:
     """With little time for a pack."""
     within = Limits(seconds=5.0)
-    return harvest.take_in(scene.space, "run-1", scene.base, harvest.outside(scene.space), within)
+    return harvest.take_in(scene.space, "run-1", scene.base, insides.outside(scene.space), within)
 
 
 def deep(at: Path, name: str, depth: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.runtime import door, gitcmd, harvest, mirrors, trash, workspace
+from agents.runtime import door, gitcmd, harvest, insides, mirrors, trash, workspace
 from agents.runtime.harvest import Harvest
 from agents.runtime.workspace import Plan, Workspace
 
@@ -61,7 +61,7 @@ class Scene:
         return space
 
     def take_in(self) -> Harvest:
-        return harvest.take_in(self.space, "run-1", self.base, harvest.outside(self.space))
+        return harvest.take_in(self.space, "run-1", self.base, insides.outside(self.space))
 
     def arrived(self, ref: str, name: str) -> str:
         return self.git("show", f"{ref}:{name}", cwd=self.mirror)
@@ -255,7 +255,7 @@ def test_what_a_workspace_borrows_is_not_pruned_while_it_lives(scene: Scene) -> 
     gitcmd.run_git(["gc", "--quiet", "--prune=now"], cwd=scene.mirror)
     assert scene.git("fsck", "--full", "--no-dangling", cwd=space.tree) == ""
     sha = scene.commit(space.tree, {"late.txt": "late\n"})
-    assert harvest.take_in(space, "run-2", scene.base, harvest.outside(space)).head == sha
+    assert harvest.take_in(space, "run-2", scene.base, insides.outside(space)).head == sha
     workspace.release(space)
     gitcmd.run_git(["update-ref", "-d", "refs/gastown/runs/run-2"], cwd=scene.mirror)
     gitcmd.run_git(["gc", "--quiet", "--prune=now"], cwd=scene.mirror)

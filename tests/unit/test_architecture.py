@@ -64,7 +64,7 @@ def test_git_and_processes_are_started_in_few_places() -> None:
     assert users == {
         "agents/runtime/gitcmd.py", "agents/runtime/forkserver.py", "agents/runtime/sandbox.py",
         "agents/runtime/steps.py", "agents/runtime/keeper.py", "agents/runtime/trash.py",
-        "agents/runtime/door.py", "agents/runtime/harvest.py",
+        "agents/runtime/door.py", "agents/runtime/harvest.py", "agents/runtime/insides.py",
         "gastown_site/cluster.py", "gastown_site/backups/pgtools.py", "gastown_site/management/commands/demo.py",
     }  # fmt: skip
 
