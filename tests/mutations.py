@@ -106,21 +106,21 @@ MUTATIONS = (
         "agents/runtime/sandbox.py",
         "    if found.kind != BUBBLEWRAP:\n        raise NoSandbox",
         "    if False:\n        raise NoSandbox",
-        "tests/acceptance/test_sandbox.py -k no_sandbox",
+        "tests/acceptance/test_sandbox_runs.py -k no_sandbox",
     ),
     Mutation(
         "the proxy leads to private addresses",
         "agents/runtime/proxy.py",
         "wrong = not_public(address) or",
         'wrong = "" and not_public(address) or',
-        "tests/acceptance/test_sandbox.py -k private_address",
+        "tests/acceptance/test_sandbox_network.py -k private_address",
     ),
     Mutation(
         "a name that the network does not allow is reached all the same",
         "agents/runtime/proxy.py",
         'if self._policy != ("open",) and not any(',
         "if False and not any(",
-        "tests/acceptance/test_sandbox.py -k private_address",
+        "tests/acceptance/test_sandbox_network.py -k private_address",
     ),
     Mutation(
         "gt_done without a change is handed over",
@@ -247,7 +247,7 @@ MUTATIONS = (
         "refinery/git/candidates.py",
         "        self._nothing_lost(commits)\n",
         "",
-        "tests/acceptance/test_merge_fidelity.py -k g14",
+        "tests/acceptance/test_commit_fidelity.py -k g14",
     ),
     Mutation(
         "another's config decides where a push goes",
