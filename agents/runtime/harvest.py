@@ -87,7 +87,7 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
     parent, wanted = start, _wanted(seen.head, seen.branches, start)
     if read is None:
         found.work, found.text = REFUSED, "its git directory is gone or cannot be read; its files are saved"
-    elif seen.head and _holds(seen.head, inside):
+    elif seen.head and (seen.head == start or _holds(seen.head, inside)):
         parent = seen.head
     elif seen.head:
         found.work, found.text = REFUSED, f"its head {seen.head[:12]} is no commit that can be read"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +14,10 @@ from beads import config as configs
 from beads import globs
 from beads.config import RefineryConfig
 from beads.models import Rig
+from refinery.core import effects
 from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.executor.proof import is_on_target
-from refinery.executor.result import Result
+from refinery.executor.registry import Result, does
 from refinery.git import repo as git
 from refinery.git.mirror import fetch_target, repo_of
 from refinery.models import Candidate, ReviewEntry, Verdict
@@ -26,18 +26,19 @@ from refinery.tick.briefs import lane_convoy
 log = structlog.get_logger(__name__)
 
 
-def build(payload: Mapping[str, Any]) -> Result | None:
+@does(effects.Build)
+def build(work: effects.Build) -> Result | None:
     """Build the candidate of one entry on the target's present head."""
-    entry = ReviewEntry.objects.select_related("rig__town", "bead", "source").get(pk=payload["entry"])
-    if entry.state != EntryState.ACTIVE or entry.build_no != payload["build_no"]:
+    entry = ReviewEntry.objects.select_related("rig__town", "bead", "source").get(pk=work.entry)
+    if entry.state != EntryState.ACTIVE or entry.build_no != work.build_no:
         return None
     rig = entry.rig
     whole = configs.effective(rig.town.config, rig.config)
     config, committer = whole.refinery, (whole.git.name, whole.git.email)
     repo = repo_of(rig)
-    head = payload["head"]
-    on = payload.get("on")
-    told: dict[str, Any] = {"build_no": payload["build_no"], "head": head, "on": on}
+    head = work.head
+    on = work.on
+    told: dict[str, Any] = {"build_no": work.build_no, "head": head, "on": on}
     try:
         base = Candidate.objects.get(pk=on).sha if on else fetch_target(rig, repo, entry.target)
     except GitFailed as error:
@@ -62,9 +63,9 @@ def build(payload: Mapping[str, Any]) -> Result | None:
         body=_body(entry),
         trailers=_trailers(entry, head, reviewed=config.code_review),
         committer=committer,
-        date=int(payload["date"]),
+        date=work.date,
     )
-    seal = Candidate.objects.get(pk=payload["seal"]).base_sha if payload.get("seal") else ""
+    seal = Candidate.objects.get(pk=work.seal).base_sha if work.seal else ""
     try:
         built = _candidate(repo, entry, spec)
     except GitFailed as error:

@@ -13,6 +13,7 @@ from django.conf import settings
 from beads import config as configs
 from beads import outbox, people
 from beads.models import Bead, Town
+from refinery.core.effects import Notify
 
 
 def tell(town: Town, kind: str, about: Bead | None, title: str, body: str, key: str, now: dt.datetime) -> None:
@@ -21,5 +22,5 @@ def tell(town: Town, kind: str, about: Bead | None, title: str, body: str, key: 
     if not webhook and not people.listeners(town, kind):
         return
     path = f"/beads/{about.pk}/" if about else f"/towns/{town.slug}/"
-    told = {"kind": kind, "town": town.slug, "title": title, "body": body[:4000], "url": settings.GASTOWN_URL + path}
-    outbox.enqueue(town, "notify", f"notify:{kind}:{key}"[:200], told, now)
+    work = Notify(kind, town.slug, title, body[:4000], settings.GASTOWN_URL + path, key)
+    outbox.enqueue(town, work.name, work.key, work.payload(), now)

@@ -25,6 +25,7 @@ from beads.lifecycle import BeadStatus, Purpose, is_final
 from beads.models import Bead, Convoy, ConvoyBranch, Rig, Town
 from beads.prepared import Prepared
 from refinery import links
+from refinery.core import effects
 from refinery.core.actions import (
     AbandonLanding,
     Action,
@@ -61,9 +62,7 @@ from refinery.core.actions import (
     StartRun,
     StopRun,
 )
-from refinery.core.keys import branch_key, build_key, land_key, publish_key
 from refinery.core.reasons import Held
-from refinery.core.relations import foresee_key
 from refinery.core.states import EntryKind
 from refinery.core.telling import of_rework, short
 from refinery.models import Candidate, Landing, ReviewEntry
@@ -147,7 +146,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _nudge(run, message, now)
         case PublishRun(run):
             runs.request_publish(run, now)
-            enqueue(town, "publish", publish_key(run), {"run": run}, now, Run.objects.only("rig").get(pk=run).rig_id)
+            enqueue(town, effects.Publish(run), now, Run.objects.only("rig").get(pk=run).rig_id)
         case MoveBead(bead, expect, to, reason, resolution, sha):
             ledger.move(
                 Bead(pk=bead),
@@ -190,10 +189,10 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             found = Candidate.objects.select_related("entry__rig").in_bulk([c.candidate for c in cars])
             waivers = {c.candidate: c.waiver for c in cars if c.waiver}
             landing = landings.intend([(found[c.candidate], c.evidence) for c in cars], waivers)
-            enqueue(town, "land", land_key(landing.pk), {"landing": landing.pk}, now, landing.rig_id)
+            enqueue(town, effects.Land(landing.pk), now, landing.rig_id)
         case PushAgain(landing_id):
             pushed = Landing.objects.only("rig").get(pk=landing_id)
-            enqueue(town, "land", land_key(landing_id), {"landing": landing_id}, now, pushed.rig_id)
+            enqueue(town, effects.Land(landing_id), now, pushed.rig_id)
         case SetWindow(rig, target, size):
             entries.set_window(rig, target, size)
         case AbandonLanding(landing_id):
@@ -204,8 +203,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             _ask_branch(town, branch_id, isinstance(action, CreateBranch), now)
         case Foresee(rig, target, expect, heads, tip):
             asked = forecasts.ask(rig, target, expect, heads, tip, now)
-            told = {"forecast": asked.pk, "number": asked.number}
-            enqueue(town, "foresee", foresee_key(asked.pk, asked.number), told, now, rig)
+            enqueue(town, effects.Foresee(asked.pk, asked.number), now, rig)
         case BranchLanded(branch_id, sha):
             ledger.branch_landed(ConvoyBranch(pk=branch_id), sha)
         case ConvoyLanded(convoy, sha):
@@ -235,15 +233,8 @@ def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
 def _build(town: Town, entry_id: str, build_no: int, on: int | None, now: dt.datetime, seal: int | None = None) -> None:
     """The build is pinned to the head of this moment; its date makes the commit reproducible."""
     (entry,) = _ENTRY(entry_id)
-    payload = {
-        "entry": entry_id,
-        "build_no": build_no,
-        "head": entry.head_sha,
-        "on": on,
-        "seal": seal,
-        "date": int(now.timestamp()),
-    }
-    enqueue(town, "build", build_key(entry_id, build_no), payload, now, entry.rig_id)
+    work = effects.Build(entry_id, build_no, entry.head_sha, int(now.timestamp()), on, seal)
+    enqueue(town, work, now, entry.rig_id)
 
 
 def _admit(town: Town, action: Admit, now: dt.datetime) -> None:
@@ -392,6 +383,5 @@ def _open_conflict(town: Town, entry_id: str, candidate_id: int, files: tuple[st
 def _ask_branch(town: Town, branch_id: int, create: bool, now: dt.datetime) -> None:
     branch = ConvoyBranch.objects.get(pk=branch_id)
     ledger.ask_branch(branch, now)
-    kind = "create_branch" if create else "observe_branch"
-    payload = {"branch": branch_id, "asked_at": now.isoformat()}
-    enqueue(town, kind, branch_key(kind, branch_id, now), payload, now, branch.rig_id)
+    kind = effects.CreateBranch if create else effects.ObserveBranch
+    enqueue(town, kind(branch_id, now), now, branch.rig_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 from agents import mail
 from agents.models import Run
@@ -12,6 +11,7 @@ from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Convoy, Escalation, Town
 from refinery import links
 from refinery.core.actions import CloseEntry
+from refinery.core.effects import DeleteBranch, Effect
 from refinery.core.reasons import Exit, way_on
 from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.models import ReviewEntry
@@ -20,10 +20,10 @@ from refinery.store import entries, notices
 ACTOR = "gastown"
 
 
-def enqueue(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime, rig: int) -> None:
+def enqueue(town: Town, work: Effect, now: dt.datetime, rig: int) -> None:
     """New work, or work whose answer was lost: then it is done once more. `rig`: whose remote it asks."""
-    if not outbox.enqueue(town, kind, key, payload, now, rig):
-        outbox.repeat(key, now)
+    if not outbox.enqueue(town, work.name, work.key, work.payload(), now, rig):
+        outbox.repeat(work.key, now)
 
 
 def hold_entry(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> None:
@@ -69,14 +69,8 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
                 now=now,
             )
         if action.delete_branch and entry.on_remote and Run.objects.filter(rig=entry.rig, branch=entry.branch).exists():
-            payload = {
-                "rig": entry.rig_id,
-                "branch": entry.branch,
-                "sha": entry.head_sha,
-                "target": entry.target,
-            }
-            key = f"delete:{entry.rig_id}:{entry.branch}:{entry.pk}"
-            enqueue(town, "delete_branch", key, payload, now, entry.rig_id)
+            work = DeleteBranch(entry.rig_id, entry.branch, entry.head_sha, entry.pk)
+            enqueue(town, work, now, entry.rig_id)
     elif source is not None and action.reason not in ("superseded", "cancelled"):
         nothing = action.reason == Exit.NOTHING_CHANGED
         ledger.move(
@@ -121,10 +115,4 @@ def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> Non
     notices.tell(town, "landed", convoy.bead, title, told, convoy_id, now)
     mail.send(town, ACTOR, "overseer", mail.Letter(title[:300], told, kind="CONVOY_LANDED", about=convoy.bead))
     for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
-        payload = {
-            "rig": branch.rig_id,
-            "branch": branch.name,
-            "sha": branch.head_sha,
-            "target": branch.rig.default_branch,
-        }
-        enqueue(town, "delete_branch", f"delete:{branch.rig_id}:{branch.name}", payload, now, branch.rig_id)
+        enqueue(town, DeleteBranch(branch.rig_id, branch.name, branch.head_sha), now, branch.rig_id)

@@ -20,8 +20,9 @@ from structlog.contextvars import bound_contextvars
 
 from beads import inbox, ledger
 from beads.models import Fact, Town
+from refinery import facts
 from refinery.core.rules import Decision, plan
-from refinery.tick import intake, invariants, metrics, snapshot
+from refinery.tick import invariants, metrics, snapshot
 from refinery.tick.apply import carry_out
 
 log = structlog.get_logger(__name__)
@@ -110,7 +111,7 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport, began: float)
     def _take(fact: Fact) -> None:
         touched.add(fact.subject)
         with bound_contextvars(fact=fact.pk, kind=fact.kind, subject=fact.subject):
-            intake.take(fact, now)
+            facts.take(fact, now)
 
     report.facts = inbox.drain(town, now, _take)
     report.decisions = plan(snapshot.load(town, now))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agents.runtime import gitcmd, mirrors
-from agents.runtime.gitcmd import GitFailed
+from agents.runtime.gitcmd import GitFailed, run_git
 from beads.errors import Invalid
 from refinery.git import objects
 from refinery.git import repo as git
@@ -225,6 +225,7 @@ def test_what_a_repack_has_dropped_is_no_longer_shown(ground: Ground) -> None:
 
 def test_a_mirror_that_was_replaced_is_not_read_through_an_old_reader(ground: Ground) -> None:
     path = ground.repo.path
+    run_git(["repack", "-adq"], cwd=path)  # a reader that has a pack open reads on in it when it is deleted
     assert ground.repo.type_of(ground.base) == "commit"
     shutil.rmtree(path)
     git.Repo.open_or_create(path)

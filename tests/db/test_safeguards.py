@@ -1,4 +1,4 @@
-"""Each compare-and-swap, constraint and fence by itself: what it is there for. `tests/mutations.py` removes them."""
+"""Each compare-and-swap, constraint and fence by itself: what it is there for. `tests/mutations/` removes them."""
 
 from __future__ import annotations
 

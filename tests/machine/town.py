@@ -33,7 +33,7 @@ from refinery.core import readiness, stages, standing
 from refinery.core.rules import Decision
 from refinery.decisions import gatechecks, guards, merge_queue, operators, reviews, towns, work
 from refinery.executor import branches as on_remote
-from refinery.executor import build, effects, land
+from refinery.executor import build, foresee, land, perform
 from refinery.models import GateResult, Landing, ReviewEntry
 from refinery.tick import invariants, reconciler, snapshot
 from refinery.tick.apply import carry_out
@@ -117,7 +117,7 @@ class Machine(RuleBasedStateMachine):
         enter(transaction.atomic())
         enter(mock.patch("django.utils.timezone.now", self.now))
         enter(mock.patch("secrets.choice", self.random.choice))
-        for module in (effects, build, land, on_remote, guards, merge_queue, towns):
+        for module in (perform, foresee, build, land, on_remote, guards, merge_queue, towns):
             enter(mock.patch.object(module, "repo_of", lambda rig: self.remote))
         self.tokens: dict[str, str] = {}
         self.secrets: dict[str, str] = {}
@@ -551,12 +551,12 @@ class Machine(RuleBasedStateMachine):
             COUNTS[f"fault: effect {trouble}"] += 1
         try:
             with transaction.atomic(), contextlib.suppress(Killed):
-                effects.run_effect(effect.pk)
+                perform.run_effect(effect.pk)
         finally:
             self.remote.weather = lambda where: None
         if trouble == "twice":
             Effect.objects.filter(pk=effect.pk).update(state="pending")
-            effects.run_effect(effect.pk)
+            perform.run_effect(effect.pk)
 
     # -- facts, ticks, time --
 
@@ -689,7 +689,7 @@ class Machine(RuleBasedStateMachine):
             reports.append(reconciler.tick(self.town, self.now()))
         due = list(Effect.objects.filter(state="pending", next_try_at__lte=self.clock))
         for effect in due:
-            effects.run_effect(effect.pk)
+            perform.run_effect(effect.pk)
         picked = False
         while found := runs.pick("runner", self.now()):
             picked = True

@@ -25,6 +25,7 @@ from beads import config as configs
 from beads import inbox, ledger, outages, room
 from beads.actors import Actor
 from beads.models import Bead
+from refinery import facts
 from refinery.core.readiness import convoy_phase
 from refinery.core.rules import Decision
 from refinery.core.stages import Stage
@@ -32,7 +33,7 @@ from refinery.core.standing import stands
 from refinery.core.world import World
 from refinery.decisions import gatechecks, merge_queue, reviews, work
 from refinery.models import Candidate, Landing, ReviewEntry
-from refinery.tick import intake, reconciler, snapshot
+from refinery.tick import reconciler, snapshot
 from tests.db.conftest import SHA, Place
 
 WHO = Actor("test", "alice")
@@ -155,7 +156,7 @@ def reader(operator: Client) -> Reader:
 
 def hear(place: Place) -> None:
     """Take in the facts there are, and decide nothing yet."""
-    inbox.drain(place.town, place.now, lambda fact: intake.take(fact, place.now))
+    inbox.drain(place.town, place.now, lambda fact: facts.take(fact, place.now))
 
 
 def tick(place: Place) -> None:
