@@ -43,7 +43,9 @@ def mode(config: Config) -> SandboxMode:
     told = os.environ.get(VARIABLE, "")
     if told and told not in list(SandboxMode):
         raise Invalid(f"{VARIABLE}: {told[:40]!r} is neither required nor off", field=VARIABLE)
-    return SandboxMode(told) if told else config.sandbox.mode
+    if told:
+        return SandboxMode(told)
+    return config.sandbox.mode
 
 
 def is_off(config: Config) -> bool:
@@ -138,7 +140,9 @@ def agent_of(config: Config, run: Run) -> AgentCommand | None:
     argv = next((step["argv"] for step in run.steps if step.get("argv")), None)
     if agent is None:
         return AgentCommand(command=tuple(argv or ["false"]), network=("none",))
-    return agent.model_copy(update={"command": tuple(argv)}) if argv else agent
+    if argv:
+        return agent.model_copy(update={"command": tuple(argv)})
+    return agent
 
 
 def _limits(config: Config, agent: AgentCommand | None, *, gates: bool) -> dict[str, Any]:
@@ -149,7 +153,9 @@ def _limits(config: Config, agent: AgentCommand | None, *, gates: bool) -> dict[
     if agent is not None:
         limits |= {name: getattr(agent, name) for name in limits if getattr(agent, name) is not None}
         wall = agent.wall or wall
-    return limits if gates else {**limits, "wall": wall.total_seconds()}
+    if gates:
+        return limits
+    return {**limits, "wall": wall.total_seconds()}
 
 
 def _named(config: Config) -> tuple[list[str], list[str]]:

@@ -124,4 +124,6 @@ def shim_of(home: Path, run_id: str) -> int | None:
         pid = int((home / "runs" / run_id / "pid").read_text())
     except (OSError, ValueError):
         return None
-    return pid if forkserver.alive(pid) else None
+    if forkserver.alive(pid):
+        return pid
+    return None

@@ -95,7 +95,9 @@ def count_for(run: Run) -> int:
 
 def _unread(run: Run) -> QuerySet[Mail]:
     beads = run.brief.get("beads") or [run.bead_id]
-    name = run.agent.name if run.agent else run.pk
+    name = run.pk
+    if run.agent:
+        name = run.agent.name
     unread = Mail.objects.filter(town=run.town_id, read_at=None).exclude(recipient="overseer")
     by_name = Q(bead=None, recipient=name)
     if run.kind == Role.POLECAT:

@@ -200,12 +200,16 @@ class Runner:
         """Make the run's workspace; returns the commit that it starts from, and the repositories beside the mirror
         whose objects it borrows."""
         start = self._start_commit(run, repo)
-        target = mirrors.known_branch(repo, run.target) if run.start_sha else start
+        target: str | None = start
+        if run.start_sha:
+            target = mirrors.known_branch(repo, run.target)
         heads = {run.target: target or self._fetch(run, repo, run.target)}
         default = run.rig.default_branch
         if default not in heads and (known := mirrors.known_branch(repo, default)):
             heads[default] = known
-        name = run.agent.name if run.agent else "gastown"
+        name = "gastown"
+        if run.agent:
+            name = run.agent.name
         told = [(run.brief.get("conflict") or {}).get("base_sha"), (run.brief.get("candidate") or {}).get("base")]
         plan = workspace.Plan(
             start,
@@ -295,18 +299,24 @@ class Runner:
 
 def _opened(run: Run, git: configs.GitConfig) -> dict[str, str]:
     """What opens the rig's remote, where something is to be fetched beside commits."""
-    return access.access_of(run.rig) if git.submodules or git.lfs else {}
+    if git.submodules or git.lfs:
+        return access.access_of(run.rig)
+    return {}
 
 
 def fault_of(error: Exception) -> str:
     """The kind of a start's failure; see `runs.start_failed`."""
     if isinstance(error, gitcmd.GitFailed):
-        return "" if error.kind == "other" else error.kind
+        if error.kind == "other":
+            return ""
+        return error.kind
     if isinstance(error, sandbox.NoSandbox):
         return "sandbox"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"
-    return "set_up" if isinstance(error, GastownError) and error.disposition == Disposition.PERMANENT else ""
+    if isinstance(error, GastownError) and error.disposition == Disposition.PERMANENT:
+        return "set_up"
+    return ""
 
 
 def _clean_environment() -> dict[str, str]:

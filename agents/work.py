@@ -52,7 +52,9 @@ def settle(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
         return report | {"work": "", "published": pushed, "on_remote": pushed}
     branches = {name: sha for name, sha in report["branches"].items() if _arrived(mirror, run.pk, name, sha)}
     wanted = _named(run)
-    name = wanted if wanted in branches else ""
+    name = ""
+    if wanted in branches:
+        name = wanted
     if not name and report["work"] in ("nothing", "uncommitted") and branches and wanted in ("", run.branch):
         if len(branches) > 1:
             names = ", ".join(sorted(branches))

@@ -84,7 +84,9 @@ def postmaster(data: Path) -> int | None:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError, IndexError):
         return None
-    return pid if words[0].endswith(b"postgres") and str(data).encode() in words else None
+    if words[0].endswith(b"postgres") and str(data).encode() in words:
+        return pid
+    return None
 
 
 def stop() -> None:

@@ -41,7 +41,9 @@ class Group:
     def _make(self, limits: Limits) -> None:
         for path in set(self._at.values()):
             path.mkdir()
-        tasks = str(limits.processes + OURS) if limits.processes else "max"
+        tasks = "max"
+        if limits.processes:
+            tasks = str(limits.processes + OURS)
         (self._at["pids"] / "pids.max").write_text(tasks)
         memory = self._at["memory"]
         if self._v2:
@@ -78,7 +80,9 @@ class Group:
         source = self._at["memory"] / ("memory.events" if self._v2 else "memory.oom_control")
         if _counter(source, "oom_kill"):
             return "memory"
-        return "processes" if _counter(self._at["pids"] / "pids.events", "max") else ""
+        if _counter(self._at["pids"] / "pids.events", "max"):
+            return "processes"
+        return ""
 
     def pids(self) -> list[int]:
         """Who is in it."""
@@ -140,7 +144,9 @@ def _hierarchies() -> Iterator[tuple[bool, dict[str, Path]]]:
                 mounts |= dict.fromkeys(options.split(","), Path(where))
     if "" in mounts:
         for base in _bases(mounts[""], own.get("", "/")):
-            given = (base / "cgroup.subtree_control").read_text().split() if base.is_dir() else []
+            given = []
+            if base.is_dir():
+                given = (base / "cgroup.subtree_control").read_text().split()
             if not {"memory", "pids"} <= set(given) and os.access(base / "cgroup.subtree_control", os.W_OK):
                 with contextlib.suppress(OSError):
                     (base / "cgroup.subtree_control").write_text("+memory +pids")

@@ -198,7 +198,9 @@ def main() -> int:
     problems = pre_receive(sys.stdin.read().splitlines(), os.environ)
     for problem in problems:
         sys.stderr.write(f"{problem}\n")
-    return 1 if problems else 0
+    if problems:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ class Head:
             return None
         if len(lengths) > 1 or not all(re.fullmatch(r"\d{1,15}", value) for value in lengths):
             raise Refusal(400, "the length of the request's body is not clear")
-        return int(lengths.pop()) if lengths else 0
+        if lengths:
+            return int(lengths.pop())
+        return 0
 
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -101,7 +101,9 @@ def _stored(mirror: Path, oid: str) -> Path:
 
 def _fetch(view: View) -> None:
     """Have git-lfs fetch what the commit points to, from the rig's own remote."""
-    url = f"file://{view.remote_url}" if view.remote_url.startswith("/") else view.remote_url
+    url = view.remote_url
+    if view.remote_url.startswith("/"):
+        url = f"file://{view.remote_url}"
     pinned = {
         "remote.origin.url": url,
         "remote.lfsdefault": "origin",

@@ -61,4 +61,6 @@ class Limits:
 
 
 def _said(which: str, value: int) -> str:
-    return str(value) if which == "processes" else size(value)
+    if which == "processes":
+        return str(value)
+    return size(value)

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -75,7 +75,9 @@ def fetcher(view: View) -> Fetch:
 
     def _fetch(repo: Path, url: str, refspecs: Sequence[str]) -> None:
         own = _host(view.remote_url)
-        opened = view.opened if own is not None and _host(url) == own else {}
+        opened: Mapping[str, str] = {}
+        if own is not None and _host(url) == own:
+            opened = view.opened
         words = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules"]
         words += ["--end-of-options", url, *refspecs]
         with repo_lock(repo, exclusive=False):
@@ -121,7 +123,9 @@ def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch 
         values = config(made) | (large.CONFIG if lfs else {})
         return trees.Filled(values, [module.mirror for module in made])
 
-    return act if submodules or lfs else None
+    if submodules or lfs:
+        return act
+    return None
 
 
 def into_workspace(tree: Path, view: View, home: Path, *, submodules: bool, lfs: bool) -> list[Path]:
@@ -158,7 +162,9 @@ def _for_gates(slot: trees.Slot, source: Source, view: View) -> list[Module]:
 
 def _landed(view: View) -> str:
     """The target's head as it was last seen on the remote: a candidate's base may itself be one that has not landed."""
-    return known_branch(view.mirror, view.target) or "" if view.target else ""
+    if view.target:
+        return known_branch(view.mirror, view.target) or ""
+    return ""
 
 
 def config(modules: Sequence[Module]) -> dict[str, str]:
@@ -288,7 +294,9 @@ def _named(mirror: Path, sha: str) -> dict[str, tuple[str, str]]:
 def _lfs_patterns(mirror: Path, sha: str) -> list[str]:
     """The patterns of the top .gitattributes that hand files to git-lfs."""
     shown = run_git(["cat-file", "blob", f"{check_sha(sha)}:.gitattributes"], cwd=mirror, check=False)
-    lines = shown.stdout.decode("utf-8", "replace").splitlines() if not shown.returncode else []
+    lines = []
+    if not shown.returncode:
+        lines = shown.stdout.decode("utf-8", "replace").splitlines()
     return [words[0] for words in (line.split() for line in lines) if "filter=lfs" in words[1:]]
 
 
@@ -306,7 +314,9 @@ def resolve(remote: str, url: str) -> str:
                 raise Invalid(f"the submodule's URL {redact(url)!r} leads out of {redact(remote)}", field="submodule")
             at = head
         rest = rest.partition("/")[2]
-    return at + rest if at.endswith(":") else f"{at}/{rest}"
+    if at.endswith(":"):
+        return at + rest
+    return f"{at}/{rest}"
 
 
 def _host(url: str) -> tuple[str, str, str] | None:
@@ -326,8 +336,12 @@ def allowed(url: str, remote: str, landed: set[str], path: str) -> str:
         ours, theirs = _HOSTED.fullmatch(remote), _HOSTED.fullmatch(url)
         if ours is None or theirs is None:
             return url
-        user = f"{ours['user']}@" if ours["user"] else ""
-        port = f":{theirs['port']}" if theirs["port"] else ""
+        user = ""
+        if ours["user"]:
+            user = f"{ours['user']}@"
+        port = ""
+        if theirs["port"]:
+            port = f":{theirs['port']}"
         return f"{theirs['scheme']}://{user}{theirs['host']}{port}{theirs['path']}"
     if url in landed:
         return url

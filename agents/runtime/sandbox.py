@@ -344,7 +344,9 @@ def _tried(program: str) -> str:
     except OSError as error:
         return str(error)
     lines = said.strip().splitlines()
-    return "" if code == 7 else (lines[-1] if lines else f"it ended with {code}")[:300]
+    if code == 7:
+        return ""
+    return (lines[-1] if lines else f"it ended with {code}")[:300]
 
 
 def _version(program: str) -> str:

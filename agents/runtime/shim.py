@@ -208,7 +208,9 @@ class Shim:
 
     def _own_environment(self) -> dict[str, str]:
         """An agent's token, which it has from its claim on; gates call no tools."""
-        return {} if self.spec["kind"] == "gates" else {"GASTOWN_TOKEN": self.token}
+        if self.spec["kind"] == "gates":
+            return {}
+        return {"GASTOWN_TOKEN": self.token}
 
     # -- the end --
 

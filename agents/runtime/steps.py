@@ -84,7 +84,9 @@ class Steps:
 
     def run(self) -> tuple[list[Result], Ended]:
         """Run them; returns the results of those that say something, and how the run ended."""
-        return self._at_once() if self.at_once else self._in_order()
+        if self.at_once:
+            return self._at_once()
+        return self._in_order()
 
     def _in_order(self) -> tuple[list[Result], Ended]:
         results: list[Result] = []
@@ -297,7 +299,9 @@ class Steps:
         return sandbox.start(box, command, before=processes.die_with_shim, say=self.log.say)
 
     def _whose(self, step: dict[str, Any]) -> str:
-        return f"gate {step['name']}: " if self.gates else ""
+        if self.gates:
+            return f"gate {step['name']}: "
+        return ""
 
     def _watch(self, child: _Child, step: dict[str, Any], watch: Watch, news: threading.Event) -> tuple[bool, str]:
         """Wait for the end, a stop, a time-out, a limit or the end of the finish grace: (timed out, which limit)."""
@@ -346,7 +350,9 @@ class Steps:
     def _pump(self, process: subprocess.Popen[bytes], tail: deque[bytes], name: str, redactor: Redactor) -> None:
         """Output → log and tail, without secrets. Where several write at once, each line says whose it is."""
         assert process.stdout is not None
-        mark = f"{name} | ".encode() if self.at_once else b""
+        mark = b""
+        if self.at_once:
+            mark = f"{name} | ".encode()
         kept, rest = 0, b""
         more = True
         while more:

@@ -263,7 +263,9 @@ def _state(slot: Slot) -> dict[str, Any]:
         found = json.loads((slot.path / "state.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+    return {}
 
 
 def _note(slot: Slot, state: Mapping[str, Any]) -> None:

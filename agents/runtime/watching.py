@@ -46,7 +46,9 @@ class Watch:
     @property
     def deadline(self) -> float | None:
         """When its time is over, on the monotonic clock."""
-        return self._began + self.limits.wall if self.limits.wall else None
+        if self.limits.wall:
+            return self._began + self.limits.wall
+        return None
 
     def look(self) -> str:
         """Which limit it has reached, as a sentence; an empty string: none."""
@@ -55,7 +57,9 @@ class Watch:
         if self.deadline is not None and now >= self.deadline:
             return self.limits.reached("wall")
         which = self._kernel() or (self._counted() if self._group is None else "") or self._tmp() or self._disk()
-        return self.limits.reached(which) if which else ""
+        if which:
+            return self.limits.reached(which)
+        return ""
 
     def last(self, failed: bool, number: int | None) -> str:
         """The same, once it has ended: `failed`, perhaps by the signal `number`."""
@@ -66,11 +70,17 @@ class Watch:
             which = self._tmp()
         if not which and any(before - _free(root) > self.limits.disk // 2 for root, before in self._free.items()):
             used = sum(sizes(self._roots))  # the file system has lost so much meanwhile: it may have been this one
-            which = "disk" if used >= self.limits.disk else ""
-        return self.limits.reached(which) if which else ""
+            which = ""
+            if used >= self.limits.disk:
+                which = "disk"
+        if which:
+            return self.limits.reached(which)
+        return ""
 
     def _kernel(self) -> str:
-        return self._group.hit() if self._group is not None else ""
+        if self._group is not None:
+            return self._group.hit()
+        return ""
 
     def _counted(self) -> str:
         tasks = memory = 0

@@ -32,7 +32,9 @@ def escalate(town: Town, problem: Problem, *, actor: str) -> Bead | None:
     if Escalation.objects.filter(town=town, key=problem.key, closed_at=None).exists():
         return None
     about = problem.about
-    rig = None if about is None else about.rig
+    rig = None
+    if about is not None:
+        rig = about.rig
     draft = Draft(problem.title[:MAX_TITLE], problem.body[:MAX_BODY], type=BeadType.ESCALATION, priority=1)
     bead = create_bead(town, rig, draft, actor=actor)
     Escalation.objects.create(bead=bead, town=town, key=problem.key[:200], severity=problem.severity, about=about)

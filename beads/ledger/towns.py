@@ -90,7 +90,9 @@ def set_config(
     with transaction.atomic():
         locked = type(owner).objects.select_for_update().get(pk=owner.pk)
         latest = latest_config(owner)
-        number = latest.number if latest else 0
+        number = 0
+        if latest:
+            number = latest.number
         if expect is not None and expect != number:
             raise Conflict(f"the config was changed meanwhile: its version is {number}, not {expect}")
         type(owner).objects.filter(pk=owner.pk).update(config=dict(config))
