@@ -144,19 +144,26 @@ def _hierarchies() -> Iterator[tuple[bool, dict[str, Path]]]:
                 mounts |= dict.fromkeys(options.split(","), Path(where))
     if "" in mounts:
         for base in _bases(mounts[""], own.get("", "/")):
-            given = []
-            if base.is_dir():
-                given = (base / "cgroup.subtree_control").read_text().split()
-            if not {"memory", "pids"} <= set(given) and os.access(base / "cgroup.subtree_control", os.W_OK):
-                with contextlib.suppress(OSError):
-                    (base / "cgroup.subtree_control").write_text("+memory +pids")
-                    given = ["memory", "pids"]
-            if {"memory", "pids"} <= set(given):
+            if _delegates(base):
                 yield True, {"memory": base, "pids": base}
     if "memory" in mounts and "pids" in mounts:
         for memory in _bases(mounts["memory"], own.get("memory", "/")):
             for pids in _bases(mounts["pids"], own.get("pids", "/")):
                 yield False, {"memory": memory, "pids": pids}
+
+
+def _delegates(base: Path) -> bool:
+    """True when groups below `base` (v2) can hold memory and processes; that is switched on where it may be."""
+    wanted, control = {"memory", "pids"}, base / "cgroup.subtree_control"
+    if not base.is_dir():
+        return False
+    if wanted <= set(control.read_text().split()):
+        return True
+    if os.access(control, os.W_OK):
+        with contextlib.suppress(OSError):
+            control.write_text("+memory +pids")
+            return True
+    return False
 
 
 def _bases(mount: Path, own: str) -> list[Path]:

@@ -15,8 +15,8 @@ MUTATIONS = (
     Mutation(
         "one address may guess at many names",
         "gastown_site/lockout.py",
-        "return max(pair, PAIR_LIMIT) if address >= ADDRESS_LIMIT else pair",
-        "return pair",
+        "    if address >= ADDRESS_LIMIT:\n",
+        "    if False:\n",
         "tests/web/test_entrance.py -k s6",
     ),
     Mutation(
