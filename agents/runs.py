@@ -182,7 +182,7 @@ def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, pid: i
 
 
 def start_failed(run_id: str, error: str, fault: str = "") -> None:
-    """The runner could not start it: the host's fault. Fenced for the shim, and told as a fact. `fault`: a kind of
+    """The runner could not start it: the host's fault. Its claim is void, and a fact says so. `fault`: a kind of
     `agents.runtime.failures`, `sandbox` or `set_up` (it stays so until a person mends something); empty: not known."""
     with transaction.atomic():
         run = _locked(run_id)
@@ -244,7 +244,7 @@ def claim(run_id: str, secret: str, now: dt.datetime, *, own_secret: bool = True
 
 
 def hold(run_id: str) -> Run:
-    """Lock a run for one tool call, inside a transaction. `run_superseded` when it has exited or ended.
+    """Lock a run for one tool call, inside a transaction. Raises Superseded when it has exited or ended.
 
     Serialises tool calls with the exit report: what comes after the exit is refused, in whatever order the two
     reach the server's threads.

@@ -39,8 +39,8 @@ NOT_OURS = (  # what git would read in a repository besides its config, and a mi
 def ensure_bare(path: Path) -> None:
     """Make the bare repository at `path` when it is missing; several processes at once make one.
 
-    It appears whole, by a rename: nobody meets one that is half-made, and a death in the midst leaves none. One that
-    is there is made ours again: see `own_config`.
+    It appears whole, by a rename: nobody sees a half-made one, and a process that is killed here leaves none. An
+    existing one gets our config again: see `own_config`.
     """
     if path.exists():
         own_config(path)
@@ -147,7 +147,8 @@ def fetch(
                     raise GitFailed(f"the remote is shallow: it has not got the whole history of {ref}", kind="shallow")
             break
         except GitFailed as error:
-            if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
+            # a race: another fetch was updating the same ref; its objects are here now, so the next try is short
+            if error.kind != "stale_lease" or attempt == 3:
                 raise
     found: str | None = ref
     if source != ref:
@@ -158,11 +159,11 @@ def fetch(
 
 
 def pack(repo: Path) -> int:
-    """Pack the loose objects and refs, when objects are more than LOOSE; what nothing has reached for two weeks goes.
+    """Pack loose objects and refs when there are more than LOOSE objects; drop what was unreachable for two weeks.
 
     Every landing and every look ahead leaves some, and nobody else tidies up here (`gc.auto` is off). Returns how many
-    were loose. Others may use the repository meanwhile; a worktree that is half-made may make it fail: then it is done
-    the next time.
+    were loose. Safe while others use the repository; a worktree that is half-made may make it fail, and the next call
+    does it then.
     """
     loose = int(run_git(["count-objects"], cwd=repo).text.split()[0])
     if loose <= LOOSE:

@@ -168,6 +168,7 @@ def move(bead: Bead, expect: str, step: Transition, *, actor: str, now: dt.datet
         change |= {"closed_at": None, "cancel_requested_at": None}
     if BeadStatus(expect) == BeadStatus.FAILED:
         change["retried_at"] = now
+    # compare and swap: whoever else has moved the bead meanwhile wins, and this caller's savepoint is undone
     if Bead.objects.filter(pk=bead.pk, status=expect).update(**change) != 1:
         raise LostRace(f"{bead.pk} is no longer {expect}")
     BeadEvent.objects.create(
@@ -182,7 +183,7 @@ def move(bead: Bead, expect: str, step: Transition, *, actor: str, now: dt.datet
 
 
 def request_cancel(bead: Bead, now: dt.datetime) -> None:
-    """Set the wish to cancel; the tick decides. No-op on final beads."""
+    """Note that a person wants it cancelled; the tick decides. No effect on final beads."""
     Bead.objects.filter(pk=bead.pk, cancel_requested_at=None).exclude(
         status__in=[BeadStatus.CLOSED, BeadStatus.FAILED]
     ).update(cancel_requested_at=now)

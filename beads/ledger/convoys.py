@@ -57,7 +57,7 @@ def start_convoy(convoy: Convoy, now: dt.datetime, *, actor: str) -> None:
 
 
 def request_close_convoy(convoy: Convoy, now: dt.datetime) -> None:
-    """Set the wish to close a convoy midway; the tick decides."""
+    """Note that a person wants a convoy closed before all its beads are; the tick decides."""
     Convoy.objects.filter(pk=convoy.pk, close_requested_at=None, landed_at=None).update(close_requested_at=now)
 
 

@@ -28,7 +28,7 @@ class Problem:
 
 
 def escalate(town: Town, problem: Problem, *, actor: str) -> Bead | None:
-    """Tell the people once; None when an escalation with this key is open already."""
+    """Open an escalation for people to see; None when one with this key is open already."""
     if Escalation.objects.filter(town=town, key=problem.key, closed_at=None).exists():
         return None
     about = problem.about
@@ -42,7 +42,7 @@ def escalate(town: Town, problem: Problem, *, actor: str) -> Bead | None:
 
 
 def acknowledge(escalation: Escalation, who: str, now: dt.datetime, reason: str = "") -> None:
-    """A person has seen it."""
+    """Note that a person has seen it; the first one counts."""
     if Escalation.objects.filter(pk=escalation.pk, acknowledged_at=None, closed_at=None).update(
         acknowledged_at=now, acknowledged_by=who[:100]
     ):
@@ -50,12 +50,12 @@ def acknowledge(escalation: Escalation, who: str, now: dt.datetime, reason: str 
 
 
 def settle_escalations(about: Iterable[str], who: str, now: dt.datetime, reason: str) -> None:
-    """What was escalated about these beads needs nobody any more."""
+    """Close all open escalations about these beads."""
     _settle(Q(about_id__in=list(about)), who, now, reason)
 
 
 def settle_key(town: Town, key: str, who: str, now: dt.datetime, reason: str) -> None:
-    """What was escalated under `key` needs nobody any more."""
+    """Close the open escalation with this key, if there is one."""
     _settle(Q(town=town, key=key), who, now, reason)
 
 
@@ -70,7 +70,7 @@ def _settle(which: Q, who: str, now: dt.datetime, reason: str) -> None:
 
 
 def close_escalation(escalation: Escalation, who: str, now: dt.datetime, reason: str = "") -> None:
-    """It needs nobody any more. LostRace when it was closed before."""
+    """Close it, and its bead as done. LostRace when it was closed before."""
     if Escalation.objects.filter(pk=escalation.pk, closed_at=None).update(closed_at=now) != 1:
         raise LostRace(f"escalation {escalation.pk} was closed before")
     bead = Bead.objects.get(pk=escalation.pk)
