@@ -78,7 +78,8 @@ def _tell_of_lost(town: Town, failed: dict[str, tuple[str, str]], now: dt.dateti
                     about = Bead.objects.filter(pk=name, town=town).first() if what in ("bead", "convoy") else None
                     title, key = f"Does not go on: {row.subject}"[:300], f"lost:{row.subject}"
                     text = f"{why}\n\nWhat to do: gastown tick --town {town.slug} --explain shows it; see the log, too."
-                    ledger.escalate(town, key, title, body=text, severity="high", about=about, actor=ACTOR)
+                    problem = ledger.Problem(key, title, body=text, severity="high", about=about)
+                    ledger.escalate(town, problem, actor=ACTOR)
         except GastownError as error:
             log.info("lost.untold", subject=row.subject, error=error.message)
     for row in over:

@@ -12,6 +12,7 @@ import datetime as dt
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -19,7 +20,7 @@ from django.db import connection, transaction
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agents import runs
+from agents import runs, tokens
 from agents.api import tools
 from agents.models import Run
 from agents.runtime.gitcmd import GitFailed
@@ -59,6 +60,48 @@ branches = st.sampled_from(["one", "two", "three"])
 def choose(rows: list[Any], pick: int) -> Any:
     """One of the rows."""
     return rows[pick % len(rows)]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a town's config may be."""
+
+    review: bool
+    auto: bool
+    pr: bool
+    clean: bool
+    gates: list[str]
+    polecats: int
+    agents: str
+    method: str
+    batch: int
+    when: str
+    filed: str
+
+    def config(self) -> dict[str, Any]:
+        """As it is written down."""
+        commands: dict[str, Any] = {"polecat": {"command": ["p"]}, "refinery": {"command": ["r"]}}
+        if self.agents == "none":
+            commands = {}
+        elif self.agents == "no refinery":
+            commands.pop("refinery")
+        return {
+            "refinery": {
+                "code_review": self.review,
+                "auto_merge": self.auto,
+                "merge_strategy": "pr" if self.pr else "direct",
+                "merge_method": self.method,
+                "require_clean_merge": self.clean,
+                "gates": [{"name": name, "run": name, "when": self.when} for name in self.gates],
+                "batch": {"max": self.batch, "wait": "20s"},
+                "allow_no_gates": True,
+                "max_rework_cycles": 2,
+                "push_retries": 3,
+            },
+            "dispatch": {"max_polecats": self.polecats, "max_attempts": 3, "backoff": ["10s", "1m"]},
+            "agents": commands,
+            "limits": {"filed_beads": self.filed, "beads_per_run": 2, "escalations_per_run": 2, "mail_per_run": 2},
+        }
 
 
 class Machine(RuleBasedStateMachine):
@@ -108,59 +151,27 @@ class Machine(RuleBasedStateMachine):
             self.stack.close()
 
     @initialize(
-        review=st.booleans(),
-        auto=st.booleans(),
-        pr=st.booleans(),
-        clean=st.booleans(),
-        gates=st.sampled_from([["test"], ["test", "lint"], []]),
-        polecats=st.integers(1, 3),
-        agents=st.sampled_from(["all", "all", "none", "no refinery"]),
-        method=st.sampled_from(["squash", "merge"]),
-        batch=st.sampled_from([1, 2, 4]),
-        when=st.sampled_from(["landing", "landing", "both"]),
-        filed=st.sampled_from(["staged", "staged", "dispatch"]),
+        choices=st.builds(
+            Choices,
+            review=st.booleans(),
+            auto=st.booleans(),
+            pr=st.booleans(),
+            clean=st.booleans(),
+            gates=st.sampled_from([["test"], ["test", "lint"], []]),
+            polecats=st.integers(1, 3),
+            agents=st.sampled_from(["all", "all", "none", "no refinery"]),
+            method=st.sampled_from(["squash", "merge"]),
+            batch=st.sampled_from([1, 2, 4]),
+            when=st.sampled_from(["landing", "landing", "both"]),
+            filed=st.sampled_from(["staged", "staged", "dispatch"]),
+        )
     )
-    def open(
-        self,
-        review: bool,
-        auto: bool,
-        pr: bool,
-        clean: bool,
-        gates: list[str],
-        polecats: int,
-        agents: str,
-        method: str,
-        batch: int,
-        when: str,
-        filed: str,
-    ) -> None:
+    def open(self, choices: Choices) -> None:
         """A town with one of many configs."""
-        commands: dict[str, Any] = {"polecat": {"command": ["p"]}, "refinery": {"command": ["r"]}}
-        if agents == "none":
-            commands = {}
-        elif agents == "no refinery":
-            commands.pop("refinery")
-        config = {
-            "refinery": {
-                "code_review": review,
-                "auto_merge": auto,
-                "merge_strategy": "pr" if pr else "direct",
-                "merge_method": method,
-                "require_clean_merge": clean,
-                "gates": [{"name": name, "run": name, "when": when} for name in gates],
-                "batch": {"max": batch, "wait": "20s"},
-                "allow_no_gates": True,
-                "max_rework_cycles": 2,
-                "push_retries": 3,
-            },
-            "dispatch": {"max_polecats": polecats, "max_attempts": 3, "backoff": ["10s", "1m"]},
-            "agents": commands,
-            "limits": {"filed_beads": filed, "beads_per_run": 2, "escalations_per_run": 2, "mail_per_run": 2},
-        }
-        self.gated = bool(gates)
+        self.gated = bool(choices.gates)
         self.remote.commit("main", dict.fromkeys(FILES, "0"))
         self.outside.add(self.remote.branches["main"])
-        self.town: Town = ledger.create_town("main", configs.validate(config))
+        self.town: Town = ledger.create_town("main", configs.validate(choices.config()))
         self.rig: Rig = ledger.create_rig(self.town, "proj", "/nowhere.git", "main")
 
     # -- people --
@@ -445,7 +456,7 @@ class Machine(RuleBasedStateMachine):
             "file": ("gt_bead_create", {"title": "more"}),
         }
         before = self.picture()
-        known = runs.live_run(self.tokens[run.pk])
+        known = tokens.live_run(self.tokens[run.pk])
         if known is None:
             assert Run.objects.get(pk=run.pk).state == "ended"
             return
@@ -484,7 +495,7 @@ class Machine(RuleBasedStateMachine):
         else:
             report |= self.work_of(run, head, published)
         token = self.tokens.pop(run.pk)
-        assert runs.live_run(token) or runs.fenced_run(token)
+        assert tokens.live_run(token) or tokens.fenced_run(token)
         with contextlib.suppress(Superseded):
             runs.record_exit(run.pk, report, self.now())
 

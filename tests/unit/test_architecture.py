@@ -19,10 +19,10 @@ SOURCES = [
     if "migrations" not in p.parts and "demo" not in p.parts
 ]
 WRITERS = {
-    **dict.fromkeys(
-        ("Town", "Rig", "Bead", "Dependency", "Convoy", "ConvoyBranch", "BeadEvent", "Escalation", "ConfigVersion"),
-        "beads/ledger.py",
-    ),
+    **dict.fromkeys(("Town", "Rig", "ConfigVersion"), "beads/ledger/towns.py"),
+    **dict.fromkeys(("Bead", "Dependency", "BeadEvent"), "beads/ledger/beads.py"),
+    **dict.fromkeys(("Convoy", "ConvoyBranch"), "beads/ledger/convoys.py"),
+    "Escalation": "beads/ledger/escalations.py",
     "Fact": "beads/inbox.py",
     "Effect": "beads/outbox.py",
     "Outage": "beads/outages.py",
@@ -64,8 +64,8 @@ def test_git_and_processes_are_started_in_few_places() -> None:
     assert users == {
         "agents/runtime/gitcmd.py", "agents/runtime/forkserver.py", "agents/runtime/sandbox.py",
         "agents/runtime/steps.py", "agents/runtime/keeper.py", "agents/runtime/trash.py",
-        "agents/runtime/door.py", "agents/runtime/harvest.py",
-        "gastown_site/database.py", "gastown_site/backups/pgtools.py", "gastown_site/management/commands/demo.py",
+        "agents/runtime/door.py", "agents/runtime/harvest.py", "agents/runtime/insides.py",
+        "gastown_site/cluster.py", "gastown_site/backups/pgtools.py", "gastown_site/management/commands/demo.py",
     }  # fmt: skip
 
 

@@ -62,14 +62,19 @@ def failed_bead(place: Place, bead: Bead | None = None) -> Bead:
     """A bead that gave up."""
     bead = bead or place.bead("Paint")
     bead.refresh_from_db()
-    ledger.move(bead, bead.status, BeadStatus.FAILED, actor="test", reason="gave up", resolution=Resolution.GAVE_UP)
+    ledger.move(
+        bead,
+        bead.status,
+        ledger.Transition(BeadStatus.FAILED, reason="gave up", resolution=Resolution.GAVE_UP),
+        actor="test",
+    )
     return Bead.objects.get(pk=bead.pk, status="failed")
 
 
 def filed_bead(place: Place) -> Bead:
     """What an agent has filed, and nobody has released."""
     filed = ledger.Filed("run-test0000", 1, waits=True)
-    return ledger.create_bead(place.town, place.rig, "Idea", actor="Rust", filed=filed)
+    return ledger.create_bead(place.town, place.rig, ledger.Draft("Idea"), actor="Rust", filed=filed)
 
 
 def nothing_changed(place: Place) -> Bead:
@@ -146,7 +151,7 @@ def failed_effect(place: Place) -> Effect:
 
 def escalation(place: Place) -> Escalation:
     """An open escalation."""
-    bead = ledger.escalate(place.town, "test", "Look", actor="test")
+    bead = ledger.escalate(place.town, ledger.Problem("test", "Look"), actor="test")
     assert bead is not None
     return Escalation.objects.get(pk=bead.pk)
 
@@ -410,7 +415,7 @@ def test_a_list_asks_as_often_for_many_rows_as_for_few(place: Place, operator: C
     blocked = place.bead("Last", place.bead("Before"))
     place.entry("b0")
     staged(place)
-    ledger.escalate(place.town, "k0", "Look", actor="test")
+    ledger.escalate(place.town, ledger.Problem("k0", "Look"), actor="test")
     place.tick()
     paths.append(f"{page(blocked)}{blocked.pk}/change/")
     operator.get("/admin/")  # content types and the like are remembered from here on
@@ -419,7 +424,7 @@ def test_a_list_asks_as_often_for_many_rows_as_for_few(place: Place, operator: C
         ledger.block(blocked, [place.bead(f"Work {number}")])
         place.entry(f"b{number}")
         staged(place)
-        ledger.escalate(place.town, f"k{number}", "Look", actor="test")
+        ledger.escalate(place.town, ledger.Problem(f"k{number}", "Look"), actor="test")
     place.tick()
     many = {path: queries(path) for path in paths}
     assert {p: n - few[p] for p, n in many.items() if n > few[p]} == {}

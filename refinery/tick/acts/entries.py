@@ -87,17 +87,15 @@ def _open_entry(action: OpenEntry) -> None:
 
 def _task(town: Town, entry: ReviewEntry, purpose: Purpose, title: str, body: str, context: Any) -> Bead:
     """A bead that blocks an entry: one step higher in priority than what it unblocks."""
-    task = ledger.create_bead(
-        town,
-        entry.rig,
+    draft = ledger.Draft(
         title[:300],
         body=body,
         purpose=purpose,
         priority=max(entry.bead.priority - 1, 0),
         parent=entry.bead,
         context=context,
-        actor=ACTOR,
     )
+    task = ledger.create_bead(town, entry.rig, draft, actor=ACTOR)
     ledger.block(entry.bead, [task], ACTOR)
     entries.count_rework(entry.pk, purpose)
     return task
@@ -110,16 +108,9 @@ def _open_rework(town: Town, entry_id: str, cause: str, number: int) -> None:
     text = links.with_addresses(text if told in text else f"{told}\n{text}")
     about = entry.source or entry.bead
     recipient = entry.author if Agent.objects.filter(town=town, name=entry.author).exists() else "overseer"
-    mail.send(
-        town,
-        ACTOR,
-        recipient,
-        short(f"Rework: {short(entry.bead.title, 120)}{': ' + told if told else ''}", 300),
-        text,
-        kind="REWORK_REQUEST",
-        about=about,
-        bead=about,
-    )
+    title = short(f"Rework: {short(entry.bead.title, 120)}{': ' + told if told else ''}", 300)
+    letter = mail.Letter(title, text, kind="REWORK_REQUEST", about=about)
+    mail.send(town, ACTOR, recipient, letter, bead=about)
     ledger.note(about, "rework_requested", ACTOR, text[:2000], round=number, cause=cause)
     if number:
         _task(town, entry, Purpose.REWORK, f"Rework: {entry.bead.title}", text, context)

@@ -27,8 +27,8 @@ def apply(town: Town, action: OfLedger, now: dt.datetime) -> None:
     """Carry out one of them."""
     match action:
         case MoveBead(bead, expect, to, reason, resolution, sha):
-            end = {"resolution": resolution, "merge_sha": sha}
-            ledger.move(Bead(pk=bead), expect, to, actor=ACTOR, reason=reason, now=now, **end)
+            change = ledger.Transition(to, reason=reason, resolution=resolution, merge_sha=sha)
+            ledger.move(Bead(pk=bead), expect, change, actor=ACTOR, now=now)
         case CreateBranch(branch_id):
             _ask(town, branch_id, effects.CreateBranch, now)
         case ObserveBranch(branch_id):
@@ -55,7 +55,8 @@ def _escalate(town: Town, action: Escalate, now: dt.datetime) -> None:
     """Escalate, once for its key; who asked to hear such things is told."""
     subject = Bead.objects.get(pk=action.about) if action.about else None
     title, body = action.title, links.with_addresses(action.body)
-    made = ledger.escalate(town, action.key, title, body=body, severity=action.severity, about=subject, actor=ACTOR)
+    problem = ledger.Problem(action.key, title, body=body, severity=action.severity, about=subject)
+    made = ledger.escalate(town, problem, actor=ACTOR)
     if made is not None:
         kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
         notices.tell(town, kind, subject, title, body, made.pk, now)

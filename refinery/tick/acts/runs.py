@@ -49,13 +49,8 @@ def _nudge(run_id: str, message: str, now: dt.datetime) -> None:
 def _start_run(action: StartRun, now: dt.datetime) -> None:
     (bead,) = _BEAD(action.bead)
     if action.expect_status is not None:
-        ledger.move(
-            bead,
-            action.expect_status,
-            BeadStatus.IN_PROGRESS,
-            actor=ACTOR,
-            reason=f"{action.brief} dispatched",
-        )
+        change = ledger.Transition(BeadStatus.IN_PROGRESS, reason=f"{action.brief} dispatched")
+        ledger.move(bead, action.expect_status, change, actor=ACTOR)
     order = briefs.order(bead, action.brief, action.start_sha)
     agent: Agent | None
     match RunKind(action.kind):
@@ -67,13 +62,15 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
             agent = None
     runs.queue_run(
         bead,
-        RunKind(action.kind),
-        action.brief,
+        runs.Assignment(
+            RunKind(action.kind),
+            action.brief,
+            target=order.target,
+            steps=order.steps,
+            brief=order.brief,
+            start_sha=action.start_sha,
+        ),
         agent=agent,
-        target=order.target,
-        steps=order.steps,
-        brief=order.brief,
-        start_sha=action.start_sha,
         lease=order.lease,
         prefix=order.prefix,
         at_most=action.at_most,

@@ -48,6 +48,17 @@ def apply(town: Town, action: OfTrains, now: dt.datetime) -> None:
                 ledger.note(Bead(pk=place.entry), "batch_cut", ACTOR, why)
         case Rebuild(entry, build_no, counts, on, seal):
             _build(town, entry, entries.rebuild(entry, build_no, counts=counts), on, now, seal)
+        case Land() | PushAgain() | AbandonLanding():
+            _push(town, action, now)
+        case SetWindow(rig, target, size):
+            entries.set_window(rig, target, size)
+        case Foresee(rig, target, expect, heads, tip):
+            asked = forecasts.ask(rig, target, expect, heads, tip, now)
+            enqueue(town, effects.Foresee(asked.pk, asked.number), now, rig)
+
+
+def _push(town: Town, action: Land | PushAgain | AbandonLanding, now: dt.datetime) -> None:
+    match action:
         case Land():
             _land(town, action, now)
         case PushAgain(landing_id):
@@ -55,11 +66,6 @@ def apply(town: Town, action: OfTrains, now: dt.datetime) -> None:
             enqueue(town, effects.Land(landing_id), now, pushed.rig_id)
         case AbandonLanding(landing_id):
             landings.abandon(landing_id, now)
-        case SetWindow(rig, target, size):
-            entries.set_window(rig, target, size)
-        case Foresee(rig, target, expect, heads, tip):
-            asked = forecasts.ask(rig, target, expect, heads, tip, now)
-            enqueue(town, effects.Foresee(asked.pk, asked.number), now, rig)
 
 
 def _land(town: Town, action: Land, now: dt.datetime) -> None:
