@@ -32,7 +32,7 @@ from refinery.models import ReviewComment, ReviewEntry
 from refinery.pages import acting, boards
 from refinery.pages.render import HEADER
 from refinery.review import panel
-from refinery.review.page import Ask, DiffShown, FileShown, show, tree_html
+from refinery.review.page import Ask, DiffShown, FileShown, Margin, show, tree_html
 
 _AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
 _FIRST = {"fail": 0, "error": 1, "pass": 2}
@@ -270,15 +270,9 @@ def _shown(
         }
         return render_to_string("refinery/_review_form.html", told, request)
 
-    return show(
-        repo,
-        span,
-        ask,
-        remarks=here if main or bridge else (),
-        between=between,
-        form=form if may else None,
-        bridge=bridge,
-    )
+    remarks = here if main or bridge else ()
+    margin = Margin(between, remarks, form=form if may else None, bridge=bridge)
+    return show(repo, span, ask, margin)
 
 
 def _bridge(repo: Repo, entry: ReviewEntry, span: ranges.Span) -> Bridge | None:

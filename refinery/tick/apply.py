@@ -66,7 +66,7 @@ from refinery.core.reasons import Held
 from refinery.core.states import EntryKind
 from refinery.core.telling import of_rework, short
 from refinery.models import Candidate, Landing, ReviewEntry
-from refinery.store import comments, entries, forecasts, landings, lost, notices
+from refinery.store import comments, entries, forecasts, landings, lanes, lost, notices, verdicts
 from refinery.tick import briefs
 from refinery.tick.endings import ACTOR, close_entry, convoy_landed, enqueue, hold_entry
 
@@ -195,7 +195,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             pushed = Landing.objects.only("rig").get(pk=landing_id)
             enqueue(town, effects.Land(landing_id), now, pushed.rig_id)
         case SetWindow(rig, target, size):
-            entries.set_window(rig, target, size)
+            lanes.set_window(rig, target, size)
         case AbandonLanding(landing_id):
             landings.abandon(landing_id, now)
         case CloseEntry():
@@ -215,7 +215,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             made = ledger.escalate(town, key, title, body=body, severity=severity, about=subject, actor=ACTOR)
             if made is not None:
                 kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
-                notices.tell(town, kind, subject, title, body, made.pk, now)
+                notices.tell(town, notices.Notice(kind, subject, title, body, made.pk), now)
         case Settle(key, reason):
             ledger.settle_key(town, key, ACTOR, now, reason)
         case RetireAgent(agent):
@@ -283,7 +283,7 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
         at_most=action.at_most,
     )
     mail.briefed(order.brief.get("beads") or (), now)
-    entries.pass_on(order.words.verdicts, bead)
+    verdicts.pass_on(order.words.verdicts, bead)
     comments.pass_on(order.words.comments, bead)
 
 
@@ -293,29 +293,33 @@ def _open_entry(action: OpenEntry) -> None:
         convoy = Convoy.objects.select_related("bead").get(pk=action.convoy)
         entries.submit(
             rig,
-            branch=action.branch,
-            head=action.head,
-            target=action.target,
-            title=f"Land convoy: {convoy.bead.title}"[:300],
-            author=ACTOR,
-            priority=convoy.bead.priority,
-            convoy=convoy,
-            kind=EntryKind.LANDING,
+            entries.NewEntry(
+                branch=action.branch,
+                head=action.head,
+                target=action.target,
+                title=f"Land convoy: {convoy.bead.title}"[:300],
+                author=ACTOR,
+                priority=convoy.bead.priority,
+                convoy=convoy,
+                kind=EntryKind.LANDING,
+            ),
         )
         return
     source = Bead.objects.select_related("convoy").get(pk=action.source)
     run = Run.objects.select_related("agent").get(pk=action.run)
     entries.submit(
         rig,
-        branch=action.branch,
-        head=action.head,
-        target=action.target,
-        title=source.title,
-        author=run.agent.name if run.agent else ACTOR,
-        priority=source.priority,
-        source=source,
-        convoy=source.convoy,
-        on_remote=action.on_remote,
+        entries.NewEntry(
+            branch=action.branch,
+            head=action.head,
+            target=action.target,
+            title=source.title,
+            author=run.agent.name if run.agent else ACTOR,
+            priority=source.priority,
+            source=source,
+            convoy=source.convoy,
+            on_remote=action.on_remote,
+        ),
     )
 
 

@@ -27,7 +27,7 @@ from refinery.core.reasons import RE_ENTRY, Exit, Held
 from refinery.decisions import merge_queue, work
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
 from refinery.pages import boards, contexts
-from refinery.store import entries, landings
+from refinery.store import entries, landings, verdicts
 from refinery.tick import invariants
 from tests.db.conftest import SHA, Place
 
@@ -128,7 +128,7 @@ def test_an_intent_names_no_waiver_that_was_not_given_for_its_head(place: Place)
     entry = place.entry()
     place.tick()
     place.built(entry)
-    entries.waive_gates(entry, SHA["f"], str(WHO), WHY)
+    verdicts.waive_gates(entry, SHA["f"], str(WHO), WHY)
     candidate = Candidate.objects.get()
     with pytest.raises(LostRace, match="nobody has waived"):
         landings.intend([(candidate, [])], {candidate.pk: Waiver.objects.get().pk})

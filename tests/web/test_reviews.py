@@ -16,7 +16,7 @@ from refinery.decisions import reviews
 from refinery.executor import head_poll
 from refinery.git import ranges
 from refinery.models import ReviewComment
-from refinery.store import entries
+from refinery.store import entries, verdicts
 from tests.db.conftest import Place
 from tests.web.ground import Ground, page, person, post
 
@@ -76,8 +76,9 @@ def test_what_agents_and_git_say_is_tamed(ground: Ground, viewer: Client) -> Non
     entry = ground.submit()
     hostile = "\x1b[31m<script>alert(1)</script>\u202e"
     items = [{"file": "a\u202e.py", "line": 1, "problem": hostile}]
-    entries.record_verdict(
-        entry, head=entry.head_sha, decision="request_changes", by="agent", feedback=hostile, items=items
+    verdicts.record(
+        entry,
+        verdicts.Review(head=entry.head_sha, decision="request_changes", by="agent", feedback=hostile, items=items),
     )
     first = ranges.commits(entry)[0]
     for query in ("", f"?commit={first.sha}"):
@@ -389,8 +390,10 @@ def test_an_objection_stands_until_its_author_approves(tmp_path: Path, db: None,
     rita, olaf = person("rita"), person("olaf")
     ground.push("feature", {"a.py": "def f():\n    return 2\n"})
     entry = ground.submit()
-    entries.record_verdict(entry, head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
-    entries.record_verdict(entry, head=entry.head_sha, decision="approve", by="web:olaf")
+    verdicts.record(
+        entry, verdicts.Review(head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
+    )
+    verdicts.record(entry, verdicts.Review(head=entry.head_sha, decision="approve", by="web:olaf"))
     assert "web:rita asked for changes" in page(olaf, entry)
     post(rita, entry, "approve")
     ground.settle()
@@ -445,13 +448,15 @@ def test_a_landing_shows_each_beads_change_on_its_own(ground: Ground, viewer: Cl
         ledger.move(bead, "open", "closed", actor="test", resolution="merged", merge_sha=sha)
     entry, _ = entries.submit(
         ground.rig,
-        branch=branch,
-        head=shas[1],
-        target="main",
-        title="Land convoy",
-        author="gastown",
-        convoy=convoy,
-        kind="landing",
+        entries.NewEntry(
+            branch=branch,
+            head=shas[1],
+            target="main",
+            title="Land convoy",
+            author="gastown",
+            convoy=convoy,
+            kind="landing",
+        ),
     )
     ground.settle()
     text = page(viewer, entry)
