@@ -28,7 +28,7 @@ from refinery.pages.live import Topic
 from refinery.store.results import telling
 
 LOG_TAIL = 96 * 1024
-TRAIN = 40  # wagons drawn of a lane
+TRAIN = 40  # entries drawn of a lane
 ENDED = 20  # entries that left the queue, the latest of them
 LISTED = 100  # rows of other lists, unless all are asked for (`?all=1`): what is cut says so (`_cut.html`)
 # The order of a progress bar: what is done on the left, what has not begun on the right.

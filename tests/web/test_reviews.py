@@ -51,7 +51,7 @@ def test_hostile_content_is_harmless_and_visible(ground: Ground, viewer: Client)
     assert len(text) < 100_000
 
 
-def test_what_agents_and_git_say_is_tamed(ground: Ground, viewer: Client) -> None:
+def test_what_agents_and_git_say_is_sanitized(ground: Ground, viewer: Client) -> None:
     ground.git("checkout", "-q", "-B", "feature", "main")
     ground.git("commit", "-q", "--allow-empty", "-m", "\x1b[31mred\x1b[0m <i>\u202e\u200b")
     ground.push("feature", {"a.py": "x\n"}, None)
