@@ -70,7 +70,8 @@ def filed(it: Taken[WasFiled]) -> None:
     bead = subjects.bead(it)
     body = f"{it.actor} filed it in run {it.said.run}. No agent works on what it files until you say so."
     key = f"filed:{it.said.run}"
-    notices.tell(it.town, "needs_you", bead, f"Filed by an agent: {bead.title}", body, key, it.now)
+    notice = notices.Notice("needs_you", bead, f"Filed by an agent: {bead.title}", body, key)
+    notices.tell(it.town, notice, it.now)
 
 
 @fact("bead.release", says=Reason)

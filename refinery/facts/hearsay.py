@@ -14,7 +14,7 @@ from agents.models import Run
 from beads.lifecycle import FINAL, Purpose
 from beads.models import Bead, Escalation
 from refinery.models import ReviewEntry, Verdict
-from refinery.store import entries
+from refinery.store import verdicts
 
 KINDS = {
     "rejected": "REJECTED",
@@ -54,6 +54,6 @@ def tell_at_work(
         )
         if runs.holds_prompt(run.pk):
             latest = Verdict.objects.filter(entry=entry, by=actor[:150], run=None).order_by("id").last()
-            entries.pass_on([latest.pk] if latest else [], run.bead)
+            verdicts.pass_on([latest.pk] if latest else [], run.bead)
         else:
             mail.nudge(run, actor, "a person asks for changes to what you are working on: gt_mail_check", now)

@@ -44,7 +44,7 @@ def hold_entry(town: Town, entry_id: str, code: str, text: str, now: dt.datetime
             ledger.close_escalation(old, ACTOR, now, "it is otherwise now")
     made = ledger.escalate(town, ledger.Problem(key, title, body=body, severity="high", about=entry.bead), actor=ACTOR)
     if made is not None:
-        notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)
+        notices.tell(town, notices.Notice("needs_you", entry.bead, title, body, made.pk), now)
 
 
 def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
@@ -112,7 +112,7 @@ def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> Non
     ledger.convoy_landed(convoy, sha, now)
     ledger.settle_escalations([convoy_id], ACTOR, now, "the convoy has landed")
     title, told = f"Convoy landed: {convoy.bead.title}", f"Landed on {convoy.rig.default_branch} as {sha}."
-    notices.tell(town, "landed", convoy.bead, title, told, convoy_id, now)
+    notices.tell(town, notices.Notice("landed", convoy.bead, title, told, convoy_id), now)
     mail.send(town, ACTOR, "overseer", mail.Letter(title[:300], told, kind="CONVOY_LANDED", about=convoy.bead))
     for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
         enqueue(town, DeleteBranch(branch.rig_id, branch.name, branch.head_sha), now, branch.rig_id)

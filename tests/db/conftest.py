@@ -54,7 +54,10 @@ class Place:
         self, branch: str = "feature", head: str = SHA["a"], source: Bead | None = None, **more: Any
     ) -> ReviewEntry:
         return entries.submit(
-            self.rig, branch=branch, head=head, target="main", title=branch, author="test", source=source, **more
+            self.rig,
+            entries.NewEntry(
+                branch=branch, head=head, target="main", title=branch, author="test", source=source, **more
+            ),
         )[0]
 
     def start(self, run: Run) -> str:

@@ -326,7 +326,7 @@ def test_o14_every_table_lasts_by_intent_or_goes_after_its_time() -> None:
         for name in (
             "beads/inbox.py", "beads/outbox.py", "beads/ops.py", "beads/ledger/beads.py", "beads/ledger/towns.py",
             "agents/mail.py",
-            "refinery/tick/invariants.py", "refinery/tick/metrics.py", "refinery/store/entries.py",
+            "refinery/tick/invariants.py", "refinery/tick/metrics.py", "refinery/store/lanes.py",
         )
     )  # fmt: skip
     for model in apps.get_models():

@@ -91,7 +91,8 @@ def test_p1_wherever_it_stands(town: Place, where: str) -> None:
 
 def test_p1_two_people_and_their_remarks_at_once(town: Place) -> None:
     entry = hand_in(town)
-    comments.post(entry, head=SHA["a"], file="a.py", side="new", line=3, quote="x = 1", body="why one?", by="web:ann")
+    remark = comments.Remark("a.py", "new", 3, quote="x = 1", body="why one?")
+    comments.post(entry, remark, head=SHA["a"], by="web:ann")
     reviews.request_changes(entry, by=RITA, body="shorter")
     reviews.request_changes(entry, by=OLAF, body="", items=[{"file": "b.py", "line": 7, "problem": "typo"}])
     town.tick()

@@ -66,7 +66,7 @@ MUTATIONS = (
         "refinery/core/entryviews.py",
         "if v.human and v.head == self.head}",
         "if v.human}",
-        "tests/unit/test_rules.py tests/web/test_reviews.py",
+        "tests/unit/test_rules.py tests/web/test_approvals.py",
     ),
     Mutation(
         "gate results of another tree count",

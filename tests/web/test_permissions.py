@@ -26,7 +26,8 @@ from beads.errors import Conflict
 from beads.models import Fact, Membership, Town, TownRole
 from refinery.console.actions import ACTIONS
 from tests.db.conftest import Place
-from tests.web.test_admin import CASES, CONSOLES, page
+from tests.web.consoles import CONSOLES, page
+from tests.web.test_console_actions import CASES
 
 # Acting on nobody's town but one's own account: everybody who is logged in may.
 OWN_ACCOUNT = {"login", "logout", "set_language", "account"}

@@ -57,8 +57,7 @@ def _open_entry(action: OpenEntry) -> None:
     rig = Rig.objects.select_related("town").get(pk=action.rig)
     if action.convoy is not None:
         convoy = Convoy.objects.select_related("bead").get(pk=action.convoy)
-        entries.submit(
-            rig,
+        landing = entries.NewEntry(
             branch=action.branch,
             head=action.head,
             target=action.target,
@@ -68,11 +67,11 @@ def _open_entry(action: OpenEntry) -> None:
             convoy=convoy,
             kind=EntryKind.LANDING,
         )
+        entries.submit(rig, landing)
         return
     source = Bead.objects.select_related("convoy").get(pk=action.source)
     run = Run.objects.select_related("agent").get(pk=action.run)
-    entries.submit(
-        rig,
+    change = entries.NewEntry(
         branch=action.branch,
         head=action.head,
         target=action.target,
@@ -83,6 +82,7 @@ def _open_entry(action: OpenEntry) -> None:
         convoy=source.convoy,
         on_remote=action.on_remote,
     )
+    entries.submit(rig, change)
 
 
 def _task(town: Town, entry: ReviewEntry, purpose: Purpose, title: str, body: str, context: Any) -> Bead:

@@ -59,4 +59,4 @@ def _escalate(town: Town, action: Escalate, now: dt.datetime) -> None:
     made = ledger.escalate(town, problem, actor=ACTOR)
     if made is not None:
         kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
-        notices.tell(town, kind, subject, title, body, made.pk, now)
+        notices.tell(town, notices.Notice(kind, subject, title, body, made.pk), now)

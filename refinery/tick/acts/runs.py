@@ -13,7 +13,7 @@ from beads.models import Bead, Town
 from beads.prepared import Prepared
 from refinery.core import effects
 from refinery.core.actions import EndRun, NudgeRun, OfRuns, PublishRun, RetireAgent, StartRun, StopRun
-from refinery.store import comments, entries
+from refinery.store import comments, verdicts
 from refinery.tick import briefs
 from refinery.tick.endings import ACTOR, enqueue
 
@@ -76,5 +76,5 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
         at_most=action.at_most,
     )
     mail.briefed(order.brief.get("beads") or (), now)
-    entries.pass_on(order.words.verdicts, bead)
+    verdicts.pass_on(order.words.verdicts, bead)
     comments.pass_on(order.words.comments, bead)

@@ -24,7 +24,7 @@ from refinery.core.actions import (
     SetWindow,
 )
 from refinery.models import Candidate, Landing, ReviewEntry
-from refinery.store import entries, forecasts, landings
+from refinery.store import entries, forecasts, landings, lanes
 from refinery.tick import briefs
 from refinery.tick.endings import ACTOR, enqueue
 
@@ -51,7 +51,7 @@ def apply(town: Town, action: OfTrains, now: dt.datetime) -> None:
         case Land() | PushAgain() | AbandonLanding():
             _push(town, action, now)
         case SetWindow(rig, target, size):
-            entries.set_window(rig, target, size)
+            lanes.set_window(rig, target, size)
         case Foresee(rig, target, expect, heads, tip):
             asked = forecasts.ask(rig, target, expect, heads, tip, now)
             enqueue(town, effects.Foresee(asked.pk, asked.number), now, rig)
