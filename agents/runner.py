@@ -25,7 +25,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from agents import access, boxes, guides, leftovers, mail, prompts, runs, work
+from agents import access, boxes, guides, launches, leftovers, mail, prompts, runs, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.lifecycle import RunKind
 from agents.models import Run
@@ -338,13 +338,18 @@ class Runner:
         gates = run.kind == RunKind.GATES
         space = work.workspace_of(run)
         seen = [] if gates else [space.origin, run_dir / "prompt.md"]
+        if (launch := launches.of_run(run, space.home)) is not None:
+            steps, env = launch.steps(steps), {**launch.env, **env}
+            seen += launch.shown
         box = boxes.box_for(
             run,
-            workspace=worktree,
-            home=None if gates else space.home,
-            read_only=[*(repo / "objects" for repo in repos), *seen],
-            secrets=secret_values,
-            allow=owner.private_networks(),
+            boxes.Places(
+                worktree,
+                home=None if gates else space.home,
+                read_only=[*(repo / "objects" for repo in repos), *seen],
+                secrets=secret_values,
+                allow=owner.private_networks(),
+            ),
         )
         return {
             "run": run.pk,

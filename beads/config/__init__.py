@@ -5,7 +5,7 @@ defaults. Source of keys and defaults: the contract's section *Config*. One file
 together.
 """
 
-from beads.config.agents import AgentCommand, AgentsConfig, SandboxConfig, SandboxMode, Sessions
+from beads.config.agents import AgentCommand, AgentsConfig, Preset, SandboxConfig, SandboxMode, Sessions
 from beads.config.refinery import (
     BatchConfig,
     Gate,
@@ -38,6 +38,7 @@ __all__ = [
     "NotifyConfig",
     "PatrolConfig",
     "PrConfig",
+    "Preset",
     "Publish",
     "RefineryConfig",
     "RetentionConfig",
