@@ -87,8 +87,8 @@ def box_of(config: Config, agent: AgentCommand | None, role: str, places: Places
     box = {
         "kind": found.kind,
         "bwrap": found.bwrap,
-        "read_only": _and_real([*map(str, places.read_only), *shown, *named]),
-        "writable": _and_real([str(places.workspace), *map(str, places.writable)]),
+        "read_only": real([*map(str, places.read_only), *shown, *named]),
+        "writable": real([str(places.workspace), *map(str, places.writable)]),
         "home": str(places.home) if places.home is not None else "",
         "path": path,
         "env": env,
@@ -123,7 +123,7 @@ def notes(config: Config) -> list[str]:
         shown, path = _named(config)
     except Invalid as error:
         return [*found, f"{error.message}: no run starts"]
-    box = sandbox.Box(sandbox.BUBBLEWRAP, read_only=tuple(_and_real(shown)), path=tuple(path))
+    box = sandbox.Box(sandbox.BUBBLEWRAP, read_only=tuple(real(shown)), path=tuple(path))
     env = {"PATH": box.search_path(os.environ.get("PATH", ""))}
     for role, agent in dict(config.agents).items():
         program = agent.command[0] if agent is not None and agent.command else ""
@@ -133,7 +133,7 @@ def notes(config: Config) -> list[str]:
     return found
 
 
-def _and_real(paths: Sequence[str]) -> list[str]:
+def real(paths: Sequence[str]) -> list[str]:
     """These paths, and what they are without links: git writes down the latter."""
     return list(dict.fromkeys(one for path in paths for one in (path, os.path.realpath(path))))
 

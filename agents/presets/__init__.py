@@ -7,8 +7,8 @@ find.find(PRESETS["claude"], PATH)      where it is on this machine, and what th
 """
 
 from agents.presets import claude, codex, gemini, kilo, mini, opencode
-from agents.presets.base import Api, Event, EventKind, Launch, Preset, Start, Usage
+from agents.presets.base import Api, Event, EventKind, Launch, Preset, Start, Usage, bill
 
 PRESETS: dict[str, Preset] = {one.PRESET.name: one.PRESET for one in (claude, codex, kilo, opencode, gemini, mini)}
 
-__all__ = ["PRESETS", "Api", "Event", "EventKind", "Launch", "Preset", "Start", "Usage"]
+__all__ = ["PRESETS", "Api", "Event", "EventKind", "Launch", "Preset", "Start", "Usage", "bill"]

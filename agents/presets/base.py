@@ -7,7 +7,7 @@ lines of its output mean (`parse`: line → events). Nothing here looks at the m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -142,6 +142,20 @@ class Preset:
     def api(self, model: str) -> Api | None:
         """The API that this model is asked at; None where that is not known."""
         return self.models or PROVIDERS.get(model.partition("/")[0])
+
+
+def bill(events: Iterable[Event]) -> dict[str, Usage]:
+    """What a run has taken in all, by model (an empty name: the agent names none): totals replace, pieces add up."""
+    taken: dict[str, Usage] = {}
+    for one in (event.usage for event in events if event.usage):
+        before = taken.get(one.model)
+        if before is not None and not one.total:
+            cost = None if before.cost is None and one.cost is None else (before.cost or 0) + (one.cost or Decimal())
+            one = Usage(
+                before.input + one.input, before.cached + one.cached, before.output + one.output, cost, one.model
+            )
+        taken[one.model] = one
+    return taken
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------

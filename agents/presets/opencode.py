@@ -42,8 +42,9 @@ def config(start: Start) -> dict[str, Any]:
     return told
 
 
-def launch(start: Start, name: str, place: str) -> Launch:
-    """The start of either. `name`: how its variables begin; `place`: its config file below HOME."""
+def launch(start: Start, name: str, place: str, *off: str) -> Launch:
+    """The start of either. `name`: how its variables begin; `place`: its config file below HOME; `off`: what is
+    switched off beside the list of models, updates and downloads of language servers."""
     argv = [*start.program, "run", "--format", "json", "--auto"]
     if start.model:
         argv += ["--model", start.model]
@@ -51,9 +52,8 @@ def launch(start: Start, name: str, place: str) -> Launch:
         argv += ["--session", start.session]
     env = {
         f"{name}_CONFIG": f"{start.home}/{place}",
-        f"{name}_DISABLE_MODELS_FETCH": "1",  # without the internet it would wait for the list
-        f"{name}_DISABLE_AUTOUPDATE": "1",
-        f"{name}_DISABLE_LSP_DOWNLOAD": "1",
+        # without the internet it would wait for the list of models
+        **{f"{name}_DISABLE_{what}": "1" for what in ("MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", *off)},
     }
     return Launch(by_stdin(*argv), env, {place: json.dumps(config(start), indent=1)})
 

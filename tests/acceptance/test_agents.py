@@ -1,0 +1,122 @@
+"""The real coding agents, each through its preset, against a scripted model: in the sandbox, as polecat and refinery.
+
+`make agents` installs them. One that is not there, or cannot run here, is skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents import launches
+from agents.models import Run
+from agents.presets import PRESETS, Event, bill
+from agents.runtime import sandbox
+from beads import config as configs
+from beads import ledger, secrets
+from tests.acceptance.conftest import WHO, Stage
+from tests.acceptance.modelserver import ModelServer
+
+pytestmark = pytest.mark.agents
+KEY = "sk-the-real-key-of-the-town"
+
+
+@dataclass(frozen=True)
+class Cli:
+    """What a preset is set to for the scripted model: which model, which base URL."""
+
+    model: str
+    base: str = "OPENAI_BASE_URL"
+    path: str = "/v1"
+    key: str = "OPENAI_API_KEY"
+
+
+CLIS = {
+    "claude": Cli("sonnet", "ANTHROPIC_BASE_URL", "", "ANTHROPIC_API_KEY"),
+    "codex": Cli("scripted"),
+    "opencode": Cli("openai/scripted"),
+    "kilo": Cli("openai/scripted"),
+    "mini": Cli("openai/scripted"),
+    "gemini": Cli("gemini-2.5-pro", "GOOGLE_GEMINI_BASE_URL", "", "GEMINI_API_KEY"),
+}
+
+
+def address() -> str:
+    """An address of this machine that is not the loopback: inside a box that one is the box's own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            pytest.skip("this machine has no address but the loopback: a box could not reach the scripted model")
+        return str(probe.getsockname()[0])
+
+
+@pytest.fixture
+def model(tmp_path: Path, settings: Any) -> Iterator[ModelServer]:
+    """The scripted model, which boxes may reach."""
+    with ModelServer("work", host=address()) as served:
+        owner = tmp_path / "owner.toml"
+        owner.write_text(f'[allow]\nnetworks = ["{address()}:{served.port}"]\n')
+        settings.GASTOWN_OWNER_CONFIG = str(owner)
+        yield served
+
+
+def agent(name: str, model: ModelServer, **more: Any) -> dict[str, Any]:
+    """The config of a role that is this preset."""
+    cli = CLIS[name]
+    return {
+        "preset": name, "model": cli.model, "secrets": [cli.key], "env": {cli.base: model.url + cli.path}, **more,
+    }  # fmt: skip
+
+
+def open_town(stage: Stage, name: str, model: ModelServer, *, refinery: bool = True, **more: Any) -> None:
+    """A town of this agent. Skips where it is not installed, or no sandbox can be had."""
+    if launches.found(configs.Config(), PRESETS[name]) is None:
+        pytest.skip(f"{name} is not installed: make agents")
+    if sandbox.available() == sandbox.UNSANDBOXED:
+        pytest.skip(f"no sandbox can be started here: {sandbox.status().reason}")
+    stage.open(agents=False, code_review=refinery)
+    secrets.set_secret(stage.town, CLIS[name].key, KEY, str(WHO))
+    agents = {"polecat": agent(name, model, **more)}
+    if refinery:
+        agents["refinery"] = agent(name, model)
+    ledger.set_config(stage.rig, configs.validate({"agents": agents, "dispatch": {"max_attempts": 2}}))
+    stage.rig.refresh_from_db()
+
+
+def events(name: str, run: Run) -> list[Event]:
+    """What the log of a run says, by its preset."""
+    lines = Path(run.log_path).read_text(errors="replace").splitlines()
+    return [event for line in lines for event in PRESETS[name].parse(line)]
+
+
+@pytest.mark.parametrize("name", CLIS)
+def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: ModelServer, name: str) -> None:
+    """Polecat, refinery that rejects, rework, refinery that approves; and the bill is the model's own."""
+    open_town(stage, name, model)
+    bead = stage.await_bead(stage.sling("Write the file", "Write a file of your own."), "closed", "failed")
+    runs = list(Run.objects.exclude(kind="gates").order_by("created_at"))
+    told = [(run.purpose, run.outcome, run.reason) for run in runs]
+    assert bead.resolution == "merged", f"{told}\n{_logs(runs)}"
+    assert [run.purpose for run in runs] == ["work", "review", "rework", "review"], told
+    work = stage.git("ls-tree", "-r", "--name-only", "main", cwd=stage.remote).splitlines()
+    assert f"work/{bead.pk}.txt" in work
+    assert {one.key for one in model.books} == {KEY}
+    assert all(KEY not in Path(run.log_path).read_text(errors="replace") for run in runs)
+    bills = [bill(events(name, run)) for run in runs]
+    ended = [run for run in runs if run.exit_signal is None]  # what was ended by us has not told its last
+    if len(ended) == len(runs):
+        taken = [usage for one in bills for usage in one.values()]
+        charged = [one.tokens for one in model.books if one.status == 200 and one.tools]  # without titles
+        assert sum(u.input for u in taken) == sum(t.fresh for t in charged), bills
+        assert sum(u.cached for u in taken) == sum(t.cached for t in charged)
+        assert sum(u.output for u in taken) == sum(t.output for t in charged)
+
+
+def _logs(runs: list[Run]) -> str:
+    return "\n".join(Path(run.log_path).read_text(errors="replace")[-3000:] for run in runs if run.log_path)
