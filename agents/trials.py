@@ -30,7 +30,7 @@ from beads.models import Town
 from beads.values import OPEN
 
 TASK = "Run `echo ready` in your shell, then answer only: ready.\n"
-SECONDS = 90.0
+SECONDS = 180.0
 _VERSION = re.compile(r"\d+\.\d+\.\d+(?:[-.+][0-9A-Za-z.]+)?")
 
 
@@ -61,12 +61,13 @@ def attempt(config: Config, role: str, agent: AgentCommand, town: Town) -> Trial
     scene = Path(tempfile.mkdtemp(dir=root))
     try:
         began = time.monotonic()
-        result, output = _run(config, role, agent, town, scene)
+        result, log = _run(config, role, agent, town, scene)
         seconds = time.monotonic() - began
     finally:
         shutil.rmtree(scene, ignore_errors=True)
+    output = log.text()
     events = [event for line in output.splitlines() for event in preset.parse(line)]
-    found = _judged(role, agent, result, events, output)
+    found = _judged(role, agent, result, events, log)
     return Trial(about.role, about.preset, about.program, about.version, found, seconds, bill(events), output[-20_000:])
 
 
@@ -86,8 +87,8 @@ def version(config: Config, name: str) -> str:
     return found[0] if found else ""
 
 
-def _run(config: Config, role: str, agent: AgentCommand, town: Town, scene: Path) -> tuple[dict[str, Any], str]:
-    """Start it in a repository of its own; (the step's result, all of its output)."""
+def _run(config: Config, role: str, agent: AgentCommand, town: Town, scene: Path) -> tuple[dict[str, Any], _Output]:
+    """Start it in a repository of its own; (the step's result, its output)."""
     tree, home, prompt = scene / "tree", scene / "home", scene / "prompt.md"
     tree.mkdir()
     home.mkdir(mode=0o700)
@@ -109,7 +110,7 @@ def _run(config: Config, role: str, agent: AgentCommand, town: Town, scene: Path
     log = _Output()
     spec = {"kind": role, "worktree": str(tree), "steps": [step], "box": box, "env": env}
     results, _ = Steps(spec, log, Orders(), lambda: {"GASTOWN_TOKEN": "of-no-run"}).run()
-    return results[0] if results else {}, log.text()
+    return results[0] if results else {}, log
 
 
 class _Output:
@@ -117,22 +118,27 @@ class _Output:
 
     def __init__(self) -> None:
         self.data: list[bytes] = []
+        self.said: list[str] = []
 
     def write(self, data: bytes) -> None:
         """Append."""
         self.data.append(data)
 
     def say(self, text: str) -> None:
-        """A line of ours."""
-        self.data.append(f"{text}\n".encode())
+        """A line of ours, which is none of the agent's words."""
+        self.said.append(text)
 
     def text(self) -> str:
         """All of it."""
         return b"".join(self.data).decode("utf-8", "replace")
 
+    def about(self, host: str) -> str:
+        """What the box has said last of this host; empty: nothing."""
+        return next((text for text in reversed(self.said) if host and host in text), "")
+
 
 def _judged(
-    role: str, agent: AgentCommand, result: Mapping[str, Any], events: list[Event], output: str
+    role: str, agent: AgentCommand, result: Mapping[str, Any], events: list[Event], log: _Output
 ) -> tuple[Lack, ...]:
     """What is missing after a start; nothing: it has answered."""
     raw = result.get("outcome_raw") or {}
@@ -140,14 +146,16 @@ def _judged(
     if raw.get("exit_code") == 0 and not failed and bill(events):
         return ()
     preset = PRESETS[str(agent.preset)]
+    output, api = log.text(), preset.api(agent.model)
+    host = api.host if api else "host:443"
     said = last_words(events, output.splitlines())
+    if trouble(said) is Trouble.OTHER:  # the box has seen what it was refused
+        said = log.about(host.partition(":")[0]) or said
     if raw.get("timed_out"):
         said = f"it did not answer within {SECONDS:.0f} s. {said}".strip()
     elif not said:
         said = f"it ended with {raw.get('exit_code')} and said nothing"
-    api = preset.api(agent.model)
     key = next((name for name in (api.keys if api else ()) if name in agent.secrets), api.key if api else "…")
-    host = api.host if api else "host:443"
     far = f'network = ["{host}"]' if not {OPEN, host} & set(agent.network) else f"does the server itself reach {host}?"
     whole = f"{said}\n{output[-4000:]}" if trouble(said) is Trouble.OTHER else said
     field_, line = {

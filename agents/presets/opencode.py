@@ -1,6 +1,8 @@
 """opencode, and what it shares with kilo, which comes from it. Measured with opencode-ai 1.18.33.
 
-Usage is said step by step, without what was cached, and names no model; the call that finds a title is not in it.
+Usage is said step by step, without what was cached, and names no model. It would ask another model for a title, which
+is not in the usage: with a title given it does not. What it tries again and again (a model that does not exist) stands
+in its log alone, so its errors are printed.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def config(start: Start) -> dict[str, Any]:
 def launch(start: Start, name: str, place: str, *off: str) -> Launch:
     """The start of either. `name`: how its variables begin; `place`: its config file below HOME; `off`: what is
     switched off beside the list of models, updates and downloads of language servers."""
-    argv = [*start.program, "run", "--format", "json", "--auto"]
+    argv = [*start.program, "run", "--format", "json", "--auto", "--title", "gastown"]
+    argv += ["--print-logs", "--log-level", "ERROR"]
     if start.model:
         argv += ["--model", start.model]
     if start.session:

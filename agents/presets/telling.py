@@ -22,28 +22,32 @@ class Trouble(StrEnum):
     OTHER = "other"
 
 
-_SIGNS = (  # the first that is found counts; each as one of the six has been seen to write it
-    (Trouble.LOGIN, r"not logged in|/login|log ?in (?:again|first|required)|Invalid auth method|set an Auth method"),
-    (
-        Trouble.KEY,
-        r"invalid (?:x-)?api[ -_]?key|\b401\b|unauthori[sz]ed|authentication[_ ]?error"
-        r"|API[_ ]key (?:is missing|not valid)|missing environment variable|api_key client option must be set|must specify the \w+ environment",
+# the first that is found counts; each as one of the six has been seen to write it
+_SIGNS: dict[Trouble, tuple[str, ...]] = {
+    Trouble.LOGIN: (
+        r"not logged in", r"/login\b", r"log ?in (?:again|first|required)", r"Invalid auth method"
     ),
-    (Trouble.RATE, r"\b429\b|rate.?limit|too many requests|RESOURCE_EXHAUSTED|quota"),
-    (Trouble.CONTEXT, r"context (?:window|length)|prompt is too long|maximum context|too many tokens"),
-    (
-        Trouble.MODEL,
-        r"model(?:: | `|\")[^\n]{0,80}(?:does not exist|not found|not supported)|model_not_found|ModelNotFound"
-        r"|(?:issue with the selected|no such|unknown) model|LLM Provider NOT provided|\b404\b",
+    Trouble.KEY: (
+        r"invalid (?:x-)?api[ -_]?key", r"\b401\b", r"unauthori[sz]ed", r"authentication[_ ]?error",
+        r"API[_ ]key (?:is missing|not valid)", r"missing environment variable", r"api_key client option must be set",
+        r"must specify the \w+ environment",
     ),
-    (
-        Trouble.NETWORK,
-        r"ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ENETUNREACH|ConnectionRefused|connection error"
-        r"|unable to connect|error sending request|fetch failed|network|stream disconnected|Cannot connect to API|\b403\b|\b502\b",
+    Trouble.RATE: (r"\b429\b", r"rate.?limit", r"too many requests", r"RESOURCE_EXHAUSTED", r"quota"),
+    Trouble.CONTEXT: (r"context (?:window|length)", r"prompt is too long", r"maximum context", r"too many tokens"),
+    Trouble.MODEL: (
+        r"model\b[^\n]{0,80}(?:does not exist|not found|not supported)", r"model_not_found", r"ModelNotFound",
+        r"(?:issue with the selected|no such|unknown) model", r"LLM Provider NOT provided", r"\b404\b",
     ),
-    (Trouble.PROGRAM, r"command not found|No such file or directory|Cannot find module|cannot execute|exec format"),
-)
-_KNOWN = tuple((trouble, re.compile(pattern, re.IGNORECASE)) for trouble, pattern in _SIGNS)
+    Trouble.NETWORK: (
+        r"ENOTFOUND", r"ECONNREFUSED", r"ECONNRESET", r"EAI_AGAIN", r"ENETUNREACH", r"Connection ?Refused",
+        r"connection error", r"unable to connect", r"error sending request", r"fetch failed", r"network",
+        r"stream disconnected", r"Cannot connect to API", r"cannot be resolved", r"\b403\b", r"\b502\b",
+    ),
+    Trouble.PROGRAM: (
+        r"command not found", r"No such file or directory", r"Cannot find module", r"cannot execute", r"exec format",
+    ),
+}  # fmt: skip
+_KNOWN = tuple((trouble, re.compile("|".join(signs), re.IGNORECASE)) for trouble, signs in _SIGNS.items())
 _LINES = 40
 
 

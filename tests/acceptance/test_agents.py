@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from agents import launches
+from agents import launches, trials
 from agents.models import Run
 from agents.presets import PRESETS, Event, bill
 from agents.runtime import sandbox
 from beads import config as configs
 from beads import ledger, secrets
 from tests.acceptance.conftest import WHO, Stage
-from tests.acceptance.modelserver import ModelServer
+from tests.acceptance.modelserver import PLAYS, ModelServer
 
 pytestmark = pytest.mark.agents
 KEY = "sk-the-real-key-of-the-town"
@@ -120,3 +120,31 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
 
 def _logs(runs: list[Run]) -> str:
     return "\n".join(Path(run.log_path).read_text(errors="replace")[-3000:] for run in runs if run.log_path)
+
+
+def check(stage: Stage, name: str, **more: Any) -> trials.Trial:
+    """Try this agent out as the town's polecat, with more or other keys in its config."""
+    config = configs.effective(stage.rig.town.config, stage.rig.config)
+    assert config.agents.polecat is not None
+    told = config.agents.polecat.model_copy(update=more)
+    return trials.attempt(config, "polecat", told, stage.town)
+
+
+@pytest.mark.parametrize("name", CLIS)
+def test_a_check_says_that_it_works_or_what_is_missing(stage: Stage, model: ModelServer, name: str) -> None:
+    """A right key, a wrong one, a model that does not exist."""
+    open_town(stage, name, model, refinery=False)
+    model.play = PLAYS["hello"]
+    works = check(stage, name)
+    assert works.lacks == (), works.output
+    assert works.version and works.bill
+
+    model.keys = {"another"}
+    refused = check(stage, name)
+    assert [lack.field for lack in refused.lacks] == ["agents.polecat.secrets"], refused.output
+    assert CLIS[name].key in refused.lacks[0].line
+
+    model.keys, model.models = set(), {"the-only-one"}
+    unknown = check(stage, name)
+    assert [lack.field for lack in unknown.lacks] == ["agents.polecat.model"], unknown.output
+    assert "\n" not in str(unknown.lacks[0]) and KEY not in unknown.output

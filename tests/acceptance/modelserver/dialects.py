@@ -20,6 +20,10 @@ class Dialect(Protocol):
     def name(self) -> str:
         """What it is called in the books."""
 
+    @property
+    def unknown_model(self) -> int:
+        """The status for a model that does not exist."""
+
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
 
@@ -49,6 +53,7 @@ class Anthropic:
     """POST /v1/messages."""
 
     name: str = "anthropic"
+    unknown_model: int = 404
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
@@ -120,6 +125,7 @@ class Chat:
     """POST /v1/chat/completions."""
 
     name: str = "openai-chat"
+    unknown_model: int = 404
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
@@ -178,6 +184,7 @@ class Responses(Chat):
     """POST /v1/responses."""
 
     name: str = "openai-responses"
+    unknown_model: int = 400
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
@@ -257,6 +264,7 @@ class Google:
     """POST /v1beta/models/MODEL:generateContent, :streamGenerateContent?alt=sse."""
 
     name: str = "google"
+    unknown_model: int = 404
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""

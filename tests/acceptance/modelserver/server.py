@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.modelserver.dialects import dialect_of
+from tests.acceptance.modelserver.dialects import Dialect, dialect_of
 from tests.acceptance.modelserver.plays import PLAYS, Play
 from tests.acceptance.modelserver.talk import Asked, Tokens
 
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.model.strays.append(f"POST {path}")
             return self._json(404, {"error": {"message": f"no {path}"}})
         asked = dialect.read(body, path)
-        status, why = self._judged(asked)
+        status, why = self._judged(asked, dialect)
         key = self._key()
         if status:
             self.model.book(Booked(dialect.name, asked.model, status, Tokens(0, 0, 0), asked.stream, key, ()))
@@ -153,12 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._stream(dialect.streamed(asked, turn))
         return self._json(200, dialect.whole(asked, turn))
 
-    def _judged(self, asked: Asked) -> tuple[int, str]:
+    def _judged(self, asked: Asked, dialect: Dialect) -> tuple[int, str]:
         """(status, why) of a refusal; 0: it is answered."""
         if self.model.keys and self._key() not in self.model.keys:
             return 401, "invalid x-api-key"
         if self.model.models and asked.model not in self.model.models:
-            return 404, f"model: {asked.model} does not exist"
+            return dialect.unknown_model, f"The model `{asked.model}` does not exist"
         status = self.model.refusal()
         return status, {429: "rate limited: try again", 500: "internal error"}.get(status, "refused")
 
