@@ -19,7 +19,7 @@ from django.conf import settings
 
 from agents import boxes, launches
 from agents.launches import Lack
-from agents.presets import PRESETS, Event, EventKind, Usage, bill
+from agents.presets import PRESETS, Event, Usage, bill
 from agents.presets.telling import Trouble, last_words, trouble
 from agents.runtime import gitcmd, sandbox
 from agents.runtime.steps import Orders, Steps
@@ -142,9 +142,8 @@ def _judged(
 ) -> tuple[Lack, ...]:
     """What is missing after a start; nothing: it has answered."""
     raw = result.get("outcome_raw") or {}
-    failed = any(event.kind is EventKind.ERROR for event in events)
-    if raw.get("exit_code") == 0 and not failed and bill(events):
-        return ()
+    if raw.get("exit_code") == 0 and any(usage.output for usage in bill(events).values()):
+        return ()  # errors on the way (it has tried again) do not matter
     preset = PRESETS[str(agent.preset)]
     output, api = log.text(), preset.api(agent.model)
     host = api.host if api else "host:443"

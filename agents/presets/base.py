@@ -230,7 +230,13 @@ def usage(given: tuple[object, object, object], **more: Any) -> tuple[Event, ...
     return (Event(EventKind.USAGE, usage=Usage(fresh, cached, output, **more)),)
 
 
+def both(one: object, other: object) -> object:
+    """The sum of two numbers of tokens; None where one is none."""
+    found = tokens(one), tokens(other)
+    return found[0] + found[1] if found[0] is not None and found[1] is not None else None
+
+
 def less(whole: object, part: object) -> object:
     """`whole` without `part`; what is no number stays what it is."""
-    both = tokens(whole), tokens(part)
-    return both[0] - both[1] if both[0] is not None and both[1] is not None else None
+    found = tokens(whole), tokens(part)
+    return found[0] - found[1] if found[0] is not None and found[1] is not None else None

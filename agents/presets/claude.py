@@ -16,13 +16,13 @@ from agents.presets.base import (
     Launch,
     Preset,
     Start,
+    both,
     by_stdin,
     mcp_url,
     money,
     record,
     rows,
     table,
-    tokens,
     usage,
     words,
 )
@@ -98,8 +98,7 @@ def _ended(told: dict[str, Any]) -> tuple[Event, ...]:
 
 def _with_written(one: object, fresh: str, written: str) -> object:
     """Input from no cache, with what was written into one."""
-    both = tokens(table(one).get(fresh)), tokens(table(one).get(written, 0))
-    return both[0] + both[1] if both[0] is not None and both[1] is not None else None
+    return both(table(one).get(fresh), table(one).get(written, 0))
 
 
 PRESET = Preset(

@@ -18,6 +18,7 @@ from agents.presets.base import (
     Launch,
     Preset,
     Start,
+    both,
     by_stdin,
     mcp_url,
     money,
@@ -78,18 +79,14 @@ def parse(line: str) -> tuple[Event, ...]:
         case "step_finish":
             one = table(part.get("tokens"))
             cache = table(one.get("cache"))
-            output = _sum(one.get("output"), one.get("reasoning", 0))
-            given = (_sum(one.get("input"), cache.get("write", 0)), cache.get("read", 0), output)
+            output = both(one.get("output"), one.get("reasoning", 0))
+            given = (both(one.get("input"), cache.get("write", 0)), cache.get("read", 0), output)
             return usage(given, cost=money(part.get("cost")) or None)  # 0: a model whose price it does not know
         case "error":
             error = table(told.get("error"))
             text = table(error.get("data")).get("message") or error.get("message") or error.get("name")
             return (Event(EventKind.ERROR, str(text or "")),)
     return ()
-
-
-def _sum(one: object, other: object) -> object:
-    return one + other if isinstance(one, int) and isinstance(other, int) else None
 
 
 PRESET = Preset(

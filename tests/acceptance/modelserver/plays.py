@@ -19,6 +19,7 @@ WRITE = (
     'mkdir -p work && echo "by the model" >> "work/$GASTOWN_BEAD.txt" && git add -A && '
     'git commit -q -m "Work of $GASTOWN_BEAD" && git log --oneline -1'
 )
+SUBMIT = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"  # how mini-swe-agent ends
 FEEDBACK = "The file ends too soon: it needs a second line."
 
 
@@ -32,7 +33,9 @@ def script(asked: Asked, steps: Sequence[str], last: str) -> Turn:
     done = len(asked.results)
     if not asked.shell:
         return Turn(text="A task")  # a title, a summary
-    return Turn(text=f"Step {done + 1}.", command=steps[done]) if done < len(steps) else Turn(text=last)
+    if done < len(steps):
+        return Turn(text=f"Step {done + 1}.", command=steps[done])
+    return Turn(text=last, command=f"echo {SUBMIT}" if SUBMIT in asked.prompt else "")
 
 
 def is_refinery(asked: Asked) -> bool:
