@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +18,16 @@ import pytest
 
 from agents import launches, trials
 from agents.models import Run
-from agents.presets import PRESETS, Event, bill
-from agents.runtime import sandbox
+from agents.presets import PRESETS, Event, Start, bill
+from agents.runtime import gitcmd, sandbox
 from beads import config as configs
 from beads import ledger, secrets
+from beads.models import Bead
+from refinery.pages import boards
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.modelserver import PLAYS, ModelServer
+from tests.acceptance.modelserver.plays import WRITE, script
+from tests.acceptance.test_sandbox import NOBODY, Scene
 
 pytestmark = pytest.mark.agents
 KEY = "sk-the-real-key-of-the-town"
@@ -148,3 +155,88 @@ def test_a_check_says_that_it_works_or_what_is_missing(stage: Stage, model: Mode
     unknown = check(stage, name)
     assert [lack.field for lack in unknown.lacks] == ["agents.polecat.model"], unknown.output
     assert "\n" not in str(unknown.lacks[0]) and KEY not in unknown.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, too; else all of these run as a user")
+@pytest.mark.parametrize("name", CLIS)
+def test_it_works_in_the_sandbox_of_an_ordinary_user(tmp_path: Path, model: ModelServer, name: str) -> None:
+    """As the stories above, which are root's here, without a town: a commit, and a bill that is right."""
+    preset, cli = PRESETS[name], CLIS[name]
+    place = launches.found(configs.Config(), preset)
+    if place is None or sandbox.available() == sandbox.UNSANDBOXED:
+        pytest.skip(f"{name} is not installed, or there is no sandbox: make agents, gastown doctor")
+    model.play = lambda asked: script(asked, [WRITE], "Done.")
+    root = Path(tempfile.mkdtemp(prefix="gastown-scene-"))
+    root.chmod(0o755)
+    try:
+        scene = Scene(root, sandbox.required().bwrap, NOBODY)
+        home, prompt, env = scene.home / "home", scene.home / "prompt.md", {cli.base: model.url + cli.path}
+        launch = preset.start(Start(place.program, sandbox.HOME, cli.model, env, (cli.key,)))
+        for path, text in {**{home / one: text for one, text in launch.files.items()}, prompt: "Do it.\n"}.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        home.mkdir(exist_ok=True)
+        gitcmd.run_git(["init", "--quiet"], cwd=scene.workspace)
+        for path in [root, *root.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        who = {f"GIT_{one}_{part}": "mel@example.org" for one in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+        env |= {"GASTOWN_PROMPT_FILE": str(prompt), "GASTOWN_BEAD": "b1", cli.key: KEY, **who, **launch.env}
+        reach = f"{address()}:{model.port}"
+        limits = {"tmp": 1 << 30, "memory": 4 << 30, "processes": 512}
+        shown = [str(prompt), *place.shown]
+        spec = scene.spec(
+            {"name": "agent", "argv": list(launch.argv), "timeout": 110},
+            home=str(home), network=[reach], allow=[reach], limits=limits, read_only=shown,
+        )  # fmt: skip
+        told = scene.run({**spec, "kind": "polecat", "env": {**spec["env"], "PATH": "/usr/bin:/bin", **env}})
+        assert told["results"][0]["outcome_raw"]["exit_code"] == 0, told
+        made = gitcmd.run_git(["-c", "safe.directory=*", "log", "--format=%s"], cwd=scene.workspace, check=False).text
+        assert made == "Work of b1"
+        taken = bill(event for line in told["log"].splitlines() for event in preset.parse(line))
+        charged = [one.tokens for one in model.books if one.tools]
+        assert [u.output for u in taken.values()] == [sum(tokens.output for tokens in charged)]
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("play", "reason"),
+    [("lies", "nothing_changed"), ("commits-nothing", "uncommitted"), ("asks", "gt_done")],
+)
+def test_a_model_that_does_not_do_its_work_lands_nothing(
+    stage: Stage, model: ModelServer, play: str, reason: str
+) -> None:
+    """Said to be done, not committed, asked instead: the bead is not closed as merged, and its reason tells why."""
+    model.play = PLAYS[play]
+    open_town(stage, "claude", model, refinery=False)
+    before = stage.sha()
+    bead = stage.sling("Write the file", "Write a file of your own.")
+    run = stage.until(lambda: Run.objects.filter(kind="polecat", state="ended").first())
+    told = f"{run.outcome} {run.reason} {run.work} {Bead.objects.get(pk=bead.pk).reason} {_phase(stage, bead)}"
+    assert stage.sha() == before and reason in told, told
+
+
+def _phase(stage: Stage, bead: Bead) -> str:
+    stage.until(lambda: not Run.objects.exclude(state="ended").filter(bead=bead, claimed_at=None).exists())
+    return f"{Bead.objects.get(pk=bead.pk).resolution} {boards.Board(stage.town).bead_phase(bead)}"
+
+
+def test_a_busy_api_is_waited_for(stage: Stage, model: ModelServer) -> None:
+    """429 and 500 on the way: claude tries again by itself, and the bead lands."""
+    model.refuse(429, 500)
+    model.play = PLAYS["approve"]
+    open_town(stage, "claude", model)
+    bead = stage.await_bead(stage.sling("Write the file", "Write a file of your own."), "closed", "failed")
+    assert bead.resolution == "merged"
+    assert [one.status for one in model.books if one.status != 200] == [429, 500]
+
+
+def test_a_program_that_is_not_here_costs_no_attempt_and_says_how_to_get_it(
+    stage: Stage, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_town(stage, "claude", model, refinery=False)
+    monkeypatch.setattr(launches, "search_path", lambda config: "/nowhere")
+    bead = stage.sling("Write the file", "")
+    run = stage.until(lambda: Run.objects.filter(state="ended").first())
+    assert "agents.polecat.preset: there is no claude on this machine: npm install -g" in run.reason
+    assert run.claimed_at is None and Bead.objects.get(pk=bead.pk).status != "failed"
