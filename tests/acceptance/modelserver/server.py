@@ -185,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if status >= 400:  # as the vendors say it; without it clients go by rules of their own
+            self.send_header("x-should-retry", "true" if status in (429, 500, 529) else "false")
         if status == 429:
             self.send_header("Retry-After", "1")
         self.end_headers()
