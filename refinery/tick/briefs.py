@@ -91,7 +91,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         command = agents.refinery if purpose in REFINERY else agents.polecat
         if command is None:
             raise LostRace(f"no command is configured for {purpose} any more")
-        steps = [{"name": "agent", "argv": list(command.command)}]
+        steps = [_agent_step(command, purpose, bead.priority)]
         brief["instructions"] = command.instructions
     if entry is not None:
         brief |= _review_context(entry, bead, purpose)
@@ -103,6 +103,13 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
     author = entry.author if entry else ""
     lane = lane_convoy(entry) if entry else None
     return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told)
+
+
+def _agent_step(agent: configs.AgentCommand, purpose: str, priority: int) -> dict[str, Any]:
+    """The step that is an agent: its command, or its preset and model; how that is started is settled where it runs."""
+    if agent.preset is None:
+        return {"name": "agent", "argv": list(agent.command)}
+    return {"name": "agent", "preset": str(agent.preset), "model": agent.model_for(purpose, priority)}
 
 
 def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[str, Any], words.Words]:
