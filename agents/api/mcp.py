@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import OperationalError, close_old_connections
 
-from agents import runs
+from agents import tokens
 from agents.api import calls, tools
 from agents.api.headers import KEY, bearer_of
 from agents.models import Run
@@ -57,7 +57,7 @@ def _entering(authorization: str) -> Run | None:
     close_old_connections()
     try:
         token = bearer_of(authorization.encode())
-        return runs.live_run(token) if token else None
+        return tokens.live_run(token) if token else None
     finally:
         close_old_connections()
 

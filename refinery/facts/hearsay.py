@@ -14,7 +14,7 @@ from agents.models import Run
 from beads.lifecycle import FINAL, Purpose
 from beads.models import Bead, Escalation
 from refinery.models import ReviewEntry, Verdict
-from refinery.store import entries
+from refinery.store import verdicts
 
 KINDS = {
     "rejected": "REJECTED",
@@ -30,7 +30,7 @@ def say(bead: Bead, actor: str, what: str, text: str) -> None:
     """Keep a person's words about what they did (`what`: see `KINDS`) for the next run of this work. None: no-op."""
     if text.strip() and actor != _OURS:
         subject = f"{what.capitalize()}: {bead.title}"[:300]
-        mail.send(bead.town, actor, mail.WORKER, subject, text, kind=KINDS[what], about=bead, bead=bead)
+        mail.send(bead.town, actor, mail.WORKER, mail.Letter(subject, text, kind=KINDS[what], about=bead), bead=bead)
 
 
 def answer(escalation: Escalation, actor: str, text: str) -> None:
@@ -45,7 +45,8 @@ def answer_question(question: Escalation, actor: str, text: str, now: dt.datetim
     if work is None:
         return
     subject = f"Answered: {question.bead.title}"[:300]
-    mail.send(question.town, actor, mail.WORKER, subject, text, kind=KINDS["answered"], about=question.bead, bead=work)
+    letter = mail.Letter(subject, text, kind=KINDS["answered"], about=question.bead)
+    mail.send(question.town, actor, mail.WORKER, letter, bead=work)
     for run in Run.objects.select_related("agent").live().filter(bead=work, agent__isnull=False):
         mail.nudge(run, actor, f"your question {question.pk} is answered: gt_mail_check, or gt_ask again", now)
 
@@ -60,9 +61,11 @@ def tell_at_work(
         lines = [feedback, *(f"- {i.get('file')}:{i.get('line')}: {i.get('problem')}" for i in items)]
         subject = f"Changes asked for: {entry.bead.title}"[:300]
         text = "\n".join(lines)
-        mail.send(run.town, actor, mail.WORKER, subject, text, kind=mail.ASKED, about=entry.bead, bead=run.bead)
+        mail.send(
+            run.town, actor, mail.WORKER, mail.Letter(subject, text, kind=mail.ASKED, about=entry.bead), bead=run.bead
+        )
         if runs.holds_prompt(run.pk):
             latest = Verdict.objects.filter(entry=entry, by=actor[:150], run=None).order_by("id").last()
-            entries.pass_on([latest.pk] if latest else [], run.bead)
+            verdicts.pass_on([latest.pk] if latest else [], run.bead)
         else:
             mail.nudge(run, actor, "a person asks for changes to what you are working on: gt_mail_check", now)

@@ -72,11 +72,9 @@ def bead_create(call: Call, args: BeadCreateArgs) -> dict[str, Any]:
     made = ledger.create_bead(
         call.run.town,
         rig,
-        args.title,
-        body=args.body,
-        priority=args.priority,
-        after=after,
+        ledger.Draft(args.title, body=args.body, priority=args.priority),
         actor=sender(call),
+        after=after,
         filed=filed,
     )
     tell_filed(call, made, filed)

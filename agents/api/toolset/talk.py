@@ -54,7 +54,8 @@ def ask(call: Call, args: AskArgs) -> dict[str, Any]:
             raise Invalid("text: there is no question in it", field="text")
         filing.ask(call)
         title = questions.title_of(args.text)
-        made = ledger.escalate(run.town, key, title, body=args.text, about=run.bead, actor=sender(call))
+        problem = ledger.Problem(key, title, body=args.text, about=run.bead)
+        made = ledger.escalate(run.town, problem, actor=sender(call))
         assert made is not None  # no other run asks about this bead meanwhile
         inbox.record(run.town, "question.asked", made.pk, {"run": run.pk}, actor=sender(call))
         return {"id": made.pk, "state": "open", "answer": "", "by": ""}
@@ -84,9 +85,8 @@ def mail_send(call: Call, args: MailArgs) -> dict[str, Any]:
     """
     filing.write(call)
     kin = call.run.brief.get("beads") or ()
-    sent = mail.send(
-        call.run.town, sender(call), args.to, args.subject, args.body, kind=args.kind, about=call.run.bead, kin=kin
-    )
+    letter = mail.Letter(args.subject, args.body, kind=args.kind, about=call.run.bead)
+    sent = mail.send(call.run.town, sender(call), args.to, letter, kin=kin)
     return {"id": sent.pk}
 
 
