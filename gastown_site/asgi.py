@@ -11,12 +11,14 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gastown_site.settings")
 _django = get_asgi_application()
 
-from agents.api import mcp  # noqa: E402 - it needs Django's apps
-
 
 async def application(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
     """One request: its path says whose it is."""
-    mine = scope["type"] == "http" and scope["path"] in mcp.PATHS
-    await (mcp.application if mine else _django)(scope, receive, send)
+    if scope["type"] == "http" and scope["path"] in ("/mcp", "/mcp/"):
+        from agents.api import mcp  # it needs Django's apps
+
+        await mcp.application(scope, receive, send)
+    else:
+        await _django(scope, receive, send)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
     from starlette.types import Receive, Scope, Send
 
-PATHS = ("/mcp", "/mcp/")
 NOBODY = "this token opens nothing here: it is unknown, or its run has ended"
 _RUN = "gastown.run"  # where a request's run is kept
 
