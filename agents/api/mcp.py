@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from django.db import OperationalError, close_old_connections
+from django.db import OperationalError, close_old_connections, connection
 
 from agents import tokens
 from agents.api import calls, tools
@@ -51,14 +51,20 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await (await asyncio.to_thread(_serving))({**scope, _RUN: run}, receive, send)
 
 
+def _let_go() -> None:
+    """Give this thread's connection to the database back, as Django does before and after a request."""
+    if not connection.in_atomic_block:
+        close_old_connections()
+
+
 def _entering(authorization: str) -> Run | None:
     """The live run whose token is shown."""
-    close_old_connections()
+    _let_go()
     try:
         token = bearer_of(authorization.encode())
         return tokens.live_run(token) if token else None
     finally:
-        close_old_connections()
+        _let_go()
 
 
 async def _refuse(send: Send, status: int, code: str, sentence: str, headers: Mapping[str, str] | None = None) -> None:
@@ -143,7 +149,7 @@ async def _call(context: ServerRequestContext[Any, Any], params: types.CallToolR
 
 def _carried_out(run: Run, name: str, arguments: object, key: str | None) -> tuple[dict[str, Any], str]:
     """A call's data; or its error, with the sentence that says it."""
-    close_old_connections()
+    _let_go()
     try:
         if key is not None and not KEY.fullmatch(key):
             raise Invalid("Idempotency-Key: 1 to 200 visible ASCII characters", field="Idempotency-Key")
@@ -152,4 +158,4 @@ def _carried_out(run: Run, name: str, arguments: object, key: str | None) -> tup
         told = calls.refusal(error)
         return {"error": {"code": told.code, "message": told.message, "details": dict(told.details)}}, told.message
     finally:
-        close_old_connections()
+        _let_go()

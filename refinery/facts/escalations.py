@@ -66,7 +66,8 @@ def asked(it: Taken[Asked]) -> None:
     """People who asked to hear what needs them hear of an agent's question."""
     question = subjects.escalation(it)
     title = f"{it.actor} asks: {question.bead.title}"
-    notices.tell(it.town, "needs_you", question.bead, title, question.bead.body, question.pk, it.now)
+    notice = notices.Notice("needs_you", question.bead, title, question.bead.body, question.pk)
+    notices.tell(it.town, notice, it.now)
 
 
 @fact("question.answered", says=Answered)

@@ -66,7 +66,7 @@ def open_town(stage: Stage, polecat: list[str], refinery: list[str] | None, *rea
 def test_agents_work_by_gt_alone_and_a_persons_answer_reaches_them(stage: Stage) -> None:
     open_town(stage, ["sh", "-c", POLECAT], ["sh", "-c", REFINERY])
     bead = stage.sling("Paint the fence", "")
-    asked = stage.until(lambda: questions.unanswered([bead.pk]).first() or _stuck(bead))
+    asked = stage.until(lambda: going_on(bead) and questions.unanswered([bead.pk]).first())
     run = Run.objects.get(bead=bead)
     call_command("runs", "answer", run.pk, "green")
     stage.await_bead(bead, "closed")
@@ -76,10 +76,11 @@ def test_agents_work_by_gt_alone_and_a_persons_answer_reaches_them(stage: Stage)
     assert questions.standing(asked).state == "answered"
 
 
-def _stuck(bead: Bead) -> None:
-    """Fail at once when its run has ended: what it printed says why."""
-    for run in Run.objects.filter(bead=bead, state="ended"):
+def going_on(bead: Bead) -> bool:
+    """True; fails when a run of it has ended without its work: what it printed says why."""
+    for run in Run.objects.filter(bead=bead, state="ended").exclude(result="done"):
         raise AssertionError(Path(run.log_path).read_text())
+    return True
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def by_asgi(stage: Stage, settings: Any) -> Iterator[Stage]:
 
     kept = connections.settings["default"]["CONN_MAX_AGE"]
     connections.settings["default"]["CONN_MAX_AGE"] = 0
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", lifespan="off"))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 30
@@ -109,12 +110,7 @@ def test_an_agent_without_a_shell_works_by_mcp_alone(by_asgi: Stage) -> None:
     stage = by_asgi
     open_town(stage, [sys.executable, str(AGENTS / "by_mcp.py")], None, *TOOLS)
     bead = stage.sling("Paint the fence", "")
-    stage.until(lambda: _stuck_without_work(bead) or Bead.objects.get(pk=bead.pk).status == "closed")
+    stage.until(lambda: going_on(bead) and Bead.objects.get(pk=bead.pk).status == "closed")
     assert stage.file("made.txt") == "Paint the fence\ngt_request_changes is not a tool of a polecat"
     run = Run.objects.get(bead=bead)
     assert (run.summary, run.status_message) == ("made by MCP", "by MCP")
-
-
-def _stuck_without_work(bead: Bead) -> None:
-    for run in Run.objects.filter(bead=bead, state="ended").exclude(result="done"):
-        raise AssertionError(Path(run.log_path).read_text())

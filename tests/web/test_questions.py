@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 
 from agents import mail
 from agents.models import Mail, Run
-from beads import questions
-from beads.models import Bead, Escalation, TownRole
+from beads import people, questions
+from beads.models import Bead, Effect, Escalation, Fact, TownRole
 from tests.db.conftest import Place
 from tests.web.conftest import Agent
 
@@ -38,6 +39,7 @@ def test_a_person_answers_on_the_page_and_the_agent_hears(place: Place, polecat:
     letter = Mail.objects.get(kind="ANSWER")
     assert (letter.subject, letter.body, letter.run_id) == ("Answered: Which colour?", "green", polecat.run.pk)
     assert Bead.objects.get(pk=question).status == "closed"
+    assert not Fact.objects.exclude(error="").exists()
     assert f"/escalations/{question}/answer/" not in alice.get(f"/runs/{polecat.run.pk}/").content.decode()
 
 
@@ -65,3 +67,15 @@ def test_the_next_attempt_knows_the_answer(place: Place, polecat: Agent) -> None
     again = Run.objects.filter(bead=polecat.run.bead_id).latest("created_at")
     assert again.pk != polecat.run.pk
     assert [one.body for one in mail.for_run(again)] == ["green, as ever"]
+
+
+def test_people_who_asked_to_hear_what_needs_them_hear_of_a_question(
+    place: Place, polecat: Agent, cast: Cast, django_user_model: type[User]
+) -> None:
+    cast("alice", TownRole.OPERATOR)
+    people.set_notices(django_user_model.objects.get(username="alice"), place.town, ["needs_you"])
+    polecat.call("gt_ask", text="Which colour?")
+    place.tick()
+    assert [one.payload["title"].endswith("asks: Which colour?") for one in Effect.objects.filter(kind="notify")] == [
+        True
+    ]
