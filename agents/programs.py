@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import py_compile
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agents.runtime import gt
-from agents.runtime.box import Box, refused
+from agents.runtime import gt, sandbox
+from agents.runtime.box import BUBBLEWRAP, Box, refused
 
 SOURCES = Path(gt.__file__).parent
 OLDEST = (3, 9)
@@ -54,7 +54,7 @@ def _python(box: Box, home: str) -> tuple[str, tuple[str, ...]] | None:
     if not box.boxed or (box.sees(ours) and box.sees(prefix)):
         return ours, ()
     for path in _pythons(box):
-        if _fit(path):
+        if _fit(path, box.bwrap, tuple(root for root in box.read_only if path.startswith(f"{root}/"))):
             return path, ()
     inside = f"{ours}/".startswith(f"{prefix}/")
     return (ours, (prefix,)) if inside and not refused(prefix, home, os.path.expanduser("~")) else None
@@ -69,14 +69,13 @@ def _pythons(box: Box) -> Iterator[str]:
 
 
 @cache
-def _fit(python: str) -> bool:
-    """True for a Python that is not too old, with its standard library."""
+def _fit(python: str, bwrap: str, roots: tuple[str, ...]) -> bool:
+    """True for a Python that works in a box, with its standard library, and is not too old."""
     asked = f"import json, socket, sys; sys.exit(sys.version_info < {OLDEST!r})"
     try:
-        done = subprocess.run([python, "-IS", "-c", asked], capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        return sandbox.ask(Box(BUBBLEWRAP, bwrap, read_only=roots), [python, "-IS", "-c", asked])[0] == 0
+    except OSError:
         return False
-    return done.returncode == 0
 
 
 def _written(home: Path, table: str, python: str) -> Path:
@@ -97,9 +96,8 @@ def _written(home: Path, table: str, python: str) -> Path:
     program = made / "bin" / "gt"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(python)} -IS -c {shlex.quote(start)} "$@"\n')
     program.chmod(0o755)
-    # compiled now: inside nothing can be written beside it
-    compiled = "import sys; sys.path.insert(0, sys.argv[1]); import gt.commands"
-    subprocess.run([python, "-IS", "-c", compiled, str(made / "lib")], capture_output=True, timeout=60, check=False)
+    for one in lib.glob("*.py"):  # inside nothing can be written beside it; a Python of another version does without
+        py_compile.compile(str(one), doraise=True)
     try:
         made.rename(folder)
     except OSError:

@@ -76,6 +76,16 @@ def test_agents_work_by_gt_alone_and_a_persons_answer_reaches_them(stage: Stage)
     assert questions.standing(asked).state == "answered"
 
 
+def test_gt_is_there_without_a_sandbox_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GASTOWN_SANDBOX", "off")
+    script = "date > d.txt && git add -A && git commit -qm Date && gt status bare && gt done 'no box'"
+    open_town(stage, ["sh", "-c", script], None)
+    bead = stage.sling("Say the date", "")
+    stage.until(lambda: going_on(bead) and Bead.objects.get(pk=bead.pk).status == "closed")
+    run = Run.objects.get(bead=bead)
+    assert (run.summary, run.status_message, run.sandbox) == ("no box", "bare", "unsandboxed")
+
+
 def going_on(bead: Bead) -> bool:
     """True; fails when a run of it has ended without its work: what it printed says why."""
     for run in Run.objects.filter(bead=bead, state="ended").exclude(result="done"):

@@ -73,9 +73,11 @@ def test_people_who_asked_to_hear_what_needs_them_hear_of_a_question(
     place: Place, polecat: Agent, cast: Cast, django_user_model: type[User]
 ) -> None:
     cast("alice", TownRole.OPERATOR)
-    people.set_notices(django_user_model.objects.get(username="alice"), place.town, ["needs_you"])
+    alice = django_user_model.objects.get(username="alice")
+    alice.email = "alice@example.org"
+    alice.save()
+    people.set_notices(alice, place.town, ["needs_you"])
     polecat.call("gt_ask", text="Which colour?")
     place.tick()
-    assert [one.payload["title"].endswith("asks: Which colour?") for one in Effect.objects.filter(kind="notify")] == [
-        True
-    ]
+    (notice,) = Effect.objects.filter(kind="notify")
+    assert notice.payload["title"].endswith("asks: Which colour?")

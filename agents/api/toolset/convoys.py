@@ -57,10 +57,15 @@ def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
     mode = args.merge_mode or config.merge_mode
     made = ledger.create_convoy(rig, args.title, mode, plan, actor=sender(call), filed=filed)
     tell_filed(call, made.bead, filed)
-    staged = filed.waits or (config.staged if args.staged is None else args.staged)
+    wanted = config.staged if args.staged is None else args.staged
+    staged = filed.waits or wanted
     if not staged:
         convoy_start(call, ConvoyArgs(convoy=made.pk))
-    why = filing.WAITS if filed.waits else "nothing is dispatched until it is started" if staged else filing.GOES
+    why = filing.GOES
+    if filed.waits:
+        why = filing.WAITS
+    elif staged:
+        why = "nothing is dispatched until it is started"
     return {"id": made.pk, "staged": staged, "why": why}
 
 
