@@ -138,7 +138,9 @@ def _answers(e: Escalation) -> tuple[str, str, str, tuple[tuple[str, str], ...]]
     """An escalation's buttons: URL, label, who may press them, and further ones; of a bead that has failed, its own."""
     seen = (reverse("escalation-act", args=[e.pk, "ack"]), "I have seen it")
     about = e.about_id or ""
-    again = (reverse("bead-act", args=[about, "retry"]), "Try again") if about else seen
+    again = seen
+    if about:
+        again = (reverse("bead-act", args=[about, "retry"]), "Try again")
     if e.key == f"nothing:{about}":
         return reverse("bead-act", args=[about, "confirm"]), "Nothing was needed: close it", "steer", (again,)
     if e.key == f"failed:{about}":

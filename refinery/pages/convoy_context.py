@@ -42,8 +42,11 @@ def convoy(convoy: Convoy, most: int = contexts.LISTED) -> dict[str, Any]:
         row["run"] = run_of.get(row["id"])
         row["entry"] = of_source.get(row["id"])
         row["url"] = bead_link(row["id"])
-        row["review_url"] = review_link(row["entry"].pk) if row["entry"] else ""
-        row["since"] = row["run"].created_at if row["run"] else row["updated_at"]
+        row["review_url"], row["since"] = "", row["updated_at"]
+        if row["entry"]:
+            row["review_url"] = review_link(row["entry"].pk)
+        if row["run"]:
+            row["since"] = row["run"].created_at
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
     timeline = lists.first(_timeline(convoy), most)
