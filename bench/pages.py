@@ -104,7 +104,7 @@ def _convoy(slug: str, size: int) -> str:
     convoy = ledger.create_convoy(rig, f"A convoy of {size}", "review-then-land", plan, actor="bench")
     ledger.start_convoy(convoy, timezone.now(), actor="bench")
     for bead in convoy.beads.select_related("convoy")[: size // 2]:
-        ledger.move(bead, "open", "in_review", actor="bench")
+        ledger.move(bead, "open", ledger.Transition("in_review"), actor="bench")
         entries.submit(
             rig,
             entries.NewEntry(

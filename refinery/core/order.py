@@ -12,7 +12,7 @@ from refinery.core.states import EntryKind
 
 def rank(entry: EntryView) -> int:
     """Its priority, or that of the most urgent entry that waits for it."""
-    return entry.priority if entry.ties.lift is None else min(entry.priority, entry.ties.lift)
+    return entry.priority if entry.ties.inherited_rank is None else min(entry.priority, entry.ties.inherited_rank)
 
 
 def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str]:
@@ -55,4 +55,4 @@ def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
 
 def is_feature_lane(entry: EntryView) -> bool:
     """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
-    return entry.kind == EntryKind.CHANGE and entry.target.startswith("convoy/") and entry.convoy is not None
+    return entry.kind == EntryKind.CHANGE and entry.onto_convoy

@@ -167,7 +167,9 @@ def _first(tests: Mapping[str, Any], output: str) -> str:
 
 
 def _place(file: str, line: int | None) -> str:
-    return f"{file}:{line} " if file and line is not None else f"{file} " if file else ""
+    if not file:
+        return ""
+    return f"{file} " if line is None else f"{file}:{line} "
 
 
 def _without_module(name: str, file: str) -> str:
@@ -250,8 +252,10 @@ def _worded(row: str) -> Iterator[str]:
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
-        said = [_unescaped(m) for m in _BROKEN.findall(text)]
-        yield from (said[-1].split("\n") if said else [row] if '":"' not in text else [])
+        if said := [_unescaped(m) for m in _BROKEN.findall(text)]:
+            yield from said[-1].split("\n")
+        elif '":"' not in text:
+            yield row
         return
     yield from (_words(told) or "").split("\n")
 

@@ -70,10 +70,12 @@ def failed(it: Taken[EffectTold]) -> None:
         case _:
             ledger.escalate(
                 it.town,
-                f"effect:{said.kind}:{it.town.slug}",
-                f"Outside work failed: {said.kind}",
-                body=said.error,
-                severity="high",
+                ledger.Problem(
+                    f"effect:{said.kind}:{it.town.slug}",
+                    f"Outside work failed: {said.kind}",
+                    body=said.error,
+                    severity="high",
+                ),
                 actor="gastown",
             )
 
@@ -83,11 +85,13 @@ def struggling(it: Taken[EffectTold]) -> None:
     """An effect fails time and again, and goes on trying."""
     ledger.escalate(
         it.town,
-        f"effect:{it.said.key}",
-        f"Outside work keeps failing: {it.said.kind}",
-        body=it.said.error,
-        severity="high",
-        about=Bead.objects.filter(pk=str(it.said.payload.get("entry", "")), town=it.town).first(),
+        ledger.Problem(
+            f"effect:{it.said.key}",
+            f"Outside work keeps failing: {it.said.kind}",
+            body=it.said.error,
+            severity="high",
+            about=Bead.objects.filter(pk=str(it.said.payload.get("entry", "")), town=it.town).first(),
+        ),
         actor="gastown",
     )
 

@@ -18,7 +18,7 @@ from refinery.core import approvals, standing
 from refinery.core.approvals import person
 from refinery.core.entryviews import EntryView, VerdictView
 from refinery.core.stages import Stage
-from refinery.core.states import EntryKind, EntryState, LandingState
+from refinery.core.states import EntryKind, EntryState
 from refinery.core.world import RigView
 from refinery.models import ReviewEntry
 from refinery.pages import boards
@@ -145,7 +145,7 @@ def _of_others(data: dict[str, Any], facts: Sequence[Fact], who: str) -> list[Wo
 
 def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Sequence[VerdictView]) -> set[str]:
     """The acts that would still change something. `fresh`: verdicts that no tick has taken in yet."""
-    pushing = view.landing is not None and view.landing.state in (LandingState.PUSHING, LandingState.LANDED)
+    pushing = view.landing is not None and view.landing.begun
     if pushing or view.reject_requested or "reject" in wishes:
         return set()
     offers = {"request_changes", "reject"}
@@ -167,9 +167,6 @@ def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Se
 
 def _follows(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board) -> str:
     """What comes next, in one sentence: the plan's, where nothing else is known."""
-    world = board.world
-    stands = standing.standing(view, rig, world.now)  # not the world's own: what is not taken in yet is in this view
-    decision = board.decided[f"entry {view.id}"]
     if view.reject_requested or "reject" in wishes:
         return "It leaves the queue."
     if view.waiting_for:
@@ -180,20 +177,25 @@ def _follows(view: EntryView, rig: RigView, wishes: set[str], board: boards.Boar
     if view.held and not wishes & {"retry", "verdict"}:
         return "It is held until somebody lets it go on."
     missing = approvals.approvals_needed(view, rig.config) - len(approvals.approvals(view))
-    if missing > 0:
-        if missing == 1:
-            return "1 more approval is needed."
+    if missing == 1:
+        return "1 more approval is needed."
+    if missing > 1:
         return f"{missing} more approvals are needed."
+    return _lands(view, rig, wishes, board)
+
+
+def _lands(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board) -> str:
+    """What an entry that nobody is asked about has still before it."""
+    world = board.world
+    stands = standing.standing(view, rig, world.now)  # not the world's own: what is not taken in yet is in this view
+    decision = board.decided[f"entry {view.id}"]
     stage = Stage.UNBUILT if view.held else stands.stage
     if stage != Stage.LANDING and (frozen := world.frozen(view.rig, view.target)):
         return f"It lands once that is over: {frozen}."
     if stage != Stage.LANDING and (world.paused or rig.parked):
-        if world.paused:
-            return "It lands once the town goes on."
-        return "It lands once the rig goes on."
+        return f"It lands once the {'town' if world.paused else 'rig'} goes on."
     if stage in _WAITS_FOR_GATES:
-        first = not view.ties.waived and rig.config.refinery.gates
-        if first:
+        if rig.config.refinery.gates and not view.ties.waived:
             return "It lands once its gates have passed."
         return "It lands when its turn comes."
     if stage in _WAITS_FOR_REVIEW:

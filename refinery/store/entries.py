@@ -86,11 +86,8 @@ def submit(rig: Rig, new: NewEntry) -> tuple[ReviewEntry, bool]:
         bead = ledger.create_bead(
             rig.town,
             rig,
-            new.title,
-            type=BeadType.MERGE_REQUEST,
-            priority=new.priority,
+            ledger.Draft(new.title, type=BeadType.MERGE_REQUEST, priority=new.priority, depth=new.depth),
             actor=new.author,
-            depth=new.depth,
         )
         for entry in older:
             landings.abandon_intents(entry, bead.created_at)
@@ -125,7 +122,7 @@ def open_check(rig: Rig, target: str, actor: str) -> tuple[ReviewEntry, bool]:
         if active is not None:
             return active, False
         title = f"Gates of {rig.slug} on {target}"
-        bead = ledger.create_bead(rig.town, rig, title[:300], type=BeadType.MERGE_REQUEST, actor=actor)
+        bead = ledger.create_bead(rig.town, rig, ledger.Draft(title[:300], type=BeadType.MERGE_REQUEST), actor=actor)
         made = ReviewEntry.objects.create(
             bead=bead, rig=rig, kind=EntryKind.CHECK, author=actor[:100], branch=target, head_sha="", target=target
         )
@@ -282,11 +279,8 @@ def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.dat
     ledger.move(
         bead,
         bead.status,
-        to,
+        ledger.Transition(to, reason=text, resolution=resolution, merge_sha=merge_sha),
         actor="refinery",
-        reason=text,
-        resolution=resolution,
-        merge_sha=merge_sha,
         now=now,
     )
 
@@ -327,9 +321,13 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
         raise LostRace(f"{entry.pk} is no longer failed")
     for task in entry.bead.blocked_by.select_related("on").filter(on__status=BeadStatus.FAILED):
         ledger.unblock(entry.bead, task.on, actor, "retried without it")
-    ledger.move(entry.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+    ledger.move(
+        entry.bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason="retried"), actor=actor, now=now
+    )
     if entry.source and entry.source.status == BeadStatus.FAILED:
-        ledger.move(entry.source, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+        ledger.move(
+            entry.source, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason="retried"), actor=actor, now=now
+        )
 
 
 def request_reject(entry: ReviewEntry, reason: str) -> None:
@@ -350,7 +348,7 @@ def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
 
 def promote(entry: ReviewEntry, priority: int) -> None:
     """Move an entry in the queue's order."""
-    ledger.retitle_priority(entry.bead, priority)
+    ledger.set_priority(entry.bead, priority)
 
 
 def land_now(entry: ReviewEntry, now: dt.datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 
 from beads import prune
 from beads.models import Rig, Town
@@ -30,10 +30,10 @@ def thaw(rig: Rig, target: str) -> None:
 
 
 def past(town: Town) -> QuerySet[Lane]:
-    """Lanes onto convoys' branches of which no entry is left, but for frozen ones."""
+    """Lanes of which no entry is left (onto ended convoys, past releases), but for frozen ones and default branches."""
     left = ReviewEntry.objects.filter(rig=OuterRef("rig"), target=OuterRef("target"))
-    lanes = Lane.objects.filter(~Exists(left), rig__town=town, target__startswith="convoy/", frozen_at=None)
-    return lanes.order_by("pk")
+    lanes = Lane.objects.filter(~Exists(left), rig__town=town, frozen_at=None)
+    return lanes.exclude(target=F("rig__default_branch")).order_by("pk")
 
 
 def forget(keys: Sequence[int]) -> int:

@@ -26,6 +26,9 @@ _BESIDE = {
     "convoy_started_at": F("convoy__started_at"),
     "convoy_close_at": F("convoy__close_requested_at"),
     "convoy_status": F("convoy__bead__status"),
+    "onto_convoy": Exists(
+        ConvoyBranch.objects.filter(convoy=OuterRef("convoy"), rig=OuterRef("rig"), name=OuterRef("target"))
+    ),
 }
 _ISSUE = (
     *("pk", "status", "created_at", "rig_id", "title", "purpose", "priority", "convoy_id", "parent_id"),
@@ -95,7 +98,7 @@ FORECASTS = Prepared(lambda town: Forecast.objects.filter(rig__town=town))
 STACKS = Prepared(
     lambda town, heads: Stack.objects.filter(rig__town=town, upper__any=heads).values_list("rig_id", "upper", "lower")
 )
-SUNK = Prepared(  # entries of these heads that failed
+REFUSED = Prepared(  # entries of these heads that failed
     lambda town, heads: (
         ReviewEntry.objects.failed()
         .filter(rig__town=town, head_sha__any=heads)

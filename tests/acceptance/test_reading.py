@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, mirrors
 from agents.runtime.gitcmd import GitFailed, run_git
 from beads.errors import Invalid
 from refinery.git import objects
@@ -284,7 +284,7 @@ def test_hostile_names_are_words_and_no_options(ground: Ground, tmp_path: Path) 
 def test_refs_that_look_like_options_are_listed_and_dropped(ground: Ground) -> None:
     odd = [f"refs/gastown/salvage/{name}" for name in ("-rf", "--upload-pack=touch", "ü/--x")]
     for ref in odd:
-        gitcmd.pin(ground.repo.path, ref, ground.base)
+        mirrors.pin(ground.repo.path, ref, ground.base)
     assert ground.repo.drop_refs(odd) == len(odd)
     assert ground.ours("for-each-ref", "refs/gastown/salvage") == ""
 
@@ -320,7 +320,7 @@ def test_a_config_planted_in_a_mirror_is_not_believed(
     assert ground.repo.patches(ground.base, head, [change])[0].hunks
     assert not planted.exists()
     cured = git.Repo.open_or_create(mirror)
-    assert (mirror / "config").read_bytes() == gitcmd._MIRROR_CONFIG and not (mirror / ".git").exists()
+    assert (mirror / "config").read_bytes() == mirrors.CONFIG and not (mirror / ".git").exists()
     assert cured.type_of(candidate.text) == "commit"
 
 

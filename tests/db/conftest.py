@@ -48,7 +48,7 @@ class Place:
         self.now += dt.timedelta(**delta)
 
     def bead(self, title: str = "Work", *after: Bead) -> Bead:
-        return ledger.create_bead(self.town, self.rig, title, after=after, actor="test")
+        return ledger.create_bead(self.town, self.rig, ledger.Draft(title), actor="test", after=after)
 
     def entry(
         self, branch: str = "feature", head: str = SHA["a"], source: Bead | None = None, **more: Any

@@ -189,11 +189,11 @@ def test_every_reason_is_of_the_closed_set(place: Place) -> None:
 def test_whoever_left_comes_back_with_the_one_command_that_is_named(place: Place, reason: Exit) -> None:
     bead = place.bead()
     entry = place.entry(source=bead)
-    task = ledger.create_bead(place.town, place.rig, "Rework", parent=entry.bead, actor="test")
+    task = ledger.create_bead(place.town, place.rig, ledger.Draft("Rework", parent=entry.bead), actor="test")
     if reason == Exit.REWORK_FAILED:
         ledger.block(entry.bead, [task])
-    ledger.move(task, "open", "failed", actor="test", resolution="gave_up")
-    ledger.move(bead, "open", "failed", actor="test", resolution="gave_up", now=place.now)
+    ledger.move(task, "open", ledger.Transition("failed", resolution="gave_up"), actor="test")
+    ledger.move(bead, "open", ledger.Transition("failed", resolution="gave_up"), actor="test", now=place.now)
     entries.close(entry, "failed", reason, "so it was", now=place.now)
     detail = boards.entry_detail(boards.Board(place.town), again(entry))
     assert detail["again"] == f"mq retry {entry.pk}"

@@ -17,7 +17,7 @@ from refinery.decisions import merge_queue, reviews
 from refinery.models import GateResult, ReviewEntry, Verdict
 from refinery.store import entries
 from tests.db.conftest import SHA, Place
-from tests.db.test_words import hand_in, now, prompt, reworked, reworking, to_review
+from tests.db.words import hand_in, now, prompt, reworked, reworking, to_review
 
 FOUND = [{"file": "a.py", "line": 4, "problem": "the sum is off by one", "suggestion": "start at 0"}]
 

@@ -9,7 +9,7 @@ from django.db import transaction
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from agents import runs
+from agents import runs, tokens
 from agents.api import tools
 from agents.models import Run
 from agents.runtime.gitcmd import GitFailed
@@ -108,7 +108,7 @@ class Crew(Ground):
             "file": ("gt_bead_create", {"title": "more"}),
         }
         before = self.picture()
-        known = runs.live_run(self.tokens[run.pk])
+        known = tokens.live_run(self.tokens[run.pk])
         if known is None:
             assert Run.objects.get(pk=run.pk).state == "ended"
             return
@@ -147,7 +147,7 @@ class Crew(Ground):
         else:
             report |= self.work_of(run, head, published)
         token = self.tokens.pop(run.pk)
-        assert runs.live_run(token) or runs.fenced_run(token)
+        assert tokens.live_run(token) or tokens.fenced_run(token)
         with contextlib.suppress(Superseded):
             runs.record_exit(run.pk, report, self.now())
 

@@ -28,7 +28,7 @@ from refinery.decisions import gatechecks, towns
 from refinery.executor import perform
 from refinery.models import GateResult, Landing, ReviewEntry
 from refinery.tick import invariants, reconciler, snapshot
-from refinery.tick.apply import carry_out
+from refinery.tick.apply import apply_plan
 from tests.machine.crew import Crew
 from tests.machine.ground import COUNTS, FILES, WHO, choose, picks
 from tests.machine.people import People
@@ -165,7 +165,7 @@ class Machine(People, Crew):
         """What was decided long ago is carried out: each action must see that its time has passed."""
         COUNTS["fault: stale plan"] += 1
         with transaction.atomic():
-            done = carry_out(self.town, self.stale, self.now())
+            done = apply_plan(self.town, self.stale, self.now())
         assert done.failed == 0
         self.stale = []
 

@@ -55,14 +55,15 @@ def failed_bead(place: Place, bead: Bead | None = None) -> Bead:
     """A bead that gave up."""
     bead = bead or place.bead("Paint")
     bead.refresh_from_db()
-    ledger.move(bead, bead.status, BeadStatus.FAILED, actor="test", reason="gave up", resolution=Resolution.GAVE_UP)
+    end = ledger.Transition(BeadStatus.FAILED, reason="gave up", resolution=Resolution.GAVE_UP)
+    ledger.move(bead, bead.status, end, actor="test")
     return Bead.objects.get(pk=bead.pk, status="failed")
 
 
 def filed_bead(place: Place) -> Bead:
     """What an agent has filed, and nobody has released."""
     filed = ledger.Filed("run-test0000", 1, waits=True)
-    return ledger.create_bead(place.town, place.rig, "Idea", actor="Rust", filed=filed)
+    return ledger.create_bead(place.town, place.rig, ledger.Draft("Idea"), actor="Rust", filed=filed)
 
 
 def nothing_changed(place: Place) -> Bead:
@@ -139,7 +140,7 @@ def failed_effect(place: Place) -> Effect:
 
 def escalation(place: Place) -> Escalation:
     """An open escalation."""
-    bead = ledger.escalate(place.town, "test", "Look", actor="test")
+    bead = ledger.escalate(place.town, ledger.Problem("test", "Look"), actor="test")
     assert bead is not None
     return Escalation.objects.get(pk=bead.pk)
 

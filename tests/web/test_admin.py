@@ -157,7 +157,7 @@ def test_a_list_asks_as_often_for_many_rows_as_for_few(place: Place, operator: C
     blocked = place.bead("Last", place.bead("Before"))
     place.entry("b0")
     staged(place)
-    ledger.escalate(place.town, "k0", "Look", actor="test")
+    ledger.escalate(place.town, ledger.Problem("k0", "Look"), actor="test")
     place.tick()
     paths.append(f"{page(blocked)}{blocked.pk}/change/")
     operator.get("/admin/")  # content types and the like are remembered from here on
@@ -166,7 +166,7 @@ def test_a_list_asks_as_often_for_many_rows_as_for_few(place: Place, operator: C
         ledger.block(blocked, [place.bead(f"Work {number}")])
         place.entry(f"b{number}")
         staged(place)
-        ledger.escalate(place.town, f"k{number}", "Look", actor="test")
+        ledger.escalate(place.town, ledger.Problem(f"k{number}", "Look"), actor="test")
     place.tick()
     many = {path: queries(path) for path in paths}
     assert {p: n - few[p] for p, n in many.items() if n > few[p]} == {}

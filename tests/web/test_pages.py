@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from agents.mail import send
+from agents import mail
 from beads import inbox, ledger, plans
 from beads.models import Fact
 from refinery.core.text import sanitize
@@ -21,7 +21,7 @@ def test_every_page_shows_a_town_at_work(place: Place, viewer: Client) -> None:
     convoy = ledger.create_convoy(place.rig, f"Square {HOSTILE}", "review-and-merge", plan, actor="test")
     inbox.record(place.town, "convoy.start", convoy.pk, {}, actor="alice")
     entry = place.entry()
-    send(place.town, "alice", "overseer", f"Subject {HOSTILE}", "body")
+    mail.send(place.town, "alice", "overseer", mail.Letter(f"Subject {HOSTILE}", "body"))
     place.tick()
     run = place.running(kind="polecat")[0]
     pages = {

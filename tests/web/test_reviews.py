@@ -142,7 +142,7 @@ def test_a_landing_shows_each_beads_change_on_its_own(ground: Ground, viewer: Cl
         ground.push(branch, {"south.txt": "text of south\n"}, None),
     ]
     for bead, sha in zip(convoy.beads.order_by("plan_key"), shas, strict=True):
-        ledger.move(bead, "open", "closed", actor="test", resolution="merged", merge_sha=sha)
+        ledger.move(bead, "open", ledger.Transition("closed", resolution="merged", merge_sha=sha), actor="test")
     entry, _ = entries.submit(
         ground.rig,
         entries.NewEntry(

@@ -8,7 +8,8 @@ from typing import Any
 
 from beads.command import GastownCommand, Said, table
 from beads.errors import Invalid
-from refinery.core.simulator import Load, Outcome, Strategy, simulate
+from refinery.core.loads import Load, Outcome, Strategy
+from refinery.core.simulator import simulate
 
 COLOURS = ("#2563eb", "#059669", "#d97706", "#dc2626", "#7c3aed", "#0891b2")
 LOAD = ("per_hour", "workers", "hours", "failing", "conflicting", "seed")  # the options that say what arrives
