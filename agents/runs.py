@@ -58,12 +58,14 @@ def queue_run(
     lease: Mapping[str, int] | None = None,
     prefix: str = "gt/",
     at_most: int = 1,
+    account: Bead | None = None,
 ) -> Run:
     """Create a queued run. Raises LostRace when the bead has a live run already, or the agent as many as it may.
 
     The branch of a run that commits is its own: `<prefix><agent>/<bead>/<attempt>`. `lease`: seconds under the keys
-    `start_seconds`, `lease_seconds`, `heartbeat_seconds`. `at_most`: so many live runs may a refinery have, with this
-    one. No constraint can count, so that must be asked under the town's lock, which whoever starts runs holds.
+    `start_seconds`, `lease_seconds`, `heartbeat_seconds`. `account`: whose money it spends; None: the bead's own.
+    `at_most`: so many live runs may a refinery have, with this one. No constraint can count, so that must be asked
+    under the town's lock, which whoever starts runs holds.
     """
     assert bead.rig is not None
     if agent is not None and kind == RunKind.REFINERY:
@@ -83,6 +85,7 @@ def queue_run(
                 kind=kind,
                 purpose=purpose,
                 attempt=attempt,
+                account=account or bead,
                 target=target,
                 steps=list(steps),
                 brief=dict(brief),

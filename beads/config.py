@@ -27,6 +27,9 @@ from pydantic import (
     model_validator,
 )
 
+from beads.budget import BudgetConfig as BudgetConfig
+from beads.budget import Prices
+from beads.budget import ProvidersConfig as ProvidersConfig
 from beads.errors import Invalid
 from beads.limits import FiledBeads as FiledBeads
 from beads.limits import LimitsConfig as LimitsConfig
@@ -328,6 +331,9 @@ class Config(Section):
     sandbox: SandboxConfig = SandboxConfig()
     git: GitConfig = GitConfig()
     limits: LimitsConfig = LimitsConfig()
+    providers: ProvidersConfig = ProvidersConfig()
+    prices: Prices = {}
+    budget: BudgetConfig = BudgetConfig()
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:

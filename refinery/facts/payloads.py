@@ -53,6 +53,15 @@ class LimitTold(Payload):
     message: Line
 
 
+class ModelRefused(Payload):
+    """model.refused: what only a person can mend of a run's calls to a model; `fault`: key, model, credit or place"""
+
+    api: Annotated[str, Field(max_length=20)]
+    fault: Annotated[str, Field(max_length=20)]
+    model: Annotated[str, Field(max_length=200)] = ""
+    message: Line
+
+
 class WasFiled(Payload):
     """bead.filed: an agent's run has filed the subject, and a person is to release or start it"""
 

@@ -281,6 +281,7 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
         lease=order.lease,
         prefix=order.prefix,
         at_most=action.at_most,
+        account=order.account,
     )
     mail.briefed(order.brief.get("beads") or (), now)
     entries.pass_on(order.words.verdicts, bead)
