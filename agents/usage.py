@@ -116,7 +116,7 @@ def allow(town: Town, scope: CapScope, subject: str, amount: Amount, *, by: Acto
 
 def forget(beads: Sequence[str]) -> int:
     """Remove what the runs of these beads used, and people's words on their caps: they have been archived."""
-    gone = prune.delete(Usage.objects.filter(Q(run__bead__any=list(beads)) | Q(bead__any=list(beads))))
+    gone = prune.delete(Usage.objects.filter(run__in=Run.objects.filter(bead__any=list(beads))))
     return gone + prune.delete(Allowance.objects.filter(subject__in=list(beads)))
 
 

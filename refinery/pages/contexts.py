@@ -28,7 +28,7 @@ from refinery.core import estimates
 from refinery.core.states import EntryKind, EntryState, GateOutcome
 from refinery.core.world import World
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, attention, boards, charts, outcomes
+from refinery.pages import ansi, attention, boards, charts, outcomes, spending
 from refinery.pages.attention import Need
 from refinery.pages.live import Topic
 from refinery.store import flakiness
@@ -164,6 +164,7 @@ def town(town: Town, most: int = LISTED) -> dict[str, Any]:
         "loose_cut": loose,
         "flaky": flakiness.recent(town, board.world.now),
         "charts": _charts(town, board.world.now),
+        "spending": spending.shown(spending.of_town(town)),
     }
 
 
@@ -283,6 +284,7 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
         "log": ansi.spans(text),
         "cut": cut,
         "calls": lists.first(run.tool_calls.order_by("-id").values("pk", "tool", "created_at"), most),
+        "spending": spending.shown(spending.of_run(run)),
         "took": ((run.ended_at or timezone.now()) - run.created_at).total_seconds(),
     }
 
@@ -356,6 +358,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
             key=lambda e: (e.closed_at, e.pk),
         ),
         "landings": [row for row in shown if row["kind"] == "landing"],
+        "spending": spending.shown(spending.of_convoy(convoy)),
         "timeline": timeline.rows,
         "timeline_cut": timeline,
     }
@@ -441,6 +444,7 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],
         "children": bead.children.all(),
+        "spending": spending.shown(spending.of_bead(bead)),
         "history": history,
         "history_cut": lists.Shown(history, bead.events.count() if most and len(history) == most * 5 else len(history)),
     }

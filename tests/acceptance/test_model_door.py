@@ -52,9 +52,10 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def site(transactional_db: None) -> Iterator[str]:
+def site(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The ASGI app behind its guard, as `web` serves it, in a thread of this process; its URL."""
     port = free_port()
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)  # threads come and go there
     config = uvicorn.Config(
         guard.bounded(application), host="127.0.0.1", port=port, lifespan="off", ws="none", log_level="critical",
         http=guard.Protocol, timeout_graceful_shutdown=2,
@@ -299,7 +300,7 @@ def test_only_a_live_runs_token_opens_it(desk: Desk) -> None:
 
 
 def test_a_body_is_bounded(desk: Desk) -> None:
-    code, _, _ = desk.refused("messages", messages="x" * (33 << 20))
+    code, _, _ = desk.refused("messages", messages="x" * (32 << 20))
     assert code == 413
     assert desk.ask("messages", messages="x" * (5 << 20))[0] == 200
 

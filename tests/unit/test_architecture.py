@@ -34,6 +34,8 @@ WRITERS = {
     "Agent": "agents/roster.py",
     "Run": "agents/runs.py",
     "ToolCall": "agents/api/tools.py",
+    "Usage": "agents/usage.py",
+    "Allowance": "agents/usage.py",
     "Mail": "agents/mail.py",
     "Nudge": "agents/mail.py",
     **dict.fromkeys(("ReviewEntry", "Candidate", "Verdict", "Waiver"), "refinery/store/entries.py"),
