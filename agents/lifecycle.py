@@ -66,12 +66,3 @@ class Channel(StrEnum):
     DOOR = "door"
     STREAM = "stream"
     TOOL = "tool"
-
-
-class CapScope(StrEnum):
-    """What a cap of `[budget]` is on."""
-
-    RUN = "run"
-    BEAD = "bead"
-    CONVOY = "convoy"
-    DAY = "day"

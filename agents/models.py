@@ -15,7 +15,8 @@ from typing import Self
 from django.db import models
 from django.db.models import Q
 
-from agents.lifecycle import CapScope, Channel, CostSource, Role, RunKind, RunOutcome, RunState
+from agents.lifecycle import Channel, CostSource, Role, RunKind, RunOutcome, RunState
+from beads.budget import CapScope
 from beads.models import Bead, Convoy, Rig, Town, new_id
 
 LIVE_RUN = Q(state__in=[RunState.QUEUED.value, RunState.STARTING.value, RunState.RUNNING.value])
@@ -240,7 +241,7 @@ class Allowance(models.Model):
     amount = models.CharField(max_length=40, help_text='such as "10 USD"')
     by = models.CharField(max_length=150)
     reason = models.TextField(blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField()
 
     class Meta:
         ordering = ("id",)

@@ -14,14 +14,14 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, Greatest
 
-from agents.lifecycle import CapScope, Channel, CostSource
+from agents.lifecycle import Channel, CostSource
 from agents.models import Allowance, Run, Usage
 from beads import inbox, prune
 from beads.actors import Actor
-from beads.budget import Amount, BudgetConfig, Price, Spent, format_amount, parse_amount, price_of
+from beads.budget import Amount, BudgetConfig, Cap, CapScope, Price, Spent, format_amount, parse_amount, price_of
 from beads.models import Bead, Town
 
 _COUNTS = ("calls", "uncounted", "input", "cached", "written", "output")
@@ -108,10 +108,12 @@ def _owner(run: Run) -> dict[str, Any]:
     return {"town_id": run.town_id, "bead_id": run.account_id or run.bead_id}
 
 
-def allow(town: Town, scope: CapScope, subject: str, amount: Amount, *, by: Actor | str, reason: str = "") -> None:
-    """A person's word: this cap is now that amount."""
-    told = format_amount(amount)
-    Allowance.objects.create(town=town, scope=scope, subject=subject, amount=told, by=str(by)[:150], reason=reason)
+def allow(
+    town: Town, scope: CapScope, subject: str, amount: Amount, *, by: Actor | str, reason: str, now: dt.datetime
+) -> None:
+    """A person's word: from now on this cap is that amount."""
+    told = {"amount": format_amount(amount), "by": str(by)[:150], "reason": reason, "created_at": now}
+    Allowance.objects.create(town=town, scope=scope, subject=subject, **told)
 
 
 def forget(beads: Sequence[str]) -> int:
@@ -154,7 +156,12 @@ def of_bead(bead: Bead | str) -> QuerySet[Usage]:
 
 def of_convoy(convoy: str) -> QuerySet[Usage]:
     """All that was spent on a convoy: its beads, and its landing."""
-    return Usage.objects.filter(Q(bead__convoy=convoy) | Q(bead=convoy))
+    return of_convoys([convoy])
+
+
+def of_convoys(convoys: Sequence[str]) -> QuerySet[Usage]:
+    """As `of_convoy`, of several."""
+    return Usage.objects.filter(Q(bead__convoy__in=convoys) | Q(bead__in=convoys))
 
 
 def of_day(town: Town | int, day: dt.date) -> QuerySet[Usage]:
@@ -162,26 +169,17 @@ def of_day(town: Town | int, day: dt.date) -> QuerySet[Usage]:
     return Usage.objects.filter(town=town, day=day)
 
 
+def runs_of(bead: Bead | str) -> list[str]:
+    """The runs that have spent a bead's money."""
+    return list(of_bead(bead).order_by().values_list("run_id", flat=True).distinct())
+
+
+def used_at(runs: Sequence[str]) -> dict[str, dt.datetime]:
+    """When these runs have used anything the last time."""
+    return dict(Usage.objects.filter(run__in=runs).order_by().values_list("run").annotate(at=Max("updated_at")))
+
+
 # -- caps -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cap:
-    """A cap that holds for a run, and what was spent under it. `subject`: a run, bead, convoy or day."""
-
-    scope: CapScope
-    subject: str
-    limit: Amount
-    spent: Spent
-
-    @property
-    def reached(self) -> bool:
-        """True when there is nothing left of it."""
-        return self.limit.share(self.spent) >= 1
-
-    def __str__(self) -> str:
-        what = self.scope if self.scope != CapScope.DAY else "town's day"
-        return f"the {what} {self.subject} has used {self.limit.of(self.spent)} of {self.limit}"
 
 
 def caps(run: Run, budget: BudgetConfig, now: dt.datetime) -> list[Cap]:
@@ -197,22 +195,30 @@ def caps(run: Run, budget: BudgetConfig, now: dt.datetime) -> list[Cap]:
         (CapScope.CONVOY, convoy, convoy, budget.convoy, of_convoy(convoy)),
         (CapScope.DAY, str(day), str(day), budget.day, of_day(run.town_id, day)),
     ]
-    raised = allowances(run.town, [(scope, key) for scope, _, key, limit, _ in asked if limit is not None and key])
+    raised = allowances(run.town_id, [(scope, key) for scope, _, key, limit, _ in asked if limit is not None and key])
     found = [
-        Cap(scope, subject, raised.get((scope, key), limit), total(rows))
+        Cap(scope, subject, raised[scope, key].amount if (scope, key) in raised else limit, total(rows))
         for scope, subject, key, limit, rows in asked
         if limit is not None and key
     ]
     return sorted(found, key=lambda cap: -cap.limit.share(cap.spent))
 
 
-def allowances(town: Town | int, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Amount]:
-    """What people raised caps to, by (scope, subject); the run's caps by bead."""
+@dataclass(frozen=True)
+class Word:
+    """A person's latest word on a cap."""
+
+    amount: Amount
+    at: dt.datetime
+
+
+def allowances(town: int, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Word]:
+    """What people set caps to, by (scope, subject); a run's caps by its bead."""
     pairs = set(wanted)
     rows = Allowance.objects.filter(town=town, subject__in={subject for _, subject in pairs}).order_by("pk")
-    found: dict[tuple[str, str], Amount] = {}
-    for scope, subject, told in rows.values_list("scope", "subject", "amount"):
+    found: dict[tuple[str, str], Word] = {}
+    for scope, subject, told, at in rows.values_list("scope", "subject", "amount", "created_at"):
         amount = parse_amount(told)
         if (scope, subject) in pairs and amount is not None:
-            found[scope, subject] = amount
+            found[scope, subject] = Word(amount, at)
     return found

@@ -84,6 +84,44 @@ def tokens(count: int) -> str:
     return f"{count} tokens"
 
 
+class CapScope(StrEnum):
+    """What a cap of `[budget]` is on."""
+
+    RUN = "run"
+    BEAD = "bead"
+    CONVOY = "convoy"
+    DAY = "day"
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A cap that holds, and what was spent under it. `subject`: a run, bead, convoy or day; `parts`: on what it was
+    spent, the dearest first."""
+
+    scope: CapScope
+    subject: str
+    limit: Amount
+    spent: Spent
+    parts: tuple[tuple[str, Spent], ...] = ()
+
+    @property
+    def reached(self) -> bool:
+        """True when there is nothing left of it."""
+        return self.limit.share(self.spent) >= 1
+
+    @property
+    def near(self) -> bool:
+        """True when people are to be warned."""
+        return self.limit.share(self.spent) >= NEAR
+
+    def __str__(self) -> str:
+        what = "the town's day" if self.scope is CapScope.DAY else f"{self.scope} {self.subject}"
+        blind = ""
+        if self.limit.unit is Unit.USD and self.spent.unpriced:
+            blind = f" ({tokens(self.spent.unpriced)} have no price and are not in it)"
+        return f"{what} has used {self.limit.of(self.spent)} of {self.limit}{blind}"
+
+
 _AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*(?:(USD|\$)|([kKM])?\s*tokens?)")
 
 

@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                 ('amount', models.CharField(help_text='such as "10 USD"', max_length=40)),
                 ('by', models.CharField(max_length=150)),
                 ('reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('created_at', models.DateTimeField()),
                 ('town', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='beads.town')),
             ],
             options={

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TypeVar
 
 import structlog
@@ -17,7 +16,7 @@ from agents.model_door.apis import Api, Kind, Refusal, Route
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, owner, secrets
-from beads.budget import Price, Spent
+from beads.budget import BudgetConfig, Price
 from beads.errors import GastownError
 from beads.models import Secret
 
@@ -37,6 +36,7 @@ class Pass:
     secret: str
     named: bool
     prices: Mapping[str, Price]
+    budget: BudgetConfig
 
 
 def admit(token: str, where: Route) -> Pass:
@@ -98,7 +98,7 @@ def _admit(token: str, where: Route) -> Pass:
     if not key.isascii() or not key.isprintable():
         raise Refusal(401, f"the secret {name} is no key: it has characters that no key has")
     base = provider.base_url.rstrip("/") or api.base
-    return Pass(run, base, key, name, _named(base), config.prices)
+    return Pass(run, base, key, name, _named(base), config.prices, config.budget)
 
 
 def _named(base: str) -> bool:
@@ -125,16 +125,19 @@ def tell_later(run: Run, api: Api, fault: str, model: str, sentence: str) -> Non
         connections.close_all()
 
 
-def book(for_run: Run, model: str, asked: str, spent: Spent, told: Decimal | None, prices: Mapping[str, Price]) -> None:
-    """Write down what a call used. A database that is away is tried again; what cannot be written at last is logged."""
-    reading = usage.Reading(model, spent, asked, told)
+def book(may: Pass, reading: usage.Reading) -> None:
+    """Write down what a call used, and wake the town when a cap is near. A database that is away is tried again; what
+    cannot be written at last is logged."""
+    run = may.run
     for wait in (*TRIES, None):
         try:
-            usage.book(for_run, reading, prices, timezone.now())
+            usage.book(run, reading, may.prices, timezone.now())
+            if any(cap.near for cap in usage.caps(run, may.budget, timezone.now())):
+                inbox.wake(run.town)
             return
         except (OperationalError, InterfaceError) as error:
             if wait is None:
-                log.error("model_door.not_booked", run=for_run.pk, spent=repr(spent), error=str(error))
+                log.error("model_door.not_booked", run=run.pk, spent=repr(reading.spent), error=str(error))
                 return
         finally:
             connections.close_all()

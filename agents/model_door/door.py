@@ -17,6 +17,7 @@ from agents.model_door import apis, desk, upstream
 from agents.model_door.apis import Asked, Kind, Refusal, Route
 from agents.model_door.desk import Pass
 from agents.model_door.meters import Meter, WithoutUsage
+from agents.usage import Reading
 
 if TYPE_CHECKING:
     import httpx
@@ -175,8 +176,8 @@ class _Call:
     async def _book(self, may: Pass, asked: Asked, meter: Meter) -> None:
         """Write down what was used; whatever happens to this call meanwhile."""
         seen = meter.end()
-        told = (may.run, seen.model, asked.model, seen.spent(), seen.cost, may.prices)
-        await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(desk.book, *told)))
+        reading = Reading(seen.model, seen.spent(), asked.model, seen.cost)
+        await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(desk.book, may, reading)))
 
     async def _pass_error(self, may: Pass, asked: Asked, answer: httpx.Response) -> bool:
         """An error in the provider's own words, but for those on the key, which nobody inside shall read."""

@@ -11,6 +11,7 @@ from agents.runtime.failures import KINDS, TROUBLE, Fate
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.core.beadviews import BeadView, RunView
+from refinery.core.budgets import waits
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.states import EntryState
@@ -112,6 +113,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return unmanned(rig.slug)
     if world.breaker_open and not world.probe_due:
         return breaker(world)
+    if cap := world.budgets.held(world.account_of(bead)):
+        return waits(cap)
     due = next_try_at(bead, rig.config)
     if world.now < due:
         last = bead.last_run

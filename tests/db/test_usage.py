@@ -14,6 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from agents import runs, usage
 from agents.api import tools, usage_tools
@@ -21,13 +22,17 @@ from agents.lifecycle import Channel, RunKind
 from agents.models import Run, Usage
 from agents.usage import Reading
 from beads import ledger
+from beads.actors import Actor
 from beads.budget import Price, Spent
 from beads.errors import GastownError
+from beads.models import Bead, Escalation, Fact
+from refinery.decisions import budgets
 from refinery.pages import spending
 from tests.db.conftest import SHA, Place
 
 PRICES = {"m": Price(input=3, cached=0.3, output=15)}
 ONE = Spent(1, 600, 500, 0, 40)
+ANN = Actor("web", "ann")
 COST = Decimal("0.00255")
 
 
@@ -241,3 +246,144 @@ def test_pages_and_metrics_show_it_in_as_many_queries_as_ever(
     assert 'gastown_model_calls{model="model-7<b>"' in client.get("/metrics").content.decode()
     with django_assert_max_num_queries(6):
         spending.shown(spending.of_town(place.town))
+
+
+# -- caps -----------------------------------------------------------------------------------------------------------
+
+
+def capped(place: Place, **budget: str) -> None:
+    ledger.set_config(place.town, {**place.town.config, "budget": budget})
+    place.town.refresh_from_db()
+
+
+def needs(place: Place) -> list[str]:
+    return sorted(Escalation.objects.filter(closed_at=None, key__startswith="budget:").values_list("key", flat=True))
+
+
+def dear(place: Place, cost: str) -> Spent:
+    return Spent(1, int(Decimal(cost) * 1_000_000 / 3))
+
+
+def stopped(place: Place, run: Run) -> Run:
+    """Its grace is over; the shim reports its end."""
+    place.later(minutes=1)
+    place.tick()
+    assert Run.objects.get(pk=run.pk).stop_requested_at is not None
+    place.exit(run, 143)
+    place.tick()
+    return Run.objects.get(pk=run.pk)
+
+
+def test_a_runs_cap_stops_it_holds_its_bead_and_goes_on_at_a_persons_word(place: Place) -> None:
+    capped(place, run="5 USD")
+    bead = place.bead()
+    place.tick()
+    run, _ = place.running()
+    book(run, place.now, dear(place, "4.2"))
+    place.tick()
+    assert needs(place) == [f"budget:near:run:{run.pk}:5"]
+    book(run, place.now, dear(place, "1"))
+    place.tick()
+    run = stopped(place, run)
+    assert run.outcome == "stopped" and "has used 5.2" in run.reason
+    place.later(hours=1)
+    place.tick()
+    assert Run.objects.count() == 1 and Bead.objects.get(pk=bead.pk).status == "open"
+    assert f"budget:run:{run.pk}:5" in needs(place)
+    assert budgets.bead_budget(bead, by=ANN) == f"run {bead.pk}: 5.00 USD"
+    place.tick()
+    assert needs(place) == []
+    again, _ = place.running()
+    assert again.attempt == 2
+    book(again, place.now, dear(place, "4.9"))
+    place.tick()
+    assert needs(place) == [f"budget:near:run:{again.pk}:5"]
+
+
+def test_a_beads_cap_counts_its_reviews_and_holds_them(reviewed: Place) -> None:
+    place = reviewed
+    capped(place, bead="5 USD")
+    bead = place.bead()
+    place.tick()
+    run, _ = place.running(kind="polecat")
+    book(run, place.now, dear(place, "4.5"))
+    place.say(run, "run.done")
+    place.exit(run, 0, SHA["a"], work="new")
+    place.tick()
+    entry = bead.entries.get()
+    place.built(entry)
+    review, _ = place.running(kind="refinery")
+    book(review, place.now, dear(place, "0.6"))
+    place.tick()
+    assert stopped(place, review).outcome == "stopped"
+    place.later(hours=1)
+    place.tick()
+    assert not Run.objects.live().exists()
+    assert f"budget:bead:{bead.pk}:5" in needs(place)
+    body = Escalation.objects.get(key=f"budget:bead:{bead.pk}:5").bead.body
+    assert "work " in body and "4.50 USD" in body and "review " in body
+    with pytest.raises(GastownError, match="spent already"):
+        budgets.bead_budget(bead, by=ANN, to="5 USD")
+    assert budgets.bead_budget(bead, by=ANN, to="8 USD") == f"bead {bead.pk}: 8.00 USD"
+    place.tick()
+    assert needs(place) == []
+    assert Run.objects.live().get().purpose == "review"
+
+
+def test_a_days_cap_holds_the_town_until_a_person_or_the_next_day(place: Place) -> None:
+    capped(place, day="2M tokens")
+    place.bead()
+    place.tick()
+    run, _ = place.running()
+    book(run, place.now, Spent(1, 3_000_000))
+    place.tick()
+    day = str(place.now.astimezone(dt.UTC).date())
+    assert needs(place) == [f"budget:day:{day}:2000000"]
+    stopped(place, run)
+    place.later(hours=1)
+    place.tick()
+    assert not Run.objects.live().exists()
+    place.later(days=1)
+    place.tick()
+    assert Run.objects.live().count() == 1 and needs(place) == []
+
+
+def test_a_convoys_cap_is_over_all_its_beads(place: Place) -> None:
+    capped(place, convoy="5 USD")
+    plan: list[dict[str, Any]] = [
+        {"key": k, "title": k, "body": "", "priority": 2, "after": [], "rig": place.rig} for k in ("a", "b")
+    ]
+    convoy = ledger.create_convoy(place.rig, "Both", "review-and-merge", plan, actor="test")
+    ledger.start_convoy(convoy, place.now, actor="test")
+    place.tick()
+    one, two = Run.objects.filter(state="queued").order_by("pk")
+    for run in (one, two):
+        book(run, place.now, dear(place, "3"))
+    place.tick()
+    assert not Run.objects.live().exists()
+    assert needs(place) == [f"budget:convoy:{convoy.pk}:5"]
+    assert budgets.convoy_budget(convoy, by=ANN) == f"convoy {convoy.pk}: 11.00 USD"
+    place.tick()
+    assert Run.objects.live().count() == 2 and needs(place) == []
+
+
+def test_without_a_budget_the_tick_asks_no_more_than_before(place: Place) -> None:
+    place.bead()
+    place.tick()
+    with CaptureQueriesContext(connections["default"]) as seen:
+        place.tick()
+    assert not [q for q in seen.captured_queries if "agents_usage" in q["sql"] or "allowance" in q["sql"]]
+
+
+def test_a_person_presses_the_button_of_the_need(place: Place, client: Client, admin_user: Any) -> None:
+    capped(place, run="1 USD")
+    bead = place.bead()
+    place.tick()
+    run, _ = place.running()
+    book(run, place.now, dear(place, "2"))
+    place.tick()
+    client.force_login(admin_user)
+    text = client.get(f"/towns/{place.town.slug}/").content.decode()
+    assert "Go on: as much again" in text and "Stop: cancel the bead" in text
+    assert client.post(f"/beads/{bead.pk}/budget/").status_code == 302
+    assert Fact.objects.get(kind="budget.set").payload["amount"] == "1 USD"

@@ -30,6 +30,7 @@ from refinery.core.actions import (
 )
 from refinery.core.approvals import objection
 from refinery.core.beadviews import RunView
+from refinery.core.budgets import waits
 from refinery.core.entryviews import CandidateView, CarView, EntryView, NotNeeded
 from refinery.core.gating import judged, needed, results_on
 from refinery.core.keys import build_key, land_key
@@ -68,10 +69,13 @@ class _Refineries:
     they are for. A convoy's own serves its lane; the rig's serves all other lanes."""
 
     def __init__(self, world: World) -> None:
+        self._budgets = world.budgets
         self._runs = {key: list(runs) for key, runs in world.refinery_runs.items()}
 
     def busy(self, entry: EntryView, rig: RigView) -> str:
         """Why the refinery that serves this entry can begin nothing now, or an empty string."""
+        if cap := self._budgets.held(entry.account):
+            return waits(cap)
         at, most = self._at(entry), rig.config.refinery.max_reviews
         return "" if len(at) < most else f"its refinery is at {', '.join(at)}: refinery.max_reviews is {most}"
 
