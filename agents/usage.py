@@ -108,12 +108,20 @@ def _owner(run: Run) -> dict[str, Any]:
     return {"town_id": run.town_id, "bead_id": run.account_id or run.bead_id}
 
 
-def allow(
-    town: Town, scope: CapScope, subject: str, amount: Amount, *, by: Actor | str, reason: str, now: dt.datetime
-) -> None:
-    """A person's word: from now on this cap is that amount."""
-    told = {"amount": format_amount(amount), "by": str(by)[:150], "reason": reason, "created_at": now}
-    Allowance.objects.create(town=town, scope=scope, subject=subject, **told)
+@dataclass(frozen=True)
+class Said:
+    """A person's word on a cap: what it is on, and what it is from now on."""
+
+    scope: CapScope
+    subject: str
+    amount: Amount
+    reason: str = ""
+
+
+def allow(town: Town, said: Said, *, by: Actor | str, now: dt.datetime) -> None:
+    """Note a person's word on a cap."""
+    told = {"amount": format_amount(said.amount), "by": str(by)[:150], "reason": said.reason, "created_at": now}
+    Allowance.objects.create(town=town, scope=said.scope, subject=said.subject, **told)
 
 
 def forget(beads: Sequence[str]) -> int:

@@ -23,6 +23,7 @@ the installation
   demo          two convoys of scripted agents on a clone of this project
   person        accounts and their roles: create, grant, list, password, unlock
   town          tenants: create, config, pause, resume, webhook-secret
+  agents        coding agents: list (what is here of each), check (does it work?)
   secret        secrets for runs, and for the server's own git: set, list, remove, rotate
 
 work
@@ -60,7 +61,9 @@ def main() -> None:
     if argv[1:] in ([], ["help"], ["--help"], ["-h"]):
         sys.stdout.write(f"{HELP}\n")
         return
-    command = argv[1] if len(argv) > 1 else "help"
+    command = "help"
+    if len(argv) > 1:
+        command = argv[1]
     if command in WITHOUT_SETTINGS:
         from gastown_site.backups import restore
 

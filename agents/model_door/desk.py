@@ -11,7 +11,7 @@ import structlog
 from django.db import InterfaceError, OperationalError, connections
 from django.utils import timezone
 
-from agents import runs, usage
+from agents import tokens, usage
 from agents.model_door.apis import Api, Kind, Refusal, Route
 from agents.models import Run
 from beads import config as configs
@@ -63,9 +63,9 @@ def _asking(question: Callable[[], T]) -> T:
 def _run(token: str) -> Run:
     if not token:
         raise Refusal(401, "the model door wants the run's own token (GASTOWN_TOKEN) as its key")
-    run = runs.live_run(token)
+    run = tokens.live_run(token)
     if run is None:
-        if runs.fenced_run(token) is not None:
+        if tokens.fenced_run(token) is not None:
             raise Refusal(403, "this run has ended: its calls are refused")
         raise Refusal(401, "unknown token: the model door wants the run's own (GASTOWN_TOKEN) as its key")
     if run.exited_at is not None:

@@ -22,7 +22,7 @@ def budget_set(it: Taken[BudgetTold]) -> None:
         raise Invalid(f"amount: {error}", field="amount") from None
     if amount is None:
         raise Invalid("amount: it is empty", field="amount")
-    usage.allow(it.town, said.scope, said.subject, amount, by=it.actor, reason=said.reason, now=it.now)
+    usage.allow(it.town, usage.Said(said.scope, said.subject, amount, said.reason), by=it.actor, now=it.now)
     why = f"the cap is {amount} now, says {it.actor}"
     bead = Bead.objects.filter(pk=said.subject, town=it.town).first()
     subjects = [said.subject]

@@ -28,8 +28,9 @@ from beads.budget import Spent
 from beads.models import Bead, Escalation, Rig
 from gastown_site.asgi import application
 from gastown_site.parts import guard
+from refinery.decisions import budgets
 from refinery.tick import reconciler
-from tests.acceptance.conftest import Stage
+from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.provider import CACHED, INPUT, KEY, OUTPUT, Provider
 from tests.acceptance.test_runs import play
 from tests.ports import free_port
@@ -96,11 +97,12 @@ class Desk:
         self.rig: Rig = ledger.create_rig(self.town, "proj", "/nowhere.git", "main")
         for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"):
             secrets.set_secret(self.town, name, KEY, "test")
-        self.bead = ledger.create_bead(self.town, self.rig, "Work", actor="test")
+        self.bead = ledger.create_bead(self.town, self.rig, ledger.Draft("Work"), actor="test")
         self.run, self.token = self.start(self.bead)
 
     def start(self, bead: Bead) -> tuple[Run, str]:
-        run = runs.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={})
+        task = runs.Assignment(RunKind.POLECAT, "work", target="main", steps=[], brief={})
+        run = runs.queue_run(bead, task, agent=None)
         picked = runs.pick("runner", timezone.now())
         assert picked is not None
         return run, runs.claim(run.pk, picked[1], timezone.now()).token
@@ -352,3 +354,55 @@ def test_an_agent_in_its_box_asks_and_has_no_key(
     books = provider.books
     assert (spent.calls, spent.input, spent.cached, spent.output) == (2, books.input, books.cached, books.output)
     assert books.keys == [KEY, KEY] and spent.cost == 2 * COST
+
+
+HUNGRY = """
+import json, urllib.error, urllib.request
+url, token = os.environ["GASTOWN_URL"], os.environ["GASTOWN_TOKEN"]
+said = ""
+for n in range(50):
+    request = urllib.request.Request(
+        url + "/model/anthropic/v1/messages", json.dumps({"model": "good"}).encode(), {"x-api-key": token}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=30).read()
+    except urllib.error.HTTPError as error:
+        said = json.load(error)["error"]["message"]
+        break
+    if n == 6 and os.path.exists("tried.txt"):
+        break
+open("tried.txt", "a").write("once\\n")
+subprocess.run("git add -A && git commit -qm work", shell=True, check=True)
+if said:
+    print(said)
+    sys.exit(3)
+from tool import call
+call("gt_done", summary="enough")
+"""
+
+
+def test_a_cap_that_is_reached_stops_the_run_keeps_its_work_and_asks_a_person_who_raises_it(
+    stage: Stage, site: str, provider: Provider, tmp_path: Path, settings: Any
+) -> None:
+    """Money for four calls: a fifth is refused in words that the CLI shows; no attempt is used; with more it lands."""
+    settings.GASTOWN_URL = site
+    name_place(tmp_path, settings, provider)
+    bead = play(stage, HUNGRY, max_attempts=1)
+    cap = f"{4 * COST} USD"
+    budget = {"budget": {"bead": cap}}
+    ledger.set_config(stage.rig, {**stage.rig.config, **configs.validate(config_for(provider, **budget))})
+    stage.rig.refresh_from_db()
+    secrets.set_secret(stage.town, "ANTHROPIC_API_KEY", KEY, "test")
+    need = stage.until(lambda: Escalation.objects.filter(key__startswith="budget:bead:").first())
+    run = stage.until(lambda: Run.objects.filter(state="ended").first())
+    assert run.outcome == "stopped" and "the budget is used up" in run.reason
+    assert "Gastown: The budget is used up: bead" in Path(run.log_path).read_text()
+    assert run.published and provider.books.calls == 4 == usage.total(usage.of_bead(bead)).calls
+    assert need.bead.title.startswith(f"Budget used up: bead {bead.pk} has used")
+    budgets.bead_budget(Bead.objects.get(pk=bead.pk), by=WHO, to="1 USD")
+    bead = stage.await_bead(bead, "closed", "failed")
+    assert bead.resolution == "merged", bead.reason
+    assert stage.file("tried.txt") == "once\nonce"  # it went on from what the first run had saved
+    whole = usage.total(usage.of_bead(bead))
+    assert (whole.calls, whole.input) == (provider.books.calls, provider.books.input) == (11, 11 * INPUT)
+    assert not Escalation.objects.filter(closed_at=None, key__startswith="budget:bead:").exists()

@@ -38,7 +38,8 @@ COST = Decimal("0.00255")
 
 def run_of(place: Place, title: str = "Work", **more: Any) -> Run:
     bead = place.bead(title)
-    return runs.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={}, **more)
+    task = runs.Assignment(RunKind.POLECAT, "work", target="main", steps=[], brief={}, **more)
+    return runs.queue_run(bead, task, agent=None)
 
 
 def book(run: Run, now: dt.datetime, spent: Spent = ONE, model: str = "m", **more: Any) -> None:
@@ -192,10 +193,9 @@ def test_the_cost_of_what_landed_holds_what_failed_as_well(place: Place) -> None
     good, bad = run_of(place, "=Good"), run_of(place, "Bad")
     book(good, place.now)
     book(bad, place.now, Spent(1, 1_000_000))
-    ledger.move(
-        good.bead, "open", "closed", actor="t", reason="", resolution="merged", merge_sha=SHA["a"], now=place.now
-    )
-    ledger.move(bad.bead, "open", "failed", actor="t", reason="", resolution="gave_up", now=place.now)
+    done = ledger.Transition("closed", resolution="merged", merge_sha=SHA["a"])
+    ledger.move(good.bead, "open", done, actor="t", now=place.now)
+    ledger.move(bad.bead, "open", ledger.Transition("failed", resolution="gave_up"), actor="t", now=place.now)
     found = spending.report(spending.of_town(place.town))
     assert (found["landed"], found["per_landed"]) == (1, COST + 3)
     assert found["failed"].cost == 3
