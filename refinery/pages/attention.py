@@ -143,6 +143,12 @@ def _answers(e: Escalation) -> tuple[str, str, str, tuple[tuple[str, str], ...]]
     again = seen
     if about:
         again = (reverse("bead-act", args=[about, "retry"]), "Try again")
+    if e.key.startswith(("budget:bead:", "budget:run:")):
+        stop = (reverse("bead-act", args=[about, "cancel"]), "Stop: cancel the bead")
+        return reverse("bead-act", args=[about, "budget"]), "Go on: as much again", "steer", (stop, seen)
+    if e.key.startswith("budget:convoy:"):
+        stop = (reverse("convoy-act", args=[about, "close"]), "Stop: close the convoy midway")
+        return reverse("convoy-act", args=[about, "budget"]), "Go on: as much again", "steer", (stop, seen)
     if e.key == f"nothing:{about}":
         return reverse("bead-act", args=[about, "confirm"]), "Nothing was needed: close it", "steer", (again,)
     if e.key == f"failed:{about}":

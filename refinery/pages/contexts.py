@@ -23,7 +23,7 @@ from refinery import links
 from refinery.core import estimates
 from refinery.core.states import EntryKind, GateOutcome
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, boards, outcomes, ways
+from refinery.pages import ansi, boards, outcomes, spending, ways
 from refinery.pages.live import Topic
 from refinery.store.results import telling
 
@@ -138,6 +138,7 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
         "log": ansi.spans(text),
         "cut": cut,
         "calls": lists.first(run.tool_calls.order_by("-id").values("pk", "tool", "created_at"), most),
+        "spending": spending.shown(spending.of_run(run)),
         "took": ((run.ended_at or timezone.now()) - run.created_at).total_seconds(),
     }
 
@@ -186,6 +187,7 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],
         "children": bead.children.all(),
+        "spending": spending.shown(spending.of_bead(bead)),
         "history": history,
         "history_cut": lists.Shown(history, bead.events.count() if most and len(history) == most * 5 else len(history)),
     }
