@@ -8,8 +8,10 @@ from typing import Any
 
 from django.core.asgi import get_asgi_application
 
+from agents.model_door import mount
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gastown_site.settings")
-_django = get_asgi_application()
+_django = mount.beside(get_asgi_application())
 
 
 async def application(

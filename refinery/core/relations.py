@@ -123,8 +123,8 @@ class Ties:
 
     `before`: active entries that land before it. `inherited_rank`: the priority of the most urgent entry that waits for
     it. `refused_below`: what it stands on and has left the queue unlanded. `held_back_by`: why it lets another one land
-    first, and `resolving`: that one waits for its conflict to be resolved. `waiver`: the record of a person's decision that the
-    gates of this head are skipped, and in words, by whom and why.
+    first, and `resolving`: that one waits for its conflict to be resolved. `waiver`: the record of a person's decision
+    that the gates of this head are skipped, and in words, by whom and why.
     """
 
     before: tuple[str, ...] = ()

@@ -21,8 +21,8 @@ from refinery.core.world import World
 class Need:
     """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
 
-    `more`: further buttons, as (URL, label).
-    `asks`: the label of a box for an answer, which goes with `act`.
+    `asks`: the label of a field for a reason, which is sent with it. `more`: further buttons, as (URL, label).
+    `answers`: the label of a box for an answer, which goes with `act`.
     `right`: what the person must be allowed to do for the button to be there (review or steer).
     """
 
@@ -35,8 +35,9 @@ class Need:
     label: str = ""
     right: str = "steer"
     more: tuple[tuple[str, str], ...] = ()
-    asks: str = ""
     since: dt.datetime | str | None = None
+    asks: str = ""
+    answers: str = ""
 
 
 def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
@@ -104,8 +105,8 @@ def of_filed(beads: Iterable[BeadView]) -> list[Need]:
     ]
 
 
-def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
-    """What a convoy itself waits for."""
+def of_convoy(convoy: Convoy, phase: str, why: str, *, alone: bool = False) -> list[Need]:
+    """What a convoy itself waits for. `alone`: on its own page, which has room to ask for a reason."""
     url = reverse("convoy", args=[convoy.pk])
     title, since = convoy.bead.title, convoy.bead.updated_at
     if phase == "staged":
@@ -116,7 +117,8 @@ def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
         return [Need(convoy.pk, "staged", title, told, url, act, "Start it", since=since)]
     if phase in ("needs_attention", "failed"):
         act = reverse("convoy-act", args=[convoy.pk, "retry"])
-        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since)]
+        asks = "Reason, for whoever works on it next" if alone else ""
+        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since, asks=asks)]
     return []
 
 
@@ -131,7 +133,7 @@ def of_questions(rows: Iterable[Escalation]) -> list[Need]:
             reverse("bead", args=[e.about_id or e.pk]),
             reverse("escalation-act", args=[e.pk, "answer"]),
             "Answer",
-            asks=f"Answer {e.bead.created_by}",
+            answers=f"Answer {e.bead.created_by}",
             more=((reverse("escalation-act", args=[e.pk, "close"]), "It needs no answer"),),
             since=e.bead.created_at,
         )
@@ -163,7 +165,15 @@ def _answers(e: Escalation) -> tuple[str, str, str, tuple[tuple[str, str], ...]]
     """An escalation's buttons: URL, label, who may press them, and further ones; of a bead that has failed, its own."""
     seen = (reverse("escalation-act", args=[e.pk, "ack"]), "I have seen it")
     about = e.about_id or ""
-    again = (reverse("bead-act", args=[about, "retry"]), "Try again") if about else seen
+    again = seen
+    if about:
+        again = (reverse("bead-act", args=[about, "retry"]), "Try again")
+    if e.key.startswith(("budget:bead:", "budget:run:")):
+        stop = (reverse("bead-act", args=[about, "cancel"]), "Stop: cancel the bead")
+        return reverse("bead-act", args=[about, "budget"]), "Go on: as much again", "steer", (stop, seen)
+    if e.key.startswith("budget:convoy:"):
+        stop = (reverse("convoy-act", args=[about, "close"]), "Stop: close the convoy midway")
+        return reverse("convoy-act", args=[about, "budget"]), "Go on: as much again", "steer", (stop, seen)
     if e.key == f"nothing:{about}":
         return reverse("bead-act", args=[about, "confirm"]), "Nothing was needed: close it", "steer", (again,)
     if e.key == f"failed:{about}":
