@@ -21,8 +21,8 @@ from refinery.core.world import World
 class Need:
     """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
 
-    `asks`: the label of a field for a reason, which is sent with it. `more`: further buttons, as (URL, label).
-    `answers`: the label of a box for an answer, which goes with `act`.
+    `reason`: the label of a field for a reason, which may stay empty; `asks`: of a box for an answer; both are sent.
+    `more`: further buttons, as (URL, label).
     `right`: what the person must be allowed to do for the button to be there (review or steer).
     """
 
@@ -35,9 +35,9 @@ class Need:
     label: str = ""
     right: str = "steer"
     more: tuple[tuple[str, str], ...] = ()
-    since: dt.datetime | str | None = None
     asks: str = ""
-    answers: str = ""
+    reason: str = ""
+    since: dt.datetime | str | None = None
 
 
 def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
@@ -117,8 +117,8 @@ def of_convoy(convoy: Convoy, phase: str, why: str, *, alone: bool = False) -> l
         return [Need(convoy.pk, "staged", title, told, url, act, "Start it", since=since)]
     if phase in ("needs_attention", "failed"):
         act = reverse("convoy-act", args=[convoy.pk, "retry"])
-        asks = "Reason, for whoever works on it next" if alone else ""
-        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since, asks=asks)]
+        reason = "Reason, for whoever works on it next" if alone else ""
+        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since, reason=reason)]
     return []
 
 
