@@ -133,7 +133,7 @@ def of_questions(rows: Iterable[Escalation]) -> list[Need]:
             reverse("bead", args=[e.about_id or e.pk]),
             reverse("escalation-act", args=[e.pk, "answer"]),
             "Answer",
-            answers=f"Answer {e.bead.created_by}",
+            asks=f"Answer {e.bead.created_by}",
             more=((reverse("escalation-act", args=[e.pk, "close"]), "It needs no answer"),),
             since=e.bead.created_at,
         )
