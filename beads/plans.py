@@ -57,7 +57,9 @@ def _item(bead: object, where: str, home: Rig, find_rig: Callable[[str], Rig]) -
         raise Invalid(f"{where}: after must be a list of keys", field="after")
     if not isinstance(bead.get("body", ""), str) or not isinstance(bead.get("rig", ""), str):
         raise Invalid(f"{where}: body and rig must be text", field="body")
-    rig = find_rig(bead["rig"]) if bead.get("rig") else home
+    rig = home
+    if bead.get("rig"):
+        rig = find_rig(bead["rig"])
     if rig.town_id != home.town_id:
         raise Invalid(f"{where}: rig {rig.slug} belongs to another town", field="rig")
     return {

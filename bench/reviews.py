@@ -59,7 +59,7 @@ def main() -> None:
         from beads import ledger
         from beads.models import Effect
         from refinery.decisions import merge_queue, towns
-        from refinery.executor import effects
+        from refinery.executor import perform
         from refinery.models import ReviewEntry
         from refinery.review import highlight
         from refinery.tick import reconciler
@@ -77,7 +77,7 @@ def main() -> None:
             for _ in range(4):
                 reconciler.settle(town)
                 for effect in Effect.objects.filter(state="pending", next_try_at__lte=timezone.now()):
-                    effects.run_effect(effect.pk)
+                    perform.run_effect(effect.pk)
             return ReviewEntry.objects.get(pk=made.pk)
 
         def measure(name: str, address: str, *, forget: bool) -> None:

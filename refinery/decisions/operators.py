@@ -12,6 +12,7 @@ from beads.actors import Actor
 from beads.errors import Conflict
 from beads.lifecycle import EffectState
 from beads.models import Effect, Escalation, Fact
+from refinery import facts
 from refinery.decisions.verbs import Offer, Page, Shell, verb
 
 
@@ -101,12 +102,9 @@ def release_fact(fact: Fact, *, by: Actor, reason: str = "") -> None:
         inbox.record(fact.town, "fact.release", str(fact.pk), {"reason": reason}, actor=by)
 
 
-REPLAYABLE = frozenset(
-    {
-        "run.exited", "run.published", "run.done", "run.request_changes", "escalation.raised", "candidate.built",
-        "landing.concluded", "branch.seen", "lane.foreseen", "effect.failed", "effect.struggling",
-    }
-)  # fmt: skip
+def _replayable(fact: Fact) -> bool:
+    known = facts.KINDS.get(fact.kind)
+    return known is not None and known.replayable
 
 
 @verb(
@@ -115,14 +113,14 @@ REPLAYABLE = frozenset(
     offer=Offer(
         "Replay",
         "The same observation is recorded once more, in your name.",
-        lambda fact: fact.processed_at is not None and fact.kind in REPLAYABLE,
+        lambda fact: fact.processed_at is not None and _replayable(fact),
     ),
 )
 def replay_fact(fact: Fact, *, by: Actor, reason: str = "") -> None:
     """Record an observation again. A person's decision is not replayed: whoever wants it again decides again."""
     if fact.processed_at is None:
         raise Conflict(f"fact {fact.pk} was not drained yet: release it if it is in quarantine")
-    if fact.kind not in REPLAYABLE:
+    if not _replayable(fact):
         raise Conflict(f"fact {fact.pk} is a {fact.kind}, a decision: take the decision again instead")
     inbox.replay(fact, by, reason)
 

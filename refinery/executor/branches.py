@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from agents.models import Run
 from beads.errors import GastownError
 from beads.models import ConvoyBranch, Rig
-from refinery.executor.result import Result
+from refinery.core import effects
+from refinery.executor.registry import Result, does
 from refinery.git.mirror import fetch_target, repo_of
 
 
-def create_branch(payload: Mapping[str, Any]) -> Result | None:
+@does(effects.CreateBranch)
+def create_branch(work: effects.CreateBranch) -> Result | None:
     """Cut a convoy's feature branch from the default branch, once."""
-    branch = ConvoyBranch.objects.select_related("rig").get(pk=payload["branch"])
+    branch = ConvoyBranch.objects.select_related("rig").get(pk=work.branch)
     repo = repo_of(branch.rig)
     base = fetch_target(branch.rig, repo, branch.rig.default_branch)
     sha = repo.create_branch(branch.rig.remote_url, branch.name, base)
-    return "branch.seen", str(branch.pk), {"sha": sha, "asked_at": payload["asked_at"]}
+    return "branch.seen", str(branch.pk), {"sha": sha, "asked_at": work.asked_at.isoformat()}
 
 
-def observe_branch(payload: Mapping[str, Any]) -> Result | None:
+@does(effects.ObserveBranch)
+def observe_branch(work: effects.ObserveBranch) -> Result | None:
     """Look where a convoy's feature branch stands; an empty SHA says the remote has no such branch."""
-    branch = ConvoyBranch.objects.select_related("rig").get(pk=payload["branch"])
+    branch = ConvoyBranch.objects.select_related("rig").get(pk=work.branch)
     sha = repo_of(branch.rig).ls_remote(branch.rig.remote_url, branch.name)
-    return "branch.seen", str(branch.pk), {"sha": sha or "", "asked_at": payload["asked_at"]}
+    return "branch.seen", str(branch.pk), {"sha": sha or "", "asked_at": work.asked_at.isoformat()}
 
 
-def delete_branch(payload: Mapping[str, Any]) -> Result | None:
+@does(effects.DeleteBranch)
+def delete_branch(work: effects.DeleteBranch) -> Result | None:
     """Delete a branch whose change the target is seen to contain; keep it when it moved or when it does not."""
-    rig = Rig.objects.get(pk=payload["rig"])
-    repo_of(rig).delete_branch(rig.remote_url, payload["branch"], payload["sha"])
+    rig = Rig.objects.get(pk=work.rig)
+    repo_of(rig).delete_branch(rig.remote_url, work.branch, work.sha)
     return None
 
 
-def publish(payload: Mapping[str, Any]) -> Result | None:
+@does(effects.Publish)
+def publish(work: effects.Publish) -> Result | None:
     """Push what a run's shim had to keep local."""
-    run = Run.objects.select_related("rig").get(pk=payload["run"])
+    run = Run.objects.select_related("rig").get(pk=work.run)
     if run.head_sha and run.branch:
         found = repo_of(run.rig).create_branch(run.rig.remote_url, run.branch, run.head_sha)
         if found != run.head_sha:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from django.conf import settings
 
 from agents.runtime import caches
 from agents.runtime.crashpoints import crashpoint
-from beads.models import Rig
-from refinery.executor.result import Result
+from beads.models import ConvoyBranch, Rig
+from refinery.core import effects
+from refinery.executor.registry import Result, does
 from refinery.git import repo as git
 from refinery.git.mirror import missing_target, repo_of
 from refinery.models import Landing
 from refinery.store import landings
 
 
-def land(payload: Mapping[str, Any]) -> Result | None:
+@does(effects.Land)
+def land(work: effects.Land) -> Result | None:
     """Push the cars of one landing, and say for each what git shows afterwards."""
-    landing = Landing.objects.select_related("entry", "candidate", "rig").get(pk=payload["landing"])
+    landing = Landing.objects.select_related("entry", "candidate", "rig").get(pk=work.landing)
     if not landings.begin_push(landing.pk):
         return None
     crashpoint("land.begun")
@@ -96,7 +97,7 @@ def _look(repo: git.Repo, rig: Rig, landing: Landing, cars: list[Landing]) -> Re
 def _keep_caches(rig: Rig, landed: Sequence[Landing]) -> None:
     """What the gates of these have left serves others from now on; not what has only landed on a convoy's branch."""
     changes = {name for car in landed for name in (car.candidate.sha, car.candidate.head_sha)}
-    if landed and not landed[0].target.startswith("convoy/"):
+    if landed and not ConvoyBranch.objects.filter(rig=rig, name=landed[0].target).exists():
         caches.promote(Path(settings.GASTOWN_HOME) / "caches" / str(rig.pk), changes)
 
 

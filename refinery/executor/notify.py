@@ -8,7 +8,6 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +19,8 @@ from beads import owner, people, secrets
 from beads.addresses import is_public
 from beads.errors import Refused, Unavailable
 from beads.models import Town
+from refinery.core import effects
+from refinery.executor.registry import Result, does
 
 SIGNATURE = "X-Gastown-Signature"
 
@@ -27,25 +28,32 @@ SIGNATURE = "X-Gastown-Signature"
 PATIENCE = 10.0  # seconds
 
 
-def deliver(payload: Mapping[str, Any]) -> None:
+@does(effects.Notify)
+def deliver(work: effects.Notify) -> Result | None:
     """Send one notice to everybody who listens now. Raises Unavailable to be tried again, Refused for good."""
-    town = Town.objects.get(slug=payload["town"])
+    town = Town.objects.get(slug=work.town)
     webhook = configs.usable(town.config, {})[0].notify.webhook
     refused = None
     if webhook:
         try:
-            _post(town, webhook, dict(payload))
+            _post(town, webhook, _body(work))
         except Refused as error:
             refused = error  # people hear of it all the same
-    for address in people.listeners(town, payload["kind"]):
-        subject = " ".join(f"[{payload['town']}] {payload['title']}".split())[:200]
-        mail = EmailMessage(subject, f"{payload['body']}\n\n{payload['url']}\n", to=[address])
+    for address in people.listeners(town, work.kind):
+        subject = " ".join(f"[{work.town}] {work.title}".split())[:200]
+        mail = EmailMessage(subject, f"{work.body}\n\n{work.url}\n", to=[address])
         try:
             mail.send()
         except OSError as error:  # smtplib's errors are OSErrors
             raise Unavailable(f"the mail server cannot be asked: {error}") from error
     if refused is not None:
         raise refused
+    return None
+
+
+def _body(work: effects.Notify) -> dict[str, str]:
+    """What a webhook is told; its names are in docs/operations.md."""
+    return {"kind": work.kind, "town": work.town, "title": work.title, "body": work.body, "url": work.url}
 
 
 def sign(town: Town, body: bytes) -> str:

@@ -23,7 +23,7 @@ from django.utils import timezone
 from beads import ops, outages, outbox, room
 from beads.channels import EFFECTS_CHANNEL, keep_on, listen_parameters
 from beads.models import Effect, Outage, Rig
-from refinery.executor import effects
+from refinery.executor import perform
 from refinery.executor.shares import PLACES, Job, Shares, Trouble
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class Executor:
         """In a thread of the pool."""
         try:
             close_old_connections()
-            said = effects.run_effect(job.effect) if job.effect else effects.look_at_remote(int(job.share[4:]))
+            said = perform.run_effect(job.effect) if job.effect else perform.look_at_remote(int(job.share[4:]))
             if said == "done":
                 with self._lock:
                     self.shares.good.add(job.share)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 from agents import mail
 from agents.models import Run
@@ -12,6 +11,7 @@ from beads.lifecycle import BeadStatus, Resolution
 from beads.models import Convoy, Escalation, Town
 from refinery import links
 from refinery.core.actions import CloseEntry
+from refinery.core.effects import DeleteBranch, Effect
 from refinery.core.reasons import Exit, way_on
 from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.models import ReviewEntry
@@ -20,10 +20,10 @@ from refinery.store import entries, notices
 ACTOR = "gastown"
 
 
-def enqueue(town: Town, kind: str, key: str, payload: dict[str, Any], now: dt.datetime, rig: int) -> None:
+def enqueue(town: Town, work: Effect, now: dt.datetime, rig: int) -> None:
     """New work, or work whose answer was lost: then it is done once more. `rig`: whose remote it asks."""
-    if not outbox.enqueue(town, kind, key, payload, now, rig):
-        outbox.repeat(key, now)
+    if not outbox.enqueue(town, work.name, work.key, work.payload(), now, rig):
+        outbox.repeat(work.key, now)
 
 
 def hold_entry(town: Town, entry_id: str, code: str, text: str, now: dt.datetime) -> None:
@@ -42,9 +42,9 @@ def hold_entry(town: Town, entry_id: str, code: str, text: str, now: dt.datetime
         old = Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None).first()
         if old is not None and old.bead.body != body:
             ledger.close_escalation(old, ACTOR, now, "it is otherwise now")
-    made = ledger.escalate(town, key, title, body=body, severity="high", about=entry.bead, actor=ACTOR)
+    made = ledger.escalate(town, ledger.Problem(key, title, body=body, severity="high", about=entry.bead), actor=ACTOR)
     if made is not None:
-        notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)
+        notices.tell(town, notices.Notice("needs_you", entry.bead, title, body, made.pk), now)
 
 
 def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
@@ -62,38 +62,35 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
             ledger.move(
                 source,
                 source.status,
-                BeadStatus.CLOSED,
+                ledger.Transition(
+                    BeadStatus.CLOSED, reason=action.text, resolution=resolution, merge_sha=action.merge_sha
+                ),
                 actor=ACTOR,
-                reason=action.text,
-                resolution=resolution,
-                merge_sha=action.merge_sha,
                 now=now,
             )
         if action.delete_branch and entry.on_remote and Run.objects.filter(rig=entry.rig, branch=entry.branch).exists():
-            payload = {
-                "rig": entry.rig_id,
-                "branch": entry.branch,
-                "sha": entry.head_sha,
-                "target": entry.target,
-            }
-            key = f"delete:{entry.rig_id}:{entry.branch}:{entry.pk}"
-            enqueue(town, "delete_branch", key, payload, now, entry.rig_id)
+            work = DeleteBranch(entry.rig_id, entry.branch, entry.head_sha, entry.pk)
+            enqueue(town, work, now, entry.rig_id)
     elif source is not None and action.reason not in ("superseded", "cancelled"):
         nothing = action.reason == Exit.NOTHING_CHANGED
         ledger.move(
             source,
             source.status,
-            BeadStatus.FAILED,
+            ledger.Transition(
+                BeadStatus.FAILED,
+                reason=f"its review entry failed: {action.text}",
+                resolution=Resolution.NOTHING_CHANGED if nothing else Resolution.GAVE_UP,
+            ),
             actor=ACTOR,
-            reason=f"its review entry failed: {action.text}",
-            resolution=Resolution.NOTHING_CHANGED if nothing else Resolution.GAVE_UP,
             now=now,
         )
         if nothing:
             title, text = f"Nothing was changed: {source.title}"[:300], f"{action.text}. If nothing was needed: "
             text += f"bead confirm {source.pk}. To let it be tried again: bead retry {source.pk}"
             ledger.escalate(
-                town, f"nothing:{source.pk}", title, body=text, severity="medium", about=source, actor=ACTOR
+                town,
+                ledger.Problem(f"nothing:{source.pk}", title, body=text, severity="medium", about=source),
+                actor=ACTOR,
             )
 
 
@@ -106,7 +103,7 @@ def _too_late(town: Town, entry: ReviewEntry) -> None:
         text = "\n\n".join(f"{v.by}: {v.feedback}" for v in late)
         title = f"Too late: {entry.bead.title} had landed when changes were asked for"
         text += "\n\nIt is on the target now. What is still to be done is another bead: sling it."
-        mail.send(town, ACTOR, "overseer", title[:300], text, kind="TOO_LATE", about=entry.bead)
+        mail.send(town, ACTOR, "overseer", mail.Letter(title[:300], text, kind="TOO_LATE", about=entry.bead))
 
 
 def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:
@@ -115,13 +112,7 @@ def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> Non
     ledger.convoy_landed(convoy, sha, now)
     ledger.settle_escalations([convoy_id], ACTOR, now, "the convoy has landed")
     title, told = f"Convoy landed: {convoy.bead.title}", f"Landed on {convoy.rig.default_branch} as {sha}."
-    notices.tell(town, "landed", convoy.bead, title, told, convoy_id, now)
-    mail.send(town, ACTOR, "overseer", title[:300], told, kind="CONVOY_LANDED", about=convoy.bead)
+    notices.tell(town, notices.Notice("landed", convoy.bead, title, told, convoy_id), now)
+    mail.send(town, ACTOR, "overseer", mail.Letter(title[:300], told, kind="CONVOY_LANDED", about=convoy.bead))
     for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
-        payload = {
-            "rig": branch.rig_id,
-            "branch": branch.name,
-            "sha": branch.head_sha,
-            "target": branch.rig.default_branch,
-        }
-        enqueue(town, "delete_branch", f"delete:{branch.rig_id}:{branch.name}", payload, now, branch.rig_id)
+        enqueue(town, DeleteBranch(branch.rig_id, branch.name, branch.head_sha), now, branch.rig_id)

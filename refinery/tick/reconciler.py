@@ -20,9 +20,10 @@ from structlog.contextvars import bound_contextvars
 
 from beads import inbox, ledger
 from beads.models import Fact, Town
+from refinery import facts
 from refinery.core.rules import Decision, plan
-from refinery.tick import intake, invariants, metrics, snapshot
-from refinery.tick.apply import carry_out
+from refinery.tick import invariants, metrics, snapshot
+from refinery.tick.apply import apply_plan
 
 log = structlog.get_logger(__name__)
 MAX_ROUNDS = 50
@@ -110,11 +111,11 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport, began: float)
     def _take(fact: Fact) -> None:
         touched.add(fact.subject)
         with bound_contextvars(fact=fact.pk, kind=fact.kind, subject=fact.subject):
-            intake.take(fact, now)
+            facts.take(fact, now)
 
     report.facts = inbox.drain(town, now, _take)
     report.decisions = plan(snapshot.load(town, now))
-    applied = carry_out(town, report.decisions, now)
+    applied = apply_plan(town, report.decisions, now)
     report.actions, report.lost_races, report.failed = applied.actions, applied.lost, applied.failed
     if not report.changed:
         return

@@ -21,10 +21,10 @@ from beads.models import Bead, Effect
 from refinery.core.approvals import person
 from refinery.core.keys import publish_key
 from refinery.core.states import EntryKind, Judgement
+from refinery.facts.hearsay import KINDS
 from refinery.git import ranges
 from refinery.models import ReviewComment, ReviewEntry, Verdict
 from refinery.store import comments
-from refinery.tick.hearsay import KINDS
 
 EARLIER = 10  # rounds, and attempts, that are told of
 LONG = 4000  # characters of one answer or request of an earlier round

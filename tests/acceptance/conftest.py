@@ -26,10 +26,12 @@ from beads.actors import Actor
 from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.models import Bead, Convoy, Effect, Outage, Rig, Town
 from refinery.decisions import merge_queue, towns, work
-from refinery.executor import effects
+from refinery.executor import perform
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 from refinery.tick import reconciler
+from tests.acceptance.scenes import alone as alone
+from tests.acceptance.scenes import scene as scene
 
 AGENTS = Path(__file__).parent / "agents"
 TOOLS = [sys.base_prefix, sys.prefix, str(AGENTS)]  # what test agents need inside the sandbox
@@ -133,9 +135,9 @@ class Stage:
         for effect in Effect.objects.filter(state="pending", next_try_at__lte=timezone.now()).exclude(
             kind__in=self.hold
         ):
-            effects.run_effect(effect.pk)
+            perform.run_effect(effect.pk)
         for outage in Outage.objects.filter(next_look_at__lte=timezone.now()):
-            effects.look_at_remote(outage.rig_id)
+            perform.look_at_remote(outage.rig_id)
         self.runner._look()
 
     def until(self, condition: Callable[[], Any], seconds: float = 150.0) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from refinery.executor.effects import HANDLERS
+from refinery.core.effects import KINDS
 from tests.acceptance.living import Living
 from tests.acceptance.test_installation import ROOT
 
@@ -43,7 +43,7 @@ def _expand(argument: ast.expr, path: Path) -> list[str]:
     if isinstance(argument, ast.JoinedStr) and ast.unparse(argument).endswith("{effect.kind}'"):
         prefix = argument.values[0]
         assert isinstance(prefix, ast.Constant) and isinstance(prefix.value, str)
-        return [prefix.value + kind for kind in sorted(HANDLERS)]
+        return [prefix.value + kind for kind in sorted(KINDS)]
     raise AssertionError(f"{path}: a crash point's name must be readable: {ast.unparse(argument)}")
 
 

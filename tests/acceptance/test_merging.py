@@ -14,7 +14,7 @@ from beads import ledger
 from beads.errors import Conflict, Invalid
 from beads.models import Bead, Escalation
 from refinery.decisions import merge_queue, reviews, towns, work
-from refinery.executor import effects
+from refinery.executor import perform
 from refinery.git.mirror import repo_of
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
 from refinery.store import landings
@@ -214,7 +214,7 @@ def test_m11_two_ticks_and_two_executors_at_once_make_one_candidate_and_one_land
             while not stop.is_set():
                 reconciler.tick(stage.town)
                 for effect in Effect.objects.filter(state="pending"):
-                    effects.run_effect(effect.pk)
+                    perform.run_effect(effect.pk)
         finally:
             connection.close()
 

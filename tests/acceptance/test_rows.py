@@ -21,7 +21,7 @@ from beads import ledger
 from beads.actors import Actor
 from beads.models import Bead
 from refinery.decisions import towns
-from refinery.executor import effects
+from refinery.executor import perform
 from refinery.models import Landing, ReviewEntry
 from tests.acceptance.conftest import Stage
 
@@ -122,7 +122,7 @@ def test_m15_intermediate_merges_pushed_at_once_from_inside_and_outside_all_land
         try:
             while not stop.is_set():
                 for effect in Effect.objects.filter(state="pending", kind="land"):
-                    effects.run_effect(effect.pk)
+                    perform.run_effect(effect.pk)
         finally:
             connection.close()
 

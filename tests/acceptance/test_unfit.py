@@ -16,7 +16,7 @@ from beads import ledger
 from beads.errors import Refused
 from beads.models import Bead, Effect, Escalation, Rig
 from refinery.decisions import merge_queue, towns
-from refinery.executor import effects
+from refinery.executor import perform
 from refinery.git.mirror import repo_of
 from refinery.models import GateResult, ReviewEntry
 from tests.acceptance.conftest import WHO, Stage
@@ -161,7 +161,7 @@ def test_g4_what_fails_here_again_and_again_is_held_with_its_reason_and_told_of_
     in_the_way.write_text("in the way")
     builds = Effect.objects.filter(kind="build", state="pending")
     stage.until(lambda: builds.filter(attempts=1, error__contains="attributes").exists())
-    builds.update(attempts=effects.STRUGGLING - 1, next_try_at=timezone.now())
+    builds.update(attempts=perform.STRUGGLING - 1, next_try_at=timezone.now())
     held = stage.await_phase(entry, "awaiting_human")
     assert held.held == "build_error"
     assert held.held_text.startswith("the target's attributes: ")

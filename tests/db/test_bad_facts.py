@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -17,9 +18,11 @@ from beads import inbox, outbox
 from beads.errors import GastownError
 from beads.models import Bead, Effect, Escalation, Fact
 from gastown_site.management.commands import doctor
-from refinery.executor import effects
+from refinery.core import effects as work
+from refinery.executor import perform, registry
+from refinery.facts.payloads import Payload
+from refinery.facts.registry import fact
 from refinery.models import Candidate, Landing, ReviewEntry, Verdict
-from refinery.tick import facts
 from tests.db.conftest import SHA, Place
 
 MEGABYTE = "x" * (1 << 20)
@@ -79,7 +82,7 @@ BAD: tuple[tuple[str, str, Any, str], ...] = (
     ("bead.retry", "gt-missing", {}, "gt-missing"),
     ("bead.cancel", NAMED, {"reason": {"why": "so"}}, "reason"),
     ("convoy.start", "gt-missing", {}, "gt-missing"),
-    ("effect.failed", "x", {"kind": "build", "key": "k", "error": "e", "payload": {}}, "KeyError"),
+    ("effect.failed", "x", {"kind": "build", "key": "k", "error": "e", "payload": {}}, "build: entry"),
     ("effect.failed", "x", {"kind": "build", "key": "k", "error": "e", "payload": []}, "payload"),
     ("effect.struggling", "x", {"error": "e", "kind": "build"}, "key"),
 )  # fmt: skip
@@ -189,9 +192,9 @@ def test_an_effect_whose_failure_speaks_in_nul_bytes_is_still_told(
     def nasty(payload: object) -> None:
         raise GastownError(f"remote: \x00\ud800{MEGABYTE}")
 
-    monkeypatch.setitem(effects.HANDLERS, "build", nasty)
+    monkeypatch.setitem(registry.HANDLERS, "build", nasty)
     effect = scene.place.effects("build")[0]
-    assert effects.run_effect(effect.pk) == "failed"
+    assert perform.run_effect(effect.pk) == "failed"
     effect.refresh_from_db()
     assert (effect.state, effect.error[:10]) == ("failed", "remote: \ufffd\ufffd")
     scene.place.tick()
@@ -205,8 +208,8 @@ def test_an_effect_of_an_unknown_kind_or_with_a_bad_payload_is_told_once_and_a_p
     for kind, payload in (("teleport", {}), ("land", {}), ("delete_branch", {"rig": "x"})):
         outbox.enqueue(scene.place.town, kind, f"{kind}:bad", payload, scene.place.now)
         effect = Effect.objects.get(key=f"{kind}:bad")
-        assert effects.run_effect(effect.pk) == "failed"
-        assert effects.run_effect(effect.pk) == "skipped"
+        assert perform.run_effect(effect.pk) == "failed"
+        assert perform.run_effect(effect.pk) == "skipped"
     for _ in range(inbox.MAX_TRIES):
         scene.place.tick()
     assert Escalation.objects.filter(key__in=["effect:teleport:main", "effect:delete_branch:main"]).count() == 2
@@ -221,14 +224,32 @@ def test_a_wish_that_is_doubled_or_too_late_is_refused_with_a_note_and_is_no_ala
     assert "only a failed bead can be retried" in fact.error
 
 
-def test_every_kind_that_is_taken_in_is_known_and_has_a_type() -> None:
-    import inspect
+def test_each_kind_of_work_has_one_handler() -> None:
+    assert set(registry.HANDLERS) == set(work.KINDS)
 
-    from refinery.tick import intake
 
-    source = inspect.getsource(intake.take)
-    for kind in facts.KINDS:
-        assert f'"{kind}"' in source, f"{kind} has a type, but nobody takes it in"
+def test_what_a_row_of_work_holds_is_read_as_what_was_written() -> None:
+    now = dt.datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=dt.UTC)
+    asked = (
+        work.Build("gt-1", 2, SHA["a"], 1700000000, on=3, seal=None),
+        work.Land(7),
+        work.Publish("run-1"),
+        work.CreateBranch(4, now),
+        work.ObserveBranch(4, now),
+        work.DeleteBranch(1, "gt/toast/1", SHA["a"], "gt-1"),
+        work.Foresee(5, 6),
+        work.Notify("landed", "main", "t", "b", "u", "gt-1"),
+    )
+    assert {type(one) for one in asked} == set(work.KINDS.values())
+    for one in asked:
+        stored = json.loads(json.dumps(one.payload()))
+        again = work.read(one.name, stored | {"said_by": "a newer server"})
+        assert (again, again.key) == (one, one.key)
+
+
+def test_a_kind_of_fact_has_one_handler() -> None:
+    with pytest.raises(AssertionError, match=r"entry\.note"):
+        fact("entry.note", says=Payload)(lambda it: None)
 
 
 def test_the_database_refuses_what_we_say_it_refuses(db: None) -> None:

@@ -14,7 +14,7 @@ from beads import ledger, people
 from beads.actors import Actor
 from beads.models import Town, TownRole
 from refinery.decisions import merge_queue
-from refinery.executor import effects
+from refinery.executor import perform
 from refinery.models import ReviewEntry
 from tests.db.conftest import Place
 
@@ -73,7 +73,7 @@ class Ground:
             if not waiting:
                 return
             for effect in waiting:
-                effects.run_effect(effect.pk)
+                perform.run_effect(effect.pk)
 
 
 def person(name: str, mail: str = "", role: TownRole = TownRole.REVIEWER) -> Client:

@@ -20,7 +20,7 @@ from beads import ledger, people
 from beads.actors import Actor
 from beads.models import Bead, BeadEvent, Convoy, Escalation, Fact, TownRole
 from refinery.decisions import reviews, towns, work
-from refinery.executor import effects
+from refinery.executor import perform
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 from refinery.tick import invariants, reconciler
@@ -182,7 +182,7 @@ def test_whoever_asked_to_hear_of_needs_hears_once_of_what_a_run_files(place: Pl
     file(polecat, "one")
     file(polecat, "two")
     place.tick()
-    assert [effects.run_effect(e.pk) for e in place.effects("notify")] == ["done"]
+    assert [perform.run_effect(e.pk) for e in place.effects("notify")] == ["done"]
     assert "one" in letters.outbox[0].subject
 
 

@@ -19,7 +19,8 @@ from django.test import Client
 from beads import ledger, people, secrets
 from beads.errors import Invalid, Refused, Unavailable
 from beads.models import TownRole
-from refinery.executor import effects, notify
+from refinery.core.effects import Notify
+from refinery.executor import notify, perform
 from tests.db.conftest import Place
 
 
@@ -42,7 +43,7 @@ def fail(place: Place) -> None:
 
 
 def deliver(place: Place) -> list[str]:
-    return [effects.run_effect(e.pk) for e in place.effects("notify") if e.state == "pending"]
+    return [perform.run_effect(e.pk) for e in place.effects("notify") if e.state == "pending"]
 
 
 def test_each_person_hears_what_they_chose_once(place: Place) -> None:
@@ -100,7 +101,7 @@ def test_s14_the_webhook_is_signed_with_the_towns_own_secret_and_its_answer_deci
     try:
         url = f"http://127.0.0.1:{server.server_port}/hook?x=1"
         ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
-        told = {"kind": "landed", "town": "main", "title": "t", "body": "b", "url": "u"}
+        told = Notify("landed", "main", "t", "b", "u")
         with pytest.raises(Unavailable):
             notify.deliver(told)
         notify.deliver(told)
@@ -150,7 +151,7 @@ def owner_file(folder: Path, text: str) -> Path:
 def test_s14_a_webhook_inside_is_not_posted_to_and_people_hear_by_mail_all_the_same(place: Place, url: str) -> None:
     listener(place, "ann", ["failed"])
     ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
-    told = {"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"}
+    told = Notify("failed", "main", "t", "b", "u")
     with pytest.raises(Refused, match="no public address"):
         notify.deliver(told)
     assert [m.to for m in mail.outbox] == [["ann@example.org"]]
@@ -169,7 +170,7 @@ def test_s14_a_name_that_stands_for_an_inner_address_by_now_is_refused(
     monkeypatch.setattr("refinery.executor.notify.socket.getaddrinfo", answer)
     ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": "https://hooks.example.org/x"}})
     with pytest.raises(Refused, match=re.escape("is at 10.0.0.5")):
-        notify.deliver({"kind": "failed", "town": "main", "title": "t", "body": "b", "url": "u"})
+        notify.deliver(Notify("failed", "main", "t", "b", "u"))
     assert asked == ["hooks.example.org"]
 
 
@@ -195,7 +196,7 @@ def test_s14_a_redirect_is_not_followed(place: Place, settings: Any, tmp_path: P
         url = f"http://127.0.0.1:{server.server_port}/hook"
         ledger.set_config(place.town, {**place.town.config, "notify": {"webhook": url}})
         with pytest.raises(Refused, match="307"):
-            notify.deliver({"kind": "landed", "town": "main", "title": "t", "body": "b", "url": "u"})
+            notify.deliver(Notify("landed", "main", "t", "b", "u"))
     finally:
         server.shutdown()
         server.server_close()

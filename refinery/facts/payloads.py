@@ -1,17 +1,12 @@
-"""What each kind of fact says: the closed set of kinds, and the type of every key of their payloads.
-
-`check` refuses an unknown kind, a missing key and a wrong type before anything is written, naming the field. Keys
-that are not known are ignored: a newer shim or server may say more.
-"""
+"""What facts say: the type and the bound of every key of their payloads. Which kind says what stands beside its
+handler, see `refinery.facts.registry`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from beads.errors import Invalid
 from refinery.core.states import BuildResult, Judgement, LandingState
 
 _SHA = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
@@ -187,72 +182,3 @@ class EffectKey(Payload):
     """effect.recovered: it has failed time and again, and now succeeded"""
 
     key: Annotated[str, Field(max_length=200)]
-
-
-KINDS: dict[str, type[Payload]] = {
-    "run.exited": Payload,
-    "run.start_failed": Payload,
-    "run.done": Result,
-    "run.request_changes": Result,
-    "run.published": Payload,
-    "run.stop": Reason,
-    "run.fence": Reason,
-    "town.pause": Reason,
-    "town.resume": Reason,
-    "rig.park": Reason,
-    "rig.unpark": Reason,
-    "config.set": Reason,
-    "secret.set": Payload,
-    "rig.host_key": Payload,
-    "rig.default_branch": Reason,
-    "secret.remove": Payload,
-    "lane.freeze": Reason,
-    "lane.thaw": Reason,
-    "fact.release": Reason,
-    "effect.again": Reason,
-    "limit.reached": LimitTold,
-    "escalation.raised": Escalated,
-    "escalation.ack": Reason,
-    "escalation.close": Reason,
-    "candidate.built": Built,
-    "landing.concluded": Landed,
-    "branch.seen": BranchSeen,
-    "lane.foreseen": Foreseen,
-    "entry.verdict": Verdict,
-    "entry.head_seen": HeadSeen,
-    "entry.reject": Reason,
-    "entry.retry": Reason,
-    "entry.note": Reason,
-    "entry.promote": Promoted,
-    "entry.land_now": LandNow,
-    "entry.requeue": Reason,
-    "gates.again": Payload,
-    "bead.cancel": Reason,
-    "bead.retry": Reason,
-    "bead.confirm": Reason,
-    "bead.filed": WasFiled,
-    "bead.release": Reason,
-    "bead.block": Dependence,
-    "bead.unblock": Dependence,
-    "convoy.start": Reason,
-    "convoy.close": Reason,
-    "convoy.retry": Reason,
-    "effect.failed": EffectTold,
-    "effect.struggling": EffectTold,
-    "effect.recovered": EffectKey,
-}
-
-
-def check(kind: str, payload: object) -> dict[str, Any]:
-    """The payload of a fact with every key that its kind has. Raises Invalid naming the field."""
-    model = KINDS.get(kind)
-    if model is None:
-        raise Invalid(f"unknown kind of fact {kind!r}", field="kind")
-    if not isinstance(payload, dict):
-        raise Invalid(f"{kind}: the payload is no object", field="payload")
-    try:
-        return model.model_validate(payload).model_dump()
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "payload"
-        raise Invalid(f"{kind}: {field}: {first['msg']}"[:500], field=field) from None

@@ -1,0 +1,108 @@
+"""What people decide about beads, and what agents file."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from beads import ledger
+from beads.errors import Conflict, Invalid, NotFound
+from beads.lifecycle import BeadStatus, Resolution, is_final
+from beads.models import Bead
+from refinery.facts import hearsay, subjects
+from refinery.facts.payloads import Dependence, Reason, WasFiled
+from refinery.facts.registry import Taken, fact
+from refinery.store import notices
+
+
+@fact("bead.cancel", says=Reason)
+def cancel(it: Taken[Reason]) -> None:
+    """A person does not want it done any more."""
+    bead = subjects.bead(it)
+    ledger.request_cancel(bead, it.now)
+    ledger.note(bead, "cancel_requested", it.actor, it.said.reason)
+
+
+@fact("bead.retry", says=Reason)
+def retry(it: Taken[Reason]) -> None:
+    """A person wants it tried again."""
+    retry_bead(subjects.bead(it), it.now, it.actor, it.said.reason)
+
+
+def retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:
+    """Open a failed bead again. Raises Conflict when it has not failed, or its convoy is closed."""
+    if bead.status != BeadStatus.FAILED:
+        raise Conflict(f"{bead.pk} is {bead.status}: only a failed bead can be retried")
+    if bead.convoy is not None and bead.convoy.bead.status == BeadStatus.CLOSED:
+        raise Conflict(f"its convoy {bead.convoy_id} is closed")
+    ledger.move(
+        bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason=retried(reason)), actor=actor, now=now
+    )
+    ledger.settle_escalations([bead.pk], actor, now, "retried")
+    hearsay.say(bead, actor, "retried", reason)
+
+
+def retried(reason: str) -> str:
+    """What the ledger says of a retry."""
+    return f"retried: {reason}" if reason else "retried"
+
+
+@fact("bead.confirm", says=Reason)
+def confirm(it: Taken[Reason]) -> None:
+    """A person says that nothing was needed. Conflict when the bead has gone on meanwhile."""
+    bead = subjects.bead(it)
+    if bead.resolution != Resolution.NOTHING_CHANGED or bead.status != BeadStatus.FAILED:
+        raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}")
+    why = f"nothing was needed: {it.said.reason}" if it.said.reason else "nothing was needed"
+    end = Resolution.NOTHING_CHANGED
+    ledger.move(
+        bead,
+        BeadStatus.FAILED,
+        ledger.Transition(BeadStatus.CLOSED, reason=why, resolution=end),
+        actor=it.actor,
+        now=it.now,
+    )
+    ledger.settle_escalations([bead.pk], it.actor, it.now, "confirmed")
+
+
+@fact("bead.filed", says=WasFiled)
+def filed(it: Taken[WasFiled]) -> None:
+    """People who asked to hear what needs them hear once of what a run files."""
+    bead = subjects.bead(it)
+    body = f"{it.actor} filed it in run {it.said.run}. No agent works on what it files until you say so."
+    key = f"filed:{it.said.run}"
+    notice = notices.Notice("needs_you", bead, f"Filed by an agent: {bead.title}", body, key)
+    notices.tell(it.town, notice, it.now)
+
+
+@fact("bead.release", says=Reason)
+def release(it: Taken[Reason]) -> None:
+    """A person lets agents work on what one of them has filed."""
+    bead = subjects.bead(it)
+    ledger.release(bead, it.now, actor=it.actor, reason=it.said.reason)
+    hearsay.say(bead, it.actor, "released", it.said.reason)
+
+
+@fact("bead.unblock", says=Dependence)
+def unblock(it: Taken[Dependence]) -> None:
+    """It waits for that one no longer."""
+    bead, on = _pair(it)
+    ledger.unblock(bead, on, it.actor, it.said.reason)
+
+
+@fact("bead.block", says=Dependence)
+def block(it: Taken[Dependence]) -> None:
+    """It waits for another one."""
+    bead, on = _pair(it)
+    if is_final(bead.status):
+        raise Conflict(f"{bead.pk} is {bead.status} already")
+    try:
+        ledger.block(bead, [on], it.actor)
+    except Invalid as error:  # two wishes at once that make a circle: the later one is refused
+        raise Conflict(error.message) from error
+
+
+def _pair(it: Taken[Dependence]) -> tuple[Bead, Bead]:
+    bead, on = subjects.bead(it), Bead.objects.filter(pk=it.said.on, town=it.town).first()
+    if on is None:
+        raise NotFound(f"no bead {it.said.on}")
+    return bead, on

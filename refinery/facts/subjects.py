@@ -1,0 +1,93 @@
+"""What facts are about: the rows of their town that they name. Each raises NotFound where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.models import Run
+from beads.errors import Invalid, NotFound
+from beads.models import Bead, Convoy, ConvoyBranch, Escalation
+from beads.prepared import Prepared
+from refinery.facts.registry import Taken
+from refinery.models import Forecast, Landing, ReviewEntry
+
+_BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
+_ENTRY = Prepared(
+    lambda pk, town: ReviewEntry.objects.select_related("bead", "source", "rig").filter(pk=pk, bead__town=town)
+)
+_RUN = Prepared(lambda pk, town: Run.objects.select_related("bead", "agent", "town").filter(pk=pk, town=town))
+
+
+def bead(it: Taken[Any]) -> Bead:
+    """The bead."""
+    found = _BEAD(it.subject, it.fact.town_id)
+    if not found:
+        raise NotFound(f"no bead {it.subject}")
+    return found[0]
+
+
+def entry(it: Taken[Any]) -> ReviewEntry:
+    """The review entry."""
+    found = _ENTRY(it.subject, it.fact.town_id)
+    if not found:
+        raise NotFound(f"no review entry {it.subject}")
+    return found[0]
+
+
+def run(it: Taken[Any]) -> Run:
+    """The run."""
+    found = run_or_none(it)
+    if found is None:
+        raise NotFound(f"no run {it.subject}")
+    return found
+
+
+def run_or_none(it: Taken[Any]) -> Run | None:
+    """The run, where it is still known."""
+    return next(iter(_RUN(it.subject, it.fact.town_id)), None)
+
+
+def convoy(it: Taken[Any]) -> Convoy:
+    """The convoy."""
+    found = Convoy.objects.select_related("bead", "rig").filter(pk=it.subject, bead__town=it.town).first()
+    if found is None:
+        raise NotFound(f"no convoy {it.subject}")
+    return found
+
+
+def escalation(it: Taken[Any]) -> Escalation:
+    """The escalation."""
+    found = Escalation.objects.select_related("bead").filter(pk=it.subject, town=it.town).first()
+    if found is None:
+        raise NotFound(f"no escalation {it.subject}")
+    return found
+
+
+def branch(it: Taken[Any]) -> ConvoyBranch:
+    """The convoy's branch."""
+    found = ConvoyBranch.objects.filter(pk=_number(it), rig__town=it.town).first()
+    if found is None:
+        raise NotFound(f"no convoy branch {it.subject}")
+    return found
+
+
+def landing(it: Taken[Any]) -> Landing:
+    """The landing."""
+    found = Landing.objects.filter(pk=_number(it), rig__town=it.town).first()
+    if found is None:
+        raise NotFound(f"no landing {it.subject}")
+    return found
+
+
+def forecast(it: Taken[Any]) -> Forecast:
+    """The lane's forecast."""
+    found = Forecast.objects.filter(pk=_number(it), rig__town=it.town).first()
+    if found is None:
+        raise NotFound(f"no forecast {it.subject}")
+    return found
+
+
+def _number(it: Taken[Any]) -> int:
+    if not (it.subject.isascii() and it.subject.isdigit() and len(it.subject) < 19):
+        raise Invalid(f"{it.kind}: subject {it.subject[:60]!r} is no number", field="subject")
+    return int(it.subject)
