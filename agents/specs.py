@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
     }
     env |= _gates_env(run, made) if gates else _agents_env(run, made, branch)
     steps, values = _with_secrets(run, env)
-    shown: tuple[Path, ...] = ()
-    if (launch := launches.of_run(run, work.workspace_of(run).home)) is not None:
-        steps, env, shown = launch.steps(steps), {**launch.env, **env}, launch.shown
-    box = _box(run, made, values, shown)
+    launch = launches.of_run(run, work.workspace_of(run).home)
+    if launch is not None:
+        steps, env = launch.steps(steps), {**launch.env, **env}
+    box = _box(run, made, values, launch.shown if launch is not None else ())
     candidate = run.brief.get("candidate") or {}
     return {
         "run": run.pk,
@@ -131,15 +131,16 @@ def _write_prompt(run: Run, made: Prepared) -> Path:
     return file
 
 
-def _box(run: Run, made: Prepared, values: dict[str, str], program: Sequence[Path]) -> dict[str, Any]:
-    """The run's box: besides its worktree it sees the objects that are borrowed, and an agent its own repository, and
-    what its preset needs (`program`)."""
+def _box(run: Run, made: Prepared, values: dict[str, str], program: Iterable[Path]) -> dict[str, Any]:
+    """The run's box: besides its worktree it sees the objects that are borrowed, and an agent its own repository and
+    what its `program` consists of."""
     home, shown = None, [*(repo / "objects" for repo in made.repos), *program]
     if run.kind != RunKind.GATES:
         space = work.workspace_of(run)
         home = space.home
         shown += [space.origin, made.run_dir / "prompt.md"]
-    places = boxes.Places(made.worktree, home, shown, secrets=values, allow=owner.private_networks())
+    allow = owner.private_networks()
+    places = boxes.Places(made.worktree, home=home, read_only=shown, secrets=values, allow=allow)
     return boxes.box_for(run, places)
 
 

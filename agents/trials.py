@@ -22,7 +22,8 @@ from agents.launches import Lack
 from agents.presets import PRESETS, Event, Usage, bill
 from agents.presets.telling import Trouble, last_words, trouble
 from agents.runtime import gitcmd, sandbox
-from agents.runtime.steps import Orders, Steps
+from agents.runtime.orders import Orders
+from agents.runtime.steps import Steps
 from beads import owner, secrets
 from beads.config import AgentCommand, Config
 from beads.errors import Invalid

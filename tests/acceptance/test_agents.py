@@ -27,7 +27,7 @@ from refinery.pages import boards
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.modelserver import PLAYS, ModelServer
 from tests.acceptance.modelserver.plays import WRITE, script
-from tests.acceptance.test_sandbox import NOBODY, Scene
+from tests.acceptance.scenes import NOBODY, Scene
 
 pytestmark = pytest.mark.agents
 KEY = "sk-the-real-key-of-the-town"
