@@ -165,7 +165,8 @@ def test_a_check_says_that_it_works_or_what_is_missing(stage: Stage, model: Mode
 
 def readable(path: str) -> bool:
     """True when every user can come to this path."""
-    return all(Path(one).stat().st_mode & 0o005 for one in (path, *Path(path).parents))
+    places = [Path(path), *Path(path).parents]
+    return all(place.stat().st_mode & 0o005 == 0o005 for place in places)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, too; else all of these run as a user")
