@@ -57,14 +57,13 @@ def is_off(config: Config) -> bool:
 @dataclass(frozen=True)
 class Places:
     """What a command is to find in its box. `workspace`: where it runs, writable. `home`: an empty directory that is
-    HOME; None: one in memory. `read_only`, `writable`: what else is to be seen. `secrets`: values by their names, which
+    HOME; None: one in memory. `read_only`: what else is to be seen. `secrets`: values by their names, which
     the log must not show. `allow`: the owner's exceptions for addresses that are not public (networks, hosts,
     `host:port`)."""
 
     workspace: Path
     home: Path | None = None
     read_only: Iterable[Path] = ()
-    writable: Iterable[Path] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
     allow: Sequence[str] = ()
 
@@ -90,7 +89,7 @@ def box_of(config: Config, agent: AgentCommand | None, role: str, places: Places
         "kind": found.kind,
         "bwrap": found.bwrap,
         "read_only": real([*map(str, places.read_only), *shown, *named]),
-        "writable": real([str(places.workspace), *map(str, places.writable)]),
+        "writable": real([str(places.workspace)]),
         "home": str(places.home) if places.home is not None else "",
         "path": path,
         "env": env,
