@@ -11,6 +11,7 @@ from refinery.review import views as reviews
 urlpatterns = [
     path("", views.towns, name="towns"),
     path("towns/<slug:slug>/", views.town, name="town"),
+    path("towns/<slug:slug>/usage.csv", views.usage_csv, name="usage-csv"),
     path("convoys/<str:key>/", views.convoy, name="convoy"),
     path("convoys/<str:key>/<str:verb>/", views.act, {"subject": Convoy}, name="convoy-act"),
     path("beads/<str:key>/", views.bead, name="bead"),

@@ -26,6 +26,7 @@ class RunInline(ReadOnlyInline):
     """A bead's runs."""
 
     model = Run
+    fk_name = "bead"
     ordering = ("-created_at",)
     fields = ("id", "kind", "attempt", "state", "outcome", "reason", "created_at")
     readonly_fields = fields

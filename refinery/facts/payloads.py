@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from beads.budget import CapScope
 from refinery.core.states import BuildResult, Judgement, LandingState
 
 _SHA = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
@@ -46,11 +47,40 @@ class Escalated(Payload):
     severity: Literal["low", "medium", "high", "critical"] = "medium"
 
 
+class Asked(Payload):
+    """question.asked: by an agent's run"""
+
+    run: Annotated[str, Field(min_length=1, max_length=32)]
+
+
+class Answered(Payload):
+    """question.answered: a person's words"""
+
+    text: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
 class LimitTold(Payload):
     """limit.reached: a run was refused more than `[limits]` allows"""
 
     limit: Annotated[str, Field(max_length=60)]
     message: Line
+
+
+class ModelRefused(Payload):
+    """model.refused: what only a person can mend of a run's calls to a model; `fault`: key, model, credit or place"""
+
+    api: Annotated[str, Field(max_length=20)]
+    fault: Annotated[str, Field(max_length=20)]
+    model: Annotated[str, Field(max_length=200)] = ""
+    message: Line
+
+
+class BudgetTold(Reason):
+    """budget.set: a person's word on a cap; `subject`: of the allowance: a bead, a convoy or a day"""
+
+    scope: Annotated[CapScope, Field(strict=False)]
+    subject: Annotated[str, Field(min_length=1, max_length=40)]
+    amount: Annotated[str, Field(max_length=40)]
 
 
 class WasFiled(Payload):

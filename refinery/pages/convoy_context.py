@@ -16,7 +16,7 @@ from beads.models import BeadEvent, Convoy, Escalation
 from refinery import links
 from refinery.core.states import EntryKind, EntryState
 from refinery.models import ReviewEntry
-from refinery.pages import attention, boards, charts, contexts
+from refinery.pages import attention, boards, charts, contexts, spending
 from refinery.pages.attention import Need
 
 # What is shown of an event: a row of each, and of its bead, would take longer than the rest of the page.
@@ -71,6 +71,7 @@ def convoy(convoy: Convoy, most: int = contexts.LISTED) -> dict[str, Any]:
             key=lambda e: (e.closed_at, e.pk),
         ),
         "landings": [row for row in shown if row["kind"] == "landing"],
+        "spending": spending.shown(spending.of_convoy(convoy)),
         "timeline": timeline.rows,
         "timeline_cut": timeline,
     }

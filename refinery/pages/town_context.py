@@ -19,7 +19,7 @@ from beads.models import Bead, Convoy, Escalation, Fact, Town
 from refinery.core.states import EntryKind
 from refinery.core.world import World
 from refinery.models import ReviewEntry
-from refinery.pages import attention, boards, charts, contexts
+from refinery.pages import attention, boards, charts, contexts, spending
 from refinery.store import flakiness
 
 SHOWN_CONVOYS = 30
@@ -92,6 +92,7 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
         "loose_cut": loose,
         "flaky": flakiness.recent(town, board.world.now),
         "charts": _charts(town, board.world.now),
+        "spending": spending.shown(spending.of_town(town)),
     }
 
 

@@ -27,7 +27,7 @@ from beads import people
 from beads.errors import GastownError
 from beads.forms import Fields, WayBack
 from beads.models import Bead, Convoy, Escalation, Town
-from refinery.pages import acting, contexts, convoy_context, town_context
+from refinery.pages import acting, contexts, convoy_context, spending, town_context
 from refinery.pages.live import MAX_BROWSERS, Topic, hub
 from refinery.pages.render import page
 
@@ -67,6 +67,18 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
         topic=Topic(found.slug),
         town=found,
     )
+
+
+@login_required
+@require_GET
+def usage_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    """What a town's runs used of models, row by row: all, or of one `?convoy=` or `?bead=`."""
+    found = get_object_or_404(Town, slug=slug)
+    people.see(request.user, found)
+    rows = "".join(spending.table(spending.asked(found, request.GET)))
+    answer = HttpResponse(rows, content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="usage-{found.slug}.csv"'
+    return answer
 
 
 @login_required
