@@ -45,7 +45,7 @@ def with_addresses(text: str) -> str:
 
 
 def harmless(text: object) -> str:
-    """A text of whatever origin for a page: visible, and escaped."""
+    """A text of any origin for a page: hidden characters revealed, and escaped."""
     return escape(reveal_hidden(str(text).replace("\r\n", "\n")))
 
 

@@ -78,7 +78,7 @@ def _again(entry: ReviewEntry, by: Actor) -> None:
 
 
 def runner_up() -> bool:
-    """True when a runner was heard of lately."""
+    """True when a runner has reported recently."""
     seen = ops.heartbeats().get("runner")
     return seen is not None and timezone.now() - seen <= FRESH
 

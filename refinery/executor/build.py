@@ -104,7 +104,7 @@ def _candidate(repo: git.Repo, entry: ReviewEntry, spec: git.CandidateSpec) -> g
     except GitFailed as error:
         if error.kind in ("unfit", "unrelated"):
             raise
-        if not repo.has(head):  # it is here since the entry was opened, unless the mirror was made anew
+        if not repo.has(head):  # it is here since the entry was opened, unless the mirror was made again
             repo.fetch_sha(rig.remote_url, head, entry.branch)
             built = _build(repo, spec)
         elif (what := repo.type_of(head)) not in ("commit", ""):

@@ -1,4 +1,4 @@
-"""Which closed beads may go, and with whom: a family goes as a whole, or stays.
+"""Which closed beads may be removed, and together with which: a family is removed as a whole, or stays.
 
 One family: a bead with its entries, a convoy with its beads, an entry with its reworks and the one that replaced it,
 and the entries that one push has landed. It goes when each of its beads was closed before a moment and has landed (or
@@ -124,7 +124,7 @@ def _free(families: list[set[str]], town: Town, before: dt.datetime) -> Iterator
 
 
 def _references(keys: list[str]) -> Iterator[Edge]:
-    """Who refers to these beads, by what must not be cut: (who, to whom)."""
+    """References to these beads that must not be broken: (referring bead, bead)."""
     yield from Dependency.objects.filter(on__any=keys).values_list("bead", "on")
     yield from _pairs(Escalation.objects.filter(about__any=keys).values_list("bead", "about"))
     standing = Candidate.objects.filter(on__entry__any=keys).exclude(entry=F("on__entry"))

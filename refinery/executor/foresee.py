@@ -1,4 +1,4 @@
-"""Asking git what lies ahead of a lane's queue: who stands on whom, and who would conflict with whom."""
+"""Asks git about a lane's queue: which entries are stacked on others, and which pairs would conflict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refinery.models import Forecast, ReviewEntry
 
 @does(effects.Foresee)
 def foresee(work: effects.Foresee) -> Result | None:
-    """Who in a lane's queue stands on whom, and who would conflict with whom. None when it was asked anew."""
+    """Which entries of a lane are stacked on others, and which pairs would conflict. None: asked again since."""
     found = Forecast.objects.select_related("rig").filter(pk=work.forecast, number=work.number).first()
     if found is None:
         return None

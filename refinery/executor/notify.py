@@ -101,7 +101,7 @@ def _resolve(url: str, host: str, port: int) -> str:
 
 
 class _Http(http.client.HTTPConnection):
-    """Connects to `address`, whatever the host's name stands for by now."""
+    """Connects to `address`, which was checked: the host's name may resolve to another one by now."""
 
     address = ""
 

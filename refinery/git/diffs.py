@@ -231,7 +231,7 @@ class _Reader:
 
 
 def _hunk(match: re.Match[bytes], lines: _Reader) -> Hunk:
-    """Read as many lines as the header counts, whatever they look like."""
+    """Read exactly as many lines as the header counts: a line of the file may look like a header."""
     old, new = int(match[1]), int(match[3])
     olds = 1
     if match[2] is not None:

@@ -20,7 +20,7 @@ from refinery.git.repo import Repo
 
 
 def access_of(rig: Rig) -> Access:
-    """A rig's own credential and signing key, each read once by whoever holds this."""
+    """A rig's own credential and signing key, each read once and then kept here."""
     return Access(functools.cache(lambda: access.access_of(rig)), functools.cache(lambda: access.signing_key(rig)))
 
 

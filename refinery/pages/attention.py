@@ -70,7 +70,8 @@ def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
 
 
 def of_checks(world: World, why: Mapping[str, str]) -> list[Need]:
-    """Lanes on whose target gates do not pass: one need for each, whoever waits for it. `why`: by check."""
+    """Lanes on whose target gates do not pass: one need for each, however many entries wait for it.
+    `why`: by check."""
     return [
         Need(
             check.entry.id,

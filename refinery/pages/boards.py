@@ -122,7 +122,7 @@ class Board:
 
     @cached_property
     def known(self) -> pace.History:
-        """How long things took of late: three queries, when anybody asks."""
+        """How long things took recently: three queries, made at the first use."""
         return history_of.of_town(self.town)
 
     @cached_property

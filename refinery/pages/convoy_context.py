@@ -89,7 +89,7 @@ def _needs(convoy: Convoy, data: dict[str, Any], entries: list[dict[str, Any]]) 
 
 
 def _serves(run: Run, of_source: Mapping[str, ReviewEntry]) -> str | None:
-    """The convoy's bead that a run works for: its own, or the source of the entry it builds, reviews or mends."""
+    """The convoy's bead that a run works for: its own, or the source of the entry that it builds, reviews or fixes."""
     entries = {e.pk: source for source, e in of_source.items()}
     return entries.get(run.bead_id) or entries.get(run.bead.parent_id or "") or run.bead_id
 

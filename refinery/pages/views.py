@@ -49,7 +49,7 @@ def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
 @login_required
 @require_GET
 def towns(request: HttpRequest) -> HttpResponse:
-    """The towns of whoever looks."""
+    """The towns that this person may see."""
     mine = people.towns(request.user)
     return page(request, "refinery/towns.html", lambda: town_context.towns(mine), topic=Topic())
 
@@ -84,7 +84,7 @@ def usage_csv(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_GET
 def queue(request: HttpRequest) -> HttpResponse:
-    """The lanes of one town of whoever looks: `?town=`, else the first of them in which something is queued."""
+    """The lanes of one town that this person may see: `?town=`, else the first of them in which something is queued."""
     mine = {one.slug: one for one in people.towns(request.user).order_by("slug")}
     if not mine:
         return page(request, "refinery/queue.html", dict, topic=Topic())

@@ -25,7 +25,7 @@ _PLAIN = frozenset(
 
 
 def colour(path: str, lines: Sequence[str]) -> Sequence[Sequence[Piece]]:
-    """Each line as (class or "", text) pieces whose texts add up to the line. What was coloured lately is kept."""
+    """Each line as (class or "", text) pieces whose texts add up to the line. Results are cached."""
     return _colour(posixpath.basename(path), tuple(lines))
 
 
@@ -88,5 +88,5 @@ def _css(kind: Any) -> str:
 
 
 def forget() -> None:
-    """Drop what was coloured lately."""
+    """Empty the cache."""
     _colour.cache_clear()

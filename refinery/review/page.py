@@ -49,7 +49,7 @@ class Ask:
         return self._address(self._view, more)
 
     def opens(self, number: int) -> bool:
-        """True when this file is to be shown whatever it is: by itself, or with a form for a remark in it."""
+        """True when this file is shown however large it is: by itself, or with a form for a remark in it."""
         return number == self.file or bool(self.at and self.at[0] == number)
 
     @property

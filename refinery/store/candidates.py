@@ -1,4 +1,4 @@
-"""The only writer of Candidate: what came of each build of an entry."""
+"""The only writer of Candidate: the result of each build of an entry."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def open_check(rig: Rig, target: str, actor: str) -> tuple[ReviewEntry, bool]:
 
 
 def check_anew(entry_id: str, build_no: int) -> int:
-    """Fetch a check's target again; returns the number of the build to make. What held it is to be seen anew."""
+    """Fetch a check's target again; returns the number of the build to make. Its hold is lifted."""
     _swap(
         entry_id,
         {"kind": "check", "build_no": build_no},
@@ -177,7 +177,7 @@ def prove(entry_id: str, build_no: int) -> int:
 
 
 def regroup(expect: int, places: Sequence[tuple[str, int, float | None]]) -> None:
-    """Cut a batch anew: each entry's new batch number and, unless it stays, slot. LostRace when one has left it."""
+    """Cut a batch again: each entry's new batch number and, unless it stays, slot. LostRace when one has left it."""
     for entry_id, batch, slot in places:
         _swap(entry_id, {"batch": expect}, batch=batch, **({} if slot is None else {"slot": slot}))
 
@@ -336,7 +336,7 @@ def request_reject(entry: ReviewEntry, reason: str) -> None:
 
 
 def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
-    """A person's wish: get off the train, and be built and gated anew when the turn comes again.
+    """A person's wish: leave the train, and be built and gated again at the next turn.
 
     Raises LostRace when the push has begun, or the entry is no car of a train.
     """
@@ -377,13 +377,13 @@ def forget_landings(convoy: Convoy) -> None:
 
 
 def check_built(entry_id: str, build_no: int, head: str) -> None:
-    """Observation: what a check's build has fetched. Other entries' heads are pinned before they are built."""
+    """Observation: the head that a check's build has fetched. Other entries' heads are pinned before the build."""
     checks = ReviewEntry.objects.active().filter(pk=entry_id, kind=EntryKind.CHECK, build_no=build_no)
     checks.update(head_sha=head, observed_head="")
 
 
 def let_go(entry_id: str, head: str | None) -> None:
-    """A person has spoken: what was held for one is so no longer. `head`: only while it is pinned at that."""
+    """Lift the hold of an entry that waits for a person. `head`: only while it is pinned at this one."""
     held = ReviewEntry.objects.active().filter(pk=entry_id).exclude(held="")
     if head is not None:
         held = held.filter(head_sha=head)

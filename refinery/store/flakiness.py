@@ -1,4 +1,4 @@
-"""Gates and tests that have passed and failed on one and the same tree, and which did so lately.
+"""Gates and tests that have passed and failed on one and the same tree, and which of them recently.
 
 What counts: two attempts within one run, or results of two runs; an *error* says nothing. A test counts as passed in
 an attempt that ran as many tests as the one in which it failed and does not list it among the failed.

@@ -1,4 +1,4 @@
-"""How long things took of late, for `refinery.core.estimates`: three queries for a whole town."""
+"""How long things took recently, for `refinery.core.estimates`: three queries for a whole town."""
 
 from __future__ import annotations
 

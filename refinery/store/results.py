@@ -15,7 +15,7 @@ _RESULTS = Prepared(lambda rig, tree: GateResult.objects.filter(entry__rig=rig, 
 
 
 def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False) -> list[dict[str, Any]]:
-    """The latest result of each gate on the candidate's tree, whoever's run gave it, and the gates that need none.
+    """The latest result of each gate on the candidate's tree, from any run, and the gates that need none.
 
     `past`: those of gates that the config has replaced since, too (other command, or no longer there), at the end and
     marked, until the gate has a result that counts. Nobody is told of them as of a reason.

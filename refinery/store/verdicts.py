@@ -27,8 +27,8 @@ class Review:
 
 
 def record(entry: ReviewEntry, review: Review) -> bool:
-    """Observation: a review; False when its run has given one before. A person's word also lifts a hold: an approval
-    that of its head, a request for changes whatever the head is by now."""
+    """Observation: a review; False when its run has given one before. A person's verdict also lifts a hold: an
+    approval only while the entry has the reviewed head, a request for changes whichever head it has now."""
     if review.run is not None and Verdict.objects.filter(run_id=review.run).exists():
         return False
     Verdict.objects.create(
