@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from agents import planning
+from agents.quoting import line as _line
+from agents.quoting import quote as _quote
+
 _TOOLS = """## How to talk to Gastown
 POST JSON to $GASTOWN_URL/api/tools/<name> with the header `Authorization: Bearer $GASTOWN_TOKEN`.
 `gt_prime` gives you all of this as JSON, `gt_status` shows one line on the pages, `gt_mail_check` reads your mail,
@@ -78,12 +82,15 @@ def render(
     kind = str(brief.get("kind", "work"))
     names = {"agent": agent, "bead": bead, "branch": branch or "(detached)", "target": target}
     base = (brief.get("candidate") or {}).get("base") or (brief.get("conflict") or {}).get("base_sha", "")
-    opening = {"resolve": _RESOLVE, "triage": _TRIAGE}.get(kind, _REFINERY if role == "refinery" else _POLECAT)
+    opening = {"resolve": _RESOLVE, "triage": _TRIAGE, "plan": planning.OPENING}.get(
+        kind, _REFINERY if role == "refinery" else _POLECAT
+    )
     parts = [
         opening.format(**names, base=base),
         _instructions(brief),
         _guides(guides, kind, base),
         _task(brief),
+        planning.conversation(brief) if kind == "plan" else "",
         _convoy(brief),
         _change(brief, role, base, target),
         _conflict(brief),
@@ -256,13 +263,3 @@ def _attempt(one: Mapping[str, Any]) -> str:
     if one.get("summary") and one["summary"] not in lines[0]:
         lines.append(f"  it said: {one['summary']}")
     return "\n".join(lines)
-
-
-def _line(text: object) -> str:
-    """One line of material."""
-    return " ".join(str(text).split())
-
-
-def _quote(text: str) -> str:
-    """Material from elsewhere, marked as such."""
-    return "\n".join(f"> {line}" for line in text.strip().splitlines())

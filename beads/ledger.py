@@ -349,7 +349,8 @@ def create_convoy(
 ) -> Convoy:
     """Make a staged convoy from a checked plan (see `beads.plans`): one bead per item, `after` as blocks.
 
-    Each item: key, title, body, priority, after (keys), rig (a Rig). `filed`: see `create_bead`; starting the convoy
+    Each item: key, title, body, priority, after (keys), rig (a Rig), and what the plan says of it: files, estimate
+    (kept in the bead's context). `filed`: see `create_bead`; starting the convoy
     releases its beads.
     """
     with transaction.atomic():
@@ -365,6 +366,7 @@ def create_convoy(
                 priority=item["priority"],
                 convoy=convoy,
                 plan_key=item["key"],
+                context={name: item[name] for name in ("files", "estimate") if item.get(name)},
                 actor=actor,
                 filed=filed,
             )

@@ -156,9 +156,10 @@ def _result(call: Call, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
     return {"repeat": False}
 
 
-@tool("gt_done", frozenset({Role.POLECAT, Role.REFINERY}), DoneArgs)
+@tool("gt_done", ALL, DoneArgs)
 def done(call: Call, args: DoneArgs) -> dict[str, Any]:
-    """Your work is finished (polecat), or you approve this candidate (refinery). Then exit. Repeats are no-ops.
+    """Your work is finished (polecat), you approve this candidate (refinery), your plan is staged (mayor). Then exit.
+    Repeats are no-ops.
 
     `branch`: where your commits are, when it is not the branch that you were given. `{"result": "nothing_changed"}`
     says that there is no commit of yours yet: what you have changed must be committed before you exit.
@@ -406,10 +407,11 @@ def _convoy(call: Call, key: str) -> Convoy:
 
 @tool("gt_convoy_create", MAYOR, ConvoyCreateArgs)
 def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
-    """Make a convoy from a plan: beads with key, title, body, priority, after.
+    """Make a convoy from a plan: beads with key, title, body, priority, after, files, estimate.
 
     Its beads count as filed by your run ([limits]). It is staged until a person starts it, whatever `staged` says,
-    unless the config lets agents' beads go ([limits] filed_beads = "dispatch").
+    unless the config lets agents' beads go ([limits] filed_beads = "dispatch"). `conflicts` names pairs of beads
+    without an order between them that change the same files.
     """
     rig = _rig(call, args.rig)
     config = configs.effective(rig.town.config, rig.config).convoy
@@ -422,7 +424,9 @@ def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
     if not staged:
         convoy_start(call, ConvoyArgs(convoy=made.pk))
     why = filing.WAITS if filed.waits else "nothing is dispatched until it is started" if staged else filing.GOES
-    return {"id": made.pk, "staged": staged, "why": why}
+    touched = {i["key"]: plans.Touches(i["rig"].pk, tuple(i["files"]), tuple(i["after"])) for i in plan}
+    conflicts = [{"beads": [a, b], "files": files} for a, b, files in plans.clashes(touched)]
+    return {"id": made.pk, "staged": staged, "why": why, "conflicts": conflicts}
 
 
 @tool("gt_convoy_start", MAYOR, ConvoyArgs)

@@ -112,7 +112,12 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return unmanned(rig.slug)
     if world.breaker_open and not world.probe_due:
         return breaker(world)
-    due = next_try_at(bead, rig.config)
+    return retry_wait(world, bead)
+
+
+def retry_wait(world: World, bead: BeadView) -> str | None:
+    """Until when a bead waits after its last run, and why; None when it need not."""
+    due = next_try_at(bead, world.rigs[bead.rig].config)
     if world.now < due:
         last = bead.last_run
         again = f"{due:%H:%M:%S} UTC"

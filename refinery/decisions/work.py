@@ -19,6 +19,7 @@ from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Rig
 from refinery.decisions.verbs import Heard, Hint, Offer, Page, Shell, verb
 
+FOR_AGENTS = (BeadType.ISSUE, BeadType.MESSAGE)  # what agents are given: work, and requests to the mayor
 Other = Annotated[Bead, Hint(metavar="BEAD")]
 
 
@@ -39,7 +40,7 @@ def sling(rig: Rig, *, by: Actor, title: str, body: str = "", priority: int = 2,
     offer=Offer(
         "Cancel",
         "Its run is stopped and its review entry is withdrawn.",
-        lambda bead: bead.type == BeadType.ISSUE and not is_final(bead.status),
+        lambda bead: bead.type in FOR_AGENTS and not is_final(bead.status),
     ),
     shell=Shell("cancel: never merged, runs stopped", "{id} is being cancelled"),
     page=Page(),
@@ -48,7 +49,7 @@ def cancel_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
     """Ask for a bead's end."""
     if is_final(bead.status):
         raise Conflict(f"{bead.pk} is {bead.status} already")
-    if bead.type != BeadType.ISSUE:
+    if bead.type not in FOR_AGENTS:
         raise Conflict(f"{bead.pk} is a {bead.type}: use the command for those")
     inbox.record(bead.town, "bead.cancel", bead.pk, {"reason": reason}, actor=by)
 
@@ -75,13 +76,13 @@ def release_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
 @verb(
     Bead,
     "retry",
-    offer=Offer("Retry", when=lambda bead: bead.type == BeadType.ISSUE and bead.status == BeadStatus.FAILED),
+    offer=Offer("Retry", when=lambda bead: bead.type in FOR_AGENTS and bead.status == BeadStatus.FAILED),
     shell=Shell("bring a failed bead back", "{id} is being retried"),
     page=Page(),
 )
 def retry_bead(bead: Bead, *, by: Actor, reason: Heard = "") -> None:
     """Bring a failed bead back."""
-    if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:
+    if bead.status != BeadStatus.FAILED or bead.type not in FOR_AGENTS:
         raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")

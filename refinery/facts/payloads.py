@@ -53,6 +53,12 @@ class LimitTold(Payload):
     message: Line
 
 
+class Words(Payload):
+    """mayor.asked, mayor.replied and mayor.answer: what was said"""
+
+    text: Annotated[str, Field(min_length=1, max_length=64 * 1024)]
+
+
 class WasFiled(Payload):
     """bead.filed: an agent's run has filed the subject, and a person is to release or start it"""
 

@@ -361,6 +361,15 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
     }
 
 
+def drawn(board: boards.Board, convoy: Convoy) -> dict[str, Any]:
+    """The plan of a convoy that has not begun: `graph`, `waves`, and its `data`."""
+    data = boards.convoy_data(board, convoy)
+    link = links.many("bead")
+    for row in data["beads"]:
+        row |= {"run": None, "entry": None, "url": link(row["id"]), "review_url": "", "since": row["updated_at"]}
+    return {"data": data, "waves": _by_wave(data["beads"]), "graph": _graph(data["beads"])}
+
+
 def _ended(convoy: Convoy) -> bool:
     return convoy.bead.status in (BeadStatus.CLOSED, BeadStatus.FAILED)
 

@@ -67,7 +67,7 @@ from refinery.core.states import EntryKind
 from refinery.core.telling import of_rework, short
 from refinery.models import Candidate, Landing, ReviewEntry
 from refinery.store import comments, entries, forecasts, landings, lost, notices
-from refinery.tick import briefs
+from refinery.tick import briefs, planning
 from refinery.tick.endings import ACTOR, close_entry, convoy_landed, enqueue, hold_entry
 
 log = structlog.get_logger(__name__)
@@ -216,6 +216,7 @@ def _apply(town: Town, action: Action, now: dt.datetime) -> None:
             if made is not None:
                 kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
                 notices.tell(town, kind, subject, title, body, made.pk, now)
+                planning.heard(subject, "CONVOY_NEEDS_ATTENTION", title, body)
         case Settle(key, reason):
             ledger.settle_key(town, key, ACTOR, now, reason)
         case RetireAgent(agent):
@@ -267,6 +268,8 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
             agent = roster.polecat_for(order.rig, action.prefer_agent, order.author)
         case RunKind.REFINERY:
             agent = roster.refinery_for(order.rig, order.lane_convoy)
+        case RunKind.MAYOR:
+            agent = roster.mayor_for(bead.town)
         case _:
             agent = None
     runs.queue_run(

@@ -13,11 +13,12 @@ from beads.errors import LostRace
 from beads.lifecycle import Purpose
 from beads.models import Bead, Convoy, Rig
 from beads.prepared import Prepared
+from refinery.core.rules.mayor import PLAN
 from refinery.core.states import EntryKind, Judgement
 from refinery.models import Candidate, ReviewEntry
 from refinery.store.gates import steps_for
 from refinery.store.results import gate_results
-from refinery.tick import words
+from refinery.tick import planning, words
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
             raise LostRace("no gate is to be run any more")
         brief["parallel"] = config.refinery.parallel_gates
     else:
-        agents = config.agents
-        command = agents.refinery if purpose in REFINERY else agents.polecat
+        command = _command(config.agents, purpose)
         if command is None:
             raise LostRace(f"no command is configured for {purpose} any more")
         steps = [{"name": "agent", "argv": list(command.command)}]
@@ -95,9 +95,18 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         about, told = _words(bead, entry, purpose)
         brief |= about | {"start": start_sha}
     brief |= _history(bead, purpose)
+    if purpose == PLAN:
+        brief |= planning.brief(bead)
     author = entry.author if entry else ""
     lane = lane_convoy(entry) if entry else None
     return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told)
+
+
+def _command(agents: configs.AgentsConfig, purpose: str) -> configs.AgentCommand | None:
+    """The agent whose work a run is."""
+    if purpose == PLAN:
+        return agents.mayor
+    return agents.refinery if purpose in REFINERY else agents.polecat
 
 
 def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[str, Any], words.Words]:

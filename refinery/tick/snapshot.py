@@ -29,7 +29,7 @@ from refinery.core.telling import of_steps
 from refinery.core.world import BREAKER_WINDOW, AgentView, RigView, World
 from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
 from refinery.store.results import view as gate_view
-from refinery.tick import convoyrows, grounds, outside, queries
+from refinery.tick import convoyrows, grounds, outside, queries, requestrows
 
 RECENT = 100
 _UNASKED = EffectView("")
@@ -60,6 +60,7 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=tuple(_bead(b, blockers, by_bead) for b in queries.ISSUES(town.pk)),
+        requests=requestrows.of_town(town, by_bead),
         entries=tuple(trains.couple(stacks.arrange(changes, blockers, rigs, now, shown), rigs)),
         checks=checks,
         known=known,
