@@ -82,9 +82,8 @@ def render(
     kind = str(brief.get("kind", "work"))
     names = {"agent": agent, "bead": bead, "branch": branch or "(detached)", "target": target}
     base = (brief.get("candidate") or {}).get("base") or (brief.get("conflict") or {}).get("base_sha", "")
-    opening = {"resolve": _RESOLVE, "triage": _TRIAGE, "plan": planning.OPENING}.get(
-        kind, _REFINERY if role == "refinery" else _POLECAT
-    )
+    usual = _REFINERY if role == "refinery" else _POLECAT
+    opening = {"resolve": _RESOLVE, "triage": _TRIAGE, "plan": planning.OPENING}.get(kind, usual)
     parts = [
         opening.format(**names, base=base),
         _instructions(brief),

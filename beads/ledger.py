@@ -349,9 +349,7 @@ def create_convoy(
 ) -> Convoy:
     """Make a staged convoy from a checked plan (see `beads.plans`): one bead per item, `after` as blocks.
 
-    Each item: key, title, body, priority, after (keys), rig (a Rig), and what the plan says of it: files, estimate
-    (kept in the bead's context). `filed`: see `create_bead`; starting the convoy
-    releases its beads.
+    `plan`: what `beads.plans.parse` returns. `filed`: see `create_bead`; starting the convoy releases its beads.
     """
     with transaction.atomic():
         bead = create_bead(rig.town, rig, title, type=BeadType.CONVOY, actor=actor, filed=filed)

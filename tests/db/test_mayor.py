@@ -11,6 +11,7 @@ from django.core.management import call_command
 
 from agents import mail, planning, prompts, runs
 from agents.api import planner, tools
+from agents.lifecycle import RunKind
 from agents.models import Agent, Mail, Run
 from beads import config as configs
 from beads import ledger, plans
@@ -246,7 +247,7 @@ def test_a_cycle_is_refused_with_its_path_and_a_hundred_beads_by_the_limit(town:
     circle = [{"key": "a", "title": "A", "after": ["b"]}, {"key": "b", "title": "B", "after": ["a"]}]
     with pytest.raises(Invalid, match="dependency cycle: a → b → a"):
         call(town, run, "gt_convoy_create", title="Circle", beads=circle)
-    with pytest.raises(tools.LimitReached, match="limits.beads_per_run is 5"):
+    with pytest.raises(tools.LimitReached, match=r"limits\.beads_per_run is 5"):
         call(town, run, "gt_convoy_create", title="Much", beads=[{"key": str(n), "title": "x"} for n in range(100)])
     assert not Convoy.objects.exists()
 
@@ -331,7 +332,7 @@ def test_paused_it_waits_and_says_so(town: Place) -> None:
 def test_the_mayors_words_are_of_a_request_alone(town: Place) -> None:
     assert tools.REGISTRY["gt_mayor_ask"].roles == planner.MAYOR
     agent = Agent.objects.create(town=town.town, name="mayor", role="mayor")
-    run = runs.queue_run(town.bead("Plan"), runs.RunKind.MAYOR, "work", agent=agent, target="main", steps=[], brief={})
+    run = runs.queue_run(town.bead("Plan"), RunKind.MAYOR, "work", agent=agent, target="main", steps=[], brief={})
     town.start(run)
     with pytest.raises(Conflict, match="nobody has asked"):
         call(town, run, "gt_mayor_ask", text="What?")

@@ -78,7 +78,7 @@ def _look(request: Bead) -> dict[str, Any]:
 
 
 def _told(seen: dict[str, Any], request: Bead) -> Any:
-    """What came of it, for a person: the ids of the convoys alone on stdout's first lines, so that a script can go on."""
+    """What came of it: the ids of what is staged alone on the first lines, so that a script can go on."""
     page = settings.GASTOWN_URL + reverse("mayor", args=[request.town.slug])
     data = seen | {"request": request.pk, "url": page}
     if seen.get("timeout"):
