@@ -30,6 +30,7 @@ Rules
 def conversation(brief: Mapping[str, Any]) -> str:
     """What was said since the request, what was made of it, and what else the mayor has going."""
     parts = []
+    brief = brief.get("request") or {}
     if said := brief.get("said"):
         lines = []
         for one in said:

@@ -27,7 +27,7 @@ MAX_CHECKPOINT = 64 * 1024
 
 BRIEFED = (  # of its brief, what `gt_prime` tells as it is
     *("gates", "gate_results", "rework", "asked", "conflict", "candidate", "convoy", "checkpoint", "previous"),
-    *("rounds", "attempts", "start", "instructions"),
+    *("rounds", "attempts", "start", "instructions", "request"),
 )
 prime_extras: list[Callable[[Run], dict[str, Any]]] = []
 convoy_extras: list[Callable[[Convoy], dict[str, Any]]] = []

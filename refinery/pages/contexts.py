@@ -28,7 +28,7 @@ from refinery.core import estimates
 from refinery.core.states import EntryKind, EntryState, GateOutcome
 from refinery.core.world import World
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, attention, boards, charts, outcomes
+from refinery.pages import ansi, attention, boards, charts, conversation, outcomes
 from refinery.pages.attention import Need
 from refinery.pages.live import Topic
 from refinery.store import flakiness
@@ -171,9 +171,8 @@ def town(town: Town, most: int = LISTED) -> dict[str, Any]:
 def _unstarted(world: World) -> list[str]:
     """Why runs of what is going on could not be started the last time, each reason once, at most three."""
     entries = (*world.entries, *(c.entry for c in world.checks))
-    last = (
-        runs[-1] for runs in (*(b.runs for b in (*world.beads, *world.requests)), *(e.runs for e in entries)) if runs
-    )
+    beads = (*world.beads, *world.requests)
+    last = (runs[-1] for runs in (*(b.runs for b in beads), *(e.runs for e in entries)) if runs)
     return list(dict.fromkeys(run.reason for run in last if run.outcome == RunOutcome.START_FAILED))[:3]
 
 
@@ -351,6 +350,7 @@ def convoy(convoy: Convoy, most: int = LISTED) -> dict[str, Any]:
         "waves": _by_wave(data["beads"]),
         "parts": charts.parts({name: counts[name] for name in BAR}),
         "graph": _graph(data["beads"]),
+        "plan": conversation.plan_of(convoy) if data["staged"] else {},
         "needs": [] if _ended(convoy) and data["phase"] != "failed" else _needs(convoy, data, shown),
         "runs": runs,
         "ended": _ended(convoy),

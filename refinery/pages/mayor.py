@@ -43,7 +43,8 @@ def show(request: HttpRequest, slug: str) -> HttpResponse:
     town = get_object_or_404(Town, slug=slug)
     people.see(request.user, town)
     most = 500 if request.GET.get("all") else LISTED
-    return page(request, "refinery/mayor.html", lambda: context(town, most), topic=Topic(town.slug), town=town)
+    about = request.GET.get("about", "")
+    return page(request, "refinery/mayor.html", lambda: context(town, most, about), topic=Topic(town.slug), town=town)
 
 
 @login_required
@@ -66,8 +67,9 @@ def ask(request: HttpRequest, slug: str) -> HttpResponse:
     return redirect("mayor", slug)
 
 
-def context(town: Town, most: int = LISTED) -> dict[str, Any]:
-    """The conversation, newest first, and the plans that wait for a person. `most`: requests that are shown."""
+def context(town: Town, most: int = LISTED, about: str = "") -> dict[str, Any]:
+    """The conversation, newest first, and the plans that wait for a person. `most`: requests that are shown; `about`:
+    the convoy that a person comes from, to ask about it."""
     board = boards.Board(town)
     found = conversation.of_town(town, most + 1)
     rows = conversation.shown(board, found[:most])
@@ -83,8 +85,15 @@ def context(town: Town, most: int = LISTED) -> dict[str, Any]:
         "plans": [_drawn(board, convoy) for convoy in convoys[:DRAWN]],
         "rigs": configured,
         "missing": "" if configured else no_mayor(rigs[0].slug if rigs else "RIG"),
+        "about": _about(town, about),
         "once": secrets.token_urlsafe(12),
     }
+
+
+def _about(town: Town, key: str) -> str:
+    """What a question about a convoy begins with."""
+    convoy = Convoy.objects.select_related("bead").filter(pk=key, bead__town=town).first() if key else None
+    return f"About convoy {convoy.pk} ({convoy.bead.title}): " if convoy else ""
 
 
 def _drawn(board: boards.Board, convoy: Convoy) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         brief |= about | {"start": start_sha}
     brief |= _history(bead, purpose)
     if purpose == PLAN:
-        brief |= planning.brief(bead)
+        brief["request"] = planning.brief(bead)
     author = entry.author if entry else ""
     lane = lane_convoy(entry) if entry else None
     return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told)

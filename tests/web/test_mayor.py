@@ -146,3 +146,16 @@ def test_its_queries_do_not_grow_with_the_requests(
     with django_assert_max_num_queries(40):
         shown = pages.context(town.town)
     assert len(shown["rows"]) == 12
+
+
+def test_a_convoys_page_shows_its_plan_and_leads_to_a_question_about_it(
+    town: Place, operator: Client, client: Client
+) -> None:
+    ask(operator)
+    agent = at_work(town, client)
+    key = agent.call("gt_convoy_create", title="Export", beads=PLAN).json()["data"]["id"]
+    shown = operator.get(f"/convoys/{key}/").content.decode()
+    assert "2 h" in shown and "May conflict" in shown
+    assert f'href="{PAGE}?about={key}"' in shown
+    assert f"About convoy {key} (Export): </textarea>" in operator.get(f"{PAGE}?about={key}").content.decode()
+    assert "></textarea>" in operator.get(f"{PAGE}?about=gt-none").content.decode()

@@ -44,8 +44,9 @@ VERBS = {
         "land-now",
     ),
     "escalation-act": ("ack", "close"),
-    "bead-act": ("release", "cancel", "retry", "confirm"),
+    "bead-act": ("release", "cancel", "retry", "confirm", "answer"),
     "convoy-act": ("start", "close", "retry"),
+    "mayor-ask": (),
 }
 
 
