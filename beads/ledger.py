@@ -315,6 +315,14 @@ def retitle_priority(bead: Bead, priority: int) -> None:
     Bead.objects.filter(pk=bead.pk).update(priority=priority)
 
 
+def edit(bead: Bead, said: Mapping[str, str | int], now: dt.datetime, *, actor: str, reason: str = "") -> None:
+    """Change what an open bead says: title, body, priority. LostRace when it is no longer open."""
+    old = {name: getattr(bead, name) for name in said}
+    if Bead.objects.filter(pk=bead.pk, status=BeadStatus.OPEN).update(**said, updated_at=now) != 1:
+        raise LostRace(f"{bead.pk} is no longer open")
+    note(bead, "edited", actor, reason, old=old)
+
+
 def forget(keys: Sequence[str]) -> int:
     """Remove these beads with their history and sides: they have been archived (see `refinery.executor.retention`)."""
     prune.delete(ConvoyBranch.objects.filter(convoy__any=keys))
@@ -443,15 +451,8 @@ def escalate(
     """Tell the people once; None when an escalation with this key is open already."""
     if Escalation.objects.filter(town=town, key=key, closed_at=None).exists():
         return None
-    bead = create_bead(
-        town,
-        about.rig if about else None,
-        title[:MAX_TITLE],
-        body=body[:MAX_BODY],
-        type=BeadType.ESCALATION,
-        priority=1,
-        actor=actor,
-    )
+    rig, kind = about.rig if about else None, BeadType.ESCALATION
+    bead = create_bead(town, rig, title[:MAX_TITLE], body=body[:MAX_BODY], type=kind, priority=1, actor=actor)
     Escalation.objects.create(bead=bead, town=town, key=key[:200], severity=severity, about=about)
     return bead
 
@@ -490,11 +491,5 @@ def close_escalation(escalation: Escalation, who: str, now: dt.datetime, reason:
         raise LostRace(f"escalation {escalation.pk} was closed before")
     bead = Bead.objects.get(pk=escalation.pk)
     move(
-        bead,
-        bead.status,
-        BeadStatus.CLOSED,
-        actor=who,
-        reason=reason or "closed",
-        resolution=Resolution.DONE,
-        now=now,
+        bead, bead.status, BeadStatus.CLOSED, actor=who, reason=reason or "closed", resolution=Resolution.DONE, now=now
     )

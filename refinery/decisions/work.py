@@ -108,6 +108,37 @@ def confirm_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
     inbox.record(bead.town, "bead.confirm", bead.pk, {"reason": reason}, actor=by)
 
 
+def _is_open(bead: Bead) -> bool:
+    return bead.type == BeadType.ISSUE and bead.purpose == Purpose.WORK and bead.status == BeadStatus.OPEN
+
+
+@verb(
+    Bead,
+    "edit",
+    offer=Offer("Edit", "Whoever works on it is told what it says then.", _is_open, console=False, page=True),
+    shell=Shell("change what a bead says that nobody has begun", "{id} is being changed"),
+    page=Page(),
+)
+def edit_bead(
+    bead: Bead,
+    *,
+    by: Actor,
+    title: Annotated[str, Hint(longest=ledger.MAX_TITLE, now=True)] = "",
+    body: Annotated[str, Hint(longest=64 * 1024, lines=8, now=True)] = "",
+    priority: Annotated[int | None, Hint("0 (first) to 4 (last)", now=True)] = None,
+    reason: str = "",
+) -> None:
+    """Change what a bead says that nobody has begun, such as one of a staged plan. What is left out stays."""
+    if not _is_open(bead):
+        raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only what nobody has begun is edited")
+    if priority is not None and not 0 <= priority <= 4:
+        raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    if not title and not body and priority is None:
+        raise Invalid("nothing is to be changed: give a title, a body or a priority", field="title")
+    said = {"title": title, "body": body, "priority": priority, "reason": reason}
+    inbox.record(bead.town, "bead.edit", bead.pk, said, actor=by)
+
+
 @verb(
     Bead,
     "block",

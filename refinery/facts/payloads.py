@@ -175,6 +175,14 @@ class Dependence(Reason):
     on: Annotated[str, Field(min_length=1, max_length=32)]
 
 
+class Edited(Reason):
+    """bead.edit: what it says from now on; what is left out stays"""
+
+    title: Annotated[str, Field(max_length=300)] = ""
+    body: Text = ""
+    priority: Annotated[int, Field(ge=0, le=4)] | None = None
+
+
 class EffectTold(Payload):
     """effect.failed and effect.struggling"""
 

@@ -15,8 +15,6 @@ from refinery.core.rules.mayor import WAITS_FOR_ANSWER
 from refinery.pages import boards
 from refinery.store.requests import ANSWERED, ASKED, REPLIED
 
-WAITING, WORKING, ASKS, PLANNED, ANSWERED_IN_WORDS = "waiting", "working", "asks", "planned", "answered"
-
 
 def of_town(town: Town, most: int) -> list[Bead]:
     """The latest requests of a town, newest first."""
@@ -88,10 +86,10 @@ def phase(request: Bead, runs: Sequence[Run], rule: str) -> str:
     if request.status == BeadStatus.CLOSED:
         if request.resolution == "cancelled":
             return "cancelled"
-        return PLANNED if request.reason.startswith("planned") else ANSWERED_IN_WORDS
+        return "planned" if request.reason.startswith("planned") else "answered"
     if any(run.outcome == "" for run in runs):
-        return WORKING
-    return ASKS if rule == WAITS_FOR_ANSWER else WAITING
+        return "working"
+    return "asks" if rule == WAITS_FOR_ANSWER else "waiting"
 
 
 def _run(board: boards.Board, run: Run) -> dict[str, Any]:

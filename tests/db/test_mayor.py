@@ -378,3 +378,33 @@ def test_the_command_asks_answers_and_says_what_came_of_it(town: Place, capsys: 
         with pytest.raises(SystemExit) as refused:
             call_command("mayor", *words)
         assert (refused.value.code, said in capsys.readouterr().err) == (1, True), words
+
+
+def test_a_person_edits_a_staged_plan_before_it_is_started(town: Place) -> None:
+    run = at_work(town, ask(town))
+    key = call(town, run, "gt_convoy_create", title="Export", beads=PLAN)["id"]
+    bead = Bead.objects.select_related("town").get(convoy=key, plan_key="table")
+    work.edit_bead(bead, by=ANN, title="Add the table, with an index", priority=0, reason="it is slow")
+    town.tick()
+    bead.refresh_from_db()
+    assert (bead.title, bead.body, bead.priority) == ("Add the table, with an index", "", 0)
+    told = bead.events.get(kind="edited")
+    assert (told.actor, told.reason, told.data["old"]) == (
+        "cli:ann",
+        "it is slow",
+        {"title": "Add the table", "priority": 2},
+    )
+    with pytest.raises(Invalid, match="nothing is to be changed"):
+        work.edit_bead(bead, by=ANN)
+    with pytest.raises(Invalid, match="priority must be 0 to 4"):
+        work.edit_bead(bead, by=ANN, priority=5)
+    work.start_convoy(Convoy.objects.select_related("rig", "bead__town").get(pk=key), by=ANN)
+    work.edit_bead(bead, by=ANN, title="Too late")
+    Bead.objects.filter(pk=bead.pk).update(status="in_progress")
+    town.tick()
+    bead.refresh_from_db()
+    assert bead.title == "Add the table, with an index"
+    assert "no longer open" in Fact.objects.filter(kind="bead.edit").latest("pk").error
+    bead.status = "in_progress"
+    with pytest.raises(Conflict, match="nobody has begun"):
+        work.edit_bead(bead, by=ANN, title="Later still")

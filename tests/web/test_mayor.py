@@ -159,3 +159,15 @@ def test_a_convoys_page_shows_its_plan_and_leads_to_a_question_about_it(
     assert f'href="{PAGE}?about={key}"' in shown
     assert f"About convoy {key} (Export): </textarea>" in operator.get(f"{PAGE}?about={key}").content.decode()
     assert "></textarea>" in operator.get(f"{PAGE}?about=gt-none").content.decode()
+
+
+def test_a_bead_of_a_plan_is_edited_on_its_page(place: Place, operator: Client) -> None:
+    bead = place.bead("Old <title>")
+    shown = operator.get(f"/beads/{bead.pk}/").content.decode()
+    assert 'value="Old &lt;title&gt;"' in shown
+    form = {"title": "New", "body": "All of it", "priority": "1", "reason": ""}
+    assert operator.post(f"/beads/{bead.pk}/edit/", form).status_code == 302
+    ledger.pause_town(place.town, "so that nobody begins it")
+    place.tick()
+    bead.refresh_from_db()
+    assert (bead.title, bead.body, bead.priority) == ("New", "All of it", 1)

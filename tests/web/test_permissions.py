@@ -44,7 +44,7 @@ VERBS = {
         "land-now",
     ),
     "escalation-act": ("ack", "close"),
-    "bead-act": ("release", "cancel", "retry", "confirm", "answer"),
+    "bead-act": ("release", "cancel", "retry", "confirm", "answer", "edit"),
     "convoy-act": ("start", "close", "retry"),
     "mayor-ask": (),
 }
