@@ -32,6 +32,34 @@ class Mutation:
 RACES, RECOVERY = "tests/db/test_races.py", "tests/db/test_recovery.py"
 MUTATIONS = (
     Mutation(
+        "the mayor is started for a second request while it is at work",
+        "refinery/core/rules/mayor.py",
+        "    if at_work:\n",
+        "    if False:\n",
+        "tests/unit/test_mayor_rules.py -k one_at_a_time",
+    ),
+    Mutation(
+        "what the mayor staged before it died is planned again",
+        "refinery/core/rules/mayor.py",
+        "    if made.convoys or made.beads:\n",
+        "    if made.convoys and run.outcome == RunOutcome.DONE:\n",
+        "tests/db/test_mayor.py -k costs_no_attempt",
+    ),
+    Mutation(
+        "a form that is sent twice asks the mayor twice",
+        "refinery/decisions/mayor.py",
+        "        if key and (known := inbox.payload_of(key)):\n",
+        "        if key and (known := inbox.payload_of('')):\n",
+        "tests/web/test_mayor.py -k sent_twice",
+    ),
+    Mutation(
+        "a bead at work is changed under its agent",
+        "beads/ledger.py",
+        "filter(pk=bead.pk, status=BeadStatus.OPEN).update(**said",
+        "filter(pk=bead.pk).update(**said",
+        "tests/db/test_mayor.py -k edits",
+    ),
+    Mutation(
         "a run's token opens the doors of its shim",
         "agents/runs.py",
         "found.filter(shim_hash=None).filter(Q(token_hash=digest(secret))",
