@@ -185,7 +185,9 @@ def _check_signer(name: str, text: str) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
     try:
-        load = load_ssh_private_key if "OPENSSH" in text.partition("\n")[0] else load_pem_private_key
+        load = load_pem_private_key
+        if "OPENSSH" in text.partition("\n")[0]:
+            load = load_ssh_private_key
         key = load(text.encode(), password=None)
     except (ValueError, TypeError) as error:
         raise Invalid(

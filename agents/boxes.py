@@ -43,7 +43,9 @@ def mode(config: Config) -> SandboxMode:
     told = os.environ.get(VARIABLE, "")
     if told and told not in list(SandboxMode):
         raise Invalid(f"{VARIABLE}: {told[:40]!r} is neither required nor off", field=VARIABLE)
-    return SandboxMode(told) if told else config.sandbox.mode
+    if told:
+        return SandboxMode(told)
+    return config.sandbox.mode
 
 
 def is_off(config: Config) -> bool:
@@ -57,7 +59,6 @@ def box_for(
     workspace: Path,
     home: Path | None = None,
     read_only: Iterable[Path] = (),
-    writable: Iterable[Path] = (),
     secrets: Mapping[str, str] | None = None,
     allow: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def box_for(
     agent's program would not be visible).
 
     `workspace`: where the command runs, writable. `home`: an empty directory that is HOME; None: one in memory.
-    `read_only`, `writable`: what else is to be seen. `secrets`: values by their names, which the log must not show.
+    `read_only`: what else is to be seen. `secrets`: values by their names, which the log must not show.
     `allow`: the owner's exceptions for addresses that are not public (networks, hosts, `host:port`).
     """
     config = configs.effective(run.rig.town.config, run.rig.config)
@@ -82,7 +83,7 @@ def box_for(
         "kind": found.kind,
         "bwrap": found.bwrap,
         "read_only": _and_real([*map(str, read_only), *shown, *named]),
-        "writable": _and_real([str(workspace), *map(str, writable)]),
+        "writable": _and_real([str(workspace)]),
         "home": str(home) if home is not None else "",
         "path": path,
         "env": env,
@@ -139,7 +140,9 @@ def agent_of(config: Config, run: Run) -> AgentCommand | None:
     argv = next((step["argv"] for step in run.steps if step.get("argv")), None)
     if agent is None:
         return AgentCommand(command=tuple(argv or ["false"]), network=("none",))
-    return agent.model_copy(update={"command": tuple(argv)}) if argv else agent
+    if argv:
+        return agent.model_copy(update={"command": tuple(argv)})
+    return agent
 
 
 def _limits(config: Config, agent: AgentCommand | None, *, gates: bool) -> dict[str, Any]:
@@ -150,7 +153,9 @@ def _limits(config: Config, agent: AgentCommand | None, *, gates: bool) -> dict[
     if agent is not None:
         limits |= {name: getattr(agent, name) for name in limits if getattr(agent, name) is not None}
         wall = agent.wall or wall
-    return limits if gates else {**limits, "wall": wall.total_seconds()}
+    if gates:
+        return limits
+    return {**limits, "wall": wall.total_seconds()}
 
 
 def _named(config: Config) -> tuple[list[str], list[str]]:

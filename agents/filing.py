@@ -87,7 +87,9 @@ def _calls(run: Run, *tools: str) -> int:
 
 def _check(key: str, most: int, made: int, more: int, what: str) -> None:
     if made + more > most:
-        asked = f", and {more} more are asked for" if more > 1 else ""
+        asked = ""
+        if more > 1:
+            asked = f", and {more} more are asked for"
         raise LimitReached(key, most, f"{key} is {most}: {made} {what}{asked}. Nothing was made")
 
 

@@ -14,7 +14,7 @@ from django.db import connection
 from agents import boxes, runs, work
 from agents.lifecycle import RunState
 from agents.models import Run
-from agents.runtime import forkserver, gitcmd, harvest, limits, processes, sandbox, trash, workspace
+from agents.runtime import cgroups, forkserver, gitcmd, harvest, insides, mirrors, processes, sandbox, trash, workspace
 from agents.runtime.box import Box
 from beads import config as configs
 
@@ -49,7 +49,7 @@ class Leftovers:
 
     def clean(self) -> None:
         """What ended runs whose shim is gone left behind: processes, and worktrees (their work is kept first)."""
-        limits.clean()
+        cgroups.clean()
         for run_id in processes.marked(MARK):
             ended = Run.objects.ended().filter(pk=run_id).exists()
             if ended and shim_of(self.home, run_id) is None:
@@ -88,11 +88,11 @@ class Leftovers:
             log.warning("workspace.unsaved", run=run.pk, error=str(error))
             return {"work": "unsaved", "work_text": str(error)[:1000], "branches": {}, "salvage_ref": ""}
 
-    def _inside(self, run: Run, space: workspace.Workspace) -> harvest.Inside:
+    def _inside(self, run: Run, space: workspace.Workspace) -> insides.Inside:
         """Where git runs on what an ended run has left: a box as its shim would have made. Raises NoSandbox."""
         config = configs.usable(run.rig.town.config, run.rig.config)[0]
         found = sandbox.Status(sandbox.UNSANDBOXED) if boxes.is_off(config) else sandbox.required()
-        return harvest.inside(space, Box(found.kind, found.bwrap))
+        return insides.in_box(space, Box(found.kind, found.bwrap))
 
     def _clear(self, run: Run) -> None:
         """Take in the work of an ended run whose shim is gone, then remove its workspace; else it is tried again."""
@@ -111,8 +111,8 @@ class Leftovers:
         of a workspace, so that no git is run in it outside a sandbox."""
         space = work.workspace_of(run)
         with contextlib.suppress(gitcmd.GitFailed, OSError):
-            if run.branch and (head := gitcmd.resolve(space.mirror, f"refs/heads/{run.branch}")):
-                gitcmd.pin(space.mirror, f"{harvest.RUNS}/{run.pk}", head)
+            if run.branch and (head := mirrors.resolve(space.mirror, f"refs/heads/{run.branch}")):
+                mirrors.pin(space.mirror, f"{harvest.RUNS}/{run.pk}", head)
             space.root.mkdir(parents=True, exist_ok=True)
             path.rename(space.tree)
             gitcmd.run_git(["worktree", "prune"], cwd=space.mirror, check=False)
@@ -124,4 +124,6 @@ def shim_of(home: Path, run_id: str) -> int | None:
         pid = int((home / "runs" / run_id / "pid").read_text())
     except (OSError, ValueError):
         return None
-    return pid if forkserver.alive(pid) else None
+    if forkserver.alive(pid):
+        return pid
+    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -27,17 +28,18 @@ ASKED = "CHANGES_REQUESTED"  # a person's request to a run at work: the next run
 NUDGE_LIFE = dt.timedelta(minutes=30)
 
 
+@dataclass(frozen=True)
+class Letter:
+    """What a mail says. `about`: the bead that it speaks of."""
+
+    subject: str
+    body: str = ""
+    kind: str = "NOTE"
+    about: Bead | None = None
+
+
 def send(
-    town: Town,
-    sender: str,
-    recipient: str,
-    subject: str,
-    body: str = "",
-    *,
-    kind: str = "NOTE",
-    about: Bead | None = None,
-    bead: Bead | None = None,
-    kin: Sequence[str] = (),
+    town: Town, sender: str, recipient: str, letter: Letter, *, bead: Bead | None = None, kin: Sequence[str] = ()
 ) -> Mail:
     """Send to an agent of the town by name, to whoever works on `bead` (`polecat`), to `mayor`, or to `overseer`.
 
@@ -51,15 +53,15 @@ def send(
         if agent is None:
             raise NotFound(f"no agent {recipient!r} in town {town.slug}", details={"field": "to"})
     if agent is not None and bead is None:
-        bead = _work_of(agent, about, kin)
+        bead = _work_of(agent, letter.about, kin)
     sent = Mail.objects.create(
         town=town,
         sender=sender[:100],
         recipient=recipient,
-        kind=check_text("kind", kind, 40, required=True),
-        subject=check_text("subject", subject, 300, required=True),
-        body=check_text("body", body, 256 * 1024),
-        about=about,
+        kind=check_text("kind", letter.kind, 40, required=True),
+        subject=check_text("subject", letter.subject, 300, required=True),
+        body=check_text("body", letter.body, 256 * 1024),
+        about=letter.about,
         bead=bead,
     )
     inbox.changed(town.slug)
@@ -71,7 +73,10 @@ def _work_of(agent: Agent, about: Bead | None, kin: Sequence[str]) -> Bead | Non
     if agent.role != Role.POLECAT:
         return about
     runs = Run.objects.select_related("bead").filter(agent=agent).order_by("-created_at")
-    common = runs.filter(bead__in=[*kin, *([about.pk] if about else [])]).first()
+    mine = list(kin)
+    if about is not None:
+        mine.append(about.pk)
+    common = runs.filter(bead__in=mine).first()
     run = common or runs.live().first() or runs.first()
     if run is None or (run.state == RunState.ENDED and is_final(run.bead.status)):
         raise Conflict(f"{agent.name} has no work now, so nobody would read it", details={"field": "to"})
@@ -90,7 +95,9 @@ def count_for(run: Run) -> int:
 
 def _unread(run: Run) -> QuerySet[Mail]:
     beads = run.brief.get("beads") or [run.bead_id]
-    name = run.agent.name if run.agent else run.pk
+    name = run.pk
+    if run.agent:
+        name = run.agent.name
     unread = Mail.objects.filter(town=run.town_id, read_at=None).exclude(recipient="overseer")
     by_name = Q(bead=None, recipient=name)
     if run.kind == Role.POLECAT:

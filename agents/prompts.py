@@ -7,6 +7,7 @@ gate output) is quoted as material: it never speaks with our voice. Our operator
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agents import planning
@@ -67,20 +68,28 @@ _ANSWER = (
 )
 
 
+@dataclass(frozen=True)
+class Reader:
+    """Whose prompt it is. `branch`: empty where nothing is to be committed; `target`: where the work is to land."""
+
+    role: str
+    agent: str
+    bead: str
+    branch: str
+    target: str
+
+
 def render(
     brief: Mapping[str, Any],
+    reader: Reader,
     *,
-    role: str,
-    agent: str,
-    bead: str,
-    branch: str,
-    target: str,
     guides: Sequence[str] = (),
     mail: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole prompt for one run. `guides`: files of the repository that say how to work in it; `mail`: letters."""
     kind = str(brief.get("kind", "work"))
-    names = {"agent": agent, "bead": bead, "branch": branch or "(detached)", "target": target}
+    role, target = reader.role, reader.target
+    names = {"agent": reader.agent, "bead": reader.bead, "branch": reader.branch or "(detached)", "target": target}
     base = (brief.get("candidate") or {}).get("base") or (brief.get("conflict") or {}).get("base_sha", "")
     usual = _REFINERY if role == "refinery" else _POLECAT
     opening = {"resolve": _RESOLVE, "triage": _TRIAGE, "plan": planning.OPENING}.get(kind, usual)
@@ -107,7 +116,9 @@ def render(
 def _instructions(brief: Mapping[str, Any]) -> str:
     """Our operator speaks: not quoted."""
     text = str(brief.get("instructions") or "").strip()
-    return f"## Instructions of this installation\n{text}\n" if text else ""
+    if text:
+        return f"## Instructions of this installation\n{text}\n"
+    return ""
 
 
 def _guides(guides: Sequence[str], kind: str, base: str) -> str:
@@ -182,7 +193,9 @@ def _said(said: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for one in said:
         if one.get("by"):
-            of = f", of head {str(one['head'])[:12]}" if one.get("head") else ""
+            of = ""
+            if one.get("head"):
+                of = f", of head {str(one['head'])[:12]}"
             lines.append(f"{_line(one['by'])}{' (a person)' if one.get('person') else ''}{of}:")
         lines.append(_quote(str(one.get("feedback") or "")))
         lines += _items(one.get("items") or ())
@@ -206,7 +219,9 @@ def _mail(letters: Sequence[Mapping[str, Any]]) -> str:
     for letter in letters:
         if letter.get("kind") != "REWORK_REQUEST":
             lines += [f"{_line(letter['from'])}: {_line(letter['subject'])}", _quote(str(letter.get("body") or ""))]
-    return "## Mail\n" + "\n".join(line for line in lines if line) + "\n" if lines else ""
+    if lines:
+        return "## Mail\n" + "\n".join(line for line in lines if line) + "\n"
+    return ""
 
 
 def _gates(brief: Mapping[str, Any]) -> str:
@@ -214,12 +229,16 @@ def _gates(brief: Mapping[str, Any]) -> str:
     lines = []
     for gate in brief.get("gates", []):
         result = results.pop(gate.get("name"), None)
-        outcome = str(result["outcome"]).replace("_", " ") if result else ""
+        outcome = ""
+        if result:
+            outcome = str(result["outcome"]).replace("_", " ")
         lines.append(f"- `{gate.get('run')}`" + (f": {outcome}" if outcome else ""))
         if result and result.get("outcome") not in ("pass", "not_needed"):
             lines.append(_quote(f"{result.get('say', '')}\n{result.get('output', '')}"))
             lines += _items({**f, "problem": f.get("text", "")} for f in result.get("failures") or ())
-    return "## Gates\n" + "\n".join(lines) + "\n" if lines else ""
+    if lines:
+        return "## Gates\n" + "\n".join(lines) + "\n"
+    return ""
 
 
 def _rounds(brief: Mapping[str, Any], role: str) -> str:
@@ -233,7 +252,9 @@ def _rounds(brief: Mapping[str, Any], role: str) -> str:
             lines += ["Its author's answer:", _quote(str(one["answer"]))]
     if not lines:
         return ""
-    judge = "" if role == "polecat" else "Weigh the author's answers: where one is right, do not ask again.\n"
+    judge = "Weigh the author's answers: where one is right, do not ask again.\n"
+    if role == "polecat":
+        judge = ""
     return f"## Earlier rounds\n{judge}" + "\n".join(line for line in lines if line) + "\n"
 
 
@@ -248,12 +269,16 @@ def _history(brief: Mapping[str, Any]) -> str:
     if brief.get("checkpoint") is not None:
         lines.append("The checkpoint of the one before:")
         lines.append(_quote(str(brief["checkpoint"])))
-    return "## Before\n" + "\n".join(lines) + "\n" if lines else ""
+    if lines:
+        return "## Before\n" + "\n".join(lines) + "\n"
+    return ""
 
 
 def _attempt(one: Mapping[str, Any]) -> str:
     """How an earlier attempt ended, in its own words and ours."""
-    head = f"- attempt {one['attempt']} by {one.get('by')}: {one.get('outcome')}: " if one.get("attempt") else "- "
+    head = "- "
+    if one.get("attempt"):
+        head = f"- attempt {one['attempt']} by {one.get('by')}: {one.get('outcome')}: "
     lines = [f"{head}{one.get('reason', '')}"]
     if one.get("work") and one["work"] not in lines[0]:
         lines.append(f"  its work: {one['work']}")

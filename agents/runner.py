@@ -25,7 +25,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from agents import access, boxes, guides, leftovers, mail, prompts, runs, work
+from agents import access, leftovers, runs, specs, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.lifecycle import RunKind
 from agents.models import Run
@@ -34,6 +34,7 @@ from agents.runtime import (
     forkserver,
     gitcmd,
     gitdirs,
+    mirrors,
     modules,
     processes,
     sandbox,
@@ -42,7 +43,7 @@ from agents.runtime import (
 )
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
-from beads import channels, ops, outages, owner, room, secrets
+from beads import channels, ops, outages, room
 from beads import config as configs
 from beads.errors import Disposition, GastownError
 
@@ -87,7 +88,7 @@ class Runner:
         """What runs of an older release have written into the mirrors' config must not outlive the upgrade: their shims
         are still to push from there, and the mirror of a quiet rig is not looked at for long."""
         for mirror in (self.home / "repos").glob("*.git"):
-            if gitcmd.own_config(mirror):
+            if mirrors.own_config(mirror):
                 log.warning("mirror.mended", path=str(mirror))
 
     def _wait(self, listener: psycopg.Connection[Any]) -> None:
@@ -179,7 +180,7 @@ class Runner:
                 space = work.workspace_of(run)
                 start_sha, beside = self._workspace(run, repo, space)
                 tree = space.tree
-            spec = self._spec(run, secret, run_dir, tree, [repo, *beside], start_sha)
+            spec = specs.spec_of(run, specs.Prepared(run_dir, tree, (repo, *beside), start_sha), secret)
             if space is not None:
                 spec["workspace"] = str(space.root)
             runs.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
@@ -199,12 +200,16 @@ class Runner:
         """Make the run's workspace; returns the commit that it starts from, and the repositories beside the mirror
         whose objects it borrows."""
         start = self._start_commit(run, repo)
-        target = gitcmd.known_branch(repo, run.target) if run.start_sha else start
+        target: str | None = start
+        if run.start_sha:
+            target = mirrors.known_branch(repo, run.target)
         heads = {run.target: target or self._fetch(run, repo, run.target)}
         default = run.rig.default_branch
-        if default not in heads and (known := gitcmd.known_branch(repo, default)):
+        if default not in heads and (known := mirrors.known_branch(repo, default)):
             heads[default] = known
-        name = run.agent.name if run.agent else "gastown"
+        name = "gastown"
+        if run.agent:
+            name = run.agent.name
         told = [(run.brief.get("conflict") or {}).get("base_sha"), (run.brief.get("candidate") or {}).get("base")]
         plan = workspace.Plan(
             start,
@@ -213,7 +218,7 @@ class Runner:
             branch=run.branch,
             agent=name,
             mail=f"{name}@gastown.invalid",
-            also=tuple(sha for sha in told if sha and gitcmd.has_commit(repo, str(sha))),
+            also=tuple(sha for sha in told if sha and mirrors.has_commit(repo, str(sha))),
         )
         workspace.make(space, plan)
         git = configs.usable(run.rig.town.config, run.rig.config)[0].git
@@ -224,14 +229,14 @@ class Runner:
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""
         path = work.mirror_of(run.rig_id)
-        gitcmd.ensure_bare(path)
+        mirrors.ensure_bare(path)
         return path
 
     def _start_commit(self, run: Run, repo: Path) -> str:
         """The commit to start from: the one that was decided, or the target's present head."""
         if not run.start_sha:
             return self._fetch(run, repo, run.target)
-        if not gitcmd.has_commit(repo, run.start_sha):
+        if not mirrors.has_commit(repo, run.start_sha):
             try:
                 self._fetch(run, repo, run.start_sha)
             except gitcmd.GitFailed:
@@ -241,7 +246,7 @@ class Runner:
     def _fetch(self, run: Run, repo: Path, ref: str) -> str:
         """Fetch a branch or a commit with the rig's own credential; returns the commit."""
         try:
-            found = gitcmd.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
+            found = mirrors.fetch(repo, run.rig.remote_url, ref, env=access.access_of(run.rig))
         except gitcmd.GitFailed as error:
             if error.kind != "missing_ref" or ref != run.rig.default_branch:
                 raise
@@ -277,112 +282,6 @@ class Runner:
         home = self.home / "repos" / "modules"
         return view, modules.filler(view, home, submodules=git.submodules, lfs=git.lfs)
 
-    def _spec(
-        self, run: Run, secret: str, run_dir: Path, worktree: Path, repos: list[Path], start_sha: str
-    ) -> dict[str, Any]:
-        """What the shim is told. `repos`: the mirror, and whatever else the workspace borrows objects from."""
-        agent = run.agent.name if run.agent else ""
-        env = {
-            "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
-            "LANG": "C.UTF-8",
-            "TERM": "dumb",
-            "GIT_TERMINAL_PROMPT": "0",
-            "GASTOWN_TARGET": run.target,
-        }
-        if run.kind == RunKind.GATES:
-            candidate = run.brief.get("candidate") or {}
-            env |= {
-                "HOME": "/tmp",  # noqa: S108 - its own inside the sandbox
-                MARK: run.pk,
-                "CI": "true",
-                "GIT_OPTIONAL_LOCKS": "0",
-                "GIT_CONFIG_COUNT": "1",
-                "GIT_CONFIG_KEY_0": "safe.directory",
-                "GIT_CONFIG_VALUE_0": "*",
-                "GASTOWN_CANDIDATE": start_sha,
-                "GASTOWN_BASE": str(candidate.get("base", "")),
-            }
-            branch = ""
-        else:
-            prompt = run_dir / "prompt.md"
-            letters = mail.for_run(run)
-            text = prompts.render(
-                run.brief,
-                role=run.kind,
-                agent=agent,
-                bead=run.bead_id,
-                branch=run.branch,
-                target=run.target,
-                guides=guides.named(repos[0], start_sha, run.purpose),
-                mail=[mail.data(m) for m in letters],
-            )
-            mail.note_told(letters, run)
-            prompt.write_text(text)
-            address = f"{agent}@gastown.invalid"
-            branch = run.branch or f"gt/{agent}/{run.bead_id}/{run.pk}"
-            env |= {
-                "HOME": str(work.workspace_of(run).home),
-                "GIT_AUTHOR_NAME": agent,
-                "GIT_AUTHOR_EMAIL": address,
-                "GIT_COMMITTER_NAME": agent,
-                "GIT_COMMITTER_EMAIL": address,
-                "GASTOWN_URL": settings.GASTOWN_URL,
-                MARK: run.pk,
-                "GASTOWN_ROLE": str(run.kind),
-                "GASTOWN_AGENT": agent,
-                "GASTOWN_BEAD": run.bead_id,
-                "GASTOWN_BRANCH": branch,
-                "GASTOWN_PROMPT_FILE": str(prompt),
-            }
-        steps, secret_values = self._with_secrets(run, env)
-        gates = run.kind == RunKind.GATES
-        space = work.workspace_of(run)
-        seen = [] if gates else [space.origin, run_dir / "prompt.md"]
-        box = boxes.box_for(
-            run,
-            workspace=worktree,
-            home=None if gates else space.home,
-            read_only=[*(repo / "objects" for repo in repos), *seen],
-            secrets=secret_values,
-            allow=owner.private_networks(),
-        )
-        return {
-            "run": run.pk,
-            "kind": str(run.kind),
-            "url": settings.GASTOWN_URL,
-            "claim_secret": secret,
-            "start_seconds": run.start_seconds,
-            "run_dir": str(run_dir),
-            "worktree": str(worktree),
-            "repo": str(repos[0]),
-            "delivers": bool(run.branch),
-            "branch": branch,
-            "start_sha": start_sha,
-            "steps": steps,
-            "change": str((run.brief.get("candidate") or {}).get("change", "")),
-            "caches": str(self.home / "caches" / str(run.rig_id)),
-            "parallel": bool(run.brief.get("parallel")),
-            "every": bool(run.brief.get("every")),
-            "env": env,
-            "sandbox": box["kind"],
-            "box": box,
-        }
-
-    def _with_secrets(self, run: Run, env: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        """The run's steps, with the secrets that gates name as their variables; an agent's, and its role's own
-        variables, go into `env`. Returns the secrets' values, too. Raises Invalid for one that is not set."""
-        agent = boxes.agent_of(configs.effective(run.rig.town.config, run.rig.config), run)
-        values: dict[str, str] = {}
-        if agent is not None:
-            values = secrets.for_run(run.rig.town, agent.secrets)
-            env |= {**agent.env, **values}
-        steps = []
-        for step in run.steps:
-            own = secrets.for_run(run.rig.town, step.get("secrets") or ())
-            values |= own
-            steps.append({**step, "env": {**(step.get("env") or {}), **own}} if own else step)
-        return steps, values
-
     def _spawn(self, run: Run, spec: dict[str, Any], run_dir: Path, slot: int | None) -> None:
         """Write the spec (0600) and start the shim."""
         path = run_dir / "spec.json"
@@ -400,18 +299,24 @@ class Runner:
 
 def _opened(run: Run, git: configs.GitConfig) -> dict[str, str]:
     """What opens the rig's remote, where something is to be fetched beside commits."""
-    return access.access_of(run.rig) if git.submodules or git.lfs else {}
+    if git.submodules or git.lfs:
+        return access.access_of(run.rig)
+    return {}
 
 
 def fault_of(error: Exception) -> str:
     """The kind of a start's failure; see `runs.start_failed`."""
     if isinstance(error, gitcmd.GitFailed):
-        return "" if error.kind == "other" else error.kind
+        if error.kind == "other":
+            return ""
+        return error.kind
     if isinstance(error, sandbox.NoSandbox):
         return "sandbox"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"
-    return "set_up" if isinstance(error, GastownError) and error.disposition == Disposition.PERMANENT else ""
+    if isinstance(error, GastownError) and error.disposition == Disposition.PERMANENT:
+        return "set_up"
+    return ""
 
 
 def _clean_environment() -> dict[str, str]:

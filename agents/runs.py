@@ -8,7 +8,6 @@ A run is fenced by `end`: its token is gone, so every later word of it gets `run
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +18,13 @@ from django.db.models import F, Q
 
 from agents.lifecycle import RunKind, RunOutcome, RunState
 from agents.models import LIVE_RUN, Agent, Run
+from agents.tokens import digest
 from beads import inbox, prune
 from beads.channels import RUN_CHANNEL, RUN_TOPIC
 from beads.errors import LostRace, NotFound, Superseded
 from beads.models import Bead
 
 FENCE_MARGIN = dt.timedelta(seconds=15)
-
-
-def digest(token: str) -> str:
-    """SHA-256 of a secret, as it is stored."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _tell_runners(payload: str) -> None:
@@ -45,16 +40,26 @@ def poke(run_id: str) -> None:
 # -- the tick's side ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """What a run is to do: its kind and purpose, the branch that it is for, its commands and its agent's brief.
+
+    `start_sha`: the commit to start from; empty: the target's head when it starts.
+    """
+
+    kind: RunKind
+    purpose: str
+    target: str
+    steps: Sequence[Mapping[str, Any]]
+    brief: Mapping[str, Any]
+    start_sha: str = ""
+
+
 def queue_run(
     bead: Bead,
-    kind: RunKind,
-    purpose: str,
+    task: Assignment,
     *,
     agent: Agent | None,
-    target: str,
-    steps: Sequence[Mapping[str, Any]],
-    brief: Mapping[str, Any],
-    start_sha: str = "",
     lease: Mapping[str, int] | None = None,
     prefix: str = "gt/",
     at_most: int = 1,
@@ -66,13 +71,14 @@ def queue_run(
     one. No constraint can count, so that must be asked under the town's lock, which whoever starts runs holds.
     """
     assert bead.rig is not None
-    if agent is not None and kind == RunKind.REFINERY:
+    if agent is not None and task.kind == RunKind.REFINERY:
         live = Run.objects.live().filter(agent=agent).count()
         if live >= at_most:
             raise LostRace(f"{agent.name} has {live} live runs, and may have {at_most}")
-    attempt = Run.objects.filter(bead=bead, kind=kind).count() + 1
-    commits = kind == RunKind.POLECAT or purpose == "resolve"
-    branch = f"{prefix}{agent.name}/{bead.pk}/{attempt}" if commits and agent else ""
+    attempt = Run.objects.filter(bead=bead, kind=task.kind).count() + 1
+    branch = ""
+    if agent is not None and (task.kind == RunKind.POLECAT or task.purpose == "resolve"):
+        branch = f"{prefix}{agent.name}/{bead.pk}/{attempt}"
     try:
         with transaction.atomic():
             run = Run.objects.create(
@@ -80,13 +86,13 @@ def queue_run(
                 rig=bead.rig,
                 bead=bead,
                 agent=agent,
-                kind=kind,
-                purpose=purpose,
+                kind=task.kind,
+                purpose=task.purpose,
                 attempt=attempt,
-                target=target,
-                steps=list(steps),
-                brief=dict(brief),
-                start_sha=start_sha,
+                target=task.target,
+                steps=list(task.steps),
+                brief=dict(task.brief),
+                start_sha=task.start_sha,
                 branch=branch,
                 **(lease or {}),
             )
@@ -176,7 +182,7 @@ def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, pid: i
 
 
 def start_failed(run_id: str, error: str, fault: str = "") -> None:
-    """The runner could not start it: the host's fault. Fenced for the shim, and told as a fact. `fault`: a kind of
+    """The runner could not start it: the host's fault. Its claim is void, and a fact says so. `fault`: a kind of
     `agents.runtime.failures`, `sandbox` or `set_up` (it stays so until a person mends something); empty: not known."""
     with transaction.atomic():
         run = _locked(run_id)
@@ -208,7 +214,9 @@ def claim(run_id: str, secret: str, now: dt.datetime, *, own_secret: bool = True
     older release does not: its run's token opens them, until it has ended.
     """
     token = secrets.token_urlsafe(32)
-    shim = secrets.token_urlsafe(32) if own_secret else token
+    shim = token
+    if own_secret:
+        shim = secrets.token_urlsafe(32)
     with transaction.atomic():
         run = _locked(run_id)
         if run is None:
@@ -229,45 +237,14 @@ def claim(run_id: str, secret: str, now: dt.datetime, *, own_secret: bool = True
         run.shim_hash = digest(shim) if own_secret else None
         run.claimed_at = run.heartbeat_at = run.activity_at = now
         run.lease_until = now + dt.timedelta(seconds=run.lease_seconds)
-        run.save(
-            update_fields=[
-                "state",
-                "token_hash",
-                "shim_hash",
-                "claimed_at",
-                "heartbeat_at",
-                "activity_at",
-                "lease_until",
-            ]
-        )
+        changed = ("state", "token_hash", "shim_hash", "claimed_at", "heartbeat_at", "activity_at", "lease_until")
+        run.save(update_fields=changed)
         inbox.changed(run.town.slug)  # nothing is to be decided
     return Claimed(token, shim, run.lease_until)
 
 
-def live_run(token: str) -> Run | None:
-    """The run that `token` speaks for, or None when it is unknown, fenced or ended."""
-    return (
-        Run.objects.select_related("town", "rig", "bead", "agent")
-        .filter(token_hash=digest(token), state=RunState.RUNNING)
-        .first()
-    )
-
-
-def fenced_run(token: str) -> Run | None:
-    """The ended run that `token` once spoke for, so that it can be told so."""
-    return Run.objects.ended().filter(fenced_hash=digest(token)).first()
-
-
-def shim_run(secret: str) -> Run | None:
-    """The run, in whatever state, whose shim this secret is of; None when it is nobody's."""
-    found = Run.objects.select_related("town", "rig", "bead", "agent")
-    return found.filter(shim_hash=digest(secret)).first() or (
-        found.filter(shim_hash=None).filter(Q(token_hash=digest(secret)) | Q(fenced_hash=digest(secret))).first()
-    )
-
-
 def hold(run_id: str) -> Run:
-    """Lock a run for one tool call, inside a transaction. `run_superseded` when it has exited or ended.
+    """Lock a run for one tool call, inside a transaction. Raises Superseded when it has exited or ended.
 
     Serialises tool calls with the exit report: what comes after the exit is refused, in whatever order the two
     reach the server's threads.
@@ -341,10 +318,8 @@ def record_exit(run_id: str, report: Mapping[str, Any], now: dt.datetime) -> Non
         run.salvage_ref = str(report.get("salvage_ref") or "")[:200]
         run.step_results = list(report.get("steps") or [])[:50]
         run.save()
-        if run.state != RunState.RUNNING:
-            fenced = True
-        else:
-            fenced = False
+        fenced = run.state != RunState.RUNNING
+        if not fenced:
             inbox.record(run.town, "run.exited", run.pk, {}, actor=run.pk, dedupe_key=f"exit:{run.pk}")
     if fenced:
         raise Superseded(f"run {run_id} had ended before it exited")

@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from agents.models import Run
-from agents.runtime import door, gitcmd, harvest
+from agents.runtime import door, gitcmd, harvest, mirrors
 from agents.runtime.workspace import Peek, Workspace, peek
 from beads import inbox
 
@@ -52,7 +52,9 @@ def settle(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
         return report | {"work": "", "published": pushed, "on_remote": pushed}
     branches = {name: sha for name, sha in report["branches"].items() if _arrived(mirror, run.pk, name, sha)}
     wanted = _named(run)
-    name = wanted if wanted in branches else ""
+    name = ""
+    if wanted in branches:
+        name = wanted
     if not name and report["work"] in ("nothing", "uncommitted") and branches and wanted in ("", run.branch):
         if len(branches) > 1:
             names = ", ".join(sorted(branches))
@@ -61,7 +63,7 @@ def settle(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
         name = next(iter(branches))
     if name:
         arrived = branches[name]
-        gitcmd.pin(mirror, f"{harvest.RUNS}/{run.pk}", arrived)
+        mirrors.pin(mirror, f"{harvest.RUNS}/{run.pk}", arrived)
         report |= {"work": "new", "work_text": f"taken from branch {name}"}
     return report | {"head_sha": arrived, "published": bool(arrived) and report["work"] != "refused"}
 
@@ -69,7 +71,7 @@ def settle(run: Run, told: Mapping[str, Any]) -> dict[str, Any]:
 def _arrived(mirror: Path, run_id: str, name: str, sha: str) -> bool:
     """True when this branch of the run is in the mirror with exactly this commit."""
     ref = f"{harvest.BRANCHES}/{run_id}/{gitcmd.check_branch(name)}"
-    return gitcmd.resolve(mirror, ref) == sha
+    return mirrors.resolve(mirror, ref) == sha
 
 
 def _named(run: Run) -> str:

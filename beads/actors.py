@@ -18,4 +18,6 @@ class Actor:
     mail: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return f"{self.channel}:{self.name}" if self.channel else self.name
+        if self.channel:
+            return f"{self.channel}:{self.name}"
+        return self.name

@@ -92,29 +92,38 @@ class GastownCommand(BaseCommand):
         except (DatabaseError, OSError) as error:
             if options.get("traceback"):
                 raise
-            line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            line = str(error).strip().partition("\n")[0]
             refuse(GastownError(f"{type(error).__name__}: {line}", code="internal"), as_json=as_json)
         code = 0
         if isinstance(result, ExitWith):
             result, code = result.data, result.code
-        for warning in result.warnings if isinstance(result, Said) else ():
-            self.stderr.write(f"warning: {warning}")
-        text = result.text if isinstance(result, Said) else None
-        if isinstance(result, Said) and result.note:
-            if as_json:
-                self.stderr.write(result.note)
-            text = f"{text}\n{result.note}"
-        data = result.data if isinstance(result, Said) else result
-        if as_json:
-            self.stdout.write(json.dumps({"ok": code == 0, "data": data}, default=str))
-        elif text is not None:
-            if text:
-                self.stdout.write(text)
-        elif data is not None:
-            self.stdout.write(json.dumps(data, indent=2, default=str))
+        if isinstance(result, Said):
+            self._say(result, code, as_json=as_json)
+        elif as_json:
+            self._document(result, code)
+        elif result is not None:
+            self.stdout.write(json.dumps(result, indent=2, default=str))
         self.stdout.flush()
         if code:
             sys.exit(code)
+
+    def _say(self, result: Said, code: int, *, as_json: bool) -> None:
+        """Its data, or its text; beside JSON, what is for people goes to stderr."""
+        for warning in result.warnings:
+            self.stderr.write(f"warning: {warning}")
+        if as_json:
+            if result.note:
+                self.stderr.write(result.note)
+            self._document(result.data, code)
+            return
+        text = result.text
+        if result.note:
+            text = f"{text}\n{result.note}"
+        if text:
+            self.stdout.write(text)
+
+    def _document(self, data: Any, code: int) -> None:
+        self.stdout.write(json.dumps({"ok": code == 0, "data": data}, default=str))
 
     def run(self, **options: Any) -> Any:
         """The handler of a command without verbs."""
@@ -124,24 +133,27 @@ class GastownCommand(BaseCommand):
 def _with_json(parser: ArgumentParser, *, suppress: bool = False) -> None:
     from argparse import SUPPRESS
 
-    parser.add_argument(
-        "--json",
-        dest="as_json",
-        action="store_true",
-        default=SUPPRESS if suppress else False,
-        help="one JSON document on stdout",
-    )
+    options: dict[str, Any] = {"dest": "as_json", "action": "store_true", "help": "one JSON document on stdout"}
+    if suppress:
+        options["default"] = SUPPRESS
+    parser.add_argument("--json", **options)
 
 
 def table(rows: list[dict[str, Any]], columns: list[str], empty: str = "none") -> str:
     """Rows as aligned text."""
     if not rows:
         return empty
-    cells = [[" ".join(str("" if r.get(c) is None else r.get(c)).split()) for c in columns] for r in rows]
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(c), *(len(row[n]) for row in cells)) for n, c in enumerate(columns)]
     lines = ["  ".join(c.upper().ljust(widths[n]) for n, c in enumerate(columns)).rstrip()]
     lines += ["  ".join(cell.ljust(widths[n]) for n, cell in enumerate(row)).rstrip() for row in cells]
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return " ".join(str(value).split())
 
 
 def ago(moment: Any) -> str:

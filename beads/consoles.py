@@ -102,7 +102,9 @@ class ReadOnlyAdmin(_Admin):
     def subject_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """What stands above a row's fields: what can be done, where to go; consoles add to it."""
         acts = [offered(action) for action in self.actions or () if offered(action).when(row)]
-        links = [{"url": self.page_of(row), "text": "Open its page"}] if self.page_of(row) else []
+        links = []
+        if self.page_of(row):
+            links = [{"url": self.page_of(row), "text": "Open its page"}]
         return {"acts": acts, "links": links}
 
     def page_of(self, row: Any) -> str:
@@ -114,7 +116,9 @@ class ReadOnlyAdmin(_Admin):
     ) -> HttpResponse:
         """A row, with what can be done about it."""
         row = self.get_object(request, unquote(object_id))
-        context = self.subject_context(request, row) if row is not None else {}
+        context = {}
+        if row is not None:
+            context = self.subject_context(request, row)
         meta = self.model._meta
         context["act_at"] = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
@@ -149,7 +153,9 @@ class ReadOnlyInline(_Inline):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """With the `related` rows that its columns name."""
         rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.select_related(*self.related) if self.related else rows
+        if self.related:
+            return rows.select_related(*self.related)
+        return rows
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Never."""
@@ -228,7 +234,9 @@ def door_action(
         if done:
             messages.success(request, f"{description}: recorded for {done}")
         back = WayBack(request).url
-        return HttpResponseRedirect(back) if back else None
+        if back:
+            return HttpResponseRedirect(back)
+        return None
 
     action.__name__ = name
     made: Any = admin.action(description=description)(action)
@@ -255,5 +263,7 @@ def _ask(console: Any, request: HttpRequest, rows: QuerySet[Model], form: Reason
         "next": WayBack(request).url,
         "select_across": request.POST.get("select_across", "0"),
     }
-    status = 400 if form.is_bound else 200
+    status = 200
+    if form.is_bound:
+        status = 400
     return TemplateResponse(request, "console/reason.html", context, status=status)

@@ -45,9 +45,13 @@ class WayBack(forms.Form):
         """An address of ours, or nothing."""
         url: str = self.cleaned_data["next"]
         ours = url_has_allowed_host_and_scheme(url, {self.request.get_host()}, self.request.is_secure())
-        return url if ours else ""
+        if ours:
+            return url
+        return ""
 
     @property
     def url(self) -> str:
         """The address; empty when none was given that is ours."""
-        return str(self.cleaned_data["next"]) if self.is_valid() else ""
+        if self.is_valid():
+            return str(self.cleaned_data["next"])
+        return ""

@@ -23,7 +23,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     body = pattern.strip("/")
     anchored = "/" in pattern.rstrip("/")
     words = re.sub(r"(\*\*/)+", "**/", body)
-    found = "" if anchored else "(?:.*/)?"
+    found = "(?:.*/)?"
+    if anchored:
+        found = ""
     at = 0
     while at < len(words):
         if words.startswith("**/", at) and (at == 0 or words[at - 1] == "/"):

@@ -90,7 +90,9 @@ def _keys() -> list[bytes]:
             "each secret (`gastown secret list`, `gastown secret remove NAME`) and set it anew"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        why = "it is not text"
+        if isinstance(error, OSError):
+            why = str(error.strerror)
         raise Refused(f"{file}, which holds the key of all secrets, cannot be read ({why}): run as its owner") from None
     if mode & 0o077:
         raise Refused(f"{file}, which holds the key of all secrets, is open to other users: chmod 600 it")

@@ -35,7 +35,9 @@ class Shown:
     @property
     def note(self) -> str:
         """What a command says of it; empty when nothing is missing."""
-        return f"{len(self.rows)} of {self.total} shown; --limit 0 shows all" if self.cut else ""
+        if self.cut:
+            return f"{len(self.rows)} of {self.total} shown; --limit 0 shows all"
+        return ""
 
 
 def first(found: QuerySet[Any] | Sequence[Any], most: int) -> Shown:

@@ -29,9 +29,13 @@ def host_of(url: str) -> str:
     """`host:port` of a remote; empty for a path on this machine."""
     if found := _REMOTE.match(url):
         scheme = found["scheme"]
-        return "" if scheme == "file" else f"{found['host'].lower()}:{found['port'] or _PORTS.get(scheme, '')}"
+        if scheme == "file":
+            return ""
+        return f"{found['host'].lower()}:{found['port'] or _PORTS.get(scheme, '')}"
     found = _SCP.match(url)
-    return f"{found['host'].lower()}:22" if found else ""
+    if found:
+        return f"{found['host'].lower()}:22"
+    return ""
 
 
 def rig_key(rig_id: int) -> str:
@@ -42,7 +46,9 @@ def rig_key(rig_id: int) -> str:
 def host_key(url: str) -> str:
     """The key of what all have whose remote is on this one's host; empty for a path on this machine."""
     host = host_of(url)
-    return f"host:{host}" if host else ""
+    if host:
+        return f"host:{host}"
+    return ""
 
 
 def failed(rig: Rig, kind: str, error: str, now: dt.datetime, *, whole_host: bool, at_work: bool = False) -> None:

@@ -61,10 +61,9 @@ class Allow(Section):
 
     def command(self, words: tuple[str, ...], preset: str = "") -> bool:
         """True when an agent may be this program (or preset), exactly as it is named."""
-        return any(
-            entry in ((preset,) if preset else words[:1]) if isinstance(entry, str) else not preset and entry == words
-            for entry in self.commands
-        )
+        if preset:
+            return preset in self.commands
+        return words in self.commands or any(word in self.commands for word in words[:1])
 
     def network(self, word: str) -> bool:
         """True when a config may name this `host:port`, or "open"."""
@@ -157,7 +156,9 @@ def refused(old: Config, new: Config, allow: Allow) -> list[str]:
             key = f"agents.{role}"
             ours = (before.command, _preset(before)) if before else None
             if ours != (agent.command, _preset(agent)) and not allow.command(agent.command or (), _preset(agent)):
-                what = "preset" if _preset(agent) else "command"
+                what = "command"
+                if _preset(agent):
+                    what = "preset"
                 found.append(f"{key}.{what}: {_preset(agent) or agent.command[0]!r} is not allowed here")
             found += _reach(key, before, agent, allow) + _limits(key, before, agent, new)
     for gate in new.refinery.gates:
@@ -184,7 +185,9 @@ def _reach(key: str, old: AgentCommand | Gate | None, new: AgentCommand | Gate, 
     if OPEN in before:
         return []
     more = [word for word in new.network if word not in before and not allow.network(word)]
-    return [f"{key}.network: {', '.join(more)} is not allowed here"] if more else []
+    if more:
+        return [f"{key}.network: {', '.join(more)} is not allowed here"]
+    return []
 
 
 def _limits(key: str, old: AgentCommand | Gate | None, new: AgentCommand | Gate, config: Config) -> list[str]:

@@ -53,7 +53,9 @@ def may(user: Any, town: Town | int, role: TownRole = TownRole.VIEWER) -> bool:
     """True when `user` has at least `role` in `town` (a town or its primary key)."""
     if _is_root(user):
         return True
-    key = town if isinstance(town, int) else town.pk
+    key = town
+    if isinstance(key, Town):
+        key = key.pk
     return bool(getattr(user, "is_active", False)) and _reaches(_roles(user).get(key), role)
 
 

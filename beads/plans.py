@@ -64,12 +64,9 @@ def _item(bead: object, where: str, home: Rig, find_rig: Callable[[str], Rig]) -
         raise Invalid(f"{where}: after must be a list of keys", field="after")
     if not isinstance(bead.get("body", ""), str) or not isinstance(bead.get("rig", ""), str):
         raise Invalid(f"{where}: body and rig must be text", field="body")
-    files = bead.get("files", [])
-    if not isinstance(files, Sequence) or isinstance(files, str) or not all(isinstance(one, str) for one in files):
-        raise Invalid(f"{where}: files must be a list of paths or patterns", field="files")
-    if not isinstance(bead.get("estimate", ""), str):
-        raise Invalid(f"{where}: estimate must be text", field="estimate")
-    rig = find_rig(bead["rig"]) if bead.get("rig") else home
+    rig = home
+    if bead.get("rig"):
+        rig = find_rig(bead["rig"])
     if rig.town_id != home.town_id:
         raise Invalid(f"{where}: rig {rig.slug} belongs to another town", field="rig")
     return {
@@ -79,6 +76,18 @@ def _item(bead: object, where: str, home: Rig, find_rig: Callable[[str], Rig]) -
         "priority": priority,
         "after": list(dict.fromkeys(after)),
         "rig": rig,
+        **_foreseen(bead, where),
+    }
+
+
+def _foreseen(bead: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a plan says of a bead's work beforehand: which files it changes, and how much it is."""
+    files = bead.get("files", [])
+    if not isinstance(files, Sequence) or isinstance(files, str) or not all(isinstance(one, str) for one in files):
+        raise Invalid(f"{where}: files must be a list of paths or patterns", field="files")
+    if not isinstance(bead.get("estimate", ""), str):
+        raise Invalid(f"{where}: estimate must be text", field="estimate")
+    return {
         "files": [check_text(f"{where}: files", one, 500, required=True) for one in dict.fromkeys(files)],
         "estimate": check_text(f"{where}: estimate", bead.get("estimate", ""), 100),
     }

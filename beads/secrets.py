@@ -96,7 +96,9 @@ def values(town: Town, names: Iterable[str]) -> dict[str, str]:
     """The values of these secrets of a town. Raises NotFound naming the first that is not set and how to set it;
     Refused when the key cannot be had."""
     wanted = list(dict.fromkeys(names))
-    rows = {row.name: row for row in Secret.objects.filter(town=town, name__in=wanted)} if wanted else {}
+    rows = {}
+    if wanted:
+        rows = {row.name: row for row in Secret.objects.filter(town=town, name__in=wanted)}
     for name in wanted:
         if name not in rows:
             raise NotFound(
@@ -131,7 +133,9 @@ def named(config: Config) -> dict[str, list[str]]:
 
 def unset(town: Town | None, config: Config) -> list[str]:
     """What to tell whoever sets `config`: one line for each secret that it names and the town has not."""
-    slug = town.slug if town else "main"
+    slug = "main"
+    if town:
+        slug = town.slug
     have = set(names(town)) if town else set()
     return [
         f"secret {name} ({', '.join(keys)}) is not set yet: gastown secret set {name} --town {slug}"

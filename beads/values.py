@@ -54,7 +54,9 @@ def _few_words(value: str) -> str:
 
 def moment(at: dt.datetime, now: dt.datetime) -> str:
     """A moment for people: its time, and its date where that is not today's."""
-    return f"{at:%H:%M:%S} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M} UTC"
+    if at.date() == now.date():
+        return f"{at:%H:%M:%S} UTC"
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 Words = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$"), AfterValidator(_few_words)]
@@ -74,7 +76,9 @@ def parse_age(value: object) -> object:
 
 def format_age(value: dt.timedelta) -> str:
     """The inverse of `parse_age`."""
-    return "forever" if value >= FOREVER else format_duration(value)
+    if value >= FOREVER:
+        return "forever"
+    return format_duration(value)
 
 
 Age = Annotated[dt.timedelta, BeforeValidator(parse_age), PlainSerializer(format_age)]
@@ -108,7 +112,9 @@ def format_size(value: int) -> str:
 def parse_network(value: object) -> object:
     """`"none"`, `"open"`, or a list of `host:port`; true is "open", false is "none". Raises ValueError."""
     if isinstance(value, bool):
-        return (OPEN,) if value else (NONE,)
+        if value:
+            return (OPEN,)
+        return (NONE,)
     if value in (OPEN, NONE):
         return (str(value),)
     if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
@@ -124,7 +130,9 @@ def parse_network(value: object) -> object:
 
 def format_network(value: tuple[str, ...]) -> str | list[str]:
     """The inverse of `parse_network`."""
-    return value[0] if value in ((OPEN,), (NONE,)) else list(value)
+    if value in ((OPEN,), (NONE,)):
+        return value[0]
+    return list(value)
 
 
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size)]
@@ -188,7 +196,9 @@ def report_pattern(text: str) -> str:
     """A pattern of report files, or an empty string."""
     if text.startswith("!"):
         raise ValueError("the pattern of reports cannot take paths out")
-    return _pattern(text) if text else text
+    if text:
+        return _pattern(text)
+    return text
 
 
 def _place(text: str) -> str:

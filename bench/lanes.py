@@ -24,7 +24,9 @@ def main() -> None:
             rig = ledger.create_rig(town, f"bench{lanes}", "/none.git", "main")
             for n in range(ENTRIES):
                 head, target = f"{n + 1:040x}", f"t{n % lanes}"
-                entries.submit(rig, branch=f"b{n}", head=head, target=target, title=f"b{n}", author="bench")
+                entries.submit(
+                    rig, entries.NewEntry(branch=f"b{n}", head=head, target=target, title=f"b{n}", author="bench")
+                )
             reconciler.settle(town)  # the first cars get on, and wait for builds that nobody makes here
             times = []
             for _ in range(ROUNDS):

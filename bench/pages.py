@@ -104,11 +104,19 @@ def _convoy(slug: str, size: int) -> str:
     convoy = ledger.create_convoy(rig, f"A convoy of {size}", "review-then-land", plan, actor="bench")
     ledger.start_convoy(convoy, timezone.now(), actor="bench")
     for bead in convoy.beads.select_related("convoy")[: size // 2]:
-        ledger.move(bead, "open", "in_review", actor="bench")
+        ledger.move(bead, "open", ledger.Transition("in_review"), actor="bench")
         entries.submit(
-            rig, branch=f"gt/a/{bead.pk}/1", head="a" * 40, target=f"convoy/{slug}/head", title=bead.title,
-            author="bench", priority=2, source=bead, convoy=convoy,
-        )  # fmt: skip
+            rig,
+            entries.NewEntry(
+                branch=f"gt/a/{bead.pk}/1",
+                head="a" * 40,
+                target=f"convoy/{slug}/head",
+                title=bead.title,
+                author="bench",
+                source=bead,
+                convoy=convoy,
+            ),
+        )
     return str(convoy.pk)
 
 
@@ -116,10 +124,9 @@ def _queue(rig: Any, first: int, end: int) -> None:
     from refinery.store import entries
 
     for n in range(first, end):
-        entries.submit(
-            rig, branch=f"feature/number-{n}", head=f"{n:040x}", target="main", title=f"Change number {n}",
-            author="bench", priority=2,
-        )  # fmt: skip
+        title = f"Change number {n}"
+        change = entries.NewEntry(f"feature/number-{n}", f"{n:040x}", "main", title=title, author="bench")
+        entries.submit(rig, change)
 
 
 def _browsers(home: Path) -> None:

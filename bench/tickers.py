@@ -66,7 +66,10 @@ def _work(slug: str, tickers: int) -> tuple[float, int]:
             threading.Thread(target=process.stderr.read, daemon=True).start()
         began = time.perf_counter()
         for n in range(ENTRIES):
-            entries.submit(rig, branch=f"b{n}", head=f"{n + 1:040x}", target="main", title=f"b{n}", author="bench")
+            entries.submit(
+                rig,
+                entries.NewEntry(branch=f"b{n}", head=f"{n + 1:040x}", target="main", title=f"b{n}", author="bench"),
+            )
         inbox.wake(place)
         number = 0
         while ReviewEntry.objects.filter(rig=rig, state="merged").count() < ENTRIES:

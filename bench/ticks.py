@@ -25,7 +25,7 @@ def main() -> None:
         rig = ledger.create_rig(town, "bench", "/none.git", "main")
         ledger.park_rig(rig)
         for n in range(LIVE):
-            ledger.create_bead(town, rig, f"live {n}", actor="bench")
+            ledger.create_bead(town, rig, ledger.Draft(f"live {n}"), actor="bench")
 
         def measure() -> tuple[float, int]:
             times = []

@@ -60,7 +60,9 @@ def main() -> None:
     if argv[1:] in ([], ["help"], ["--help"], ["-h"]):
         sys.stdout.write(f"{HELP}\n")
         return
-    command = argv[1] if len(argv) > 1 else "help"
+    command = "help"
+    if len(argv) > 1:
+        command = argv[1]
     if command in WITHOUT_SETTINGS:
         from gastown_site.backups import restore
 

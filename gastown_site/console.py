@@ -59,7 +59,9 @@ class ConsoleSite(_Site):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The dashboard."""
-        most = 0 if request.GET.get("all") else dashboard.LIMIT
+        most = dashboard.LIMIT
+        if request.GET.get("all"):
+            most = 0
         answer = super().index(request, {**dashboard.look(request.user, most), **(extra_context or {})})
         assert isinstance(answer, TemplateResponse)
         return answer
@@ -87,7 +89,9 @@ def page_of(user: Any, wanted: str) -> str | None:
     kind, _, number = wanted.lower().partition(" ")
     if number.isdigit() and len(number) < 19 and kind in ("fact", "effect"):
         rows: Any = (Fact if kind == "fact" else Effect).objects.filter(pk=int(number), town__in=towns)
-        return reverse(f"admin:beads_{kind}_change", args=[number]) if rows.exists() else None
+        if rows.exists():
+            return reverse(f"admin:beads_{kind}_change", args=[number])
+        return None
     if len(wanted) >= 7:
         mine = ReviewEntry.objects.filter(rig__town__in=towns).order_by("-created_at")
         for field in ("head_sha", "merge_sha", "branch"):

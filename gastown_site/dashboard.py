@@ -198,7 +198,11 @@ def _oldest(entry: EntryView | None, now: dt.datetime) -> Tile:
     if entry is None:
         return Tile("Oldest waiting entry", "none waits", "ok", "", True)
     age = now - entry.created_at
-    state = "bad" if age > dt.timedelta(hours=4) else "warn" if age > dt.timedelta(hours=1) else "ok"
+    state = "ok"
+    if age > dt.timedelta(hours=4):
+        state = "bad"
+    elif age > dt.timedelta(hours=1):
+        state = "warn"
     return Tile("Oldest waiting entry", f"{entry.id}, {_span(age)}", state, _entry(entry.id), True)
 
 

@@ -112,4 +112,6 @@ def _database() -> str | list[str | int]:
     """Where the database listens: a socket's path, or host and port."""
     given = connection.settings_dict
     host, port = str(given.get("HOST") or "/var/run/postgresql"), int(given.get("PORT") or 5432)
-    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else [host, port]
+    if host.startswith("/"):
+        return f"{host}/.s.PGSQL.{port}"
+    return [host, port]

@@ -64,7 +64,9 @@ def standings() -> list[Standing]:
     """The database, its tables, and each part that shows by heartbeats that it works."""
     try:
         missing = missing_migrations()
-        seen = ops.heartbeats() if not missing else {}
+        seen = {}
+        if not missing:
+            seen = ops.heartbeats()
     except DatabaseError as error:
         return [Standing("database", f"cannot be asked: {' '.join(str(error).split())}")]
     if missing:

@@ -80,7 +80,9 @@ def refuse_half_made() -> None:
 
 def _make_parents(directory: Path) -> None:
     """What is missing above the home. It is not ours: as root others may pass, as they may through /var/lib."""
-    mode = 0o755 if os.geteuid() == 0 else 0o700
+    mode = 0o700
+    if os.geteuid() == 0:
+        mode = 0o755
     for parent in [*reversed(directory.parents), directory]:
         if not parent.exists():
             parent.mkdir(mode=mode, exist_ok=True)
@@ -111,7 +113,9 @@ def hold(told: str) -> None:
         lock.seek(0)
         said = lock.read().strip()
         lock.close()
-        which = f" ({said})" if said else ""
+        which = ""
+        if said:
+            which = f" ({said})"
         raise Refused(f"gastown up runs already for {path()}{which}: stop that one first", code="conflict") from None
     lock.truncate(0)
     lock.write(told)

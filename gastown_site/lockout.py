@@ -64,7 +64,9 @@ class Handler(AxesDatabaseHandler):
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
         """As many as the limit when either limit is reached."""
         pair, address = (_sum(found) for found in self.get_user_attempts(request, credentials))
-        return max(pair, PAIR_LIMIT) if address >= ADDRESS_LIMIT else pair
+        if address >= ADDRESS_LIMIT:
+            return max(pair, PAIR_LIMIT)
+        return pair
 
     def reset_user_attempts(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
         """After a login: the guesses at this name from here. Whoever has an account gets no more tries at others'."""
@@ -133,7 +135,9 @@ def refused(request: HttpRequest, *_: Any) -> HttpResponse:
     name = request.POST.get("username", "")
     attempts = AccessAttempt.objects.filter(ip_address=client_address(request))
     end = _latest((_ends(attempts.filter(username=name), PAIR_LIMIT), _ends(attempts, ADDRESS_LIMIT)))
-    seconds = max((end - timezone.now()).total_seconds(), 1) if end is not None else 1
+    seconds = 1.0
+    if end is not None:
+        seconds = max((end - timezone.now()).total_seconds(), 1)
     context = {"minutes": math.ceil(seconds / 60), "title": "Locked out"}
     page = TemplateResponse(request, "registration/locked.html", context, status=429)
     page["Retry-After"] = str(math.ceil(seconds))

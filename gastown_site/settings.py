@@ -223,14 +223,12 @@ Q_CLUSTER = {
     "label": "Task queue",
 }
 
-_renderer: structlog.typing.Processor = (
-    structlog.processors.JSONRenderer()
-    if env.str("GASTOWN_LOG", default="console") == "json"
-    else structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(),
-        exception_formatter=structlog.dev.plain_traceback,  # the default one prints locals: tokens, bodies
-    )
+_renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
+    colors=sys.stderr.isatty(),
+    exception_formatter=structlog.dev.plain_traceback,  # the default one prints locals: tokens, bodies
 )
+if env.str("GASTOWN_LOG", default="console") == "json":
+    _renderer = structlog.processors.JSONRenderer()
 _shared: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,

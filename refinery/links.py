@@ -11,7 +11,7 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from refinery.core.text import visible
+from refinery.core.text import reveal_hidden
 
 _RUN = re.compile(r"\brun-[0-9a-z]{8}\b")
 MOST = 3  # addresses below one text
@@ -46,7 +46,7 @@ def with_addresses(text: str) -> str:
 
 def harmless(text: object) -> str:
     """A text of whatever origin for a page: visible, and escaped."""
-    return escape(visible(str(text).replace("\r\n", "\n")))
+    return escape(reveal_hidden(str(text).replace("\r\n", "\n")))
 
 
 def linked(text: object) -> SafeString:

@@ -111,7 +111,7 @@ def main() -> int:
 def offer(up: Installation) -> str:
     """A change of a few files, offered to people, with two remarks on it; returns its entry."""
     texts = (ROOT / "refinery" / "core" / "text.py").read_text()
-    changed = texts.replace("(but tab and newline)", "(but newline)").replace("def visible(", "def shown(")
+    changed = texts.replace("(but tab and newline)", "(but newline)").replace("def reveal_hidden(", "def shown(")
     new = '"""Words for people."""\n\n\ndef plural(n: int, word: str) -> str:\n    """So many of them."""\n'
     up.push("feature/words", {
         "refinery/core/text.py": changed,

@@ -24,7 +24,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.acceptance.agents import odd
 from tests.acceptance.desk import Desk
-from tests.machine.town import COUNTS, Machine
+from tests.machine.ground import COUNTS
+from tests.machine.town import Machine
 from tests.web.installation import installation, until
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "20"))

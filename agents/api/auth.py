@@ -8,7 +8,7 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from agents import runs
+from agents import tokens
 from agents.models import Run
 from beads.errors import Superseded
 
@@ -39,10 +39,10 @@ class RunTokenAuthentication(BaseAuthentication):
         token = bearer(request)
         if token is None:
             return None
-        run = runs.live_run(token)
+        run = tokens.live_run(token)
         if run is not None:
             return RunPrincipal(run), run
-        if runs.fenced_run(token) is not None:
+        if tokens.fenced_run(token) is not None:
             raise Superseded("this run has ended: its calls change nothing")
         raise AuthenticationFailed("unknown token")
 

@@ -21,10 +21,10 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from agents import runs, work
+from agents import tokens, work
 from agents.lifecycle import RunState
 from agents.models import Run
-from agents.runtime import door, gitcmd, harvest
+from agents.runtime import door, gitcmd, harvest, mirrors
 from agents.runtime.gitcmd import GitFailed
 from agents.runtime.workspace import Workspace
 
@@ -57,9 +57,9 @@ def _entering(request: HttpRequest, run_id: str) -> Run | HttpResponse:
     secret = _secret(request)
     if not secret:
         return _refused(401, "unauthenticated", "the secret of the run's shim is needed")
-    run = runs.shim_run(secret)
+    run = tokens.shim_run(secret)
     if run is None:
-        if runs.live_run(secret) or runs.fenced_run(secret):
+        if tokens.live_run(secret) or tokens.fenced_run(secret):
             return _refused(403, "forbidden", "a run's token does not open its door")
         return _refused(401, "unauthenticated", "unknown secret")
     if run.pk != run_id:
@@ -184,7 +184,7 @@ def _take_in(space: Workspace, run: Run) -> None:
         f"refs/heads/{run.branch}": f"{harvest.RUNS}/{run.pk}",
         f"{harvest.SALVAGE}/{run.pk}": f"{harvest.SALVAGE}/{run.pk}",
     }
-    specs = [f"+{ours}:{theirs}" for ours, theirs in pairs.items() if gitcmd.resolve(space.origin, ours)]
+    specs = [f"+{ours}:{theirs}" for ours, theirs in pairs.items() if mirrors.resolve(space.origin, ours)]
     if specs:
         words = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
         with contextlib.suppress(GitFailed):  # nothing has arrived then, and the exit report finds no head

@@ -251,7 +251,11 @@ def mail_send(call: Call, args: MailArgs) -> dict[str, Any]:
     filing.write(call)
     kin = call.run.brief.get("beads") or ()
     sent = mail.send(
-        call.run.town, _sender(call), args.to, args.subject, args.body, kind=args.kind, about=call.run.bead, kin=kin
+        call.run.town,
+        _sender(call),
+        args.to,
+        mail.Letter(args.subject, args.body, kind=args.kind, about=call.run.bead),
+        kin=kin,
     )
     return {"id": sent.pk}
 
@@ -354,11 +358,9 @@ def bead_create(call: Call, args: BeadCreateArgs) -> dict[str, Any]:
     made = ledger.create_bead(
         call.run.town,
         rig,
-        args.title,
-        body=args.body,
-        priority=args.priority,
-        after=after,
+        ledger.Draft(args.title, body=args.body, priority=args.priority),
         actor=_sender(call),
+        after=after,
         filed=filed,
     )
     _tell_filed(call, made, filed)

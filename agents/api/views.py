@@ -24,7 +24,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from structlog.contextvars import bound_contextvars
 
-from agents import mail, reports, runs, work
+from agents import mail, reports, runs, tokens, work
 from agents.api import tools
 from agents.api.auth import RunPrincipal, RunTokenAuthentication, bearer
 from agents.models import Run
@@ -299,9 +299,9 @@ class ShimDoor(Door):
     def own(self, request: Request, run_id: str) -> Run:
         """The run whose shim's secret this is, which must be the one of the path."""
         secret = self.secret(request)
-        run = runs.shim_run(secret)
+        run = tokens.shim_run(secret)
         if run is None:
-            if runs.live_run(secret) or runs.fenced_run(secret):
+            if tokens.live_run(secret) or tokens.fenced_run(secret):
                 raise Forbidden("a run's token opens no door of its shim")
             raise exceptions.AuthenticationFailed("unknown token")
         if run.pk != run_id:

@@ -82,7 +82,10 @@ class Box:
         """The box of one step: its own network, limits and `nested`, where it says something of them."""
         told = step.get("network", self.network)
         if isinstance(told, bool):  # a run that was queued before there were lists
-            told = ["open"] if told else ["none"]
+            word = "none"
+            if told:
+                word = "open"
+            told = [word]
         own = {k: step[k] for k in ("memory", "processes", "disk", "tmp", "wall") if step.get(k) is not None}
         return replace(
             self, network=tuple(told), nested=bool(step.get("nested", self.nested)), limits={**self.limits, **own}
@@ -137,22 +140,40 @@ class Box:
             return ""
         for path in (found, _interpreter(found)):
             if path and os.path.exists(path) and not self.sees(path):
-                real = os.path.realpath(path)
-                which = real if any(path.startswith(f"{root.rstrip('/')}/") for root in self.roots) else path
-                return (
-                    f"{which} is outside the sandbox: add its directory to [sandbox] read_only"
-                    f"{'' if '/' in program else ' or path'}"
-                )
+                which, where = path, "read_only or path"
+                if any(path.startswith(f"{root.rstrip('/')}/") for root in self.roots):
+                    which = os.path.realpath(path)
+                if "/" in program:
+                    where = "read_only"
+                return f"{which} is outside the sandbox: add its directory to [sandbox] {where}"
         return ""
 
     # -- the line --
 
     def options(self, cwd: str, env: Mapping[str, str], files: Mapping[str, int]) -> list[str]:
         """bubblewrap's options, but for the descriptors of its protocol. `files`: what to put where, as descriptors."""
-        tmp = str(int(self.limits.get("tmp") or 1 << 30))
         made = ["--unshare-user", "--uid", str(UID), "--gid", str(UID), "--cap-drop", "ALL", "--unshare-pid"]
         made += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "box"]
-        made += [*([] if self.nested else ["--disable-userns"]), "--new-session", "--die-with-parent", "--clearenv"]
+        made += ["--new-session", "--die-with-parent", "--clearenv"]
+        if not self.nested:
+            made.append("--disable-userns")
+        made += self._system()
+        for place, handle in files.items():
+            made += ["--perms", "0444", "--file", str(handle), place]
+        made += self._shown()
+        made += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", cwd]
+        for name, value in env.items():
+            made += ["--setenv", name, value]
+        return made
+
+    @property
+    def _tmp(self) -> str:
+        """The size of a file system in memory, in bytes."""
+        return str(int(self.limits.get("tmp") or 1 << 30))
+
+    def _system(self) -> list[str]:
+        """The machine's programs, /proc, /dev, /tmp and /etc."""
+        made: list[str] = []
         for root in _SYSTEM:
             if os.path.islink(root):
                 made += ["--symlink", os.readlink(root), root]
@@ -163,24 +184,22 @@ class Box:
             made += ["--ro-bind-try", path, path]
         made += ["--dev", "/dev"]
         for place in ("/dev/shm", "/tmp"):  # noqa: S108 - inside
-            made += ["--perms", "1777", "--size", tmp, "--tmpfs", place]
+            made += ["--perms", "1777", "--size", self._tmp, "--tmpfs", place]
         for name in _ETC.split():
             for path in sorted(glob.glob(f"/etc/{name}")):
                 made += ["--ro-bind-try", path, path]
-        for place, handle in files.items():
-            made += ["--perms", "0444", "--file", str(handle), place]
+        return made
+
+    def _shown(self) -> list[str]:
+        """Home, and what else is the run's own to see."""
+        made = ["--perms", "0700", "--size", self._tmp, "--tmpfs", HOME]
         if self.home:
-            made += ["--bind", self.home, HOME]
-        else:
-            made += ["--perms", "0700", "--size", tmp, "--tmpfs", HOME]
+            made = ["--bind", self.home, HOME]
         # what lies deeper goes over what is above it, whichever of the two may be written
         shown = [(path, "--ro-bind") for path in self.read_only] + [(path, "--bind") for path in self.writable]
-        for path, how in sorted(dict(shown).items(), key=lambda one: one[0].count("/") if one[0] != "/" else 0):
+        for path, how in sorted(dict(shown).items(), key=lambda one: one[0].rstrip("/").count("/")):
             if not any(path == root or path.startswith(f"{root}/") for root in _SYSTEM) or how == "--bind":
                 made += [how, path, path]
-        made += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", cwd]
-        for name, value in env.items():
-            made += ["--setenv", name, value]
         return made
 
 

@@ -220,7 +220,9 @@ def _told(place: Path, number: int) -> dict[str, Any]:
         told = json.loads((place / f"{number}.lock").read_text())
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    if isinstance(told, dict):
+        return told
+    return {}
 
 
 def _size_of(place: Path, number: int) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0:1] = [str(Path(__file__).resolve().parents[2])]
 
-from agents.runtime import gitcmd, policy
+from agents.runtime import gitcmd, mirrors, policy
 from agents.runtime.gitcmd import GitFailed, check_sha, run_git
 
 CHECK_SECONDS = 600.0
@@ -113,8 +113,8 @@ def _index(mirror: Path, env: Mapping[str, str], packer: subprocess.Popen[bytes]
     """Index the pack into the quarantine. Raises _Refused for what fsck refuses, or a pack that is none."""
     with packer:
         words = ["index-pack", "--strict", "--stdin", "--fix-thin", f"--max-input-size={limits.pack}"]
+        assert packer.stdout is not None
         with gitcmd.started_git(words, cwd=mirror, env=env, stdin=packer.stdout) as indexing:
-            assert packer.stdout is not None
             packer.stdout.close()
             try:
                 done = indexing.result(timeout=limits.seconds, check=False)
@@ -161,7 +161,7 @@ def _move(source: Path, target: Path) -> None:
 
 def head_of(mirror: Path, run: str) -> str:
     """The head of a run: what arrived at the door; "" when nothing did."""
-    return gitcmd.read_ref(mirror, f"refs/gastown/runs/{run}") or ""
+    return mirrors.read_ref(mirror, f"refs/gastown/runs/{run}") or ""
 
 
 # -- the hook of the HTTP door ------------------------------------------------------------------------------------
@@ -198,7 +198,9 @@ def main() -> int:
     problems = pre_receive(sys.stdin.read().splitlines(), os.environ)
     for problem in problems:
         sys.stderr.write(f"{problem}\n")
-    return 1 if problems else 0
+    if problems:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

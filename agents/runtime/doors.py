@@ -54,7 +54,9 @@ class Head:
             return None
         if len(lengths) > 1 or not all(re.fullmatch(r"\d{1,15}", value) for value in lengths):
             raise Refusal(400, "the length of the request's body is not clear")
-        return int(lengths.pop()) if lengths else 0
+        if lengths:
+            return int(lengths.pop())
+        return 0
 
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -185,17 +187,24 @@ class Door:
         return f"{sentence}\n".encode(), "text/plain; charset=utf-8"
 
 
-def pass_on(
-    head: Head, stream: BinaryIO, client: socket.socket, server: socket.socket, target: str, host: str, extra: str = ""
-) -> None:
+@dataclass(frozen=True)
+class Onward:
+    """Where a request goes on to. `extra`: more header lines, each with its line end."""
+
+    target: str
+    host: str
+    extra: str = ""
+
+
+def pass_on(head: Head, stream: BinaryIO, client: socket.socket, server: socket.socket, onward: Onward) -> None:
     """Send the request as one of ours, and the answer back as it comes; then both connections are at their end."""
     length = head.length()
-    lines = [f"{head.method} {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
+    lines = [f"{head.method} {onward.target} HTTP/1.1", f"Host: {onward.host}", "Connection: close"]
     told = (value for key, value in head.headers if key.lower() == "connection")
     # what says where the body ends goes on whatever the client calls it: else its body would be read as a request
     named = {word.strip().lower() for value in told for word in value.split(",")} - _FRAMING
     lines += [f"{k}: {v}" for k, v in head.headers if k.lower() not in _HOP and k.lower() not in named]
-    server.sendall("\r\n".join(lines).encode("latin-1") + f"\r\n{extra}\r\n".encode("latin-1"))
+    server.sendall("\r\n".join(lines).encode("latin-1") + f"\r\n{onward.extra}\r\n".encode("latin-1"))
     if head.first("expect").lower() == "100-continue":
         client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     up = threading.Thread(target=_send_body, args=(stream, server, length), daemon=True)
@@ -271,16 +280,22 @@ class ToolRelay(Door):
         host, port = self.url.hostname or "localhost", self.url.port
         secure = self.url.scheme == "https"
         head.headers = [(k, v) for k, v in head.headers if not _spoofs(k.lower())]
+        if port is None:
+            port = {"https": 443}.get(self.url.scheme, 80)
         try:
-            server = socket.create_connection((host, port or (443 if secure else 80)), timeout=CONNECT_SECONDS)
+            server = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
         except OSError as error:
             raise Refusal(502, f"the server cannot be reached: {error}") from error
         with server:
             server.settimeout(IDLE_SECONDS)
-            wire = ssl.create_default_context().wrap_socket(server, server_hostname=host) if secure else server
+            wire = server
+            if secure:
+                wire = ssl.create_default_context().wrap_socket(server, server_hostname=host)
             with wire:
-                target = self.url.path.rstrip("/") + path + (f"?{query}" if query else "")
-                pass_on(head, stream, client, wire, target, self.url.netloc.rpartition("@")[2])
+                target = self.url.path.rstrip("/") + path
+                if query:
+                    target += f"?{query}"
+                pass_on(head, stream, client, wire, Onward(target, self.url.netloc.rpartition("@")[2]))
 
     def body(self, status: int, sentence: str) -> tuple[bytes, str]:
         """The API's envelope."""

@@ -8,14 +8,11 @@ ref or URL from outside reaches git unchecked.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +22,6 @@ from typing import IO
 from urllib.parse import unquote
 
 from agents.runtime import failures, processes
-from agents.runtime.crashpoints import crashpoint
 from agents.runtime.failures import GitFailed as GitFailed
 from agents.runtime.failures import disk_failure as disk_failure
 from agents.runtime.failures import refusal as refusal
@@ -38,12 +34,12 @@ NETWORK_TIMEOUT = 3600.0  # what is still coming in may take that long: silence 
 ASK_SILENCE = 15.0  # for so many seconds nothing at all happens: the remote is taken to be away
 SILENCE = 30.0  # likewise, while objects come; git's own servers say every 5 s that they are at work
 PUSH_SILENCE = 60.0  # likewise, while the remote's hooks may be at work
-WAITING = 0.3  # seconds of processor time: who waits for a socket looks at it now and then
 PACK_TIMEOUT = 1200.0
+PIPE = subprocess.PIPE
+WAITING = 0.3  # seconds of processor time: who waits for a socket looks at it now and then
 # of what one git process has for itself: objects come from outside, and a few bytes of them may stand for gigabytes
 MEMORY = max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, 1 << 30)
 ASKPASS = Path(__file__).with_name("askpass")
-LOOSE = 6700  # so many objects in files of their own are too many (source: git's own gc.auto)
 # what they write is for others than us: another user's remote, trees that gates and agents see
 SEEN_BY_OTHERS = frozenset({"push", "checkout", "checkout-index", "read-tree", "reset", "worktree"})
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -63,11 +59,6 @@ _CONFIG = {
     "commit.gpgSign": "false",
     "core.quotePath": "false",
 }
-_MIRROR_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
-_NOT_OURS = (  # what git would read in a repository besides its config, and a mirror has no use for
-    ".git", "config.worktree", "commondir", "shallow", "info/attributes", "info/grafts",
-    "objects/info/alternates", "objects/info/http-alternates",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,6 +118,14 @@ def next_config(env: Mapping[str, str]) -> int:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long git may take, in seconds, and for how many nothing at all may happen (0: for ever)."""
+
+    seconds: float
+    silence: float = 0.0
+
+
+@dataclass(frozen=True)
 class Started:
     """A git process at work; `rig`: whose remote it talks to with a credential of the rig's own."""
 
@@ -142,8 +141,10 @@ class Started:
         end, quiet = time.monotonic() + timeout, _Quiet(self.process.pid)
         while True:
             try:
-                step = min(1.0, silence) if silence else timeout
-                out, err = self.process.communicate(input, timeout=max(min(step, end - time.monotonic()), 0.001))
+                step = end - time.monotonic()
+                if silence:
+                    step = min(step, silence, 1.0)
+                out, err = self.process.communicate(input, timeout=max(step, 0.001))
                 break
             except subprocess.TimeoutExpired:
                 if time.monotonic() >= end:
@@ -203,27 +204,28 @@ def started_git(
     *,
     cwd: Path | str,
     env: Mapping[str, str] | None = None,
-    talks: bool = False,
-    stdin: IO[bytes] | None = None,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
     umask: int = -1,
     memory: int = MEMORY,
 ) -> Iterator[Started]:
     """`git ARGS` in `cwd`, at work beside the body, and ended with it, with all that it has started.
 
-    `talks`: its result needs an input; `stdin`: it reads from this file. `umask`: for what it makes; -1: as ours, but
-    for what others are to see. `memory`: the most bytes that it may have for itself. Credentials in a URL are kept from
+    `stdin`: the file that it reads; PIPE: its result needs an input. `umask`: for what it makes; -1: as ours, but for
+    what others are to see. `memory`: the most bytes that it may have for itself. Credentials in a URL are kept from
     its arguments, which everybody may read.
     """
     words, secrets = _without_credentials(args)
+    if umask < 0 and args[0] in SEEN_BY_OTHERS:
+        umask = 0o022
     process = subprocess.Popen(
         ["git", *words],
         cwd=cwd,
         env=environment({**secrets, **(env or {})}),
-        stdin=stdin or (subprocess.PIPE if talks else subprocess.DEVNULL),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        umask=0o022 if umask < 0 and args[0] in SEEN_BY_OTHERS else umask,
+        umask=umask,
     )
     with contextlib.suppress(OSError):  # it has ended already
         resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
@@ -240,15 +242,21 @@ def run_git(
     args: Sequence[str],
     *,
     cwd: Path | str,
-    timeout: float = TIMEOUT,
+    timeout: float | Patience = TIMEOUT,
     input: bytes | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
-    silence: float = 0.0,
 ) -> GitResult:
-    """Run `git ARGS` in `cwd`. Raises GitFailed as `Started.result` does."""
-    with started_git(args, cwd=cwd, env=env, talks=input is not None) as started:
-        return started.result(input=input, timeout=timeout, check=check, silence=silence)
+    """Run `git ARGS` in `cwd`. `timeout`: in seconds, or with how long a remote may be silent. Raises GitFailed as
+    `Started.result` does."""
+    patience = timeout
+    if not isinstance(patience, Patience):
+        patience = Patience(patience)
+    stdin = subprocess.DEVNULL
+    if input is not None:
+        stdin = PIPE
+    with started_git(args, cwd=cwd, env=env, stdin=stdin) as started:
+        return started.result(input=input, timeout=patience.seconds, check=check, silence=patience.silence)
 
 
 def ssh_signature(key: Path, payload: bytes) -> str:
@@ -262,10 +270,8 @@ def ssh_signature(key: Path, payload: bytes) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GitFailed(f"the commit cannot be signed: {error}", kind="credential") from error
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise GitFailed(
-            f"the commit cannot be signed: {said[-1][:200] if said else 'ssh-keygen failed'}", kind="credential"
-        )
+        said = ["ssh-keygen failed", *done.stderr.decode("utf-8", "replace").strip().splitlines()]
+        raise GitFailed(f"the commit cannot be signed: {said[-1][:200]}", kind="credential")
     return done.stdout.decode("ascii", "replace")
 
 
@@ -292,167 +298,3 @@ def check_sha(sha: str) -> str:
     if not SHA.fullmatch(sha):
         raise GitFailed(f"not an object id: {sha[:80]!r}")
     return sha
-
-
-# -- the mirror -----------------------------------------------------------------------
-
-
-def ensure_bare(path: Path) -> None:
-    """Make the bare repository at `path` when it is missing; several processes at once make one.
-
-    It appears whole, by a rename: nobody meets one that is half-made, and a death in the midst leaves none. One that
-    is there is made ours again: see `own_config`.
-    """
-    if path.exists():
-        own_config(path)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            fresh = path.with_suffix(".new")
-            shutil.rmtree(fresh, ignore_errors=True)
-            run_git(["init", "--quiet", "--bare", "--template=", str(fresh)], cwd=path.parent)
-            crashpoint("repo.made")
-            own_config(fresh)
-            fresh.rename(path)
-
-
-def own_config(repo: Path) -> bool:
-    """Make the config of a bare repository exactly ours, and take away all else by which git would be told something.
-
-    Whoever could write here (runs of an older version could) must not decide where a fetch or a push goes, nor what is
-    run with it. Costs a few looks at the disk when all is well; returns whether something was mended.
-    """
-    mended = False
-    config = repo / "config"
-    if config.is_symlink() or not config.is_file() or config.read_bytes() != _MIRROR_CONFIG:
-        handle, fresh = tempfile.mkstemp(prefix="config.", dir=repo)
-        with open(handle, "wb") as file:
-            file.write(_MIRROR_CONFIG)
-            file.flush()
-            os.fsync(file.fileno())
-        if config.is_dir() and not config.is_symlink():
-            shutil.rmtree(config)
-        os.replace(fresh, config)
-        mended = True
-    for name in _NOT_OURS:
-        place = repo / name
-        if place.is_symlink() or place.exists():
-            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
-            mended = True
-    if mended:
-        shutil.rmtree(repo / "gastown", ignore_errors=True)  # what is kept of attributes was not safe either
-    return mended
-
-
-@contextlib.contextmanager
-def repo_lock(repo: Path, *, exclusive: bool) -> Iterator[None]:
-    """Fetches share the repository; making or removing a worktree excludes them for a moment.
-
-    A fetch walks every worktree's HEAD and fails on one that is half-made.
-    """
-    common = repo if (repo / "HEAD").exists() else repo.parent
-    with (common / "gastown.lock").open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        yield
-
-
-def has_commit(repo: Path, sha: str) -> bool:
-    """True when the bare `repo` holds the commit `sha` and all that it needs: what a fetch that was cut off has left of
-    one does not count. Seen at once where a ref of ours, made when it was complete, bears its name."""
-    if any((repo / "refs" / "gastown" / kind / check_sha(sha)).exists() for kind in ("candidates", "fetched")):
-        return True
-    tips = run_git(["for-each-ref", "--count=1", f"--points-at={sha}"], cwd=repo, check=False)
-    if tips.returncode or tips.stdout:
-        return not tips.returncode
-    asked = ["rev-list", "--objects", "--quiet", sha, "--not", "--all"]
-    return run_git(asked, cwd=repo, check=False, timeout=NETWORK_TIMEOUT).returncode == 0
-
-
-def fetch(
-    repo: Path, url: str, ref: str, *, timeout: float = NETWORK_TIMEOUT, env: Mapping[str, str] | None = None
-) -> str:
-    """Fetch a branch (or a full object id) and return its commit. Objects stay reachable under refs/gastown.
-
-    With it come the tags of what is here, under refs/tags: those that are known are left as they are.
-    `env`: what opens the remote (see `agents.access`).
-    """
-    if SHA.fullmatch(ref):
-        local = f"refs/gastown/fetched/{ref}"
-        source = ref
-    else:
-        local = f"refs/gastown/remote/{check_branch(ref)}"
-        source = f"refs/heads/{ref}"
-    spec = f"+{source}:{local}"
-    arguments = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--end-of-options"]
-    for attempt in range(4):
-        try:
-            with repo_lock(repo, exclusive=False):
-                # at last without the remote's tags: one that stands in another's way must not keep a branch from us
-                more = ["--no-tags"] if attempt == 3 else []
-                words = [arguments[0], *more, *arguments[1:], url, spec]
-                told = run_git(words, cwd=repo, timeout=timeout, env=env, silence=SILENCE).stderr
-                if "shallow roots are not allowed" in told:  # it says so, and exits with 0
-                    raise GitFailed(f"the remote is shallow: it has not got the whole history of {ref}", kind="shallow")
-            break
-        except GitFailed as error:
-            if error.kind != "stale_lease" or attempt == 3:  # another fetch was updating the same ref
-                raise
-    found = source if source == ref else known_branch(repo, ref)
-    if found is None:
-        raise GitFailed(f"what was fetched of {ref} is gone", kind="missing_ref")
-    return found
-
-
-def pack(repo: Path) -> int:
-    """Pack the loose objects and refs, when objects are more than LOOSE; what nothing has reached for two weeks goes.
-
-    Every landing and every look ahead leaves some, and nobody else tidies up here (`gc.auto` is off). Returns how many
-    were loose. Others may use the repository meanwhile; a worktree that is half-made may make it fail: then it is done
-    the next time.
-    """
-    loose = int(run_git(["count-objects"], cwd=repo).text.split()[0])
-    if loose <= LOOSE:
-        return 0
-    run_git(["gc", "--quiet", "--cruft", "--prune=2.weeks.ago"], cwd=repo, timeout=PACK_TIMEOUT)
-    return loose
-
-
-def publish(
-    path: Path,
-    url: str,
-    sha: str,
-    branch: str,
-    *,
-    timeout: float = NETWORK_TIMEOUT,
-    env: Mapping[str, str] | None = None,
-) -> None:
-    """Push `sha` as `branch`: idempotent, never forced. `env`: what opens the remote. Raises GitFailed."""
-    spec = f"{check_sha(sha)}:refs/heads/{check_branch(branch)}"
-    words = ["push", "--quiet", "--no-verify", "--end-of-options", url, spec]
-    run_git(words, cwd=path, timeout=timeout, env=env, silence=PUSH_SILENCE)
-
-
-def resolve(repo: Path, name: str) -> str | None:
-    """The commit that a ref or an expression names, or None when there is none such."""
-    found = run_git(["rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], cwd=repo, check=False)
-    return found.text if found.returncode == 0 else None
-
-
-def known_branch(repo: Path, branch: str) -> str | None:
-    """Where a branch of the remote was when it was last fetched; None when it never was."""
-    return read_ref(repo, f"refs/gastown/remote/{check_branch(branch)}")
-
-
-def read_ref(repo: Path, ref: str) -> str | None:
-    """As `resolve`, for a ref of ours that names a commit: read from its file where it has one, without a process."""
-    with contextlib.suppress(OSError):
-        if SHA.fullmatch(found := (repo / ref).read_text().strip()):
-            return found
-    return resolve(repo, ref)
-
-
-def pin(path: Path, ref: str, sha: str) -> None:
-    """Keep a commit by a ref of ours, so that it is never collected."""
-    run_git(["update-ref", ref, check_sha(sha)], cwd=path)

@@ -52,7 +52,9 @@ def config_text(values: Mapping[str, str]) -> str:
         head, _, below = section.partition(".")
         quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         escaped = below.replace("\\", "\\\\").replace('"', '\\"')
-        title = f'{head} "{escaped}"' if below else head
+        title = head
+        if below:
+            title = f'{head} "{escaped}"'
         lines.append(f'[{title}]\n\t{name} = "{quoted}"\n')
     return "".join(lines)
 
@@ -81,7 +83,9 @@ def git_directory(path: Path, view: View, *, index: Path | None = None) -> None:
     for line in run_git(asked, cwd=view.mirror).stdout.splitlines():
         value, _, ref = line.partition(b" ")
         refs[ref] = value
-    base = check_sha(view.base).encode() if view.base else b""
+    base = b""
+    if view.base:
+        base = check_sha(view.base).encode()
     if view.target:
         seen = refs.pop(f"refs/gastown/remote/{view.target}".encode(), b"")
         if seen := base or seen:  # the base is newer: what we have landed ourselves was not fetched since

@@ -10,20 +10,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from agents.runtime import door, gitcmd, processes, sandbox
-from agents.runtime.box import Box
+from agents.runtime import door, gitcmd, mirrors
 from agents.runtime.gitcmd import GitFailed, run_git
-from agents.runtime.workspace import Workspace, packed_refs, peek
+from agents.runtime.insides import Inside
+from agents.runtime.workspace import Peek, Workspace, packed_refs, peek
 
 LOOK_SECONDS = 60.0
 STATUS_SECONDS = 300.0
@@ -32,13 +31,10 @@ FILES_SECONDS = 900.0
 SAID_BYTES = 1 << 20
 MOST_BRANCHES = 20
 FILES_BYTES = 2 << 30
-MEMORY_BYTES = 4 << 30
 RUNS, BRANCHES, SALVAGE = "refs/gastown/runs", "refs/gastown/branches", "refs/gastown/salvage"
 
 _SAVED = " salvage"  # no branch is called so
 
-Inside = Callable[[Sequence[str], Mapping[str, str]], "subprocess.Popen[bytes]"]
-"""Starts a command in the run's sandbox: (argv, more environment) → the process, with pipes for input and output."""
 
 NEW, NOTHING, UNCOMMITTED, REFUSED, UNSAVED = "new", "nothing", "uncommitted", "refused", "unsaved"
 
@@ -66,44 +62,49 @@ class Harvest:
         }
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Whose work is taken in: a workspace, its run, the commit that it began on, and how git is asked inside."""
+
+    space: Workspace
+    run: str
+    start: str
+    inside: Inside
+    limits: door.Limits
+
+
 def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door.Limits | None = None) -> Harvest:
     """Take in what the run has made on top of `start`. Raises GitFailed or OSError when it cannot be done now (a full
     disk, a mirror that is away): nothing is lost then, for the workspace stays.
 
     The mirror's ref `refs/gastown/runs/<run>` is the run's head afterwards; without one, nothing was let in.
     """
-    seen = peek(space.tree)
+    source = _Source(space, run, start, inside, limits or door.Limits(seconds=PACK_SECONDS))
+    read = peek(space.tree)
+    seen = read or Peek("", "", {})
     found = Harvest()
-    _make_rescue(space, seen.branches if seen else {})
-    parent = start
-    if seen is not None and seen.head:
-        parent = seen.head if seen.head == start or _holds(seen.head, inside) else start
-        if parent != seen.head:
-            found.work, found.text = REFUSED, f"its head {seen.head[:12]} is no commit that can be read"
-    wanted = {} if seen is None else _wanted(seen.head, seen.branches, start)
-    if found.work == REFUSED:
-        wanted.pop("", None)  # to ask for it again might take as long again, and longer
-    if seen is None:
+    _make_rescue(space, seen.branches)
+    parent, wanted = start, _wanted(seen.head, seen.branches, start)
+    if read is None:
         found.work, found.text = REFUSED, "its git directory is gone or cannot be read; its files are saved"
-    saved, unsaved = _saved(space, run, parent, start, inside, whole=seen is None or parent != seen.head)
-    head = seen.head if seen is not None else ""
-    if head == start:
-        found.head = start
-        gitcmd.pin(space.mirror, f"{RUNS}/{run}", start)
-        found.work = NEW if not saved and not unsaved and _beyond_the_remote(space.mirror, start) else NOTHING
-    delivered = _deliver(space, run, start, wanted, saved, inside, limits)
-    for name, verdict in delivered.items():
-        if name == "" and verdict.refused:
-            found.work, found.text = REFUSED, verdict.refused
-        elif name == "":
-            found.head, found.work = head, NEW if verdict.own else NOTHING
-        elif name != _SAVED and verdict.own and not verdict.refused:
-            found.branches[name] = verdict.sha
+    elif seen.head and (seen.head == start or _holds(seen.head, inside)):
+        parent = seen.head
+    elif seen.head:
+        found.work, found.text = REFUSED, f"its head {seen.head[:12]} is no commit that can be read"
+        wanted.pop("", None)  # to ask for it again might take as long again, and longer
+    saved, unsaved = _saved(space, run, parent, start, inside, whole=read is None or parent != seen.head)
+    if seen.head == start:
+        found.head, found.work = start, NOTHING
+        mirrors.pin(space.mirror, f"{RUNS}/{run}", start)
+        if not saved and not unsaved and _beyond_the_remote(space.mirror, start):
+            found.work = NEW
+    delivered = _deliver(source, wanted, saved)
+    _note_delivered(found, delivered, seen.head)
     kept = _SAVED in delivered and not delivered[_SAVED].refused
     if found.work == REFUSED and not unsaved and (parent != start or (saved and not kept)):
         # its commits are not here, so all that it left is saved, as it differs from where it began
         saved, unsaved = _saved(space, run, start, start, inside, whole=True)
-        delivered = _deliver(space, run, start, {}, saved, inside, limits)
+        delivered = _deliver(source, {}, saved)
         kept = bool(saved) and not delivered[_SAVED].refused
     if kept:
         found.salvage = f"{SALVAGE}/{run}"
@@ -114,6 +115,19 @@ def take_in(space: Workspace, run: str, start: str, inside: Inside, limits: door
     return found
 
 
+def _note_delivered(found: Harvest, delivered: Mapping[str, door.Verdict], head: str) -> None:
+    """What came through the door: the head (named ""), and other branches that bring something of their own."""
+    for name, verdict in delivered.items():
+        if name == "" and verdict.refused:
+            found.work, found.text = REFUSED, verdict.refused
+        elif name == "":
+            found.head, found.work = head, NOTHING
+            if verdict.own:
+                found.work = NEW
+        elif name != _SAVED and verdict.own and not verdict.refused:
+            found.branches[name] = verdict.sha
+
+
 def _beyond_the_remote(mirror: Path, sha: str) -> bool:
     """True when a commit brings something that no branch of the remote is known to have: an earlier attempt's work."""
     words = ["rev-list", "--max-count=1", sha, "--not", "--glob=refs/gastown/remote/*", "--tags"]
@@ -122,7 +136,9 @@ def _beyond_the_remote(mirror: Path, sha: str) -> bool:
 
 def _wanted(head: str, branches: Mapping[str, str], start: str) -> dict[str, str]:
     """What is to be delivered, by name: "" is HEAD; other branches where they are elsewhere."""
-    wanted = {"": head} if head and head != start else {}
+    wanted = {}
+    if head and head != start:
+        wanted[""] = head
     others = {name: sha for name, sha in sorted(branches.items()) if sha not in (head, start)}
     for name in list(others)[:MOST_BRANCHES]:
         # git has no branch below another one: such a pair was written by hand, and no repository takes both
@@ -250,38 +266,37 @@ def _salvage(space: Workspace, run: str, parent: str, inside: Inside, *, whole: 
         "GASTOWN_TREE": str(space.tree),
         "GASTOWN_PARENT": parent,
         "GASTOWN_RUN": run,
-        "GASTOWN_WHOLE": "1" if whole else "",
+        "GASTOWN_WHOLE": "",
     }
+    if whole:
+        env["GASTOWN_WHOLE"] = "1"
     out = _run(inside, ["sh", "-c", _SALVAGE], env, STATUS_SECONDS).decode("ascii", "replace").strip()
-    return out if re.fullmatch(gitcmd.SHA, out) else ""
+    if not re.fullmatch(gitcmd.SHA, out):
+        return ""
+    return out
 
 
-def _deliver(
-    space: Workspace,
-    run: str,
-    start: str,
-    wanted: Mapping[str, str],
-    saved: str,
-    inside: Inside,
-    limits: door.Limits | None,
-) -> dict[str, door.Verdict]:
+def _deliver(source: _Source, wanted: Mapping[str, str], saved: str) -> dict[str, door.Verdict]:
     """Bring each wanted commit, and the salvage, through the door; by its name, what became of it.
 
     One pack for all of them. Where it is not let in, each goes by itself: an odd branch keeps no other one out.
     """
-    offers = [
-        door.Offer(name, sha, f"{BRANCHES}/{run}/{name}" if name else f"{RUNS}/{run}") for name, sha in wanted.items()
-    ]
+    space, run, start, limits = source.space, source.run, source.start, source.limits
+    offers = []
+    for name, sha in wanted.items():
+        ref = f"{RUNS}/{run}"
+        if name:
+            ref = f"{BRANCHES}/{run}/{name}"
+        offers.append(door.Offer(name, sha, ref))
     if saved:
         offers.append(door.Offer(_SAVED, saved, f"{SALVAGE}/{run}", lenient=True))
     if not offers:
         return {}
-    limits = limits or door.Limits(seconds=PACK_SECONDS)
     end = time.monotonic() + limits.seconds
 
     def pack(shas: Sequence[str]) -> subprocess.Popen[bytes]:
         """`pack-objects` inside, of these and not of what the mirror has."""
-        process = inside(
+        process = source.inside(
             ["git", "pack-objects", "-q", "--revs", "--thin", "--stdout", "--delta-base-offset"],
             {"GIT_DIR": str(space.rescue)},
         )
@@ -322,65 +337,3 @@ def _save_files(space: Workspace, run: str, inside: Inside) -> str:
         process.kill()
     late.cancel()
     return f"file:salvage/{path.name}"
-
-
-def _within_limits() -> None:
-    """In the child: die with the shim, and take no more memory than git needs here. It is git alone that runs, for
-    seconds: a control group would take as long to make as git takes to answer."""
-    processes.die_with_shim()
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-
-
-def inside(space: Workspace, box: Box) -> Inside:
-    """The run's own box, without its network, its tools, its home and its secrets; what is seen is the tree, the rescue
-    and the mirror's objects. Where there is no sandbox: the plain process."""
-    if not box.boxed:
-        return outside(space)
-    seen = replace(
-        box,
-        network=("none",),
-        tools="",
-        home="",
-        nested=False,
-        env={},
-        path=(),
-        read_only=(str(space.objects),),
-        writable=(str(space.tree), str(space.rescue)),
-    )
-
-    def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """In the box."""
-        ours = ("GIT_CONFIG", "GIT_AUTHOR", "GIT_COMMITTER")
-        given = {name: value for name, value in gitcmd.environment().items() if name.startswith(ours)}
-        variables = seen.environment({**given, **env})
-        started = sandbox.start(
-            seen, argv, variables, str(space.tree), before=_within_limits, talks=True, grouped=False
-        )
-
-        def let_go() -> None:
-            """When it has ended, in whatever way."""
-            started.process.wait()
-            started.close()
-
-        threading.Thread(target=let_go, daemon=True).start()
-        return started.process
-
-    return start
-
-
-def outside(space: Workspace) -> Inside:
-    """Where there is no sandbox (`[sandbox] mode = "off"`): the same commands as a plain process."""
-
-    def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """As it is."""
-        return subprocess.Popen(
-            list(argv),
-            cwd=space.tree,
-            env=gitcmd.environment(env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    return start

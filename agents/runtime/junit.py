@@ -6,10 +6,11 @@ The collector follows no links, opens only regular files, and has bounds.
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from beads import globs
@@ -55,7 +56,9 @@ def collect(
             continue
         room -= len(data)
         reports.append({"path": path.encode("utf-8", "replace").decode()[:500], "data": data})
-    return reports, note or ("" if reports else f"no new report matches {pattern}")
+    if not reports and not note:
+        note = f"no new report matches {pattern}"
+    return reports, note
 
 
 def _mark(status: os.stat_result) -> Mark:
@@ -65,26 +68,13 @@ def _mark(status: os.stat_result) -> Mark:
 def _found(worktree: Path, pattern: str) -> Iterator[tuple[str, int]]:
     """Regular files below the worktree that match, each with an open descriptor, closed when the next is asked for."""
     parts = pattern.strip("/").split("/")
-    fixed = []
-    for part in parts[:-1]:
-        if "*" in part or "?" in part:
-            break
-        fixed.append(part)
-    try:
-        at = os.open(worktree, _DIRECTORY)
-    except OSError:
+    fixed = list(itertools.takewhile(lambda part: "*" not in part and "?" not in part, parts[:-1]))
+    start = _directory(worktree, fixed)
+    if start is None:
         return
-    for part in fixed:
-        try:
-            below = os.open(part, _DIRECTORY, dir_fd=at)
-        except OSError:
-            return
-        finally:
-            os.close(at)
-        at = below
     wanted = ["/" + "/".join(parts)]
     left = MAX_LOOKED_AT
-    waiting = [("/".join(fixed), at)]
+    waiting = [("/".join(fixed), start)]
     try:
         while waiting:
             where, at = waiting.pop()
@@ -92,7 +82,7 @@ def _found(worktree: Path, pattern: str) -> Iterator[tuple[str, int]]:
                 with os.scandir(at) as rows:
                     names = sorted((row.name, row.is_dir(follow_symlinks=False)) for row in rows)
                 for name, directory in names:
-                    path = f"{where}/{name}" if where else name
+                    path = f"{where}/{name}".lstrip("/")
                     left -= 1
                     if left < 0:
                         return
@@ -108,6 +98,23 @@ def _found(worktree: Path, pattern: str) -> Iterator[tuple[str, int]]:
     finally:
         for _, at in waiting:
             os.close(at)
+
+
+def _directory(worktree: Path, names: Sequence[str]) -> int | None:
+    """The descriptor of a directory below the worktree, reached through no link; None when there is none."""
+    try:
+        at = os.open(worktree, _DIRECTORY)
+    except OSError:
+        return None
+    for name in names:
+        try:
+            below = os.open(name, _DIRECTORY, dir_fd=at)
+        except OSError:
+            return None
+        finally:
+            os.close(at)
+        at = below
+    return at
 
 
 def _opened(path: str, name: str, at: int) -> Iterator[tuple[str, int]]:

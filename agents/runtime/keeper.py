@@ -26,10 +26,14 @@ def main() -> int:
         command = subprocess.Popen(sys.argv[1:], start_new_session=True, preexec_fn=processes.die_with_shim)
     except OSError as error:
         sys.stderr.write(f"cannot start {sys.argv[1]}: {error}\n")
-        return 127 if isinstance(error, FileNotFoundError) else 126
+        if isinstance(error, FileNotFoundError):
+            return 127
+        return 126
     code = command.wait()
     processes.kill_descendants(signal.SIGKILL)
-    return code if code >= 0 else 128 - code
+    if code >= 0:
+        return code
+    return 128 - code
 
 
 if __name__ == "__main__":

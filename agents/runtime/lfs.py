@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runtime import gitcmd, trees
+from agents.runtime import gitcmd, mirrors, trees
 from agents.runtime.gitcmd import GitFailed, run_git
 from agents.runtime.gitdirs import View
 from beads.errors import Invalid
@@ -101,7 +101,9 @@ def _stored(mirror: Path, oid: str) -> Path:
 
 def _fetch(view: View) -> None:
     """Have git-lfs fetch what the commit points to, from the rig's own remote."""
-    url = f"file://{view.remote_url}" if view.remote_url.startswith("/") else view.remote_url
+    url = view.remote_url
+    if view.remote_url.startswith("/"):
+        url = f"file://{view.remote_url}"
     pinned = {
         "remote.origin.url": url,
         "remote.lfsdefault": "origin",
@@ -114,10 +116,10 @@ def _fetch(view: View) -> None:
     }
     asked = ["lfs", "fetch", "--include=", "--exclude=", "origin", view.sha]
     try:
-        with gitcmd.repo_lock(view.mirror, exclusive=False):
+        with mirrors.repo_lock(view.mirror, exclusive=False):
             more = gitcmd.more_config(pinned, gitcmd.next_config(view.opened))
             env = {**view.opened, **more}
-            run_git(asked, cwd=view.mirror, env=env, timeout=gitcmd.NETWORK_TIMEOUT, silence=gitcmd.SILENCE)
+            run_git(asked, cwd=view.mirror, env=env, timeout=gitcmd.Patience(gitcmd.NETWORK_TIMEOUT, gitcmd.SILENCE))
     except GitFailed as error:
         raise GitFailed(f"files of git-lfs cannot be fetched: {error.message}", kind=error.kind) from error
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,18 +24,15 @@ from agents.runtime.gitcmd import (
     NETWORK_TIMEOUT,
     SILENCE,
     GitFailed,
+    Patience,
     check_branch,
     check_remote_url,
     check_sha,
-    ensure_bare,
-    has_commit,
-    known_branch,
-    pin,
     redact,
-    repo_lock,
     run_git,
 )
 from agents.runtime.gitdirs import View, config_text
+from agents.runtime.mirrors import ensure_bare, has_commit, known_branch, pin, repo_lock
 from agents.runtime.trash import discard
 from beads.errors import Invalid
 
@@ -78,11 +75,13 @@ def fetcher(view: View) -> Fetch:
 
     def _fetch(repo: Path, url: str, refspecs: Sequence[str]) -> None:
         own = _host(view.remote_url)
-        opened = view.opened if own is not None and _host(url) == own else {}
+        opened: Mapping[str, str] = {}
+        if own is not None and _host(url) == own:
+            opened = view.opened
         words = ["fetch", "--quiet", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules"]
         words += ["--end-of-options", url, *refspecs]
         with repo_lock(repo, exclusive=False):
-            run_git(words, cwd=repo, timeout=NETWORK_TIMEOUT, env=opened, silence=SILENCE)
+            run_git(words, cwd=repo, timeout=Patience(NETWORK_TIMEOUT, SILENCE), env=opened)
 
     return _fetch
 
@@ -105,7 +104,8 @@ def checkout(tree: Path, source: Source, sha: str, *, base: str = "", scratch: P
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     made: list[Module] = []
-    _level(tree, "", source, (source.mirror, source.remote_url, sha), (source.mirror, base), scratch, made, DEPTH)
+    top = _Commit(source.mirror, sha, source.remote_url)
+    _level(_Checkout(source, scratch, made), tree, "", top, _Commit(source.mirror, base), DEPTH)
     shutil.rmtree(scratch, ignore_errors=True)
     return made
 
@@ -123,7 +123,9 @@ def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch 
         values = config(made) | (large.CONFIG if lfs else {})
         return trees.Filled(values, [module.mirror for module in made])
 
-    return act if submodules or lfs else None
+    if submodules or lfs:
+        return act
+    return None
 
 
 def into_workspace(tree: Path, view: View, home: Path, *, submodules: bool, lfs: bool) -> list[Path]:
@@ -160,7 +162,9 @@ def _for_gates(slot: trees.Slot, source: Source, view: View) -> list[Module]:
 
 def _landed(view: View) -> str:
     """The target's head as it was last seen on the remote: a candidate's base may itself be one that has not landed."""
-    return known_branch(view.mirror, view.target) or "" if view.target else ""
+    if view.target:
+        return known_branch(view.mirror, view.target) or ""
+    return ""
 
 
 def config(modules: Sequence[Module]) -> dict[str, str]:
@@ -173,46 +177,60 @@ def config(modules: Sequence[Module]) -> dict[str, str]:
     return values
 
 
-def _level(
-    tree: Path,
-    above: str,
-    source: Source,
-    at: tuple[Path, str, str],
-    landed: tuple[Path, str],
-    scratch: Path,
-    made: list[Module],
-    depth: int,
-) -> None:
-    """The submodules of one repository. `at`: its mirror, URL and commit; `landed`: mirror and commit of its base."""
-    mirror, url, sha = at
-    links = _gitlinks(mirror, sha)
+@dataclass(frozen=True)
+class _Commit:
+    """A commit in a mirror, and where that mirror's remote is. `sha`: empty where there is none."""
+
+    mirror: Path
+    sha: str
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class _Checkout:
+    """What goes for all levels: where modules come from, a folder for git directories of ours, and what is made."""
+
+    source: Source
+    scratch: Path
+    made: list[Module]
+
+
+def _level(whole_of: _Checkout, tree: Path, above: str, at: _Commit, landed: _Commit, depth: int) -> None:
+    """Check out the submodules of one repository, `at` a commit, and theirs. `landed`: its base, which is trusted."""
+    source, made = whole_of.source, whole_of.made
+    links = _gitlinks(at.mirror, at.sha)
     if not links:
         return
     if depth == 0:
         raise GitFailed(f"submodules are nested deeper than {DEPTH} levels at {above or '.'}", kind="rejected")
-    named = _named(mirror, sha)
+    named = _named(at.mirror, at.sha)
     trusted_links, trusted = {}, {}
-    if landed[1] and has_commit(*landed):
-        trusted_links = _gitlinks(*landed)
-        trusted = {path: resolve(url, there) for path, (_, there) in _named(*landed).items()}
+    if landed.sha and has_commit(landed.mirror, landed.sha):
+        trusted_links = _gitlinks(landed.mirror, landed.sha)
+        known = _named(landed.mirror, landed.sha)
+        trusted = {path: resolve(at.url, there) for path, (_, there) in known.items()}
     for path, commit in links.items():
-        whole = f"{above}/{path}" if above else path
+        whole = f"{above}/{path}".lstrip("/")
         if path not in named:
             raise GitFailed(f"{whole} is a submodule that .gitmodules does not name", kind="rejected")
         name, there = named[path]
-        place = allowed(resolve(url, there), source.remote_url, set(trusted.values()), whole)
+        place = allowed(resolve(at.url, there), source.remote_url, set(trusted.values()), whole)
         kept = _bring(source, place, commit, whole)
         directory = tree / path
         if not directory.is_dir() or directory.is_symlink() or any(directory.iterdir()):
             raise GitFailed(f"there is no empty directory for the submodule {whole}")
         view = View(kept, commit, remote_url=place)
-        trees.populate(directory, scratch / f"{len(made)}", view)
-        made.append(Module(whole, name if not above else "", place, commit, kept))
-        base = (kept, trusted_links.get(path, "")) if trusted.get(path) == resolve(url, there) else (kept, "")
-        if base[1]:
+        trees.populate(directory, whole_of.scratch / f"{len(made)}", view)
+        if above:
+            name = ""  # only those of the top are named in its config
+        made.append(Module(whole, name, place, commit, kept))
+        base = ""
+        if trusted.get(path) == resolve(at.url, there):
+            base = trusted_links.get(path, "")
+        if base:
             with contextlib.suppress(GitFailed):  # what cannot be had names nothing
-                _bring(source, place, base[1], whole)
-        _level(directory, whole, source, (kept, place, commit), base, scratch, made, depth - 1)
+                _bring(source, place, base, whole)
+        _level(whole_of, directory, whole, _Commit(kept, commit, place), _Commit(kept, base), depth - 1)
 
 
 def _bring(source: Source, url: str, sha: str, path: str) -> Path:
@@ -276,7 +294,9 @@ def _named(mirror: Path, sha: str) -> dict[str, tuple[str, str]]:
 def _lfs_patterns(mirror: Path, sha: str) -> list[str]:
     """The patterns of the top .gitattributes that hand files to git-lfs."""
     shown = run_git(["cat-file", "blob", f"{check_sha(sha)}:.gitattributes"], cwd=mirror, check=False)
-    lines = shown.stdout.decode("utf-8", "replace").splitlines() if not shown.returncode else []
+    lines = []
+    if not shown.returncode:
+        lines = shown.stdout.decode("utf-8", "replace").splitlines()
     return [words[0] for words in (line.split() for line in lines) if "filter=lfs" in words[1:]]
 
 
@@ -294,7 +314,9 @@ def resolve(remote: str, url: str) -> str:
                 raise Invalid(f"the submodule's URL {redact(url)!r} leads out of {redact(remote)}", field="submodule")
             at = head
         rest = rest.partition("/")[2]
-    return at + rest if at.endswith(":") else f"{at}/{rest}"
+    if at.endswith(":"):
+        return at + rest
+    return f"{at}/{rest}"
 
 
 def _host(url: str) -> tuple[str, str, str] | None:
@@ -314,8 +336,12 @@ def allowed(url: str, remote: str, landed: set[str], path: str) -> str:
         ours, theirs = _HOSTED.fullmatch(remote), _HOSTED.fullmatch(url)
         if ours is None or theirs is None:
             return url
-        user = f"{ours['user']}@" if ours["user"] else ""
-        port = f":{theirs['port']}" if theirs["port"] else ""
+        user = ""
+        if ours["user"]:
+            user = f"{ours['user']}@"
+        port = ""
+        if theirs["port"]:
+            port = f":{theirs['port']}"
         return f"{theirs['scheme']}://{user}{theirs['host']}{port}{theirs['path']}"
     if url in landed:
         return url

@@ -79,7 +79,9 @@ def tool_port(url: str) -> int:
     """The port at which the tool API is found inside: the server's own where it is on this machine, else 8000."""
     parts = urllib.parse.urlsplit(url)
     port = parts.port if parts.hostname in ("127.0.0.1", "localhost", "::1") else None
-    return port if port not in (None, PROXY_PORT) and port is not None and port >= 1024 else TOOL_PORT
+    if port not in (None, PROXY_PORT) and port is not None and port >= 1024:
+        return port
+    return TOOL_PORT
 
 
 def variables(proxy: bool, url: str = "") -> dict[str, str]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from agents.runtime.doors import CONNECT_SECONDS, HEAD, IDLE_SECONDS, Door, Head, Refusal, Say, pass_on
+from agents.runtime.doors import CONNECT_SECONDS, HEAD, IDLE_SECONDS, Door, Head, Onward, Refusal, Say, pass_on
 
 # reserved for documents, so nobody's private network; some installations have a gateway to the outside there
 _FOR_DOCUMENTS = [
@@ -54,7 +54,9 @@ def fits(pattern: str, host: str, port: int) -> bool:
     name, _, number = pattern.rpartition(":")
     if number != str(port):
         return False
-    return host.endswith(name[1:]) if name.startswith("*.") else host == name
+    if name.startswith("*."):
+        return host.endswith(name[1:])
+    return host == name
 
 
 def not_public(address: Address) -> str:
@@ -73,12 +75,16 @@ def not_public(address: Address) -> str:
         if getattr(address, f"is_{what}"):
             return f"{'an' if what[0] == 'u' else 'a'} {what.replace('_', '-')} address"
     public = address.is_global or any(address in net for net in _FOR_DOCUMENTS if net.version == address.version)
-    return "" if public else "a private address"
+    if public:
+        return ""
+    return "a private address"
 
 
 def of_this_machine(address: Address) -> bool:
     """True for one of our own addresses: what listens there may think that it is among friends."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    family = socket.AF_INET6
+    if address.version == 4:
+        family = socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address), 0))
@@ -119,9 +125,10 @@ class Proxy(Door):
         with self._reach("http", host, port) as server:
             if upstream is not None:
                 absolute = f"http://{_joined(host, port)}{target}"
-                pass_on(head, stream, client, server, absolute, _joined(host, port), upstream.authorization())
+                onward = Onward(absolute, _joined(host, port), upstream.authorization())
             else:
-                pass_on(head, stream, client, server, target, parts.netloc.rpartition("@")[2])
+                onward = Onward(target, parts.netloc.rpartition("@")[2])
+            pass_on(head, stream, client, server, onward)
 
     def _reach(self, scheme: str, host: str, port: int) -> socket.socket:
         """A connection to there, or to the proxy that leads there. Raises Refusal."""
@@ -169,14 +176,18 @@ class Proxy(Door):
 def _authority(text: str, default: int | None) -> tuple[str, int]:
     """`host:port` → (host in lower case, port). Raises Refusal."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?", text)
-    port = int(found[3]) if found and found[3] else default
+    port = default
+    if found and found[3]:
+        port = int(found[3])
     if found is None or port is None or not 0 < port < 65536:
         raise Refusal(400, f"{text[:200]!r} is no host:port")
     return (found[1] or found[2]).lower().rstrip("."), port
 
 
 def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if ":" in host:
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"
 
 
 def _tunnel(client: socket.socket, stream: BinaryIO, server: socket.socket) -> None:

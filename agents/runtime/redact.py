@@ -41,7 +41,9 @@ class Redactor:
 
     def clean(self, data: bytes) -> bytes:
         """A whole text without the secrets."""
-        return self._pattern.sub(MARK, data) if self._pattern else data
+        if self._pattern:
+            return self._pattern.sub(MARK, data)
+        return data
 
     def text(self, words: str) -> str:
         """The same for a string."""

@@ -13,16 +13,18 @@ import json
 import os
 import select
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.runtime import network
 from agents.runtime.box import BUBBLEWRAP, FILES, HOME, PATH, UNSANDBOXED, Box, refused
+from agents.runtime.cgroups import Group
 from agents.runtime.doors import Door, ToolRelay
-from agents.runtime.limits import Group, Limits
+from agents.runtime.limits import Limits
 from agents.runtime.proxy import Proxy
 from beads.errors import Unavailable
 
@@ -63,8 +65,10 @@ class Started:
         """Let go of everything that was there for it."""
         for door in self.doors:
             door.close()
-        for handle in (*self.tmps, *([] if self.status is None else [self.status])):
+        for handle in self.tmps:
             os.close(handle)
+        if self.status is not None:
+            os.close(self.status)
         self.tmps, self.status = [], None
         if self.group is not None:
             self.group.remove()
@@ -95,56 +99,77 @@ class Started:
         return False
 
 
+@dataclass(frozen=True)
+class Command:
+    """What is started.
+
+    `env`: all of its variables (inside: `Box.environment`). `talks`: it has an input, and its errors are apart from its
+    output. `mark`: the few variables that bubblewrap itself carries; they are seen inside, in /proc/1/environ.
+    `keeper`: a command to put before it where there is no sandbox.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str
+    talks: bool = False
+    mark: Mapping[str, str] = field(default_factory=dict)
+    keeper: Sequence[str] = ()
+
+    def streams(self) -> tuple[int, int]:
+        """Its input, and where its errors go, for Popen."""
+        if self.talks:
+            return subprocess.PIPE, subprocess.PIPE
+        return subprocess.DEVNULL, subprocess.STDOUT
+
+
 def start(
     box: Box,
-    argv: Sequence[str],
-    env: Mapping[str, str],
-    cwd: str,
+    asked: Command,
     *,
     before: Callable[[], None] = lambda: None,
-    mark: Mapping[str, str] | None = None,
     say: Callable[[str], None] = lambda text: None,
-    keeper: Sequence[str] = (),
-    talks: bool = False,
     grouped: bool = True,
 ) -> Started:
     """Start a command; its output, both streams, is in `process.stdout`. Raises OSError when it cannot be.
 
-    `env`: all of its variables (inside: `Box.environment`). `talks`: it has an input, and its errors are apart from its
-    output. `grouped`: in a control group of its own. `before` is called in the child. `mark`: the few variables that
-    bubblewrap itself carries; they are seen inside, in /proc/1/environ. `keeper`: a command to put before it where
-    there is no sandbox.
+    `before` is called in the child. `grouped`: in a control group of its own. `say`: where its doors tell what they
+    refuse.
     """
     limits = Limits.of(box.limits)
-    group = Group.make(limits) if grouped else None
-    # bubblewrap's first process is taken in while it mounts: joining a cgroup takes the kernel some 10 ms
-    join = group.joining() if group is not None and not box.boxed else lambda: None
+    group = None
+    if grouped:
+        group = Group.make(limits)
+    early = [before]
+    if group is not None and not box.boxed:
+        # bubblewrap's first process is taken in while it mounts: joining a cgroup takes the kernel some 10 ms
+        early.append(group.joining())
 
     def prepare() -> None:
         """Between fork and exec."""
-        before()
-        join()
+        for act in early:
+            act()
         limits.rlimits()
 
-    command, variables, handles = [*keeper, *argv], {**env}, []
+    command, variables, cwd, handles = [*asked.keeper, *asked.argv], {**asked.env}, asked.cwd, []
+    stdin, stderr = asked.streams()
     ours: list[int] = []
     if box.boxed:
         files = {place: _memory(text.encode()) for place, text in FILES.items()}
-        options = _memory(b"".join(os.fsencode(word) + b"\0" for word in box.options(cwd, env, files)))
+        options = _memory(b"".join(os.fsencode(word) + b"\0" for word in box.options(cwd, asked.env, files)))
         status, told = os.pipe()
         gate, go = os.pipe()
         handles, ours = [*files.values(), options, told, gate], [status, go]
         command = [box.bwrap, "--json-status-fd", str(told), "--block-fd", str(gate), "--args", str(options)]
-        command += ["--", *argv]
-        variables = {"PATH": PATH, **(mark or {})}
+        command += ["--", *asked.argv]
+        variables, cwd = {"PATH": PATH, **asked.mark}, "/"
     try:
         process = subprocess.Popen(
             command,
-            cwd="/" if box.boxed else cwd,
+            cwd=cwd,
             env=variables,
-            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if talks else subprocess.STDOUT,
+            stderr=stderr,
             start_new_session=True,
             umask=0o022,  # a command's files are as anywhere else; ours (077) are not
             pass_fds=handles,
@@ -170,7 +195,7 @@ def start(
 
 def ask(box: Box, argv: Sequence[str], seconds: float = _START_SECONDS) -> tuple[int, str]:
     """Run a short command in a box: its exit code and output. Raises OSError when it cannot be, or takes too long."""
-    started = start(box, argv, box.environment({}), "/")
+    started = start(box, Command(argv, box.environment({}), "/"))
     try:
         output, _ = started.process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -190,17 +215,13 @@ def _open_doors(started: Started, box: Box, go: int, say: Callable[[str], None])
             started.group.add(pid)
         if not started._await_mounts(pid):
             return  # it has ended, and says why
-        for place in ("/tmp", "/dev/shm", *([] if box.home else [HOME])):  # noqa: S108
+        places = ["/tmp", "/dev/shm"]  # noqa: S108
+        if not box.home:
+            places.append(HOME)
+        for place in places:
             with contextlib.suppress(OSError):
                 started.tmps.append(os.open(f"/proc/{pid}/root{place}", os.O_PATH | os.O_CLOEXEC))
-        wanted = [(network.tool_port(box.tools), "tools")] if box.tools else []
-        wanted += [(network.PROXY_PORT, "proxy")] if box.proxied else []
-        listeners = network.listen_inside(pid, [port for port, _ in wanted]) if wanted else []
-        for listener, (_, what) in zip(listeners, wanted, strict=True):
-            if what == "tools":
-                started.doors.append(ToolRelay(listener, box.tools, say))
-            else:
-                started.doors.append(Proxy(listener, box.network, box.allow, say))
+        started.doors += _doors(pid, box, say)
         os.write(go, b"1")
     except BaseException as error:
         if isinstance(error, ProcessLookupError | FileNotFoundError):  # it has gone: it ends, and says why
@@ -215,6 +236,19 @@ def _open_doors(started: Started, box: Box, go: int, say: Callable[[str], None])
             raise
     finally:
         os.close(go)
+
+
+def _doors(pid: int, box: Box, say: Callable[[str], None]) -> list[Door]:
+    """The ways out of a box: to the tool API, and to the network that it may reach."""
+    makers: dict[int, Callable[[socket.socket], Door]] = {}
+    if box.tools:
+        makers[network.tool_port(box.tools)] = lambda listener: ToolRelay(listener, box.tools, say)
+    if box.proxied:
+        makers[network.PROXY_PORT] = lambda listener: Proxy(listener, box.network, box.allow, say)
+    if not makers:
+        return []
+    listeners = network.listen_inside(pid, list(makers))
+    return [make(listener) for make, listener in zip(makers.values(), listeners, strict=True)]
 
 
 def _memory(data: bytes) -> int:
@@ -310,7 +344,9 @@ def _tried(program: str) -> str:
     except OSError as error:
         return str(error)
     lines = said.strip().splitlines()
-    return "" if code == 7 else (lines[-1] if lines else f"it ended with {code}")[:300]
+    if code == 7:
+        return ""
+    return (lines[-1] if lines else f"it ended with {code}")[:300]
 
 
 def _version(program: str) -> str:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agents.runtime import gitcmd, harvest, processes, workspace
+from agents.runtime import gitcmd, harvest, insides, processes, workspace
 from agents.runtime.crashpoints import crashpoint
-from agents.runtime.steps import FAILED_TAIL, STOP_GRACE, Orders, Steps
+from agents.runtime.orders import Orders
+from agents.runtime.steps import FAILED_TAIL, STOP_GRACE, Steps
 
 FINISH_GRACE = 30.0
 REPORT_SECONDS = 600.0
@@ -207,7 +208,9 @@ class Shim:
 
     def _own_environment(self) -> dict[str, str]:
         """An agent's token, which it has from its claim on; gates call no tools."""
-        return {} if self.spec["kind"] == "gates" else {"GASTOWN_TOKEN": self.token}
+        if self.spec["kind"] == "gates":
+            return {}
+        return {"GASTOWN_TOKEN": self.token}
 
     # -- the end --
 
@@ -218,7 +221,7 @@ class Shim:
         report: dict[str, Any] = {"head_sha": "", "work": harvest.UNSAVED}
         for wait in (0.5, 2.0, 5.0, None):
             try:
-                inside = harvest.inside(self.space, self.steps.box)
+                inside = insides.in_box(self.space, self.steps.box)
                 found = harvest.take_in(self.space, self.spec["run"], self.spec["start_sha"], inside)
             except Exception as error:  # whatever a workspace makes of us: the run ends with a report
                 report["error"] = f"saving the work failed: {error}"

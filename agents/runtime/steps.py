@@ -19,16 +19,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agents.runtime import junit as junit_reports
 from agents.runtime import network, processes, sandbox
 from agents.runtime.caches import Cache, Copy
 from agents.runtime.crashpoints import crashpoint
-from agents.runtime.limits import Watch
+from agents.runtime.orders import Log, Orders
 from agents.runtime.redact import Redactor
+from agents.runtime.watching import Watch
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10
@@ -41,33 +42,25 @@ Result = dict[str, Any]
 Ended = tuple[int | None, int | None]  # exit code, signal
 
 
-class Log(Protocol):
-    """Where output goes."""
+@dataclass(frozen=True)
+class _Child:
+    """A step's process. All that it starts is below `root`; `apart`: it is itself the last of that to end."""
 
-    def write(self, data: bytes) -> None:
-        """Append."""
+    process: subprocess.Popen[bytes]
+    root: int
+    apart: bool
+    began: float
 
-    def say(self, text: str) -> None:
-        """A line of the shim's own."""
 
+@dataclass(frozen=True)
+class _End:
+    """How a command ended, and the last of its output. `limit`: which one it has reached, if any."""
 
-@dataclass
-class Orders:
-    """What the run was told meanwhile. Whoever waits has an event of its own among `listeners`."""
-
-    stop: str = ""
-    fenced: bool = False
-    finish_at: float | None = None
-    listeners: list[threading.Event] = field(default_factory=list)
-
-    def stopped(self) -> bool:
-        """True when the run is to end."""
-        return bool(self.stop)
-
-    def tell(self) -> None:
-        """There is news: wake whoever waits."""
-        for event in tuple(self.listeners):
-            event.set()
+    code: int | None
+    number: int | None
+    timed_out: bool
+    limit: str
+    output: bytes
 
 
 class Steps:
@@ -91,7 +84,9 @@ class Steps:
 
     def run(self) -> tuple[list[Result], Ended]:
         """Run them; returns the results of those that say something, and how the run ended."""
-        return self._at_once() if self.at_once else self._in_order()
+        if self.at_once:
+            return self._at_once()
+        return self._in_order()
 
     def _in_order(self) -> tuple[list[Result], Ended]:
         results: list[Result] = []
@@ -193,7 +188,9 @@ class Steps:
         tries: list[dict[str, Any]] = []
         for _ in range(int(step.get("retries") or 0) + 1):
             junit = step.get("junit")
-            before = junit_reports.marks(self.worktree, junit) if junit else {}
+            before = {}
+            if junit:
+                before = junit_reports.marks(self.worktree, junit)
             result = self._attempt(step)
             raw = result["outcome_raw"]
             tries.append({"outcome_raw": raw, "duration_ms": result["duration_ms"]})
@@ -210,8 +207,9 @@ class Steps:
         box = self.box.for_step(step)
         argv = step.get("argv") or ["sh", "-c", step["run"]]
         own = (step.get("env") or {}) | self.extra()
-        env = box.environment(self.spec["env"], own) if box.boxed else self.spec["env"] | own
-        redactor = Redactor([*box.secrets, *self.extra().values()])
+        env = self.spec["env"] | own
+        if box.boxed:
+            env = box.environment(self.spec["env"], own)
         if why := box.unseen(argv, env, str(self.worktree)):
             self.log.say(why)
             return _not_run(step, 127, why)
@@ -221,10 +219,41 @@ class Steps:
         except OSError as error:
             self.reason = f"cannot start {argv[0]}: {error}"
             self.log.say(self.reason)
-            return _not_run(step, 127 if isinstance(error, FileNotFoundError) else 126, str(error))
+            if isinstance(error, FileNotFoundError):
+                return _not_run(step, 127, str(error))
+            return _not_run(step, 126, str(error))
         crashpoint("shim.running")
+        ended = self._follow(step, box, started, began)
+        well = (ended.code, ended.number) == (0, None)
+        keep = TAIL
+        if self.gates and not well:
+            keep = FAILED_TAIL
+        output = ended.output[-keep:].decode("utf-8", "replace")
+        if not well and (why := _outside(box, env, output, str(self.worktree))):
+            self.log.say(why)
+            output = f"{output.rstrip()}\n{why}\n"
+        if box.boxed and not well and (why := network.hint(output, box.network, gate=self.gates)):
+            self.log.say(f"{self._whose(step)}{why}")
+            output = f"{output.rstrip()}\n{why}\n"
+        return {
+            "name": step["name"],
+            "outcome_raw": {
+                "exit_code": ended.code,
+                "signal": ended.number,
+                "timed_out": ended.timed_out,
+                "limit": ended.limit,
+            },
+            "duration_ms": int((time.monotonic() - began) * 1000),
+            "output": output.replace(f"{self.worktree}/", ""),  # paths as the author knows them
+        }
+
+    def _follow(self, step: dict[str, Any], box: sandbox.Box, started: sandbox.Started, began: float) -> _End:
+        """Be with a command until it has ended, and all that it started: its output, and how it ended."""
+        redactor = Redactor([*box.secrets, *self.extra().values()])
         process, apart = started.process, self.at_once or box.boxed
-        root = process.pid if apart else os.getpid()
+        root = os.getpid()
+        if apart:
+            root = process.pid
         tail: deque[bytes] = deque()
         news = threading.Event()
         pump = threading.Thread(target=self._pump, args=(process, tail, step["name"], redactor), daemon=True)
@@ -234,7 +263,7 @@ class Steps:
         waiter.start()
         roots = [Path(path) for path in dict.fromkeys([str(self.worktree), box.home]) if path]
         watch = Watch(started.limits, lambda: processes.descendants(root), roots, started.tmps, started.group)
-        timed_out, limit = self._watch(process, root, apart, began, step, watch, news)
+        timed_out, limit = self._watch(_Child(process, root, apart, began), step, watch, news)
         if not apart:  # elsewhere that has been seen to; and its number may be another process's by now
             processes.kill_descendants(signal.SIGKILL)
         waiter.join(5)
@@ -250,74 +279,63 @@ class Steps:
             limit = watch.last((code, number) != (0, None), number)
         if not limit and not stopped and started.did_not_start():
             said = b"".join(tail)[-TAIL:].decode("utf-8", "replace").strip()
-            code = 127 if "execvp" in said else 126  # the program is not there, or no box: its author is not to blame
-            self.reason = "" if code == 127 else f"the sandbox could not be made: {said[-300:]}"
+            code, self.reason = 127, ""  # the program is not there
+            if "execvp" not in said:  # no box: its author is not to blame
+                code = 126
+                self.reason = f"the sandbox could not be made: {said[-300:]}"
         started.close()
         if limit:
             self.reason = limit
             self.log.say(f"{self._whose(step)}{limit}")
-        keep = TAIL if (code, number) == (0, None) or not self.gates else FAILED_TAIL
-        output = b"".join(tail)[-keep:].decode("utf-8", "replace")
-        if (code, number) != (0, None) and (why := _outside(box, env, output, str(self.worktree))):
-            self.log.say(why)
-            output = f"{output.rstrip()}\n{why}\n"
-        if box.boxed and (code, number) != (0, None) and (why := network.hint(output, box.network, gate=self.gates)):
-            self.log.say(f"{self._whose(step)}{why}")
-            output = f"{output.rstrip()}\n{why}\n"
-        return {
-            "name": step["name"],
-            "outcome_raw": {"exit_code": code, "signal": number, "timed_out": timed_out, "limit": limit},
-            "duration_ms": int((time.monotonic() - began) * 1000),
-            "output": output.replace(f"{self.worktree}/", ""),  # paths as the author knows them
-        }
+        return _End(code, number, timed_out, limit, b"".join(tail))
 
     def _start(self, box: sandbox.Box, argv: list[str], env: dict[str, str]) -> sandbox.Started:
         """Start a step's command. Without a sandbox, one of several has a keeper."""
-        keeper = [sys.executable, "-I", "-S", str(KEEPER)] if self.at_once and not box.boxed else []
+        keeper: list[str] = []
+        if self.at_once and not box.boxed:
+            keeper = [sys.executable, "-I", "-S", str(KEEPER)]
         mark = {name: env[name] for name in ("GASTOWN_RUN",) if name in env}
-        before = processes.die_with_shim
-        where = str(self.worktree)
-        return sandbox.start(box, argv, env, where, before=before, mark=mark, say=self.log.say, keeper=keeper)
+        command = sandbox.Command(argv, env, str(self.worktree), mark=mark, keeper=keeper)
+        return sandbox.start(box, command, before=processes.die_with_shim, say=self.log.say)
 
     def _whose(self, step: dict[str, Any]) -> str:
-        return f"gate {step['name']}: " if self.gates else ""
+        if self.gates:
+            return f"gate {step['name']}: "
+        return ""
 
-    def _watch(
-        self,
-        process: subprocess.Popen[bytes],
-        root: int,
-        apart: bool,
-        began: float,
-        step: dict[str, Any],
-        watch: Watch,
-        news: threading.Event,
-    ) -> tuple[bool, str]:
+    def _watch(self, child: _Child, step: dict[str, Any], watch: Watch, news: threading.Event) -> tuple[bool, str]:
         """Wait for the end, a stop, a time-out, a limit or the end of the finish grace: (timed out, which limit)."""
         timeout: float | None = step.get("timeout")
-        while process.poll() is None:
+        late = None
+        if timeout:
+            late = child.began + timeout
+        while child.process.poll() is None:
             now = time.monotonic()
             finish = self.orders.finish_at
-            ends = [began + timeout if timeout else None, finish, watch.next, watch.deadline]
-            if timeout and now >= began + timeout:
-                which = self._whose(step) if self.at_once else ""
+            if late is not None and now >= late:
+                which = ""
+                if self.at_once:
+                    which = self._whose(step)
                 self.log.say(f"{which}timed out after {timeout:.0f} s")
-                self._kill(process, root, apart)
+                self._kill(child)
                 return True, ""
             if self.orders.stopped() or (finish is not None and now >= finish):
-                self._kill(process, root, apart)
+                self._kill(child)
                 return False, ""
             if (now >= watch.next or (watch.deadline and now >= watch.deadline)) and (limit := watch.look()):
-                self._kill(process, root, apart)
+                self._kill(child)
                 return False, limit
+            ends = (late, finish, watch.next, watch.deadline)
             news.wait(max(min(end for end in ends if end is not None) - now, 0.01))
             news.clear()
         return False, ""
 
-    def _kill(self, process: subprocess.Popen[bytes], root: int, apart: bool) -> None:
-        """SIGTERM to the tree, SIGKILL after a grace; at once when fenced. `apart`: `process` itself is the last of it.
+    def _kill(self, child: _Child) -> None:
+        """SIGTERM to the tree, SIGKILL after a grace; at once when fenced.
 
         bubblewrap ends when all in its namespace has, and all of that ends with it; so does a keeper.
         """
+        process, root, apart = child.process, child.root, child.apart
         if not self.orders.fenced:
             processes.kill_descendants(signal.SIGTERM, root)
             end = time.monotonic() + STOP_GRACE
@@ -332,7 +350,9 @@ class Steps:
     def _pump(self, process: subprocess.Popen[bytes], tail: deque[bytes], name: str, redactor: Redactor) -> None:
         """Output → log and tail, without secrets. Where several write at once, each line says whose it is."""
         assert process.stdout is not None
-        mark = f"{name} | ".encode() if self.at_once else b""
+        mark = b""
+        if self.at_once:
+            mark = f"{name} | ".encode()
         kept, rest = 0, b""
         more = True
         while more:

@@ -18,26 +18,24 @@ Stdlib only.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
-import stat
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agents.runtime.gitcmd import GitFailed, check_sha, failure, repo_lock, run_git, started_git
+from agents.runtime.gitcmd import GitFailed, check_sha, failure, run_git, started_git
 from agents.runtime.gitdirs import View, config_text, git_directory
+from agents.runtime.mirrors import repo_lock
 from agents.runtime.trash import discard, empty
+from agents.runtime.treelook import Look, look, make_readable, now, owned, real_directory, repair
+from agents.runtime.treelook import Slot as Slot
 
 TIMEOUT = 900.0
 UMASK = 0o022
-_MODES = (0o100644, 0o100755)
-_OPEN = 0o755
 _MOST_REPAIRS = 20_000
 PINNED = {
     "core.bare": "false",
@@ -72,28 +70,6 @@ ENVIRONMENT = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_ATTR_NOSYSTEM": "1", "GIT_CON
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A place for gates; its holder has the lock beside it."""
-
-    path: Path
-
-    @property
-    def tree(self) -> Path:
-        """What gates see."""
-        return self.path / "tree"
-
-    @property
-    def git(self) -> Path:
-        """The server's git directory for the tree."""
-        return self.path / "git"
-
-    @property
-    def trash(self) -> Path:
-        """Where things wait for their removal: in the pool, so that getting there is a rename."""
-        return self.path.parent / "trash"
-
-
-@dataclass(frozen=True)
 class Filled:
     """What was put in: `config` of it for the disposable git directory, and the repositories that it borrows from."""
 
@@ -113,7 +89,7 @@ def prepare(slot: Slot, view: View, fill: Fill | None = None) -> Path:
     """
     _settle(slot, view.mirror)
     try:
-        if not (_kept(slot, view) or (os.geteuid() and _opened(slot.tree) and _kept(slot, view))):
+        if not (_kept(slot, view) or (os.geteuid() and make_readable(slot.tree) and _kept(slot, view))):
             _start_anew(slot)
             _switch(slot, view, fresh=True)
         return _hand_out(slot, view, fill(slot) if fill is not None else Filled())
@@ -144,12 +120,12 @@ def _kept(slot: Slot, view: View) -> bool:
 def _switch(slot: Slot, view: View, *, fresh: bool = False) -> bool:
     """Make the tree the candidate's. False, GitFailed or OSError: it cannot be done with this one."""
     state = {} if fresh else _state(slot)
-    began = _tick(slot.path / "clock")
+    began = now(slot.path / "clock")
     stamp = began
     if not fresh:
         stamp = int(str(state.get("stamp", began)))
         # without a state it was never finished; with a clock that was set back ctimes say nothing
-        if stamp >= began or not _own(slot.tree):
+        if stamp >= began or not owned(slot.tree):
             return False
         slot.tree.chmod(0o755)
         _clear(slot, state)
@@ -168,15 +144,15 @@ def _switch(slot: Slot, view: View, *, fresh: bool = False) -> bool:
     git("checkout", "--quiet", "--force", "--detach", view.sha)
     if renewed:
         git("clean", "-ffdxq")
-    look = _compare(slot, view, candidate, stamp, began)
-    if look.faults and (look.severe or not fresh) and len(look.faults) < _MOST_REPAIRS:
-        _repair(slot, look)
+    seen = _compare(slot, view, candidate, stamp, began)
+    if seen.faults and (seen.severe or not fresh) and len(seen.faults) < _MOST_REPAIRS:
+        repair(slot, seen)
         git("checkout", "--quiet", "--force", "--detach", view.sha)
-        look = _compare(slot, view, candidate, stamp, began)
-    if fresh and look.severe:
-        raise GitFailed(f"a fresh check-out of {view.sha[:12]} is not what the commit says: {look}")
+        seen = _compare(slot, view, candidate, stamp, began)
+    if fresh and seen.severe:
+        raise GitFailed(f"a fresh check-out of {view.sha[:12]} is not what the commit says: {seen}")
     # a fresh tree has been touched by nobody: modes that differ are the file system's own, as an inherited access list
-    if not fresh and (look.severe or look.faults):
+    if not fresh and (seen.severe or seen.faults):
         return False
     _note(slot, {"gitlinks": candidate.gitlinks, "attributes": candidate.attributes})
     return True
@@ -187,7 +163,7 @@ def _clear(slot: Slot, state: Mapping[str, Any]) -> None:
     if os.path.lexists(slot.tree / ".git"):
         discard(slot.tree / ".git", slot.trash)
     for path in state.get("gitlinks", ()):
-        if _real_directory(slot.tree, path):
+        if real_directory(slot.tree, path):
             discard(slot.tree / path, slot.trash)
 
 
@@ -212,19 +188,7 @@ class _Listing:
         return cls(count - len(gitlinks), gitlinks, attributes.hexdigest())
 
 
-@dataclass
-class _Look:
-    """What a look at the whole tree has found. `faults`: (kind, path) that can be repaired; `severe`: what cannot."""
-
-    faults: list[tuple[str, str]] = field(default_factory=list)
-    count: int = 0
-    severe: str = ""
-
-    def __str__(self) -> str:
-        return self.severe or ", ".join(f"{kind} {path!r}" for kind, path in self.faults[:5])
-
-
-def _compare(slot: Slot, view: View, candidate: _Listing, stamp: int, began: int) -> _Look:
+def _compare(slot: Slot, view: View, candidate: _Listing, stamp: int, began: int) -> Look:
     """Look at everything in the tree, and let git compare its index with the candidate.
 
     Each file is one that git wrote just now, or one that nobody has touched since the tree was handed out, when it was
@@ -232,84 +196,15 @@ def _compare(slot: Slot, view: View, candidate: _Listing, stamp: int, began: int
     """
     asked = ["diff-index", "--cached", "--ignore-submodules=all", "--no-ext-diff", "--quiet", view.sha, "--"]
     with started_git(asked, cwd=slot.tree, env=_where(slot.git, slot.tree)) as comparing:
-        look = _look(slot.tree, set(candidate.gitlinks), stamp, began)
+        seen = look(slot.tree, set(candidate.gitlinks), stamp, began)
         answer = comparing.result(timeout=TIMEOUT, check=False)
     if answer.returncode not in (0, 1):
         raise failure("diff-index", answer)
     if answer.returncode:
-        look.severe = "the index differs"
-    elif not look.faults and look.count != candidate.count:
-        look.severe = f"{look.count} files in place of {candidate.count}"
-    return look
-
-
-def _look(tree: Path, gitlinks: set[str], stamp: int, began: int) -> _Look:
-    """Each entry of the tree: its kind, mode, links, lists and whether a gate has changed it since the `stamp`."""
-    look = _Look()
-    directories = [""]
-    while directories:
-        at = directories.pop()
-        empty = True
-        with os.scandir(os.path.join(tree, at)) as entries:
-            for entry in entries:
-                empty = False
-                told = entry.stat(follow_symlinks=False)
-                mode = told.st_mode
-                if (
-                    (mode in _MODES or stat.S_ISLNK(mode))
-                    and told.st_nlink == 1
-                    and not stamp < told.st_ctime_ns <= began
-                    and entry.name != ".git"
-                ):
-                    look.count += 1  # of 50,000 entries 50,000 come here: what is above is all that is done for them
-                    continue
-                path = os.path.join(at, entry.name)
-                if entry.name == ".git":
-                    look.faults.append(("repository", path))
-                elif stat.S_ISDIR(mode):
-                    directories.append(path)
-                    if mode & 0o5777 != _OPEN:
-                        look.faults.append(("directory", path))
-                else:
-                    look.faults.append(("file", path))
-        if at in gitlinks:
-            if not empty:
-                look.faults.append(("repository", at))
-        elif empty and at:
-            look.faults.append(("empty", at))
-        if any(name.startswith(("user.", "system.posix_acl", "trusted.")) for name in _lists(os.path.join(tree, at))):
-            look.faults.append(("directory", at))
-    return look
-
-
-def _lists(directory: str) -> list[str]:
-    try:
-        return os.listxattr(directory, follow_symlinks=False)
-    except OSError:  # a file system that has none
-        return []
-
-
-def _repair(slot: Slot, look: _Look) -> None:
-    """Take away what should not be there; git makes anew what should. Files last found in a directory go before it."""
-    for kind, path in look.faults:
-        where = slot.tree / path
-        if kind == "file":
-            with contextlib.suppress(FileNotFoundError):
-                where.unlink()
-        elif kind == "repository" and os.path.lexists(where):
-            discard(where, slot.trash)
-        elif kind == "directory" and where.is_dir():
-            for name in _lists(str(where)):
-                if name.startswith(("user.", "system.posix_acl", "trusted.")):
-                    os.removexattr(where, name, follow_symlinks=False)
-            where.chmod(0o755)
-    for kind, path in sorted(look.faults, key=lambda fault: -len(fault[1])):
-        with contextlib.suppress(OSError):
-            if kind == "empty":
-                where = slot.tree / path
-                while where != slot.tree:
-                    where.rmdir()
-                    where = where.parent
+        seen.severe = "the index differs"
+    elif not seen.faults and seen.count != candidate.count:
+        seen.severe = f"{seen.count} files in place of {candidate.count}"
+    return seen
 
 
 def _hand_out(slot: Slot, view: View, filled: Filled) -> Path:
@@ -317,68 +212,13 @@ def _hand_out(slot: Slot, view: View, filled: Filled) -> Path:
     told = replace(view, config={**view.config, **filled.config})
     git_directory(slot.tree / ".git", told, index=slot.git / "index")
     borrowed = sorted({str(path) for path in filled.borrowed})
-    _note(slot, {**_state(slot), "borrowed": borrowed, "stamp": _tick(slot.path / "clock")})
+    _note(slot, {**_state(slot), "borrowed": borrowed, "stamp": now(slot.path / "clock")})
     return slot.tree
 
 
 def borrowed(tree: Path) -> list[str]:
     """The repositories beside the mirror that git needs to see, for reading, in a tree that `prepare` has made."""
     return [str(path) for path in _state(Slot(tree.parent)).get("borrowed", [])]
-
-
-def _tick(clock: Path) -> int:
-    """The kernel's time for files now, in nanoseconds. Returns when it has moved on: all that comes is later."""
-    descriptor = os.open(clock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.utime(descriptor)
-        now = os.fstat(descriptor).st_mtime_ns
-        while True:
-            os.utime(descriptor)
-            if os.fstat(descriptor).st_mtime_ns != now:
-                return now
-            time.sleep(0.0005)
-    finally:
-        os.close(descriptor)
-
-
-def _own(tree: Path) -> bool:
-    """True for a directory that is one and is ours; a gate without walls may have put a link in its place."""
-    try:
-        told = tree.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid()
-
-
-def _real_directory(tree: Path, path: str) -> bool:
-    """True when each part of `path` is a directory and no link."""
-    at = tree
-    for part in Path(path).parts:
-        at = at / part
-        try:
-            if not stat.S_ISDIR(at.lstat().st_mode):
-                return False
-        except OSError:
-            return False
-    return True
-
-
-def _opened(tree: Path) -> bool:
-    """Make all directories readable again, for a server that is not root: git cannot look into the others.
-
-    Only those that are not: a `chmod -R` would touch the ctime of every file. False when that cannot be done.
-    """
-    waiting = [str(tree)]
-    try:
-        while waiting:
-            at = waiting.pop()
-            if os.lstat(at).st_mode & 0o700 != 0o700:
-                os.chmod(at, _OPEN)  # a directory and no link: that was just seen
-            with os.scandir(at) as entries:
-                waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return False
-    return True
 
 
 # -- git directories ------------------------------------------------------------------------------------------------
@@ -423,7 +263,9 @@ def _state(slot: Slot) -> dict[str, Any]:
         found = json.loads((slot.path / "state.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+    return {}
 
 
 def _note(slot: Slot, state: Mapping[str, Any]) -> None:

@@ -231,13 +231,17 @@ def peek(tree: Path) -> Peek | None:
     if gitcmd.SHA.fullmatch(head):
         return Peek(head, "", branches)
     found = re.fullmatch(r"ref: refs/heads/(\S+)", head)
-    return Peek(branches.get(found[1], ""), found[1], branches) if found else None
+    if found:
+        return Peek(branches.get(found[1], ""), found[1], branches)
+    return None
 
 
 def _loose(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
     """The refs that have a file of their own. No link is followed, and neither depth nor number matters."""
     left = PEEK_REFS
-    waiting = [(root, prefix)] if root.parent.is_dir() and not root.parent.is_symlink() else []
+    waiting = []
+    if root.parent.is_dir() and not root.parent.is_symlink():
+        waiting = [(root, prefix)]
     while waiting:
         at, name = waiting.pop()
         with contextlib.suppress(OSError, ValueError):

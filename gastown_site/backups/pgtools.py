@@ -16,7 +16,7 @@ import psycopg
 from psycopg import conninfo
 
 from beads.errors import Refused
-from gastown_site import database
+from gastown_site import database, pgplaces
 
 CHUNK = 1 << 20
 
@@ -94,7 +94,7 @@ def _started(name: str, words: list[str], said: IO[bytes], *, out: bool) -> Iter
     env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith("PG")}
     env |= {"LC_ALL": "C.UTF-8", **({"PGPASSWORD": str(password)} if password else {})}
     target = ["--dbname", conninfo.make_conninfo("", **known)]
-    command = [database.program(name), "--no-password", "--no-owner", "--no-privileges", *words, *target]
+    command = [pgplaces.program(name), "--no-password", "--no-owner", "--no-privileges", *words, *target]
     process = subprocess.Popen(
         command,
         env=env,

@@ -26,7 +26,7 @@ from typing import Any
 from agents.runtime.crashpoints import crashpoint
 from beads.errors import GastownError, Refused
 from beads.replies import refuse
-from gastown_site import database, home
+from gastown_site import cluster, database, home
 from gastown_site.backups import archive, pgtools
 from gastown_site.backups.archive import Reader
 from refinery.git import copies
@@ -113,7 +113,7 @@ def _check_release(backup: Reader) -> None:
 
 def _check_major(backup: Reader) -> None:
     """A dump is read by its own major version of PostgreSQL, and by later ones."""
-    made, here = int(str(backup.manifest["postgresql"]).split(".")[0]), database.major()
+    made, here = int(str(backup.manifest["postgresql"]).split(".")[0]), cluster.major()
     if made > here:
         raise Refused(
             f"{backup.path} is of PostgreSQL {made}, and the installed one is {here}: "

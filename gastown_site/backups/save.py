@@ -93,7 +93,9 @@ def _fill(writer: Writer, version: str, database: int) -> dict[str, Any]:
 
 def _refs(rig: Rig) -> dict[str, str]:
     mirror = mirror_of(rig.pk)
-    return copies.refs(mirror) if mirror.is_dir() else {}
+    if mirror.is_dir():
+        return copies.refs(mirror)
+    return {}
 
 
 def _mirror(writer: Writer, rig: Rig, before: dict[str, str]) -> dict[str, Any]:

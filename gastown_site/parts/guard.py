@@ -46,7 +46,9 @@ def make_room() -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MOST if soft == resource.RLIM_INFINITY else max(min(MOST, soft - SPARE_FILES), 64)
+    if soft == resource.RLIM_INFINITY:
+        return MOST
+    return max(min(MOST, soft - SPARE_FILES), 64)
 
 
 def body_limit(path: str, headers: list[tuple[bytes, bytes]]) -> int:
@@ -174,7 +176,9 @@ class Protocol(H11Protocol):
         answered = self._phase == "body" and self.cycle.response_started
         self._stop()
         if not answered:
-            more = "retry-after: 5\r\n" if status == 503 else ""
+            more = ""
+            if status == 503:
+                more = "retry-after: 5\r\n"
             head = f"HTTP/1.1 {status} {phrase}\r\nconnection: close\r\ncontent-length: 0\r\n{more}\r\n"
             self.transport.write(head.encode())
         self.transport.close()

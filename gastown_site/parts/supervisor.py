@@ -213,7 +213,9 @@ def look(url: str, ask: bool, me: Identity | None) -> Seen:
 
     from beads import installations, ops
 
-    rival = installations.beat(me) if me is not None else ""
+    rival = ""
+    if me is not None:
+        rival = installations.beat(me)
     signs = {name: at.isoformat() for name, at in ops.heartbeats().items()}
     if ask:
         async_task("refinery.tasks.heartbeat", save=False)  # type: ignore[no-untyped-call]
@@ -259,7 +261,9 @@ def _usual_port() -> int:
     try:
         given = urlsplit(os.environ.get("GASTOWN_URL", ""))
         ours = given.scheme == "http" and given.hostname in ("127.0.0.1", "localhost", "::1")
-        return given.port if ours and given.port else 8000
+        if ours and given.port:
+            return given.port
+        return 8000
     except ValueError:
         return 8000
 
@@ -276,7 +280,9 @@ def local_url(host: str, port: int) -> str:
     """Where this machine reaches the web server that listens on `host`."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
         return f"http://127.0.0.1:{port}"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if ":" in host:
+        return f"http://[{host}]:{port}"
+    return f"http://{host}:{port}"
 
 
 def parts(host: str, port: int) -> list[Part]:

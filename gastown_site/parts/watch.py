@@ -107,7 +107,9 @@ class Watch:
     def _look_at(self, kept: _Signs, group: list[Process], now: float) -> None:
         """Whether its processes work, or are stopped."""
         ticks = sum(process.ticks for process in group)
-        uses = (ticks - kept.ticks) / self.second > BUSY_SHARE * (now - kept.looked) if kept.looked else True
+        uses = True
+        if kept.looked:
+            uses = (ticks - kept.ticks) / self.second > BUSY_SHARE * (now - kept.looked)
         workers = [words[2] for p in group if (words := p.title.split())[:1] == ["qcluster"] and words[2:3]]
         states = {word for word in workers if word in _AT_WORK}
         kept.all_at_work, kept.busy = states == {"processing"}, uses
@@ -123,7 +125,11 @@ class Watch:
         for name, row in self.watched.items():
             kept = self._signs[name]
             silent = now - kept.changed
-            patience = math.inf if kept.all_at_work else BUSY * row.limit if kept.busy else row.limit
+            patience = float(row.limit)
+            if kept.all_at_work:
+                patience = math.inf
+            elif kept.busy:
+                patience = BUSY * row.limit
             if kept.stopped is not None and now - kept.stopped > STOPPED_SECONDS:
                 found[name] = f"was stopped by a signal {now - kept.stopped:.0f} s ago"
             elif silent > patience:

@@ -1,7 +1,7 @@
 """The closed union of actions: what a plan may ask for. Pure.
 
 Each action names the state it was decided on; `refinery.tick.apply` compares and swaps on it. Adding one means a
-dataclass here, its rule, and one `match` arm in `refinery.tick.apply`.
+dataclass here, its rule, and one `match` arm in `refinery.tick.acts`.
 """
 
 from __future__ import annotations
@@ -330,40 +330,16 @@ class RetireAgent:
     agent: int
 
 
-Action = (
-    StartRun
-    | EndRun
-    | StopRun
-    | NudgeRun
-    | PublishRun
-    | MoveBead
-    | OpenEntry
-    | Admit
-    | Prove
-    | OpenCheck
-    | CheckAnew
-    | Regroup
-    | Leave
-    | Rebuild
-    | NewHead
-    | Answered
-    | OpenRework
-    | OpenConflict
-    | Hold
-    | Land
-    | SetWindow
-    | PushAgain
-    | AbandonLanding
-    | CloseEntry
-    | CreateBranch
-    | ObserveBranch
-    | Foresee
-    | BranchLanded
-    | ConvoyLanded
-    | Escalate
-    | Settle
-    | RetireAgent
+OfRuns = StartRun | EndRun | StopRun | NudgeRun | PublishRun | RetireAgent
+OfEntries = OpenEntry | OpenCheck | NewHead | Answered | OpenRework | OpenConflict | Hold | CloseEntry
+OfTrains = (
+    Admit | Leave | Prove | CheckAnew | Regroup | Rebuild | Land | PushAgain | AbandonLanding | SetWindow | Foresee
 )
+OfLedger = MoveBead | CreateBranch | ObserveBranch | BranchLanded | ConvoyLanded | Escalate | Settle
+Action = OfRuns | OfEntries | OfTrains | OfLedger
+
+Ruling = tuple[str, str, tuple[Action, ...]]
+"""What a rule says of its subject: its name, why in one sentence, and what is to be done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,3 +85,8 @@ class ConvoyView:
     def branch_in(self, rig: int) -> BranchView | None:
         """Its feature branch in a rig."""
         return next((b for b in self.branches if b.rig == rig), None)
+
+    def is_cut_in(self, rig: int) -> bool:
+        """True when its feature branch in a rig has been cut."""
+        branch = self.branch_in(rig)
+        return branch is not None and bool(branch.base_sha)

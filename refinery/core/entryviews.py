@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from beads.lifecycle import BeadStatus
 from refinery.core.beadviews import Blocker, RunView
 from refinery.core.relations import ForecastView, Ground, Ties
+from refinery.core.states import EntryKind, LandingState
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,16 @@ class LandingView:
         """The landing whose push carries this one: its own, or that of the last car pushed with it."""
         return self.push or self.id
 
+    @property
+    def under_way(self) -> bool:
+        """True from its intent on until git has answered otherwise."""
+        return self.state == LandingState.INTENT or self.begun
+
+    @property
+    def begun(self) -> bool:
+        """True when it may be on the target: it is being pushed, or has landed."""
+        return self.state in (LandingState.PUSHING, LandingState.LANDED)
+
 
 @dataclass(frozen=True, slots=True)
 class EntryView:
@@ -153,8 +164,9 @@ class EntryView:
     created_at: dt.datetime
     title: str = ""
     status: str = BeadStatus.OPEN
-    kind: str = "change"
+    kind: str = EntryKind.CHANGE
     convoy: str | None = None
+    onto_convoy: bool = False  # its target is the branch of its own convoy
     convoy_age: dt.datetime | None = None
     source: str | None = None
     source_status: str = ""

@@ -55,4 +55,4 @@ def _first_things_first(rows: list[EntryView]) -> list[EntryView]:
 
 def is_feature_lane(entry: EntryView) -> bool:
     """True for lanes that a convoy refinery serves: intermediate merges into a feature branch."""
-    return entry.kind == EntryKind.CHANGE and entry.target.startswith("convoy/") and entry.convoy is not None
+    return entry.kind == EntryKind.CHANGE and entry.onto_convoy

@@ -15,7 +15,7 @@ from refinery.core.convoyviews import ConvoyView
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.states import EntryState
 from refinery.core.telling import alike
-from refinery.core.world import World
+from refinery.core.world import RigView, World
 
 SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
 UNRELEASED, DISPATCH, NO_SLOT = "unreleased", "dispatch", "no-slot"  # rules that the phase of a bead depends on
@@ -100,10 +100,13 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return "its convoy is staged: start it"
     if bead.waiting_for:
         return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
-    if convoy is not None and convoy.lands_once:
-        branch = convoy.branch_in(bead.rig)
-        if branch is None or not branch.base_sha:
-            return "its convoy's feature branch is being created"
+    if convoy is not None and convoy.lands_once and not convoy.is_cut_in(bead.rig):
+        return "its convoy's feature branch is being created"
+    return _rig_wait(world, rig) or retry_wait(world, bead)
+
+
+def _rig_wait(world: World, rig: RigView) -> str | None:
+    """Why nobody is sent to work in a rig now."""
     if rig.problems:
         return f"the config is refused: {rig.problems[0]}"
     if rig.outage is not None:
@@ -112,21 +115,21 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return unmanned(rig.slug)
     if world.breaker_open and not world.probe_due:
         return breaker(world)
-    return retry_wait(world, bead)
+    return None
 
 
 def retry_wait(world: World, bead: BeadView) -> str | None:
-    """Until when a bead waits after its last run, and why; None when it need not."""
+    """Why a bead's next attempt is still to come; None when it may begin."""
     due = next_try_at(bead, world.rigs[bead.rig].config)
-    if world.now < due:
-        last = bead.last_run
-        again = f"{due:%H:%M:%S} UTC"
-        if last is not None and last.outcome in (RunOutcome.LOST, RunOutcome.START_FAILED):
-            what = "could not be started" if last.outcome == RunOutcome.START_FAILED else "was lost"
-            return f"its run {what}: {last.reason}; tried again at {again}"
-        said = f"; the last: {last.reason}" if last is not None and last.reason else ""
-        return f"attempt {bead.attempts_used + 1} starts at {again}{said}"
-    return None
+    if world.now >= due:
+        return None
+    last, again = bead.last_run, f"{due:%H:%M:%S} UTC"
+    if last is not None and last.outcome == RunOutcome.START_FAILED:
+        return f"its run could not be started: {last.reason}; tried again at {again}"
+    if last is not None and last.outcome == RunOutcome.LOST:
+        return f"its run was lost: {last.reason}; tried again at {again}"
+    said = f"; the last: {last.reason}" if last is not None and last.reason else ""
+    return f"attempt {bead.attempts_used + 1} starts at {again}{said}"
 
 
 def breaker(world: World) -> str:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
-import random
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 from agents.lifecycle import RunOutcome, RunState
 from beads.config import Config, effective, validate
-from beads.errors import Invalid
 from refinery.core.actions import (
     Action,
     Admit,
@@ -25,7 +23,6 @@ from refinery.core.actions import (
     Hold,
     Land,
     Leave,
-    NewHead,
     OpenConflict,
     OpenRework,
     Prove,
@@ -37,120 +34,17 @@ from refinery.core.actions import (
 )
 from refinery.core.beadviews import RunView
 from refinery.core.entryviews import CandidateView, EntryView, GateView, LandingView, LaneView
+from refinery.core.loads import Load, Outcome, Strategy, arrivals, oracle
 from refinery.core.relations import ForecastView, Ground
 from refinery.core.rules import plan
 from refinery.core.stacks import Shown, arrange
-from refinery.core.states import EntryState
+from refinery.core.states import EntryState, LandingState
 from refinery.core.trains import couple, failing_share
 from refinery.core.world import RigView, World
 
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 GATE = "build"
 _SOUND = Ground({(GATE, GATE): 0})  # the target itself always passes
-
-
-@dataclass(frozen=True)
-class Load:
-    """What arrives. Rates are between 0 and 1; builds take between `shortest` and `longest` minutes."""
-
-    per_hour: float = 300
-    workers: int = 300
-    hours: float = 4
-    failing: float = 0.05
-    conflicting: float = 0.0
-    shortest: float = 30
-    longest: float = 60
-    seed: int = 1
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """How a queue is run: cars at once, entries in each, and whether each entry is gated by itself first."""
-
-    window: int = 1
-    batch: int = 1
-    alone: bool = False
-
-    @property
-    def name(self) -> str:
-        """As it is written: `alone+train:8+batch:16`."""
-        parts = ["alone"] if self.alone else []
-        parts += [f"train:{self.window}"] if self.window > 1 else []
-        parts += [f"batch:{self.batch}"] if self.batch > 1 else []
-        return "+".join(parts) or "serial"
-
-    @staticmethod
-    def parse(text: str) -> Strategy:
-        """The inverse of `name`. Raises Invalid."""
-        told: dict[str, int] = {}
-        for part in text.split("+"):
-            word, _, number = part.strip().partition(":")
-            if word in ("train", "batch") and number.isdigit() and 1 <= int(number) <= 100:
-                told[word] = int(number)
-            elif part.strip() in ("alone", "serial"):
-                told[part.strip()] = 1
-            else:
-                raise Invalid(f"--strategies: {part!r} is none of serial, train:N, batch:N, alone", field="strategies")
-        return Strategy(told.get("train", 1), told.get("batch", 1), "alone" in told)
-
-
-@dataclass
-class Change:
-    """One change, with the outcome that only the oracle knows."""
-
-    id: str
-    arrived: float
-    minutes: float
-    bad: bool
-    rival: str = ""
-    landed: float | None = None
-    ejected: float | None = None
-
-
-@dataclass
-class Outcome:
-    """What a strategy made of a load: minutes from arrival to landing, relative to the oracle's."""
-
-    name: str
-    landed: int
-    ejected_wrongly: int
-    builds: int
-    changes: int
-    p50: float
-    p95: float
-    p99: float
-    ratios: list[float] = field(default_factory=list)
-
-    @property
-    def builds_per_change(self) -> float:
-        """Gate runs begun for each change that arrived."""
-        return self.builds / max(self.changes, 1)
-
-
-def arrivals(load: Load) -> list[Change]:
-    """A seeded Poisson stream of changes."""
-    chance = random.Random(load.seed)  # noqa: S311 - a simulation
-    changes: list[Change] = []
-    at = 0.0
-    while at < load.hours * 60:
-        at += chance.expovariate(load.per_hour / 60)
-        rival = changes[-1].id if changes and chance.random() < load.conflicting else ""
-        minutes = chance.uniform(load.shortest, load.longest)
-        changes.append(Change(f"gt-{len(changes):06d}", at, minutes, chance.random() < load.failing, rival))
-    return changes
-
-
-def oracle(changes: Iterable[Change], workers: int) -> dict[str, float]:
-    """When each good change lands if outcomes are known: its one build begins as soon as a worker is free."""
-    free = [0.0] * workers
-    done: dict[str, float] = {}
-    for change in changes:
-        if change.bad:
-            continue
-        begin = max(change.arrived, heapq.heappop(free))
-        heapq.heappush(free, begin + change.minutes)
-        done[change.id] = begin + change.minutes
-    return done
 
 
 class Simulation:
@@ -292,56 +186,60 @@ class Simulation:
 
     def _apply(self, action: Action) -> None:
         match action:
-            case Admit(entry=key, slot=slot, on=on, build=build, build_no=number, batch=batch):
-                now = EPOCH + dt.timedelta(minutes=self.minute)
-                entry = self.entries[key]
-                self.entries[key] = replace(
-                    entry,
-                    admitted_at=now,
-                    slot=slot,
-                    batch=batch,
-                    build_no=number + 1,
-                    attempts=entry.attempts + 1,
-                    candidate=None,
-                )
-                if build:
-                    self._build(key, on)
+            case Admit():
+                self._admit(action)
             case Leave(entry=key):
-                self.entries[key] = replace(self.entries[key], admitted_at=None, slot=None, batch=None)
-            case Prove(entry=key, build_no=number):
-                self.entries[key] = replace(self.entries[key], build_no=number + 1)
-                self._build(key, None)
+                self._set(key, admitted_at=None, slot=None, batch=None)
             case Regroup(places=places):
                 for place in places:
-                    entry = self.entries[place.entry]
-                    moved = entry.slot if place.slot is None else place.slot
-                    self.entries[place.entry] = replace(entry, batch=place.batch, slot=moved)
+                    slot = self.entries[place.entry].slot if place.slot is None else place.slot
+                    self._set(place.entry, batch=place.batch, slot=slot)
+            case Prove(entry=key, build_no=number):
+                self._set(key, build_no=number + 1)
+                self._build(key, None)
             case Rebuild(entry=key, build_no=number, on=on, seal=seal):
-                self.entries[key] = replace(self.entries[key], build_no=number + 1)
+                self._set(key, build_no=number + 1)
                 self._build(key, on, seal)
+            case SetWindow(size=size):
+                self.window = size
+            case Foresee(heads=heads):
+                self._foresee(heads)
+            case _:
+                self._run_or_end(action)
+
+    def _run_or_end(self, action: Action) -> None:
+        match action:
             case StartRun(bead=key):
                 self._gates(key)
             case StopRun(run=run):
                 self._stop(run)
             case Land(cars=cars):
                 for car in cars:
-                    entry = self.entries[car.entry]
-                    self.entries[car.entry] = replace(entry, landing=LandingView(1, car.candidate, "landed"))
-            case CloseEntry(entry=key, state=state) if key in self.entries:
+                    self._set(car.entry, landing=LandingView(1, car.candidate, LandingState.LANDED))
+            case CloseEntry(entry=key, state=state):
                 self._close(key, landed=state == EntryState.MERGED)
             case OpenRework(entry=key) | OpenConflict(entry=key) | Hold(entry=key):
-                if key in self.entries:
-                    self._close(key, landed=False)
-            case SetWindow(size=size):
-                self.window = size
-            case Foresee(heads=heads):
-                self._foresee(heads)
-            case CloseEntry():
-                pass  # it was sent back in the same breath
-            case NewHead():
-                raise AssertionError("heads do not move here")
+                self._close(key, landed=False)
             case _:
-                raise AssertionError(f"{action} does not happen here")
+                raise AssertionError(f"{action} does not happen here: heads do not move, and people do nothing")
+
+    def _set(self, key: str, **columns: Any) -> None:
+        self.entries[key] = replace(self.entries[key], **columns)
+
+    def _admit(self, action: Admit) -> None:
+        now = EPOCH + dt.timedelta(minutes=self.minute)
+        attempts = self.entries[action.entry].attempts + 1
+        self._set(
+            action.entry,
+            admitted_at=now,
+            slot=action.slot,
+            batch=action.batch,
+            build_no=action.build_no + 1,
+            attempts=attempts,
+            candidate=None,
+        )
+        if action.build:
+            self._build(action.entry, action.on)
 
     def _foresee(self, heads: tuple[str, ...]) -> None:
         """Git answers at once: who is somebody's rival."""
@@ -390,7 +288,9 @@ class Simulation:
             self.entries[key] = replace(entry, runs=tuple(r for r in entry.runs if r.id != run))
 
     def _close(self, key: str, *, landed: bool) -> None:
-        entry = self.entries.pop(key)
+        entry = self.entries.pop(key, None)
+        if entry is None:  # it was sent back in the same breath
+            return
         for run in entry.runs:
             if run.live:
                 self._stop(run.id)

@@ -27,7 +27,7 @@ from refinery.core.order import by_lane, in_queue_order, rank
 from refinery.core.relations import Below, Clash, ForecastView, Refused, foresee_key
 from refinery.core.stages import Stage, phase
 from refinery.core.standing import proving, standing, wants_slot
-from refinery.core.states import BuildResult, LandingState
+from refinery.core.states import BuildResult
 from refinery.core.trains import started
 from refinery.core.world import RigView, World
 
@@ -240,10 +240,7 @@ def _turn(rival: EntryView, entry: EntryView, mine: frozenset[str]) -> str:
 
 def _goes_ahead(rival: EntryView, entry: EntryView) -> bool:
     """True when `entry` would get on behind `rival`; see `refinery.core.rules.lanes`."""
-    if not rival.admitted or (
-        rival.landing is not None
-        and rival.landing.state in (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED)
-    ):
+    if not rival.admitted or (rival.landing is not None and rival.landing.under_way):
         return True
     return rank(rival) <= rank(entry) or (started(rival) and rank(entry) > 0)
 

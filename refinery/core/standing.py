@@ -13,7 +13,7 @@ from refinery.core.gating import judged, needed, red, results_on
 from refinery.core.order import is_feature_lane
 from refinery.core.reasons import Held
 from refinery.core.stages import WAITS_FOR_PERSON, Stage, Standing, phase
-from refinery.core.states import BuildResult, GateOutcome, Judgement, LandingState
+from refinery.core.states import BuildResult, GateOutcome, Judgement
 from refinery.core.world import RigView, World
 
 _BY_GATES = frozenset({Held.GATE_ERROR, Held.REWORK_LIMIT})
@@ -56,10 +56,34 @@ def phase_of(world: World, entry: EntryView) -> str:
 
 
 def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
-    landing = entry.landing
-    if landing is not None and landing.state in (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED):
+    landing, car = entry.landing, entry.car
+    if landing is not None and landing.under_way:
         stage, why = _LANDING_STAGE[landing.state]
         return Standing(stage, landing.trouble or landing.message or why)
+    if (waits := _waits(entry, rig)) is not None:
+        return waits
+    if landing is not None and landing.state in _LANDING_STAGE:
+        stage, why = _LANDING_STAGE[landing.state]
+        return Standing(stage, landing.message or why)
+    if not entry.admitted and (alone := _alone(entry, rig, now)):
+        return alone
+    if car is not None and car.coupling == "waits":
+        return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
+    candidate = entry.candidate
+    if candidate is None or candidate.head != entry.head:
+        return _unbuilt(entry)
+    if car is not None and car.coupling == "stale":
+        return Standing(Stage.STALE, "what it stood on has changed: built again")
+    where = _built(entry, candidate, rig, now)
+    if where.stage in _OF_THE_TREE and car is not None and not car.settled:
+        return Standing(Stage.UNSETTLED, f"{where.why}; judged once what is ahead has landed")
+    if where.stage in (Stage.CHECKING, Stage.EXCUSED) and car is None and not on_the_target(candidate):
+        return Standing(Stage.UNSETTLED, f"{where.why}; judged once it stands on {entry.target} alone")
+    return where
+
+
+def _waits(entry: EntryView, rig: RigView) -> Standing | None:
+    """Whom it waits for before anything is built or gated: its tasks, a person, its author, who is ahead of it."""
     if entry.waiting_for:
         names = ", ".join(f"{b.id} ({b.status})" for b in entry.waiting_for)
         return Standing(Stage.BLOCKED, f"waits for {entry.waiting_for[0].purpose} {names}{_asked_for(entry, rig)}")
@@ -71,31 +95,17 @@ def _standing(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         return Standing(Stage.CHANGES_REQUESTED, f"{against.by} asked for changes")
     if entry.triages and not entry.admitted and not entry.ties.waived and (failed := red(entry, rig)):
         return Standing(Stage.TRIAGE, f"the refinery looks at why it is red: {failed}")
-    if (back := _held_back(entry)) is not None:
-        return back
-    if landing is not None and landing.state in _LANDING_STAGE:
-        stage, why = _LANDING_STAGE[landing.state]
-        return Standing(stage, landing.message or why)
-    car, candidate = entry.car, entry.candidate
-    if not entry.admitted and (alone := _alone(entry, rig, now)):
-        return alone
-    if car is not None and car.coupling == "waits":
-        return Standing(Stage.COUPLING, f"waits until {car.ahead}, the car ahead, is built")
-    if candidate is None:
-        if not entry.admitted:
-            under = f"; stands on {', '.join(b.id for b in entry.ties.stands_on)}" if entry.ties.stands_on else ""
-            return Standing(Stage.UNBUILT, f"waits for its turn{under}")
-        return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
-    if candidate.head != entry.head:
+    return _held_back(entry)
+
+
+def _unbuilt(entry: EntryView) -> Standing:
+    """It has no candidate of its present head."""
+    if entry.candidate is not None:
         return Standing(Stage.UNBUILT, "has a new head")
-    if car is not None and car.coupling == "stale":
-        return Standing(Stage.STALE, "what it stood on has changed: built again")
-    where = _built(entry, candidate, rig, now)
-    if where.stage in _OF_THE_TREE and car is not None and not car.settled:
-        return Standing(Stage.UNSETTLED, f"{where.why}; judged once what is ahead has landed")
-    if where.stage in (Stage.CHECKING, Stage.EXCUSED) and car is None and not on_the_target(candidate):
-        return Standing(Stage.UNSETTLED, f"{where.why}; judged once it stands on {entry.target} alone")
-    return where
+    if entry.admitted:
+        return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
+    under = f"; stands on {', '.join(b.id for b in entry.ties.stands_on)}" if entry.ties.stands_on else ""
+    return Standing(Stage.UNBUILT, f"waits for its turn{under}")
 
 
 def on_the_target(candidate: CandidateView) -> bool:

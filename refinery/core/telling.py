@@ -14,7 +14,7 @@ from typing import Any
 
 from refinery.core.outputs import parsed
 from refinery.core.states import GateOutcome
-from refinery.core.text import tame
+from refinery.core.text import sanitize
 
 LIMIT = 200
 NAME_LIMIT = 60
@@ -94,7 +94,7 @@ _TRACE = re.compile(r"^\++ \S")
 
 def lines_of(text: str) -> list[str]:
     """The last lines of a log as a terminal would have left them: no escape sequences, each with words in it."""
-    shown = tame(_overwritten(text[-_CUT:]))
+    shown = sanitize(_overwritten(text[-_CUT:]))
     return [line for line in shown.split("\n")[-LOOKED_AT:] if any(c.isalnum() for c in line)]
 
 
@@ -147,11 +147,11 @@ def of_gate(gate: str, outcome: str, how: str, tests: Mapping[str, Any], output:
     """
     if outcome == GateOutcome.PASS:
         return ""
-    name = short(tame(gate.strip().split("\n")[0]), NAME_LIMIT)
+    name = short(sanitize(gate.strip().split("\n")[0]), NAME_LIMIT)
     if outcome == GateOutcome.ERROR:
         said = last_line(output)
         return short(f"{name}: {how}: {said}" if said and said not in how else f"{name}: {how}")
-    return short(f"{name}: {tame(_first(tests, output)) or last_line(output) or f'{how}, and it printed nothing'}")
+    return short(f"{name}: {sanitize(_first(tests, output)) or last_line(output) or f'{how}, and it printed nothing'}")
 
 
 def _first(tests: Mapping[str, Any], output: str) -> str:
@@ -167,7 +167,9 @@ def _first(tests: Mapping[str, Any], output: str) -> str:
 
 
 def _place(file: str, line: int | None) -> str:
-    return f"{file}:{line} " if file and line is not None else f"{file} " if file else ""
+    if not file:
+        return ""
+    return f"{file} " if line is None else f"{file}:{line} "
 
 
 def _without_module(name: str, file: str) -> str:
@@ -250,8 +252,10 @@ def _worded(row: str) -> Iterator[str]:
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
-        said = [_unescaped(m) for m in _BROKEN.findall(text)]
-        yield from (said[-1].split("\n") if said else [row] if '":"' not in text else [])
+        if said := [_unescaped(m) for m in _BROKEN.findall(text)]:
+            yield from said[-1].split("\n")
+        elif '":"' not in text:
+            yield row
         return
     yield from (_words(told) or "").split("\n")
 
@@ -266,7 +270,7 @@ def _unescaped(text: str) -> str:
 def _words(told: Any, depth: int = 0) -> str:
     """What a JSON value says, or an empty string."""
     if isinstance(told, str):
-        return tame(told)
+        return sanitize(told)
     if depth > 6:
         return ""
     if isinstance(told, list):

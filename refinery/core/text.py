@@ -13,13 +13,13 @@ _HIDDEN = re.compile(
 )
 
 
-def visible(text: str) -> str:
+def reveal_hidden(text: str) -> str:
     """Control, zero-width and direction-changing characters shown as ⟨U+XXXX⟩; newlines and tabs stay."""
     if text.isascii() and text.isprintable():  # most of what there is; pages ask this for every cell
         return text
     return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 
-def tame(text: str) -> str:
-    """As `visible`, without ANSI sequences and with plain line ends: for logs and messages."""
-    return visible(_ANSI.sub("", text).replace("\r\n", "\n"))
+def sanitize(text: str) -> str:
+    """As `reveal_hidden`, without ANSI sequences and with plain line ends: for logs and messages."""
+    return reveal_hidden(_ANSI.sub("", text).replace("\r\n", "\n"))

@@ -58,7 +58,8 @@ def ask(rig: Rig, *, by: Actor, text: str, once: str = "") -> Bead:
         if live >= MOST:
             raise Conflict(f"{live} requests wait for the mayor of {town.slug}: answer or cancel some first")
         title = short(text.splitlines()[0], 200)
-        request = ledger.create_bead(town, rig, title, body=text, type=BeadType.MESSAGE, actor=str(by))
+        draft = ledger.Draft(title, text, type=BeadType.MESSAGE)
+        request = ledger.create_bead(town, rig, draft, actor=str(by))
         inbox.record(town, "mayor.request", request.pk, {"request": request.pk}, actor=by, dedupe_key=key)
     return request
 

@@ -22,7 +22,7 @@ from refinery.decisions.guards import must_be_active, must_be_head, must_not_hav
 from refinery.decisions.verbs import Heard, Hint, Offer, Outcome, Page, Shell, verb
 from refinery.git.mirror import repo_of
 from refinery.models import Lane, ReviewEntry
-from refinery.store import emergencies, entries
+from refinery.store import emergencies, entries, lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,15 @@ def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, boo
     with transaction.atomic():
         made = entries.submit(
             rig,
-            branch=branch,
-            head=head,
-            target=target,
-            title=title[:300].strip() or branch,
-            author=str(by),
-            priority=priority,
-            source=bead,
+            entries.NewEntry(
+                branch=branch,
+                head=head,
+                target=target,
+                title=title[:300].strip() or branch,
+                author=str(by),
+                priority=priority,
+                source=bead,
+            ),
         )
         inbox.wake(rig.town)
     return made
@@ -277,7 +279,7 @@ def freeze(rig: Rig, *, by: Actor, reason: str, target: str | None = None, until
         raise Invalid("until is in the past", field="until")
     with transaction.atomic():
         ledger.lock_town(rig.town)
-        entries.freeze(rig, target, reason, str(by), timezone.now(), until)
+        lanes.freeze(rig, target, reason, str(by), timezone.now(), until)
         inbox.record(rig.town, "lane.freeze", rig.slug, {"reason": f"{target}: {reason}"}, actor=by)
     return target
 
@@ -297,7 +299,7 @@ def thaw(rig: Rig, *, by: Actor, reason: str = "", target: str | None = None) ->
     target = check_branch(target or rig.default_branch, "target")
     with transaction.atomic():
         ledger.lock_town(rig.town)
-        entries.thaw(rig, target)
+        lanes.thaw(rig, target)
         inbox.record(rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=by)
     return target
 

@@ -168,16 +168,8 @@ def comment(
     if entry.comments.filter(head_sha=entry.head_sha).count() >= comments.MAX_COMMENTS:
         raise Invalid(f"this head has {comments.MAX_COMMENTS} comments already", field="body")
     quote = ranges.line_text(entry, spot.file, spot.side, spot.line)
-    return comments.post(
-        entry,
-        head=entry.head_sha,
-        file=spot.file,
-        side=spot.side,
-        line=spot.line,
-        quote=quote,
-        body=body,
-        by=str(by),
-    )
+    remark = comments.Remark(spot.file, spot.side, spot.line, quote, body)
+    return comments.post(entry, remark, head=entry.head_sha, by=str(by))
 
 
 @verb(ReviewEntry, "resolve", role=_REVIEWER, page=Page())

@@ -29,7 +29,9 @@ def sling(rig: Rig, *, by: Actor, title: str, body: str = "", priority: int = 2,
         for blocker in after:
             if blocker.town_id != rig.town_id:
                 raise Invalid(f"{blocker.pk} belongs to another town", field="after")
-        bead = ledger.create_bead(rig.town, rig, title, body=body, priority=priority, after=after, actor=str(by))
+        bead = ledger.create_bead(
+            rig.town, rig, ledger.Draft(title, body=body, priority=priority), actor=str(by), after=after
+        )
         inbox.wake(rig.town)
     return bead
 

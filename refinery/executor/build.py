@@ -12,7 +12,7 @@ from agents.roster import refinery_for
 from agents.runtime.failures import TROUBLE, GitFailed
 from beads import config as configs
 from beads import globs
-from beads.config import RefineryConfig
+from beads.config import Config, RefineryConfig
 from beads.models import Rig
 from refinery.core import effects
 from refinery.core.states import EntryKind, EntryState, Judgement
@@ -33,60 +33,65 @@ def build(work: effects.Build) -> Result | None:
     if entry.state != EntryState.ACTIVE or entry.build_no != work.build_no:
         return None
     rig = entry.rig
-    whole = configs.effective(rig.town.config, rig.config)
-    config, committer = whole.refinery, (whole.git.name, whole.git.email)
+    config = configs.effective(rig.town.config, rig.config)
     repo = repo_of(rig)
-    head = work.head
-    on = work.on
-    told: dict[str, Any] = {"build_no": work.build_no, "head": head, "on": on}
+    told: dict[str, Any] = {"build_no": work.build_no, "head": work.head, "on": work.on}
     try:
-        base = Candidate.objects.get(pk=on).sha if on else fetch_target(rig, repo, entry.target)
+        base = Candidate.objects.get(pk=work.on).sha if work.on else fetch_target(rig, repo, entry.target)
     except GitFailed as error:
         if error.kind != "unfit" or entry.kind == EntryKind.CHECK:
             raise
         return "candidate.built", entry.pk, told | {"result": "refused", "error": error.message[:2000]}
     told["base"] = base
     if entry.kind == EntryKind.CHECK:  # the target's own head, as it is
-        return (
-            "candidate.built",
-            entry.pk,
-            told | {"result": "built", "head": base, "sha": base, "tree": repo.tree_of(base)},
-        )
-    method = str(config.merge_method)
-    if entry.kind == EntryKind.LANDING and method == "squash":
-        method = "merge"  # the beads were squashed one by one: landing keeps their commits
-    spec = git.CandidateSpec(
-        head=head,
-        base=base,
-        method=method,
-        title=_title(entry),
-        body=_body(entry),
-        trailers=_trailers(entry, head, reviewed=config.code_review),
-        committer=committer,
-        date=work.date,
-    )
-    seal = Candidate.objects.get(pk=work.seal).base_sha if work.seal else ""
+        told |= {"result": "built", "head": base, "sha": base, "tree": repo.tree_of(base)}
+        return "candidate.built", entry.pk, told
+    spec = _spec(entry, work, base, config)
     try:
         built = _candidate(repo, entry, spec)
     except GitFailed as error:
         if error.kind not in ("unfit", "unrelated", "missing_ref"):
             raise
         return "candidate.built", entry.pk, told | {"result": "refused", "error": _why(error, entry)}
+    seal = Candidate.objects.get(pk=work.seal).base_sha if work.seal else ""
+    return "candidate.built", entry.pk, told | _outcome(repo, entry, spec, built, seal, config.refinery)
+
+
+def _spec(entry: ReviewEntry, work: effects.Build, base: str, config: Config) -> git.CandidateSpec:
+    """What commit is to be built, to the last byte: the same order gives the same commit."""
+    method = str(config.refinery.merge_method)
+    if entry.kind == EntryKind.LANDING and method == "squash":
+        method = "merge"  # the beads were squashed one by one: landing keeps their commits
+    return git.CandidateSpec(
+        head=work.head,
+        base=base,
+        method=method,
+        title=_title(entry),
+        body=_body(entry),
+        trailers=_trailers(entry, work.head, reviewed=config.refinery.code_review),
+        committer=(config.git.name, config.git.email),
+        date=work.date,
+    )
+
+
+def _outcome(
+    repo: git.Repo, entry: ReviewEntry, spec: git.CandidateSpec, built: git.Answer, seal: str, config: RefineryConfig
+) -> dict[str, Any]:
+    """What is told of a build. `seal`: the commit that its batch stands on, which is sealed here; empty for none."""
     match built:
         case git.Built(sha=sha, tree=tree):
-            untouched = _untouched(repo, seal or base, sha, config)
+            untouched = _untouched(repo, seal or spec.base, sha, config)
             if seal:
-                sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), committer, spec.date)
-            told |= {"result": "built", "sha": sha, "tree": tree, "seal": seal, "untouched": untouched}
+                sha = repo.seal(seal, sha, tree, _batch_message(entry, seal), spec.committer, spec.date)
+            return {"result": "built", "sha": sha, "tree": tree, "seal": seal, "untouched": untouched}
         case git.ConflictFound(files=files):
-            told |= {"result": "conflict", "files": list(files)}
+            return {"result": "conflict", "files": list(files)}
         case git.AlreadyMerged() | git.NothingToMerge() if not is_on_target(repo, entry, built):
-            told |= {"result": "unchanged"}
+            return {"result": "unchanged"}
         case git.AlreadyMerged():
-            told |= {"result": "already_merged"}
+            return {"result": "already_merged"}
         case git.NothingToMerge():
-            told |= {"result": "empty"}
-    return "candidate.built", entry.pk, told
+            return {"result": "empty"}
 
 
 def _candidate(repo: git.Repo, entry: ReviewEntry, spec: git.CandidateSpec) -> git.Answer:
@@ -164,8 +169,10 @@ def _title(entry: ReviewEntry) -> str:
 
 
 def _body(entry: ReviewEntry) -> str:
+    if entry.source is None:
+        return ""
     run = Run.objects.filter(bead=entry.source, head_sha=entry.head_sha).exclude(summary="").last()
-    return run.summary.strip()[:4000] if entry.source and run else ""
+    return run.summary.strip()[:4000] if run else ""
 
 
 def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ from django.db.models import Q
 from agents import runs
 from agents.lifecycle import RunState
 from agents.models import Run
-from agents.runtime import caches, gitcmd
+from agents.runtime import caches, mirrors
 from agents.runtime.gitcmd import GitFailed
 from beads import config as configs
 from beads import serverlog, upkeep
@@ -123,7 +123,7 @@ def _of_rig(rig: Rig, kept: RetentionConfig, now: dt.datetime) -> Counter[str]:
         gone["branches"] = _branches(rig, repo, now - kept.branches)
         gone["refs"] = repo.drop_refs(_finished_refs(rig, kept, now))
         gone["saved files"] = _saved_files(rig, now - kept.salvage)
-        gone["loose objects"] = gitcmd.pack(repo.path)
+        gone["loose objects"] = mirrors.pack(repo.path)
     except GitFailed as error:
         log.warning("housekeeping.git", rig=rig.slug, error=error.message)
     return gone

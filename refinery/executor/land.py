@@ -9,7 +9,7 @@ from django.conf import settings
 
 from agents.runtime import caches
 from agents.runtime.crashpoints import crashpoint
-from beads.models import Rig
+from beads.models import ConvoyBranch, Rig
 from refinery.core import effects
 from refinery.executor.registry import Result, does
 from refinery.git import repo as git
@@ -97,7 +97,7 @@ def _look(repo: git.Repo, rig: Rig, landing: Landing, cars: list[Landing]) -> Re
 def _keep_caches(rig: Rig, landed: Sequence[Landing]) -> None:
     """What the gates of these have left serves others from now on; not what has only landed on a convoy's branch."""
     changes = {name for car in landed for name in (car.candidate.sha, car.candidate.head_sha)}
-    if landed and not landed[0].target.startswith("convoy/"):
+    if landed and not ConvoyBranch.objects.filter(rig=rig, name=landed[0].target).exists():
         caches.promote(Path(settings.GASTOWN_HOME) / "caches" / str(rig.pk), changes)
 
 

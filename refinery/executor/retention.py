@@ -30,7 +30,7 @@ from refinery.executor import archive, families
 from refinery.executor.archive import Archive
 from refinery.git.repo import Repo
 from refinery.models import Candidate, GateResult, Landing, ReviewComment, ReviewEntry, Verdict, Waiver
-from refinery.store import comments, entries, gates, landings
+from refinery.store import candidates, comments, entries, gates, landings, lanes, verdicts
 from refinery.tick import invariants, metrics
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ def of_town(town: Town, kept: RetentionConfig, work: dt.timedelta, now: dt.datet
     for name, rows, forget in sweeps:
         gone[name] += _sweep(kept_in, town.slug, rows, forget)
     gone["beads"] = _beads(kept_in, town, now - work, repo_of)
-    gone["lanes"] = _sweep(kept_in, town.slug, entries.past_lanes(town), entries.forget_lanes)
+    gone["lanes"] = _sweep(kept_in, town.slug, lanes.past(town), lanes.forget)
     return gone
 
 
@@ -176,7 +176,7 @@ def _forget(keys: list[str]) -> int:
     agents = Agent.objects.filter(convoy__any=keys)
     nudges = Nudge.objects.filter(Q(agent__in=agents) | Q(run__bead__any=keys))
     mail.forget_nudges(list(nudges.values_list("pk", flat=True)))
-    for writer in (comments, landings, gates, entries, runs, roster):
+    for writer in (comments, landings, gates, verdicts, candidates, entries, runs, roster):
         writer.forget(keys)
     return ledger.forget(keys)
 

@@ -34,7 +34,9 @@ def retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:
         raise Conflict(f"{bead.pk} is {bead.status}: only a failed bead can be retried")
     if bead.convoy is not None and bead.convoy.bead.status == BeadStatus.CLOSED:
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
-    ledger.move(bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason=retried(reason), now=now)
+    ledger.move(
+        bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason=retried(reason)), actor=actor, now=now
+    )
     ledger.settle_escalations([bead.pk], actor, now, "retried")
     hearsay.say(bead, actor, "retried", reason)
 
@@ -52,7 +54,13 @@ def confirm(it: Taken[Reason]) -> None:
         raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}")
     why = f"nothing was needed: {it.said.reason}" if it.said.reason else "nothing was needed"
     end = Resolution.NOTHING_CHANGED
-    ledger.move(bead, BeadStatus.FAILED, BeadStatus.CLOSED, actor=it.actor, reason=why, resolution=end, now=it.now)
+    ledger.move(
+        bead,
+        BeadStatus.FAILED,
+        ledger.Transition(BeadStatus.CLOSED, reason=why, resolution=end),
+        actor=it.actor,
+        now=it.now,
+    )
     ledger.settle_escalations([bead.pk], it.actor, it.now, "confirmed")
 
 
@@ -70,7 +78,8 @@ def filed(it: Taken[WasFiled]) -> None:
     bead = subjects.bead(it)
     body = f"{it.actor} filed it in run {it.said.run}. No agent works on what it files until you say so."
     key = f"filed:{it.said.run}"
-    notices.tell(it.town, "needs_you", bead, f"Filed by an agent: {bead.title}", body, key, it.now)
+    notice = notices.Notice("needs_you", bead, f"Filed by an agent: {bead.title}", body, key)
+    notices.tell(it.town, notice, it.now)
 
 
 @fact("bead.release", says=Reason)

@@ -42,7 +42,9 @@ def retry(it: Taken[Reason]) -> None:
         retry_bead(bead, it.now, it.actor, said.reason)
     if convoy.bead.status == BeadStatus.FAILED:
         why = retried(said.reason)
-        ledger.move(convoy.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=it.actor, reason=why, now=it.now)
+        ledger.move(
+            convoy.bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason=why), actor=it.actor, now=it.now
+        )
         ledger.clear_close_request(convoy)
         ledger.settle_escalations([convoy.pk], it.actor, it.now, "retried")
         for branch in convoy.branches.all():

@@ -7,15 +7,14 @@ from refinery.core.states import Judgement
 from refinery.facts import hearsay, subjects
 from refinery.facts.payloads import HeadSeen, LandNow, Payload, Promoted, Reason, Verdict
 from refinery.facts.registry import Taken, fact
-from refinery.store import emergencies, entries
+from refinery.store import emergencies, entries, verdicts
 
 
 @fact("entry.verdict", says=Verdict)
 def verdict(it: Taken[Verdict]) -> None:
     """A person's verdict counts for the head they saw, whatever the head is now; who is changing it hears of it."""
     entry, said = subjects.entry(it), it.said
-    entries.record_verdict(
-        entry,
+    review = verdicts.Review(
         head=said.head,
         decision=said.decision,
         by=it.actor,
@@ -23,6 +22,7 @@ def verdict(it: Taken[Verdict]) -> None:
         feedback=said.feedback,
         items=said.items,
     )
+    verdicts.record(entry, review)
     if said.decision == Judgement.REQUEST_CHANGES:
         hearsay.tell_at_work(entry, it.actor, said.feedback, said.items, it.now)
 

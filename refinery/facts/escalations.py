@@ -17,11 +17,13 @@ def raised(it: Taken[Escalated]) -> None:
     run = subjects.run_or_none(it)
     ledger.escalate(
         it.town,
-        f"agent:{run.bead_id if run else it.subject}:{mark}",
-        it.said.title,
-        body=it.said.body,
-        severity=it.said.severity,
-        about=run.bead if run else None,
+        ledger.Problem(
+            f"agent:{run.bead_id if run else it.subject}:{mark}",
+            it.said.title,
+            body=it.said.body,
+            severity=it.said.severity,
+            about=run.bead if run else None,
+        ),
         actor=it.actor,
     )
 
@@ -34,7 +36,7 @@ def limit_reached(it: Taken[LimitTold]) -> None:
     body = f"{who} in run {run.pk}: {it.said.message}.\n\nLook at what it does; to allow more, set {it.said.limit}."
     title = f"A run reached {it.said.limit}: {run.bead.title}"
     key = f"limit:{run.pk}:{it.said.limit}"
-    ledger.escalate(it.town, key, title, body=body, severity="low", about=run.bead, actor="gastown")
+    ledger.escalate(it.town, ledger.Problem(key, title, body=body, severity="low", about=run.bead), actor="gastown")
 
 
 @fact("escalation.ack", says=Reason)

@@ -14,7 +14,7 @@ from agents.models import Run
 from beads.lifecycle import FINAL, BeadType, Purpose
 from beads.models import Bead, Escalation
 from refinery.models import ReviewEntry, Verdict
-from refinery.store import entries
+from refinery.store import verdicts
 
 KINDS = {
     "rejected": "REJECTED",
@@ -31,7 +31,7 @@ def say(bead: Bead, actor: str, what: str, text: str) -> None:
     if text.strip() and actor != _OURS:
         subject = f"{what.capitalize()}: {bead.title}"[:300]
         worker = roster.MAYOR if bead.type == BeadType.MESSAGE else mail.WORKER
-        mail.send(bead.town, actor, worker, subject, text, kind=KINDS[what], about=bead, bead=bead)
+        mail.send(bead.town, actor, worker, mail.Letter(subject, text, kind=KINDS[what], about=bead), bead=bead)
 
 
 def answer(escalation: Escalation, actor: str, text: str) -> None:
@@ -50,9 +50,11 @@ def tell_at_work(
         lines = [feedback, *(f"- {i.get('file')}:{i.get('line')}: {i.get('problem')}" for i in items)]
         subject = f"Changes asked for: {entry.bead.title}"[:300]
         text = "\n".join(lines)
-        mail.send(run.town, actor, mail.WORKER, subject, text, kind=mail.ASKED, about=entry.bead, bead=run.bead)
+        mail.send(
+            run.town, actor, mail.WORKER, mail.Letter(subject, text, kind=mail.ASKED, about=entry.bead), bead=run.bead
+        )
         if runs.holds_prompt(run.pk):
             latest = Verdict.objects.filter(entry=entry, by=actor[:150], run=None).order_by("id").last()
-            entries.pass_on([latest.pk] if latest else [], run.bead)
+            verdicts.pass_on([latest.pk] if latest else [], run.bead)
         else:
             mail.nudge(run, actor, "a person asks for changes to what you are working on: gt_mail_check", now)

@@ -31,9 +31,10 @@ def said(it: Taken[Words]) -> None:
     if kind == REPLIED:
         return
     title = f"The mayor asks: {request.title}"[:300]
-    made = ledger.escalate(it.town, _key(request), title, body=it.said.text, about=request, actor=it.actor)
+    problem = ledger.Problem(_key(request), title, body=it.said.text, about=request)
+    made = ledger.escalate(it.town, problem, actor=it.actor)
     if made is not None:
-        notices.tell(it.town, "needs_you", request, title, it.said.text, made.pk, it.now)
+        notices.tell(it.town, notices.Notice("needs_you", request, title, it.said.text, made.pk), it.now)
 
 
 @fact("mayor.answer", says=Words)

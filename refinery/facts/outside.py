@@ -10,14 +10,14 @@ from refinery.core.states import BuildResult, LandingState
 from refinery.facts import subjects
 from refinery.facts.payloads import BranchSeen, Built, EffectKey, EffectTold, Foreseen, Landed
 from refinery.facts.registry import Taken, fact
-from refinery.store import entries, forecasts, landings
+from refinery.store import candidates, entries, forecasts, landings
 
 
 @fact("candidate.built", says=Built, replayable=True)
 def built(it: Taken[Built]) -> None:
     """What one build gave."""
     entry = subjects.entry(it)
-    entries.record_candidate(entry.pk, it.said.build_no, it.said.model_dump())
+    candidates.record(entry.pk, it.said.build_no, it.said.model_dump())
     if it.said.base and it.said.on is None:
         _target_seen(entry.rig, entry.target, it.said.base)
 
@@ -62,7 +62,7 @@ def failed(it: Taken[EffectTold]) -> None:
     match effects.read(said.kind, said.payload) if said.kind in _HAS_A_SUBJECT else None:
         case effects.Build(entry=entry, build_no=build_no, head=head):
             told = {"result": BuildResult.ERROR, "head": head, "error": said.error}
-            entries.record_candidate(entry, build_no, told)
+            candidates.record(entry, build_no, told)
         case effects.Land(landing=landing):
             landings.conclude(landing, LandingState.REFUSED, said.error, it.now)
         case effects.Publish(run=run):
@@ -70,10 +70,12 @@ def failed(it: Taken[EffectTold]) -> None:
         case _:
             ledger.escalate(
                 it.town,
-                f"effect:{said.kind}:{it.town.slug}",
-                f"Outside work failed: {said.kind}",
-                body=said.error,
-                severity="high",
+                ledger.Problem(
+                    f"effect:{said.kind}:{it.town.slug}",
+                    f"Outside work failed: {said.kind}",
+                    body=said.error,
+                    severity="high",
+                ),
                 actor="gastown",
             )
 
@@ -83,11 +85,13 @@ def struggling(it: Taken[EffectTold]) -> None:
     """An effect fails time and again, and goes on trying."""
     ledger.escalate(
         it.town,
-        f"effect:{it.said.key}",
-        f"Outside work keeps failing: {it.said.kind}",
-        body=it.said.error,
-        severity="high",
-        about=Bead.objects.filter(pk=str(it.said.payload.get("entry", "")), town=it.town).first(),
+        ledger.Problem(
+            f"effect:{it.said.key}",
+            f"Outside work keeps failing: {it.said.kind}",
+            body=it.said.error,
+            severity="high",
+            about=Bead.objects.filter(pk=str(it.said.payload.get("entry", "")), town=it.town).first(),
+        ),
         actor="gastown",
     )
 

@@ -13,7 +13,7 @@ from refinery.facts import subjects
 from refinery.facts.payloads import Payload, Reason, Result
 from refinery.facts.registry import Taken, fact
 from refinery.models import Candidate, ReviewEntry
-from refinery.store import entries, gates
+from refinery.store import gates, verdicts
 
 _CANDIDATE = Prepared(
     lambda entry, sha: (
@@ -52,15 +52,15 @@ def result(it: Taken[Result]) -> None:
     candidate = _candidate(run)
     if candidate is None:
         raise NotFound(f"no candidate {run.start_sha} of {entry.pk}")
-    entries.record_verdict(
-        entry,
+    review = verdicts.Review(
         head=candidate.head_sha,
         decision=Judgement.APPROVE if told == RunResult.DONE else Judgement.REQUEST_CHANGES,
         by=run.agent.name if run.agent else run.pk,
-        run_id=run.pk,
+        run=run.pk,
         feedback=summary,
         items=it.said.items,
     )
+    verdicts.record(entry, review)
 
 
 @fact("run.published", says=Payload, replayable=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, mirrors
 from agents.runtime.gitcmd import GitFailed, check_sha
 from refinery.git.objects import CommandFailed, reading
 
@@ -57,7 +57,7 @@ def unpack(mirror: Path, pack: IO[bytes] | None, told: Mapping[str, str]) -> Non
 
     Raises GitFailed when something that a ref needs did not come.
     """
-    gitcmd.ensure_bare(mirror)
+    mirrors.ensure_bare(mirror)
     if pack is not None:
         folder = mirror / "objects" / "pack"
         folder.mkdir(exist_ok=True)

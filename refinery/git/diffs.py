@@ -2,7 +2,7 @@
 
 `parse_changes` reads the list of changed files, `parse_patch` their hunks. Hunks are read by the line counts in their
 headers, so that no content is ever taken for a header; text is decoded with replacement and every character that
-hides or reorders text is made visible (`refinery.core.text.visible`). Line numbers are git's, counted from 1.
+hides or reorders text is made visible (`refinery.core.text.reveal_hidden`). Line numbers are git's, counted from 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import starmap, zip_longest
 
-from refinery.core.text import visible
+from refinery.core.text import reveal_hidden
 
 MAX_LINE = 2000
 LARGE_LINES = 1500
@@ -234,7 +234,7 @@ def _hunk(match: re.Match[bytes], lines: _Reader) -> Hunk:
         else:
             break
         lines.skip()
-    return Hunk(old, new, visible(_name(match[5]).strip())[:200], tuple(read))
+    return Hunk(old, new, reveal_hidden(_name(match[5]).strip())[:200], tuple(read))
 
 
 def _line(kind: str, old: int, new: int, raw: bytes) -> Line:
@@ -244,8 +244,8 @@ def _line(kind: str, old: int, new: int, raw: bytes) -> Line:
         whole = _name(body) if len(body) <= 4 * MAX_LINE else ""
         shown = (whole or _name(body[: 4 * MAX_LINE]))[:MAX_LINE]
         cut = len(whole) - len(shown) if whole else len(body) - len(shown.encode("utf-8", "replace"))
-        return Line(kind, old, new, visible(shown), max(cut, 0))
-    return Line(kind, old, new, visible(_name(body)))
+        return Line(kind, old, new, reveal_hidden(shown), max(cut, 0))
+    return Line(kind, old, new, reveal_hidden(_name(body)))
 
 
 def match_patches(changes: Sequence[Change], patches: Sequence[Patch]) -> list[Patch]:
@@ -382,4 +382,4 @@ def collapsed(change: Change) -> str:
 
 def shown_path(path: str) -> str:
     """A path as people see it, on one line."""
-    return visible(path).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")
+    return reveal_hidden(path).replace("\n", "⟨U+000A⟩").replace("\t", "⟨U+0009⟩")

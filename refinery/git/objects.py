@@ -122,7 +122,7 @@ class Commands(gitpython.Git):
         return gitcmd.started_git(words, cwd=self.place, env=self.env, memory=memory)
 
     def _reader(self, words: list[str]) -> Started:
-        started = self._open.enter_context(gitcmd.started_git(words, cwd=self.place, env=self.env, talks=True))
+        started = self._open.enter_context(gitcmd.started_git(words, cwd=self.place, env=self.env, stdin=gitcmd.PIPE))
         voice = _Voice(started)
         started.process.stdout = io.BufferedReader(voice)
         self._readers.append((started, voice))

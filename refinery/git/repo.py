@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, mirrors
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git
 from beads.errors import GastownError
@@ -90,7 +90,7 @@ class Repo(Candidates):
     @classmethod
     def open_or_create(cls, path: Path, access: Access = Access()) -> Repo:  # noqa: B008 - frozen
         """Open the repository at `path`, making it when missing; its config is exactly ours from then on."""
-        gitcmd.ensure_bare(path)
+        mirrors.ensure_bare(path)
         return cls(path, access)
 
     # -- the remote --
@@ -103,7 +103,8 @@ class Repo(Candidates):
         """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
         refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
         asked = ["ls-remote", "--end-of-options", url, *refs]
-        result = run_git(asked, cwd=self.path, timeout=timeout, env=self.access.env(), silence=gitcmd.ASK_SILENCE)
+        patience = gitcmd.Patience(timeout, gitcmd.ASK_SILENCE)
+        result = run_git(asked, cwd=self.path, timeout=patience, env=self.access.env())
         rows = [line.partition("\t") for line in result.text.splitlines()]
         found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
         return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
@@ -123,7 +124,8 @@ class Repo(Candidates):
     def default_branch(self, url: str) -> str | None:
         """The branch that the remote's HEAD names, or None when it names none."""
         arguments = ["ls-remote", "--symref", "--end-of-options", url, "HEAD"]
-        result = run_git(arguments, cwd=self.path, env=self.access.env(), silence=gitcmd.ASK_SILENCE)
+        patience = gitcmd.Patience(gitcmd.TIMEOUT, gitcmd.ASK_SILENCE)
+        result = run_git(arguments, cwd=self.path, timeout=patience, env=self.access.env())
         for line in result.text.splitlines():
             if line.startswith("ref: refs/heads/"):
                 return line.removeprefix("ref: refs/heads/").partition("\t")[0]
@@ -133,22 +135,22 @@ class Repo(Candidates):
         """A branch's commit on the remote, fetched unless it is here: mostly it is one that we have landed."""
         known = (self.path / "refs/gastown/remote" / check_branch(branch)).exists()  # see `known_branch`
         found = self.ls_remote(url, branch) if known else None
-        if found is not None and gitcmd.has_commit(self.path, found):
+        if found is not None and mirrors.has_commit(self.path, found):
             return found
-        return gitcmd.fetch(self.path, url, branch, env=self.access.env())
+        return mirrors.fetch(self.path, url, branch, env=self.access.env())
 
     def fetch_sha(self, url: str, sha: str, branch: str) -> None:
         """Have the commit `sha`: from here, by its id, or through the branch it was on. Raises GitFailed."""
-        if gitcmd.has_commit(self.path, sha):
+        if mirrors.has_commit(self.path, sha):
             return
         try:
-            gitcmd.fetch(self.path, url, check_sha(sha), env=self.access.env())
+            mirrors.fetch(self.path, url, check_sha(sha), env=self.access.env())
             return
         except GitFailed as error:
             if error.kind not in ("missing_ref", "bad_object", "other"):
                 raise
-        gitcmd.fetch(self.path, url, check_branch(branch), env=self.access.env())
-        if not gitcmd.has_commit(self.path, sha):
+        mirrors.fetch(self.path, url, check_branch(branch), env=self.access.env())
+        if not mirrors.has_commit(self.path, sha):
             raise GitFailed(f"the remote no longer has commit {sha[:12]} of {branch}", kind="missing_ref")
 
     # -- questions --
@@ -203,8 +205,7 @@ class Repo(Candidates):
             cwd=self.path,
             check=False,
             env=self.access.env(),
-            timeout=gitcmd.NETWORK_TIMEOUT,
-            silence=gitcmd.PUSH_SILENCE,
+            timeout=gitcmd.Patience(gitcmd.NETWORK_TIMEOUT, gitcmd.PUSH_SILENCE),
         )
         crashpoint("land.pushed")
         if result.returncode == 0:
@@ -223,7 +224,7 @@ class Repo(Candidates):
         found = self.ls_remote(url, branch)
         if found is None:
             try:
-                gitcmd.publish(self.path, url, sha, branch, env=self.access.env())
+                mirrors.publish(self.path, url, sha, branch, env=self.access.env())
             except GitFailed:
                 found = self.ls_remote(url, branch)
                 if found is None:
@@ -238,7 +239,8 @@ class Repo(Candidates):
             return found is None
         lease = f"--force-with-lease={ref}:{check_sha(expected)}"
         arguments = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f":{ref}"]
-        run_git(arguments, cwd=self.path, env=self.access.env(), silence=gitcmd.PUSH_SILENCE)
+        patience = gitcmd.Patience(gitcmd.TIMEOUT, gitcmd.PUSH_SILENCE)
+        run_git(arguments, cwd=self.path, timeout=patience, env=self.access.env())
         return True
 
     def drop_refs(self, refs: Iterable[str]) -> int:
@@ -279,11 +281,11 @@ class Repo(Candidates):
 
     def known_branch(self, branch: str) -> str | None:
         """Where the branch was when it was last fetched; None when it never was."""
-        return gitcmd.known_branch(self.path, branch)
+        return mirrors.known_branch(self.path, branch)
 
     def has(self, sha: str) -> bool:
         """True when the commit is here."""
-        return gitcmd.has_commit(self.path, sha)
+        return mirrors.has_commit(self.path, sha)
 
     def tree_of(self, sha: str) -> str:
         """The tree of a commit."""

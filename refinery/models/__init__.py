@@ -1,5 +1,6 @@
-"""The refinery's tables. Writers: `refinery.store.entries` (entries, lanes, candidates, verdicts, waivers, landings),
-`refinery.store.gates` (GateResult), `refinery.store.forecasts` (Forecast, Stack),
+"""The refinery's tables. Writers: `refinery.store.entries` (ReviewEntry), `refinery.store.lanes` (Lane),
+`refinery.store.candidates` (Candidate), `refinery.store.verdicts` (Verdict, Waiver), `refinery.store.landings`
+(Landing), `refinery.store.gates` (GateResult), `refinery.store.forecasts` (Forecast, Stack),
 `refinery.store.comments` (ReviewComment), `refinery.tick.invariants` (Violation),
 `refinery.tick.metrics` (TickRecord, TickTotal).
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from refinery.core.text import visible
+from refinery.core.text import reveal_hidden
 
 MAX_LINE = 2000
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
@@ -107,7 +107,7 @@ def spans(text: str, max_line: int = MAX_LINE) -> list[Span]:
             room -= len(shown)
             left_out += len(piece) - len(shown)
             if shown:
-                out.append(Span(classes, visible(shown)))
+                out.append(Span(classes, reveal_hidden(shown)))
         if left_out:
             out.append(Span("a-dim", f" …({left_out} more characters)"))
         if number < len(lines) - 1:

@@ -20,7 +20,7 @@ from beads.forms import Fields
 from beads.models import Convoy, Rig, Town, TownRole
 from refinery.core.rules.mayor import no_mayor
 from refinery.decisions import mayor as decisions
-from refinery.pages import acting, boards, contexts, conversation
+from refinery.pages import acting, boards, conversation, convoy_context
 from refinery.pages.live import Topic
 from refinery.pages.render import page
 
@@ -98,5 +98,5 @@ def _about(town: Town, key: str) -> str:
 
 def _drawn(board: boards.Board, convoy: Convoy) -> dict[str, Any]:
     """A staged plan: its graph, its beads, what would conflict."""
-    data = contexts.drawn(board, convoy)
+    data = convoy_context.drawn(board, convoy)
     return data | {"convoy": convoy, "plan": conversation.plan_of(convoy)}

@@ -27,7 +27,7 @@ from beads import people
 from beads.errors import GastownError
 from beads.forms import Fields, WayBack
 from beads.models import Bead, Convoy, Escalation, Town
-from refinery.pages import acting, contexts
+from refinery.pages import acting, contexts, convoy_context, town_context
 from refinery.pages.live import MAX_BROWSERS, Topic, hub
 from refinery.pages.render import page
 
@@ -49,7 +49,7 @@ def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
 def towns(request: HttpRequest) -> HttpResponse:
     """The towns of whoever looks."""
     mine = people.towns(request.user)
-    return page(request, "refinery/towns.html", lambda: contexts.towns(mine), topic=Topic())
+    return page(request, "refinery/towns.html", lambda: town_context.towns(mine), topic=Topic())
 
 
 @login_required
@@ -59,7 +59,11 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Town, slug=slug)
     people.see(request.user, found)
     return page(
-        request, "refinery/town.html", lambda: contexts.town(found, _most(request)), topic=Topic(found.slug), town=found
+        request,
+        "refinery/town.html",
+        lambda: town_context.town(found, _most(request)),
+        topic=Topic(found.slug),
+        town=found,
     )
 
 
@@ -98,7 +102,7 @@ def convoy(request: HttpRequest, key: str) -> HttpResponse:
     return page(
         request,
         "refinery/convoy.html",
-        lambda: contexts.convoy(found, _most(request)),
+        lambda: convoy_context.convoy(found, _most(request)),
         topic=Topic(town.slug),
         town=town,
     )

@@ -37,34 +37,40 @@ def _colour(name: str, lines: tuple[str, ...]) -> list[list[Piece]]:
     lexer = lexers.for_file(name)
     if lexer is None:
         return plain
-    found: list[list[Piece]] = [[]]
-    run, css = "", ""  # neighbours of one colour are one piece
     try:
-        for _, kind, text in lexer.get_tokens_unprocessed("\n".join(lines)):
-            own = _CSS.get(kind)
-            if own is None:
-                own = _css(kind)
-            if own != css:
-                if run:
-                    found[-1].append((css, run))
-                run, css = "", own
-            if "\n" not in text:
-                run += text
-                continue
-            first, *more = text.split("\n")
-            if run or first:
-                found[-1].append((css, run + first))
-            found += [[(css, part)] if part else [] for part in more[:-1]] + [[]]
-            run = more[-1]
+        found = _lexed(lexer, "\n".join(lines))
     except Exception:  # a lexer's bug must not take the page down
         return plain
-    if run:
-        found[-1].append((css, run))
     # a lexer may have added a line end or lost a character: then its answer is not used
     if len(found) == len(lines) + 1 and not found[-1]:
         found.pop()
-    if len(found) != len(lines) or any("".join(t for _, t in f) != line for f, line in zip(found, lines, strict=True)):
+    if ["".join(text for _, text in pieces) for pieces in found] != list(lines):
         return plain
+    return found
+
+
+def _lexed(lexer: Any, code: str) -> list[list[Piece]]:
+    """What a lexer makes of a text, by lines; neighbours of one colour are one piece."""
+    found: list[list[Piece]] = [[]]
+    run, css = "", ""
+    for _, kind, text in lexer.get_tokens_unprocessed(code):
+        own = _CSS.get(kind)
+        if own is None:
+            own = _css(kind)
+        if own != css:
+            if run:
+                found[-1].append((css, run))
+            run, css = "", own
+        if "\n" not in text:
+            run += text
+            continue
+        first, *more = text.split("\n")
+        if run or first:
+            found[-1].append((css, run + first))
+        found += [[(css, part)] if part else [] for part in more[:-1]] + [[]]
+        run = more[-1]
+    if run:
+        found[-1].append((css, run))
     return found
 
 

@@ -6,7 +6,7 @@ or of one with a megabyte in a line, costs no more than any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from urllib.parse import urlencode
@@ -41,12 +41,20 @@ class Ask:
 
     def link(self, **more: object) -> str:
         """The address of another view of the same diff."""
-        words = [*self.keep, *([("view", "split")] if self.split else [])]
+        words = [*self.keep, *self._view]
         return self._address([(k, v) for k, v in words if k not in more], more)
 
     def only(self, **more: object) -> str:
         """The address of another diff of the same review."""
-        return self._address([("view", "split")] if self.split else [], more)
+        return self._address(self._view, more)
+
+    def opens(self, number: int) -> bool:
+        """True when this file is to be shown whatever it is: by itself, or with a form for a remark in it."""
+        return number == self.file or bool(self.at and self.at[0] == number)
+
+    @property
+    def _view(self) -> list[tuple[str, str]]:
+        return [("view", "split")] if self.split else []
 
     def _address(self, words: list[tuple[str, str]], more: dict[str, object]) -> str:
         return f"{self.path}?" + urlencode([*words, *((k, str(v)) for k, v in more.items())])
@@ -91,57 +99,72 @@ class DiffShown:
     folders: list[tuple[str, str, diffs.Folder]]
 
 
-def show(
-    repo: Repo,
-    span: Span,
-    ask: Ask,
-    *,
-    remarks: Sequence[ReviewComment] = (),
-    between: Between | None = None,
-    form: Callable[[FileShown, str, int], str] | None = None,
-    bridge: Bridge | None = None,
-) -> DiffShown:
-    """Read and render one page of a diff. `form` makes the form for a new remark; None: nobody may write one here.
-    `bridge`: to the whole change, where the remarks are, when this is a part of it."""
+@dataclass(frozen=True)
+class Margin:
+    """What stands between the lines: remarks, as `between` draws them, and the form for a new one.
+
+    `form`: None where nobody may write one. `bridge`: to the whole change, where the remarks are, from a part of it.
+    """
+
+    between: Between
+    remarks: Sequence[ReviewComment] = ()
+    form: Callable[[FileShown, str, int], str] | None = None
+    bridge: Bridge | None = None
+
+    def of(self, one: FileShown) -> list[ReviewComment]:
+        """The remarks on a file."""
+        return [remark for remark in self.remarks if remark.file == one.path]
+
+
+def show(repo: Repo, span: Span, ask: Ask, margin: Margin | None = None) -> DiffShown:
+    """Read and render one page of a diff; without a margin nothing stands between its lines."""
     changes = repo.changes(span.base, span.sha)
     ranges = diffs.pages(changes)
     page_of = {n: number for number, (start, end) in enumerate(ranges, 1) for n in range(start, end)}
-    wanted = ask.at[0] if ask.at else ask.file
-    page = page_of.get(wanted, 1) if wanted is not None else min(max(ask.page, 1), len(ranges))
+    page = _page_asked_for(ask, page_of, len(ranges))
     start, end = ranges[page - 1]
-    alone = ask.file is not None and 0 <= ask.file < len(changes)
-    numbers = [ask.file] if alone and ask.file is not None else list(range(start, end))
+    numbers = range(start, end)
+    if ask.file is not None and 0 <= ask.file < len(changes):
+        numbers = range(ask.file, ask.file + 1)
     shown = [_file(n, changes[n], ask) for n in numbers]
     for one in shown:
-        if alone or (ask.at and ask.at[0] == one.number):
-            one.why_closed = ""
+        if one.why_closed and margin is not None and margin.bridge is None:
+            _unplaced(one, margin.of(one), margin.between)
     opened = [f for f in shown if not f.why_closed]
-    for one in shown:
-        if one.why_closed and between is not None and bridge is None:
-            _unplaced(one, [r for r in remarks if r.file == one.path], between)
     patches = repo.patches(span.base, span.sha, [f.change for f in opened])
     budget = COLOUR_BUDGET
     for one, patch in zip(opened, patches, strict=True):
-        asked_for = alone or bool(ask.at and ask.at[0] == one.number)
-        if (one.change.generated or patch.says_generated) and not asked_for:
+        if (one.change.generated or patch.says_generated) and not ask.opens(one.number):
             one.why_closed = "generated"
-        budget = _fill(one, patch, ask, budget, remarks, between, form, bridge)
-    whole = diffs.tree(changes)
-    links = {n: "" if n == page else ask.link(page=n) for n in range(1, len(ranges) + 1)}
+        budget = _fill(one, patch, ask, budget, margin)
+    tree, folders = diffs.tree(changes), []
     wide = len(changes) > TREE_LIMIT
+    if wide:
+        folders = _folders(tree, page_of, ask)
+        tree = _moved(diffs.tree(changes[start:end]), start)
+    links = {n: ask.link(page=n) for n in range(1, len(ranges) + 1)}
+    to_page = links | {page: ""}
     return DiffShown(
         files=shown,
-        tree=_moved(diffs.tree(changes[start:end]), start) if wide else whole,
+        tree=tree,
         wide=wide,
         total=len(changes),
         added=sum(c.added or 0 for c in changes),
         removed=sum(c.removed or 0 for c in changes),
         page=page,
-        pages=[(n, ask.link(page=n)) for n in range(1, len(ranges) + 1)],
+        pages=list(links.items()),
         page_of=page_of,
-        places={diffs.shown_path(c.path): f"{links[page_of[n]]}#f{n}" for n, c in enumerate(changes)},
-        folders=_folders(whole, page_of, ask) if wide else [],
+        places={diffs.shown_path(c.path): f"{to_page[page_of[n]]}#f{n}" for n, c in enumerate(changes)},
+        folders=folders,
     )
+
+
+def _page_asked_for(ask: Ask, page_of: Mapping[int, int], pages: int) -> int:
+    """The page with the file that is asked for, else the one of that number, as far as there are so many."""
+    wanted = ask.at[0] if ask.at else ask.file
+    if wanted is not None:
+        return page_of.get(wanted, 1)
+    return min(max(ask.page, 1), pages)
 
 
 def _folders(whole: diffs.Folder, page_of: dict[int, int], ask: Ask) -> list[tuple[str, str, diffs.Folder]]:
@@ -169,11 +192,15 @@ def _folder_html(folder: diffs.Folder, found: DiffShown, ask: Ask) -> str:
     ]
     here = {f.number for f in found.files}
     for number, change in folder.files:
-        page = "" if number in here else ask.link(page=found.page_of[number]).replace("&", "&amp;")
+        link = f"#f{number}"
+        if number not in here:
+            link = ask.link(page=found.page_of[number]).replace("&", "&amp;") + link
         name = _name(change.path.rsplit("/", 1)[-1])
         status = f'<span class="rv-mark rv-{change.status}">{escape(change.status)}</span>'
-        counts = "binary" if change.binary else _counts(change.added or 0, change.removed or 0)
-        inner.append(f'<li><a href="{page}#f{number}">{status} {name}</a> {counts}')
+        counts = "binary"
+        if not change.binary:
+            counts = _counts(change.added or 0, change.removed or 0)
+        inner.append(f'<li><a href="{link}">{status} {name}</a> {counts}')
     return f"<ul>{''.join(inner)}</ul>"
 
 
@@ -182,10 +209,14 @@ def _name(path: str) -> str:
 
 
 def _counts(added: int, removed: int, files: int = 0) -> str:
-    of = [f"{files} ·"] if files else []
-    plus = [f'<b class="rv-plus">+{added}</b>'] if added or not removed else []
-    minus = [f'<b class="rv-minus">−{removed}</b>'] if removed else []
-    return f"<small>{' '.join([*of, *plus, *minus])}</small>"
+    words = []
+    if files:
+        words.append(f"{files} ·")
+    if added or not removed:
+        words.append(f'<b class="rv-plus">+{added}</b>')
+    if removed:
+        words.append(f'<b class="rv-minus">−{removed}</b>')
+    return f"<small>{' '.join(words)}</small>"
 
 
 def _moved(folder: diffs.Folder, by: int) -> diffs.Folder:
@@ -196,9 +227,12 @@ def _moved(folder: diffs.Folder, by: int) -> diffs.Folder:
 
 
 def _file(number: int, change: diffs.Change, ask: Ask) -> FileShown:
-    old = diffs.shown_path(change.old_path) if change.old_path != change.path else ""
-    shown = FileShown(number, change, diffs.shown_path(change.path), old, STATUS.get(change.status, change.status))
-    shown.why_closed = diffs.collapsed(change)
+    path, old = diffs.shown_path(change.path), diffs.shown_path(change.old_path)
+    if change.old_path == change.path:
+        old = ""
+    shown = FileShown(number, change, path, old, STATUS.get(change.status, change.status))
+    if not ask.opens(number):
+        shown.why_closed = diffs.collapsed(change)
     shown.link = ask.link(file=number) + f"#f{number}"
     if change.status == "R":
         shown.says.append(f"renamed from {old}, {change.similarity} % the same")
@@ -220,39 +254,42 @@ def _unplaced(one: FileShown, remarks: Sequence[ReviewComment], between: Between
     one.unplaced += [mark_safe(between(remark)) for remark in remarks]  # noqa: S308 - made by a template
 
 
-def _fill(
-    one: FileShown,
-    patch: diffs.Patch,
-    ask: Ask,
-    budget: int,
-    remarks: Sequence[ReviewComment],
-    between: Between | None,
-    form: Callable[[FileShown, str, int], str] | None,
-    bridge: Bridge | None,
-) -> int:
+def _fill(one: FileShown, patch: diffs.Patch, ask: Ask, budget: int, margin: Margin | None) -> int:
     """Render a file's hunks; returns what is left of the colours' budget."""
-    places: dict[tuple[str, int], str] = {}
-    for remark in remarks:
-        if remark.file == one.path and between is not None:
-            place = _place(patch, remark) if bridge is None else _across(bridge, one.change, patch, remark)
-            if place is None and bridge is None:
-                _unplaced(one, [remark], between)
-            elif place is not None:
-                one.comments += 1
-                places[place] = places.get(place, "") + between(remark)
-    if ask.at and ask.at[0] == one.number and form is not None:
-        _, side, line = ask.at
-        places[side, line] = places.get((side, line), "") + form(one, side, line)
+    places, link = {}, ""
+    if margin is not None:
+        places = _places(one, patch, ask, margin)
+        if margin.form is not None:
+            link = ask.link(at=f"{one.number}.").replace("&", "&amp;")
     if not patch.hunks:
         if not one.change.binary and one.change.lines:
             one.says.append("too large to show here: look at it in a clone")
         return budget
     size = sum(len(line.text) for hunk in patch.hunks for line in hunk.lines)
-    link = ask.link(at=f"{one.number}.").replace("&", "&amp;") if form is not None else ""
     notes = diffhtml.Notes(places, link)
     html = diffhtml.table(one.change.path, patch, split=ask.split, notes=notes, coloured=size <= budget)
     one.html = mark_safe(html)  # noqa: S308 - escaped in diffhtml
     return budget - size
+
+
+def _places(one: FileShown, patch: diffs.Patch, ask: Ask, margin: Margin) -> dict[tuple[str, int], str]:
+    """What stands under which (side, line) of a file. A remark whose line is not there stands above the file; in a
+    part of the change, it is not shown."""
+    places: dict[tuple[str, int], str] = {}
+    for remark in margin.of(one):
+        if margin.bridge is None:
+            place = _place(patch, remark)
+        else:
+            place = _across(margin.bridge, one.change, patch, remark)
+        if place is not None:
+            one.comments += 1
+            places[place] = places.get(place, "") + margin.between(remark)
+        elif margin.bridge is None:
+            _unplaced(one, [remark], margin.between)
+    if ask.at and ask.at[0] == one.number and margin.form is not None:
+        _, side, line = ask.at
+        places[side, line] = places.get((side, line), "") + margin.form(one, side, line)
+    return places
 
 
 def _across(bridge: Bridge, change: diffs.Change, patch: diffs.Patch, remark: ReviewComment) -> tuple[str, int] | None:
@@ -262,11 +299,9 @@ def _across(bridge: Bridge, change: diffs.Change, patch: diffs.Patch, remark: Re
 
 def _place(patch: diffs.Patch, remark: ReviewComment) -> tuple[str, int] | None:
     """Where a remark stands: on its line, or on the nearest that reads the same (the target may have moved it)."""
-    found: list[int] = []
-    for hunk in patch.hunks:
-        for line in hunk.lines:
-            number = line.old if remark.side == "old" else line.new
-            if number and line.text[:300] == remark.quote:
-                found.append(number)
-    nearest = min(found, key=lambda number: abs(number - remark.line), default=None)
-    return (remark.side, nearest) if nearest is not None else None
+    lines = [line for hunk in patch.hunks for line in hunk.lines if line.text[:300] == remark.quote]
+    numbers = [line.old if remark.side == "old" else line.new for line in lines]
+    nearest = min(filter(None, numbers), key=lambda number: abs(number - remark.line), default=None)
+    if nearest is None:
+        return None
+    return remark.side, nearest

@@ -18,7 +18,7 @@ from refinery.core import approvals, standing
 from refinery.core.approvals import person
 from refinery.core.entryviews import EntryView, VerdictView
 from refinery.core.stages import Stage
-from refinery.core.states import EntryKind, EntryState, LandingState
+from refinery.core.states import EntryKind, EntryState
 from refinery.core.world import RigView
 from refinery.models import ReviewEntry
 from refinery.pages import boards
@@ -143,7 +143,7 @@ def _of_others(data: dict[str, Any], facts: Sequence[Fact], who: str) -> list[Wo
 
 def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Sequence[VerdictView]) -> set[str]:
     """The acts that would still change something. `fresh`: verdicts that no tick has taken in yet."""
-    pushing = view.landing is not None and view.landing.state in (LandingState.PUSHING, LandingState.LANDED)
+    pushing = view.landing is not None and view.landing.begun
     if pushing or view.reject_requested or "reject" in wishes:
         return set()
     offers = {"request_changes", "reject"}

@@ -23,7 +23,7 @@ from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, NotFound
 from beads.models import TownRole
 from refinery.core.states import EntryKind, EntryState
-from refinery.core.text import tame
+from refinery.core.text import sanitize
 from refinery.git import ranges
 from refinery.git.line_map import Bridge
 from refinery.git.mirror import repo_of
@@ -32,7 +32,7 @@ from refinery.models import ReviewComment, ReviewEntry
 from refinery.pages import acting, boards
 from refinery.pages.render import HEADER
 from refinery.review import panel
-from refinery.review.page import Ask, DiffShown, FileShown, show, tree_html
+from refinery.review.page import Ask, DiffShown, FileShown, Margin, show, tree_html
 
 _AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
 _FIRST = {"fail": 0, "error": 1, "pass": 2}
@@ -113,7 +113,7 @@ def _live(request: HttpRequest, entry: ReviewEntry) -> dict[str, Any]:
     if entry.state == EntryState.ACTIVE and entry.pk not in board.world.entry:  # it has ended since it was read
         entry.refresh_from_db(fields=["state", "reason", "reason_text", "merge_sha", "head_sha", "held", "closed_at"])
     data = boards.entry_detail(board, entry)
-    data |= {key: _tamed(data[key]) for key in ("gates", "verdicts", "landings")}
+    data |= {key: _sanitized(data[key]) for key in ("gates", "verdicts", "landings")}
     data["gates"].sort(key=lambda gate: (gate["past"], _FIRST.get(gate["outcome"], 3)))
     who = str(acting.actor(request))
     steers = people.may(request.user, entry.rig.town, TownRole.OPERATOR)
@@ -161,13 +161,13 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     return render(request, "refinery/review.html", context, status=status)
 
 
-def _tamed(value: Any) -> Any:
+def _sanitized(value: Any) -> Any:
     """What agents, gates and git said, without escape sequences and with hidden characters shown."""
     if isinstance(value, str):
-        return tame(value)
+        return sanitize(value)
     if isinstance(value, list):
-        return [_tamed(item) for item in value]
-    return {key: _tamed(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_sanitized(item) for item in value]
+    return {key: _sanitized(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _notes(entry: ReviewEntry) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def _notes(entry: ReviewEntry) -> list[dict[str, Any]]:
     if entry.source_id is None:
         return []
     runs = Run.objects.select_related("agent").filter(bead_id=entry.source_id).exclude(summary="")
-    return [{"run": run, "summary": tame(run.summary)} for run in runs.order_by("-created_at")[:5]]
+    return [{"run": run, "summary": sanitize(run.summary)} for run in runs.order_by("-created_at")[:5]]
 
 
 def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewComment], who: str) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewC
     try:
         named = _commits(entry)
         told["commits"] = [
-            {"commit": c, "subject": tame(c.subject), "author": tame(c.author)}
+            {"commit": c, "subject": sanitize(c.subject), "author": sanitize(c.author)}
             | {"link": f"{ask.only(commit=c.sha)}#change"}
             for c in named
         ]
@@ -195,7 +195,7 @@ def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewC
         told["last_review"] = _last_review(entry, told["heads"], who)
         if "commit" in wanted:
             span, told["commit"] = ranges.of_commit(entry, named, wanted["commit"])
-            told["message"] = tame(told["commit"].message)
+            told["message"] = sanitize(told["commit"].message)
         elif "since" in wanted:
             since = told["last_review"] if wanted["since"] == "review" else wanted["since"]
             span = ranges.since(entry, since)
@@ -270,15 +270,9 @@ def _shown(
         }
         return render_to_string("refinery/_review_form.html", told, request)
 
-    return show(
-        repo,
-        span,
-        ask,
-        remarks=here if main or bridge else (),
-        between=between,
-        form=form if may else None,
-        bridge=bridge,
-    )
+    remarks = here if main or bridge else ()
+    margin = Margin(between, remarks, form=form if may else None, bridge=bridge)
+    return show(repo, span, ask, margin)
 
 
 def _bridge(repo: Repo, entry: ReviewEntry, span: ranges.Span) -> Bridge | None:

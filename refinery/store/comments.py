@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
@@ -17,11 +18,21 @@ MAX_BODY = 16 * 1024
 MAX_COMMENTS = 1000
 
 
-def post(
-    entry: ReviewEntry, *, head: str, file: str, side: str, line: int, quote: str, body: str, by: str
-) -> tuple[ReviewComment, bool]:
+@dataclass(frozen=True)
+class Remark:
+    """What somebody says of one line of a diff. `side`: `old` or `new`, whose line numbers they are; `quote`: the
+    line."""
+
+    file: str
+    side: str
+    line: int
+    quote: str
+    body: str
+
+
+def post(entry: ReviewEntry, remark: Remark, *, head: str, by: str) -> tuple[ReviewComment, bool]:
     """Write a remark on a line of `head`; returns it and whether it is new: the same remark again is the same row."""
-    parts = (entry.pk, head, file, side, str(line), by, body)
+    parts = (entry.pk, head, remark.file, remark.side, str(remark.line), by, remark.body)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     with transaction.atomic():
         comment, new = ReviewComment.objects.get_or_create(
@@ -29,28 +40,30 @@ def post(
             defaults={
                 "entry": entry,
                 "head_sha": head,
-                "file": file,
-                "side": side,
-                "line": line,
-                "quote": quote[:300],
-                "body": body,
+                "file": remark.file,
+                "side": remark.side,
+                "line": remark.line,
+                "quote": remark.quote[:300],
+                "body": remark.body,
                 "by": by[:150],
             },
         )
         if new:
-            ledger.note(entry.bead, "commented", by, f"{file}:{line}: {body}"[:2000], head=head)
+            text = f"{remark.file}:{remark.line}: {remark.body}"
+            ledger.note(entry.bead, "commented", by, text[:2000], head=head)
             inbox.wake(entry.rig.town)
     return comment, new
 
 
 def set_resolved(comment: ReviewComment, by: str, resolved: bool) -> bool:
     """Say that a remark is dealt with, or that it is not; False when that was said before."""
-    now = timezone.now() if resolved else None
+    if resolved:
+        kind, to = "comment_resolved", {"resolved_at": timezone.now(), "resolved_by": by[:150]}
+    else:
+        kind, to = "comment_reopened", {"resolved_at": None, "resolved_by": ""}
     with transaction.atomic():
-        rows = ReviewComment.objects.filter(pk=comment.pk, resolved_at__isnull=resolved)
-        if not rows.update(resolved_at=now, resolved_by=by[:150] if resolved else ""):
+        if not ReviewComment.objects.filter(pk=comment.pk, resolved_at__isnull=resolved).update(**to):
             return False
-        kind = "comment_resolved" if resolved else "comment_reopened"
         ledger.note(comment.entry.bead, kind, by, f"{comment.file}:{comment.line}", comment=comment.pk)
         inbox.wake(comment.entry.rig.town)
     return True
@@ -69,9 +82,12 @@ def pass_on(remarks: Sequence[int], task: Bead) -> None:
 
 def item(row: ReviewComment) -> dict[str, Any]:
     """One remark as an item of a request for changes."""
-    where = f"on the removed line `{row.quote}`: " if row.side == "old" else ""
-    told = {"file": row.file, "line": row.line, "problem": f"{where}{row.body}", "by": row.by}
-    return told | ({"quote": row.quote} if row.quote else {})
+    told = {"file": row.file, "line": row.line, "problem": row.body, "by": row.by}
+    if row.side == "old":
+        told["problem"] = f"on the removed line `{row.quote}`: {row.body}"
+    if row.quote:
+        told["quote"] = row.quote
+    return told
 
 
 def forget(entries: Sequence[str]) -> int:

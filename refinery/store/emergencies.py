@@ -15,7 +15,7 @@ from beads.lifecycle import BeadStatus, Purpose, is_final
 from beads.models import Bead, Fact
 from refinery.core.states import EntryState
 from refinery.models import ReviewEntry
-from refinery.store import entries
+from refinery.store import entries, verdicts
 
 
 def carry_out(entry: ReviewEntry, who: str, reason: str, now: dt.datetime, *, head: str, skip_gates: bool) -> None:
@@ -28,7 +28,7 @@ def carry_out(entry: ReviewEntry, who: str, reason: str, now: dt.datetime, *, he
         raise Conflict(f"{entry.pk} is {entry.state} already ({entry.reason_text or entry.reason})")
     if skip_gates:
         _lift_rework(entry, who, reason, now)
-        entries.waive_gates(entry, head, who, reason)
+        verdicts.waive_gates(entry, head, who, reason)
     entries.land_now(entry, now)
     ledger.settle_escalations([entry.pk], who, now, "sent to the front")
     ledger.note(entry.bead, "land_now", who, reason, head=head, skip_gates=skip_gates)

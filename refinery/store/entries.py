@@ -1,4 +1,4 @@
-"""The only writer of review entries, lanes, candidates, verdicts and waivers.
+"""The only writer of review entries.
 
 Decisions compare and swap on the state they were decided on (`LostRace` otherwise); observations only ever add.
 Doors: `submit` makes a new entry in its first state; everything later is the tick's.
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import F
 from django.utils import timezone
 
 from beads import ledger, prune
 from beads.errors import Conflict, LostRace
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution
-from beads.models import Bead, Convoy, Rig, Town
+from beads.models import Bead, Convoy, Rig
 from refinery.core.reasons import Exit, Held
-from refinery.core.states import EntryKind, EntryState, Judgement
-from refinery.models import Candidate, Lane, ReviewEntry, Verdict, Waiver
-from refinery.store import landings
+from refinery.core.states import EntryKind, EntryState
+from refinery.models import ReviewEntry, Verdict
+from refinery.store import landings, lanes
 
 OFF: dict[str, Any] = {"admitted_at": None, "slot": None, "batch": None}  # what leaving the train sets
 _UNANSWERED: dict[str, Any] = {"answered_head": "", "answered_to": None, "answer": ""}
@@ -34,21 +35,33 @@ _ENDS = {
 }
 
 
-def submit(
-    rig: Rig,
-    *,
-    branch: str,
-    head: str,
-    target: str,
-    title: str,
-    author: str,
-    priority: int = 2,
-    source: Bead | None = None,
-    convoy: Convoy | None = None,
-    kind: str = "change",
-    on_remote: bool = True,
-) -> tuple[ReviewEntry, bool]:
-    """Enqueue `head` of `branch` for `target`; returns the entry and whether it is new.
+@dataclass(frozen=True)
+class NewEntry:
+    """What is offered for review: `head` of `branch` for `target`. `source`: the bead that it is the work of;
+    `on_remote`: False when the branch is in the rig's mirror only."""
+
+    branch: str
+    head: str
+    target: str
+    title: str
+    author: str
+    priority: int = 2
+    source: Bead | None = None
+    convoy: Convoy | None = None
+    kind: str = "change"
+    on_remote: bool = True
+
+    @property
+    def depth(self) -> int:
+        """How far from a person's bead it is: as far as what it is made for."""
+        return max(
+            self.source.depth if self.source else 0,
+            self.convoy.bead.depth if self.convoy else 0,
+        )
+
+
+def submit(rig: Rig, new: NewEntry) -> tuple[ReviewEntry, bool]:
+    """Enqueue `new`; returns the entry and whether it was made now.
 
     The same head again gives the same entry; a new head supersedes the older entry of the branch or source. Takes
     the town's lock, so two processes at once make one entry. Raises Conflict when the older one is being pushed.
@@ -56,12 +69,12 @@ def submit(
     with transaction.atomic():
         ledger.lock_town(rig.town)
         active = ReviewEntry.objects.active().filter(rig=rig)
-        older = list(active.filter(target=target, branch=branch))
-        if source is not None:
-            older += [e for e in active.filter(source=source) if e not in older]
+        older = list(active.filter(target=new.target, branch=new.branch))
+        if new.source is not None:
+            older += [e for e in active.filter(source=new.source) if e not in older]
         for entry in older:
-            if (entry.head_sha, entry.branch, entry.target) == (head, branch, target):
-                if entry.observed_head and entry.observed_head != head:
+            if (entry.head_sha, entry.branch, entry.target) == (new.head, new.branch, new.target):
+                if entry.observed_head and entry.observed_head != new.head:
                     ReviewEntry.objects.filter(pk=entry.pk).update(observed_head="")
                 return entry, False
         for entry in older:
@@ -73,31 +86,28 @@ def submit(
         bead = ledger.create_bead(
             rig.town,
             rig,
-            title,
-            type=BeadType.MERGE_REQUEST,
-            priority=priority,
-            actor=author,
-            depth=max(source.depth if source else 0, convoy.bead.depth if convoy else 0),
+            ledger.Draft(new.title, type=BeadType.MERGE_REQUEST, priority=new.priority, depth=new.depth),
+            actor=new.author,
         )
         for entry in older:
             landings.abandon_intents(entry, bead.created_at)
-            close(entry, "failed", "superseded", f"superseded by {bead.pk} at {head[:12]}", now=bead.created_at)
+            close(entry, "failed", "superseded", f"superseded by {bead.pk} at {new.head[:12]}", now=bead.created_at)
         made = ReviewEntry.objects.create(
             bead=bead,
             rig=rig,
-            convoy=convoy,
-            kind=kind,
-            source=source,
-            author=author[:100],
-            branch=branch,
-            on_remote=on_remote,
-            head_sha=head,
-            target=target,
+            convoy=new.convoy,
+            kind=new.kind,
+            source=new.source,
+            author=new.author[:100],
+            branch=new.branch,
+            on_remote=new.on_remote,
+            head_sha=new.head,
+            target=new.target,
         )
         for entry in older:
             ReviewEntry.objects.filter(pk=entry.pk).update(superseded_by=made)
-        if source is not None:
-            ledger.note(source, "review_submitted", author, entry=bead.pk, head=head, branch=branch)
+        if new.source is not None:
+            ledger.note(new.source, "review_submitted", new.author, entry=bead.pk, head=new.head, branch=new.branch)
     return made, True
 
 
@@ -112,7 +122,7 @@ def open_check(rig: Rig, target: str, actor: str) -> tuple[ReviewEntry, bool]:
         if active is not None:
             return active, False
         title = f"Gates of {rig.slug} on {target}"
-        bead = ledger.create_bead(rig.town, rig, title[:300], type=BeadType.MERGE_REQUEST, actor=actor)
+        bead = ledger.create_bead(rig.town, rig, ledger.Draft(title[:300], type=BeadType.MERGE_REQUEST), actor=actor)
         made = ReviewEntry.objects.create(
             bead=bead, rig=rig, kind=EntryKind.CHECK, author=actor[:100], branch=target, head_sha="", target=target
         )
@@ -178,11 +188,6 @@ def leave(entry_id: str, *, innocent: bool = False) -> None:
     _swap(entry_id, {"admitted_at__isnull": False}, **OFF, **back)
 
 
-def set_window(rig_id: int, target: str, size: int) -> None:
-    """How many cars a lane's train may have from now on."""
-    Lane.objects.update_or_create(rig_id=rig_id, target=target, defaults={"window": size})
-
-
 def retarget(rig: Rig, old: str, new: str, who: str) -> int:
     """What is queued for branch `old` of a rig, and is not being pushed, is for `new` from now on; returns how many.
     What is offered for `new` from the same branch stays where it is. Under the town's lock."""
@@ -196,21 +201,8 @@ def retarget(rig: Rig, old: str, new: str, who: str) -> int:
         _swap(entry.pk, {"target": old}, target=new, build_no=F("build_no") + 1, **OFF)
         ledger.note(entry.bead, "retargeted", who, f"its target {old} is {new} from now on")
         moved += 1
-    if not Lane.objects.filter(rig=rig, target=new).exists():
-        Lane.objects.filter(rig=rig, target=old).update(target=new)
+    lanes.rename(rig, old, new)
     return moved
-
-
-def freeze(rig: Rig, target: str, reason: str, who: str, now: dt.datetime, until: dt.datetime | None = None) -> None:
-    """Nothing is admitted to a lane and nothing lands in it, until it is thawed or `until` has come."""
-    told = {"frozen_at": now, "frozen_until": until, "frozen_reason": reason[:300], "frozen_by": who[:150]}
-    Lane.objects.update_or_create(rig=rig, target=target, defaults=told)
-
-
-def thaw(rig: Rig, target: str) -> None:
-    """Undo `freeze`."""
-    told = {"frozen_at": None, "frozen_until": None, "frozen_reason": "", "frozen_by": ""}
-    Lane.objects.filter(rig=rig, target=target).update(**told)
 
 
 def rebuild(entry_id: str, build_no: int, *, counts: bool) -> int:
@@ -244,11 +236,6 @@ def answered(entry_id: str, head: str, answer: str) -> None:
     """Its author has given this head back as it was, with an answer to all that was said of it until now."""
     latest = Verdict.objects.filter(entry=entry_id).last()
     _swap(entry_id, {"head_sha": head}, answered_head=head, answered_to=latest, answer=answer)
-
-
-def pass_on(verdicts: Sequence[int], task: Bead) -> None:
-    """Observation: the agent that works on `task` is given what people asked for."""
-    Verdict.objects.filter(pk__in=verdicts).update(task=task)
 
 
 def count_rework(entry_id: str, purpose: str) -> None:
@@ -288,11 +275,8 @@ def close(entry: ReviewEntry, state: str, reason: str, text: str, *, now: dt.dat
     ledger.move(
         bead,
         bead.status,
-        to,
+        ledger.Transition(to, reason=text, resolution=resolution, merge_sha=merge_sha),
         actor="refinery",
-        reason=text,
-        resolution=resolution,
-        merge_sha=merge_sha,
         now=now,
     )
 
@@ -333,9 +317,13 @@ def reopen(entry: ReviewEntry, now: dt.datetime, actor: str) -> None:
         raise LostRace(f"{entry.pk} is no longer failed")
     for task in entry.bead.blocked_by.select_related("on").filter(on__status=BeadStatus.FAILED):
         ledger.unblock(entry.bead, task.on, actor, "retried without it")
-    ledger.move(entry.bead, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+    ledger.move(
+        entry.bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason="retried"), actor=actor, now=now
+    )
     if entry.source and entry.source.status == BeadStatus.FAILED:
-        ledger.move(entry.source, BeadStatus.FAILED, BeadStatus.OPEN, actor=actor, reason="retried", now=now)
+        ledger.move(
+            entry.source, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason="retried"), actor=actor, now=now
+        )
 
 
 def request_reject(entry: ReviewEntry, reason: str) -> None:
@@ -356,7 +344,7 @@ def requeue(entry: ReviewEntry, now: dt.datetime) -> None:
 
 def promote(entry: ReviewEntry, priority: int) -> None:
     """Move an entry in the queue's order."""
-    ledger.retitle_priority(entry.bead, priority)
+    ledger.set_priority(entry.bead, priority)
 
 
 def land_now(entry: ReviewEntry, now: dt.datetime) -> None:
@@ -367,76 +355,6 @@ def land_now(entry: ReviewEntry, now: dt.datetime) -> None:
     behind = entry.slot is not None and train.filter(slot__lt=entry.slot).exists()
     if behind and not entry.landings.filter(state__in=landings.OPEN_LANDING).exists():
         leave(entry.pk, innocent=True)
-
-
-def waive_gates(entry: ReviewEntry, head: str, who: str, reason: str) -> None:
-    """A person's decision that exactly this head lands without its gates."""
-    Waiver.objects.get_or_create(entry=entry, head_sha=head, defaults={"by": who[:150], "reason": reason})
-
-
-# -- candidates and verdicts ---------------------------------------------------------------------
-
-
-def record_candidate(entry_id: str, build_no: int, result: Mapping[str, Any]) -> bool:
-    """Observation: what build `build_no` gave. The first answer counts; False when there is one."""
-    if result["result"] == "built":  # of a check the head is what was built; of others it is pinned before
-        told = ReviewEntry.objects.active().filter(pk=entry_id, kind=EntryKind.CHECK, build_no=build_no)
-        told.update(head_sha=result["head"], observed_head="")
-    made = Candidate.objects.bulk_create(
-        [
-            Candidate(
-                entry_id=entry_id,
-                build_no=build_no,
-                result=result["result"],
-                head_sha=result["head"],
-                base_sha=result.get("base", ""),
-                on_id=result.get("on"),
-                sha=result.get("sha", ""),
-                tree_sha=result.get("tree", ""),
-                seal_sha=result.get("seal", ""),
-                files=list(result.get("files", [])),
-                error=result.get("error", ""),
-                untouched=list(result.get("untouched", [])),
-            )
-        ],
-        ignore_conflicts=True,
-    )
-    return bool(made and made[0].pk)
-
-
-def record_verdict(
-    entry: ReviewEntry,
-    *,
-    head: str,
-    decision: str,
-    by: str,
-    run_id: str | None = None,
-    merge_now: bool = False,
-    feedback: str = "",
-    items: Sequence[Mapping[str, Any]] = (),
-) -> bool:
-    """Observation: a review of `head`. One per run. A person's word also lifts a hold: an approval that of its head, a
-    request for changes whatever the head is by now."""
-    verdict = Verdict(
-        entry=entry,
-        head_sha=head,
-        decision=decision,
-        by=by[:150],
-        run_id=run_id,
-        merge_now=merge_now,
-        feedback=feedback,
-        items=[dict(i) for i in items],
-    )
-    if run_id is None:
-        verdict.save()
-        same = {"head_sha": head} if decision == Judgement.APPROVE else {}
-        ReviewEntry.objects.active().filter(pk=entry.pk, **same).exclude(held="").update(held="", held_text="")
-    elif not Verdict.objects.filter(run_id=run_id).exists():
-        verdict.save()
-    else:
-        return False
-    ledger.note(entry.bead, f"verdict_{decision}", by, feedback[:2000], head=head)
-    return True
 
 
 def head_seen(entry_id: str, head: str) -> None:
@@ -454,20 +372,20 @@ def forget_landings(convoy: Convoy) -> None:
     ReviewEntry.objects.failed().filter(convoy=convoy, kind=EntryKind.LANDING).update(reason="superseded")
 
 
+def check_built(entry_id: str, build_no: int, head: str) -> None:
+    """Observation: what a check's build has fetched. Other entries' heads are pinned before they are built."""
+    checks = ReviewEntry.objects.active().filter(pk=entry_id, kind=EntryKind.CHECK, build_no=build_no)
+    checks.update(head_sha=head, observed_head="")
+
+
+def let_go(entry_id: str, head: str | None) -> None:
+    """A person has spoken: what was held for one is so no longer. `head`: only while it is pinned at that."""
+    held = ReviewEntry.objects.active().filter(pk=entry_id).exclude(held="")
+    if head is not None:
+        held = held.filter(head_sha=head)
+    held.update(held="", held_text="")
+
+
 def forget(entries: Sequence[str]) -> int:
-    """Remove these entries with their candidates, verdicts and waivers: they have been archived."""
-    for rows in (Verdict.objects, Waiver.objects, Candidate.objects):
-        prune.delete(rows.filter(entry__any=entries))
+    """Remove these entries: they have been archived. What refers to them is removed before."""
     return prune.delete(ReviewEntry.objects.filter(pk__any=entries))
-
-
-def past_lanes(town: Town) -> QuerySet[Lane]:
-    """Lanes onto convoys' branches of which no entry is left, but for frozen ones."""
-    left = ReviewEntry.objects.filter(rig=OuterRef("rig"), target=OuterRef("target"))
-    lanes = Lane.objects.filter(~Exists(left), rig__town=town, target__startswith="convoy/", frozen_at=None)
-    return lanes.order_by("pk")
-
-
-def forget_lanes(keys: Sequence[int]) -> int:
-    """Remove these lanes: they have been archived."""
-    return prune.some(Lane.objects.all(), keys)

@@ -7,6 +7,7 @@ mail server or the webhook cannot be asked. A town in which nobody listens makes
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 
 from django.conf import settings
 
@@ -16,11 +17,23 @@ from beads.models import Bead, Town
 from refinery.core.effects import Notify
 
 
-def tell(town: Town, kind: str, about: Bead | None, title: str, body: str, key: str, now: dt.datetime) -> None:
-    """Enqueue a notice of a kind (`needs_you`, `landed`, `failed`), once for `key`. Inside the tick's transaction."""
+@dataclass(frozen=True)
+class Notice:
+    """What is told, once for its `key`. `kind`: `needs_you`, `landed` or `failed`; `about`: None for the town."""
+
+    kind: str
+    about: Bead | None
+    title: str
+    body: str
+    key: str
+
+
+def tell(town: Town, notice: Notice, now: dt.datetime) -> None:
+    """Enqueue a notice. Inside the tick's transaction."""
     webhook = configs.usable(town.config, {})[0].notify.webhook
-    if not webhook and not people.listeners(town, kind):
+    if not webhook and not people.listeners(town, notice.kind):
         return
-    path = f"/beads/{about.pk}/" if about else f"/towns/{town.slug}/"
-    work = Notify(kind, town.slug, title, body[:4000], settings.GASTOWN_URL + path, key)
+    path = f"/beads/{notice.about.pk}/" if notice.about else f"/towns/{town.slug}/"
+    url = settings.GASTOWN_URL + path
+    work = Notify(notice.kind, town.slug, notice.title, notice.body[:4000], url, notice.key)
     outbox.enqueue(town, work.name, work.key, work.payload(), now)

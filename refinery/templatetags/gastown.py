@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from beads.models import TownRole
 from refinery import links
-from refinery.core.text import visible
+from refinery.core.text import reveal_hidden as reveal
 from refinery.pages import acting, ansi
 
 register = template.Library()
@@ -35,9 +35,9 @@ _WORDS = {
 
 
 @register.filter
-def tame(text: object) -> str:
+def reveal_hidden(text: object) -> str:
     """Invisible and direction-changing characters made visible. (HTML is escaped as everywhere.)"""
-    return visible(str(text).replace("\r\n", "\n"))
+    return reveal(str(text).replace("\r\n", "\n"))
 
 
 @register.filter
@@ -144,7 +144,7 @@ def lands(row: Mapping[str, Any], verb: str) -> SafeString:
     if not row["eta"]:
         words = str(row["estimate"])
         told = words.startswith(_TELLS)
-        return SafeString(f"{escape(verb)}: {escape(tame(words))}" if told else "")
+        return SafeString(f"{escape(verb)}: {escape(reveal_hidden(words))}" if told else "")
     usual = dt.datetime.fromisoformat(row["eta"])
     first = usual - dt.timedelta(seconds=row["eta_seconds"] - row["eta_low_seconds"])
     last = usual + dt.timedelta(seconds=row["eta_p80_seconds"] - row["eta_seconds"])

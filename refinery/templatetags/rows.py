@@ -12,7 +12,7 @@ from django import template
 from django.utils.safestring import SafeString
 
 from refinery.links import harmless, linked, many
-from refinery.templatetags.gastown import age, ago, chip, cut, lands, tame, words
+from refinery.templatetags.gastown import age, ago, chip, cut, lands, reveal_hidden, words
 
 register = template.Library()
 
@@ -54,11 +54,11 @@ def _car(row: Mapping[str, Any]) -> str:
     title, phase = harmless(row["title"]), escape(words(row["phase"]))
     kind = ""
     if row["car"]:
-        kind = ' class="car joins"' if row["joins"] else ' class="car"'
+        kind = ' class="coupled joins"' if row["joins"] else ' class="coupled"'
     joins = '<span class="hidden">in one batch with the one before, </span>' if row["joins"] else ""
     place = row["position"] or f'<span aria-hidden="true">‖</span><span class="hidden">{phase}</span>'
     return (
-        f'<li{kind}><a class="wagon s-{escape(row["phase"])}" href="{escape(row["url"])}" title="{title}: {phase}">'
+        f'<li{kind}><a class="car s-{escape(row["phase"])}" href="{escape(row["url"])}" title="{title}: {phase}">'
         f'<span class="hidden">{title}: </span>{joins}{place}</a></li>'
     )
 
@@ -120,7 +120,7 @@ def _node(n: Mapping[str, Any]) -> str:
         f"<title>{harmless(bead['title'])}: {harmless(bead['reason'])}</title>\n"
         f'<rect class="box" x="1.5" y="1.5" width="209" height="55" rx="7"/>'
         f'<rect class="edge-mark" width="6" height="58" rx="3"/>\n'
-        f'<text class="name" x="16" y="22">{escape(cut(tame(bead["title"]), 22))}</text>\n'
+        f'<text class="name" x="16" y="22">{escape(cut(reveal_hidden(bead["title"]), 22))}</text>\n'
         f'<text class="note" x="16" y="43"><tspan class="word">{escape(words(bead["phase"]))}</tspan>{who} · {since}'
         "</text></svg></a>"
     )

@@ -38,8 +38,13 @@ class Order:
 
 def lane_convoy(entry: ReviewEntry) -> Convoy | None:
     """The convoy whose own refinery serves the entry's lane; None for the rig refinery."""
-    own_lane = entry.kind == EntryKind.CHANGE and entry.target.startswith("convoy/")
-    return entry.convoy if own_lane else None
+    if entry.kind != EntryKind.CHANGE or entry.convoy is None:
+        return None
+    return entry.convoy if _is_branch_of(entry.convoy, entry.rig_id, entry.target) else None
+
+
+def _is_branch_of(convoy: Convoy, rig: int, name: str) -> bool:
+    return convoy.branches.filter(rig=rig, name=name).exists()
 
 
 REFINERY = frozenset({"review", "resolve", "triage"})  # what runs of a refinery are for
@@ -70,7 +75,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
     }
     convoy = bead.convoy or (entry.convoy if entry else None)
     if convoy is not None:
-        feature = target.startswith("convoy/")
+        feature = _is_branch_of(convoy, rig.pk, target)
         brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
     if purpose in ("gates", "check"):
         alone = entry is not None and entry.admitted_at is None

@@ -43,9 +43,9 @@ def hold_entry(town: Town, entry_id: str, code: str, text: str, now: dt.datetime
         old = Escalation.objects.select_related("bead").filter(town=town, key=key, closed_at=None).first()
         if old is not None and old.bead.body != body:
             ledger.close_escalation(old, ACTOR, now, "it is otherwise now")
-    made = ledger.escalate(town, key, title, body=body, severity="high", about=entry.bead, actor=ACTOR)
+    made = ledger.escalate(town, ledger.Problem(key, title, body=body, severity="high", about=entry.bead), actor=ACTOR)
     if made is not None:
-        notices.tell(town, "needs_you", entry.bead, title, body, made.pk, now)
+        notices.tell(town, notices.Notice("needs_you", entry.bead, title, body, made.pk), now)
 
 
 def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
@@ -63,11 +63,10 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
             ledger.move(
                 source,
                 source.status,
-                BeadStatus.CLOSED,
+                ledger.Transition(
+                    BeadStatus.CLOSED, reason=action.text, resolution=resolution, merge_sha=action.merge_sha
+                ),
                 actor=ACTOR,
-                reason=action.text,
-                resolution=resolution,
-                merge_sha=action.merge_sha,
                 now=now,
             )
         if action.delete_branch and entry.on_remote and Run.objects.filter(rig=entry.rig, branch=entry.branch).exists():
@@ -78,17 +77,21 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
         ledger.move(
             source,
             source.status,
-            BeadStatus.FAILED,
+            ledger.Transition(
+                BeadStatus.FAILED,
+                reason=f"its review entry failed: {action.text}",
+                resolution=Resolution.NOTHING_CHANGED if nothing else Resolution.GAVE_UP,
+            ),
             actor=ACTOR,
-            reason=f"its review entry failed: {action.text}",
-            resolution=Resolution.NOTHING_CHANGED if nothing else Resolution.GAVE_UP,
             now=now,
         )
         if nothing:
             title, text = f"Nothing was changed: {source.title}"[:300], f"{action.text}. If nothing was needed: "
             text += f"bead confirm {source.pk}. To let it be tried again: bead retry {source.pk}"
             ledger.escalate(
-                town, f"nothing:{source.pk}", title, body=text, severity="medium", about=source, actor=ACTOR
+                town,
+                ledger.Problem(f"nothing:{source.pk}", title, body=text, severity="medium", about=source),
+                actor=ACTOR,
             )
 
 
@@ -101,7 +104,7 @@ def _too_late(town: Town, entry: ReviewEntry) -> None:
         text = "\n\n".join(f"{v.by}: {v.feedback}" for v in late)
         title = f"Too late: {entry.bead.title} had landed when changes were asked for"
         text += "\n\nIt is on the target now. What is still to be done is another bead: sling it."
-        mail.send(town, ACTOR, "overseer", title[:300], text, kind="TOO_LATE", about=entry.bead)
+        mail.send(town, ACTOR, "overseer", mail.Letter(title[:300], text, kind="TOO_LATE", about=entry.bead))
 
 
 def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> None:
@@ -110,8 +113,8 @@ def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> Non
     ledger.convoy_landed(convoy, sha, now)
     ledger.settle_escalations([convoy_id], ACTOR, now, "the convoy has landed")
     title, told = f"Convoy landed: {convoy.bead.title}", f"Landed on {convoy.rig.default_branch} as {sha}."
-    notices.tell(town, "landed", convoy.bead, title, told, convoy_id, now)
-    mail.send(town, ACTOR, "overseer", title[:300], told, kind="CONVOY_LANDED", about=convoy.bead)
+    notices.tell(town, notices.Notice("landed", convoy.bead, title, told, convoy_id), now)
+    mail.send(town, ACTOR, "overseer", mail.Letter(title[:300], told, kind="CONVOY_LANDED", about=convoy.bead))
     planning.heard(convoy.bead, "CONVOY_LANDED", title, told)
     for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
         enqueue(town, DeleteBranch(branch.rig_id, branch.name, branch.head_sha), now, branch.rig_id)

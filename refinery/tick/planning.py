@@ -88,5 +88,4 @@ def heard(about: Bead | None, kind: str, title: str, text: str) -> None:
     if about is None or about.type != BeadType.CONVOY or not about.filed_by:
         return
     if Run.objects.filter(Q(pk=about.filed_by), kind=RunKind.MAYOR).exists():
-        town = about.town
-        mail.send(town, "gastown", roster.MAYOR, title[:300], text, kind=kind, about=about)
+        mail.send(about.town, "gastown", roster.MAYOR, mail.Letter(title[:300], text, kind=kind, about=about))

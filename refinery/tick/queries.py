@@ -26,6 +26,9 @@ _BESIDE = {
     "convoy_started_at": F("convoy__started_at"),
     "convoy_close_at": F("convoy__close_requested_at"),
     "convoy_status": F("convoy__bead__status"),
+    "onto_convoy": Exists(
+        ConvoyBranch.objects.filter(convoy=OuterRef("convoy"), rig=OuterRef("rig"), name=OuterRef("target"))
+    ),
 }
 _ISSUE = (
     *("pk", "status", "created_at", "rig_id", "title", "purpose", "priority", "convoy_id", "parent_id"),

@@ -23,7 +23,7 @@ from beads.models import Fact, Town
 from refinery import facts
 from refinery.core.rules import Decision, plan
 from refinery.tick import invariants, metrics, snapshot
-from refinery.tick.apply import carry_out
+from refinery.tick.apply import apply_plan
 
 log = structlog.get_logger(__name__)
 MAX_ROUNDS = 50
@@ -115,7 +115,7 @@ def _tick_locked(town: Town, now: dt.datetime, report: TickReport, began: float)
 
     report.facts = inbox.drain(town, now, _take)
     report.decisions = plan(snapshot.load(town, now))
-    applied = carry_out(town, report.decisions, now)
+    applied = apply_plan(town, report.decisions, now)
     report.actions, report.lost_races, report.failed = applied.actions, applied.lost, applied.failed
     if not report.changed:
         return

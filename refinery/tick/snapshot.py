@@ -7,32 +7,26 @@ the commands all look at.
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, cast
 
 from agents.lifecycle import RunOutcome, RunState
 from agents.models import Run
 from beads import inbox, room
-from beads.lifecycle import FINAL
 from beads.models import Town
-from beads.values import moment
-from refinery.core import stacks, stages, trains
+from refinery.core import stacks, trains
 from refinery.core.beadviews import BeadView, Blocker, RunView
 from refinery.core.convoyviews import ConvoyView
-from refinery.core.entryviews import CandidateView, EntryView, GateView, LandingView, LaneView, VerdictView
-from refinery.core.keys import build_key, land_key
-from refinery.core.outageviews import EffectView
-from refinery.core.relations import ForecastView, Refused, Ties
-from refinery.core.states import BuildResult, EntryKind, EntryState, GateOutcome, Judgement, LandingState
+from refinery.core.entryviews import LaneView
+from refinery.core.relations import ForecastView, Refused
+from refinery.core.states import EntryKind, EntryState
 from refinery.core.telling import of_steps
 from refinery.core.world import BREAKER_WINDOW, AgentView, RigView, World
-from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Verdict, Waiver
-from refinery.store.results import view as gate_view
-from refinery.tick import convoyrows, grounds, outside, queries, requestrows
+from refinery.models import Forecast, Lane, ReviewEntry
+from refinery.tick import convoyrows, entryrows, grounds, outside, queries, requestrows
 
 RECENT = 100
-_UNASKED = EffectView("")
 
 
 def load(town: Town, now: dt.datetime) -> World:
@@ -49,7 +43,7 @@ def load(town: Town, now: dt.datetime) -> World:
     live_runs = tuple(r for r in runs if r.live)
     failures, last_failure = _failures(town, now)
     effects = outside.effects_of(town)
-    views = {view.id: view for view in _entries(entries, blockers, by_bead, effects, now)}
+    views = {view.id: view for view in entryrows.views(entries, entryrows.Around(blockers, by_bead, effects, now))}
     checks, known, changes = grounds.apart(entries, views, rigs, now)
     entries = [e for e in entries if e.kind != EntryKind.CHECK]
     shown = _shown(town, entries)
@@ -238,197 +232,6 @@ def _bead(b: Any, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunVi
         else "",
         blockers=tuple(blockers.get(b.pk, ())),
         runs=tuple(runs.get(b.pk, ())),
-    )
-
-
-def _entries(
-    entries: list[ReviewEntry],
-    blockers: dict[str, list[Blocker]],
-    runs: dict[str, list[RunView]],
-    effects: dict[str, EffectView],
-    now: dt.datetime,
-) -> Iterable[EntryView]:
-    ids = [e.pk for e in entries]
-    since = {e.pk: e.gates_again_at for e in entries}
-    asked = {
-        e.pk: {r.id for r in runs.get(e.pk, ()) if e.gates_again_at is None or r.created_at >= e.gates_again_at}
-        for e in entries
-        if e.kind == EntryKind.CHECK
-    }
-    candidates = {(c.entry_id, c.build_no): c for c in queries.CANDIDATES(ids) if not _forgotten(c, since[c.entry_id])}
-    contested = {c.entry_id: tuple(c.files) for c in candidates.values() if c.result == BuildResult.CONFLICT}
-    built_as: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for c in candidates.values():
-        if c.result == BuildResult.BUILT:
-            built_as[c.entry_id, c.head_sha].append(c.sha)
-    gates: dict[str, dict[tuple[str, str, str], GateResult]] = defaultdict(dict)
-    fails: Counter[tuple[str, ...]] = Counter()
-    trees: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for e in entries:
-        current = candidates.get((e.pk, e.build_no))
-        if current is not None and current.tree_sha:
-            trees[e.rig_id, current.tree_sha].append(e.pk)
-    # results are of a tree in a rig: whoever has the same one there has the same results, for another rig's gates see
-    # another repository, and its remote another history
-    for result in queries.RESULTS(ids, list({tree for _, tree in trees}), list({e.rig_id for e in entries})):
-        same = trees.get((cast(Any, result).of_rig, result.tree_sha), ())
-        for entry_id in {*same, result.entry_id} & since.keys():
-            again = since[entry_id]
-            if entry_id in asked and result.entry_id == entry_id:  # also what it runs on may have been mended since
-                counts = result.run_id in asked[entry_id]
-            else:
-                counts = again is None or result.created_at >= again
-            if counts:
-                which = result.tree_sha, result.gate, result.command
-                gates[entry_id][which] = result
-                fails[entry_id, *which] += result.outcome == GateOutcome.FAIL
-    verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in queries.VERDICTS(ids):
-        verdicts[verdict.entry_id].append(verdict)
-    waivers: dict[tuple[str, str], Waiver] = {}
-    for waiver in queries.WAIVERS(ids):
-        waivers[waiver.entry_id, waiver.head_sha] = waiver
-    own = {e.pk: {e.pk, *(b.id for b in blockers.get(e.pk, ()))} for e in entries}  # tasks of its own
-    landings: dict[str, Landing] = {}
-    for landing in queries.LANDINGS(ids):
-        landings[landing.entry_id] = landing
-    for e in entries:
-        candidate = candidates.get((e.pk, e.build_no))
-        latest = landings.get(e.pk)
-        counts = latest is not None and (
-            latest.state in (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED)
-            or (candidate is not None and latest.candidate_id == candidate.pk)
-        )
-        held_over = latest if counts else None
-        if held_over is not None and held_over.state == LandingState.LANDED and candidate is None:
-            candidate = candidates.get((e.pk, _build_of(candidates, held_over)))
-        yield _entry(
-            e,
-            candidate,
-            held_over,
-            tuple(gate_view(result, fails[e.pk, *which]) for which, result in gates[e.pk].items()),
-            verdicts[e.pk],
-            tuple(blockers.get(e.pk, ())),
-            tuple(b for b in blockers.get(e.source_id or e.convoy_id or "", ()) if b.id not in own[e.pk]),
-            tuple(runs.get(e.pk, ())),
-            effects.get(build_key(e.pk, e.build_no), _UNASKED),
-            effects.get(land_key(held_over.push_id or held_over.pk), _UNASKED) if held_over else _UNASKED,
-            now,
-            frozenset(built_as[e.pk, e.head_sha]),
-            waivers.get((e.pk, e.head_sha)),
-            contested.get(e.pk, ()),
-        )
-
-
-def _forgotten(candidate: Candidate, retried: dt.datetime | None) -> bool:
-    """True for a build that failed before a person's retry: it is made again."""
-    return (
-        retried is not None
-        and candidate.result in (BuildResult.REFUSED, BuildResult.ERROR)
-        and candidate.created_at < retried
-    )
-
-
-def _build_of(candidates: dict[tuple[str, int], Candidate], landing: Landing) -> int:
-    return next((no for (_, no), c in candidates.items() if c.pk == landing.candidate_id), 0)
-
-
-def _entry(
-    e: ReviewEntry,
-    candidate: Candidate | None,
-    landing: Landing | None,
-    gates: tuple[GateView, ...],
-    verdicts: list[Verdict],
-    blockers: tuple[Blocker, ...],
-    after: tuple[Blocker, ...],
-    runs: tuple[RunView, ...],
-    build: EffectView,
-    push: EffectView,
-    now: dt.datetime,
-    built_as: frozenset[str],
-    waiver: Waiver | None,
-    contested: tuple[str, ...],
-) -> EntryView:
-    beside = cast(Any, e)  # see _BESIDE
-    convoy_ended = e.kind == EntryKind.LANDING and (beside.convoy_status in FINAL or beside.convoy_close_at is not None)
-    since = e.gates_again_at
-    return EntryView(
-        id=e.pk,
-        rig=e.rig_id,
-        branch=e.branch,
-        on_remote=e.on_remote,
-        head=e.head_sha,
-        target=e.target,
-        created_at=e.created_at,
-        title=beside.bead_title,
-        status=beside.bead_status,
-        kind=e.kind,
-        convoy=e.convoy_id,
-        convoy_age=beside.convoy_started_at,
-        source=e.source_id,
-        source_status=beside.source_status or "",
-        source_cancelled=convoy_ended or beside.source_cancel_at is not None,
-        author=e.author,
-        priority=stages.FIRST if e.land_now_at else beside.bead_priority,
-        admitted_at=e.admitted_at,
-        slot=e.slot,
-        batch=e.batch,
-        build_no=e.build_no,
-        build_error=build.trouble("building it", now),
-        build_failing_since=build.since,
-        held=e.held,
-        held_text=e.held_text,
-        attempts=e.attempts,
-        rework_count=e.rework_count,
-        conflict_count=e.conflict_count,
-        land_retries=e.land_retries,
-        reject_requested=e.reject_requested,
-        observed_head=e.observed_head,
-        answered_head=e.answered_head,
-        answered_to=e.answered_to_id or 0,
-        answer=e.answer,
-        candidate=_candidate(candidate) if candidate else None,
-        built_as=built_as,
-        contested=contested,
-        gates=gates,
-        verdicts=tuple(
-            VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now, _pending(v))
-            for v in verdicts
-        ),
-        landing=_landing(landing, push, now) if landing else None,
-        blockers=blockers,
-        after=after,
-        ties=Ties(waiver=waiver.pk, waived=f"by {waiver.by} because {waiver.reason}") if waiver else Ties(),
-        reopened_at=beside.bead_retried_at,
-        runs=tuple(r for r in runs if r.live or since is None or r.created_at >= since),
-    )
-
-
-def _landing(x: Landing, push: EffectView, now: dt.datetime) -> LandingView:
-    since = f"being pushed since {moment(x.created_at, now)}" if x.state == LandingState.PUSHING else ""
-    told = push.trouble("pushing it", now) or since
-    return LandingView(x.pk, x.candidate_id, x.state, x.message, x.push_id or 0, told, x.created_at)
-
-
-def _pending(v: Verdict) -> bool:
-    return v.run_id is None and v.decision == Judgement.REQUEST_CHANGES and v.task_id is None
-
-
-def _candidate(c: Candidate) -> CandidateView:
-    return CandidateView(
-        id=c.pk,
-        build_no=c.build_no,
-        result=c.result,
-        head=c.head_sha,
-        base=c.base_sha,
-        sha=c.sha,
-        tree=c.tree_sha,
-        files=tuple(c.files),
-        error=c.error,
-        on=c.on_id,
-        seal=c.seal_sha,
-        untouched=frozenset(tuple(patterns) for patterns in c.untouched),
-        on_landed=c.on is not None and c.on.entry.state == EntryState.MERGED and c.on.entry.merge_sha == c.on.sha,
     )
 
 

@@ -27,16 +27,17 @@ class Lines:
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Run the spec's steps: `{"results", "said", "log"}`. `"cgroups": false` in it: as where none can be made."""
-    from agents.runtime import limits
-    from agents.runtime.steps import Orders, Steps
+    from agents.runtime import cgroups
+    from agents.runtime.orders import Orders
+    from agents.runtime.steps import Steps
 
-    log, real = Lines(), limits.Group.make
+    log, real = Lines(), cgroups.Group.make
     if not spec.get("cgroups", True):
-        limits.Group.make = staticmethod(lambda _: None)  # type: ignore[method-assign, assignment]
+        cgroups.Group.make = staticmethod(lambda _: None)  # type: ignore[method-assign, assignment]
     try:
         results, _ = Steps(spec, log, Orders(), lambda: {}).run()
     finally:
-        limits.Group.make = real  # type: ignore[method-assign]
+        cgroups.Group.make = real  # type: ignore[method-assign]
     return {"results": results, "said": log.said, "log": log.data.decode("utf-8", "replace")}
 
 

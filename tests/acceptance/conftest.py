@@ -30,6 +30,8 @@ from refinery.executor import perform
 from refinery.models import ReviewEntry
 from refinery.pages import boards
 from refinery.tick import reconciler
+from tests.acceptance.scenes import alone as alone
+from tests.acceptance.scenes import scene as scene
 
 AGENTS = Path(__file__).parent / "agents"
 TOOLS = [sys.base_prefix, sys.prefix, str(AGENTS)]  # what test agents need inside the sandbox

@@ -15,7 +15,7 @@ from beads.models import Bead, Escalation
 from refinery.decisions import gatechecks, merge_queue, towns
 from refinery.executor import head_poll
 from refinery.models import GateResult, ReviewEntry
-from refinery.pages import boards, contexts
+from refinery.pages import boards, town_context
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.test_told import said
 
@@ -64,7 +64,7 @@ def test_o6_what_is_missing_on_the_target_too_is_one_hold_and_the_change_that_br
     assert GateResult.objects.get(entry=check).outcome == "error"
     why = told(stage, others[0])
     assert why.phase == "awaiting_human" and not why.needs_person and f"see check {check.pk}" in why.reason
-    (need,) = contexts.town(stage.town)["needs"]
+    (need,) = town_context.town(stage.town)["needs"]
     assert (need.key, need.label) == (check.pk, "Check again") and "nosuchtool" in need.why
     assert Escalation.objects.filter(closed_at=None).count() == 1
     cure = submit(stage, "cure", **{"nosuchtool.py": "print('here')\n"})

@@ -106,7 +106,7 @@ def test_a_change_waits_for_the_one_in_another_repository_that_it_comes_after(st
     stage.git("clone", "-q", "--bare", str(stage.remote), str(stage.root / "api.git"))
     towns.add_rig("main", "api", str(stage.root / "api.git"), None, {})
     api = Rig.objects.select_related("town").get(slug="api")
-    schema = ledger.create_bead(stage.town, api, "Schema", actor=str(WHO))
+    schema = ledger.create_bead(stage.town, api, ledger.Draft("Schema"), actor=str(WHO))
     client = stage.sling("Client", "", schema)
     stage.commit("schema", {"schema.txt": "s\n"})
     stage.git("push", "-q", str(stage.root / "api.git"), "HEAD:refs/heads/schema")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, mirrors
 from agents.runtime.gitcmd import GitFailed
 from beads.errors import GastownError, Invalid
 from refinery.git import repo as git
@@ -155,9 +155,9 @@ def test_what_a_fetch_that_was_cut_off_has_left_of_a_commit_is_not_taken_for_it(
     raw = subprocess.run(["git", "cat-file", "commit", head], cwd=ground.remote, capture_output=True, check=True).stdout
     write = ["git", "hash-object", "-t", "commit", "-w", "--stdin"]
     subprocess.run(write, cwd=ground.repo.path, input=raw, capture_output=True, check=True)  # and none of its files
-    assert not gitcmd.has_commit(ground.repo.path, head)
+    assert not mirrors.has_commit(ground.repo.path, head)
     ground.repo.fetch_sha(ground.url, head, "feature")
-    assert gitcmd.has_commit(ground.repo.path, head)
+    assert mirrors.has_commit(ground.repo.path, head)
     assert ground.built(head).tree
 
 
@@ -211,8 +211,8 @@ def test_a_mirror_that_many_make_at_once_is_never_met_half_made(tmp_path: Path, 
         path = tmp_path / f"fresh-{number}.git"
 
         def look(path: Path = path) -> str:
-            gitcmd.ensure_bare(path)
-            return gitcmd.fetch(path, str(ground.remote), "main")
+            mirrors.ensure_bare(path)
+            return mirrors.fetch(path, str(ground.remote), "main")
 
         with ThreadPoolExecutor(4) as pool:
             assert len({made.result() for made in [pool.submit(look) for _ in range(4)]}) == 1
@@ -276,16 +276,16 @@ def test_what_is_not_on_the_base_any_more_is_not_taken_for_landed(ground: Ground
 def test_tags_of_the_remote_are_followed_and_one_in_anothers_way_stops_no_fetch(tmp_path: Path) -> None:
     """`v1` was deleted on the remote, where there is a `v1/final` now: no place for both in one repository."""
     remote, mirror = tmp_path / "remote.git", tmp_path / "mirror.git"
-    gitcmd.ensure_bare(remote)
-    gitcmd.ensure_bare(mirror)
+    mirrors.ensure_bare(remote)
+    mirrors.ensure_bare(mirror)
     tree = gitcmd.run_git(["hash-object", "-t", "tree", "-w", "/dev/null"], cwd=remote).text
     first = gitcmd.run_git(["commit-tree", tree, "-m", "first"], cwd=remote).text
-    gitcmd.pin(remote, "refs/heads/main", first)
-    gitcmd.pin(remote, "refs/tags/v1", first)
-    assert gitcmd.fetch(mirror, str(remote), "main") == first
+    mirrors.pin(remote, "refs/heads/main", first)
+    mirrors.pin(remote, "refs/tags/v1", first)
+    assert mirrors.fetch(mirror, str(remote), "main") == first
     assert gitcmd.run_git(["describe", "--tags", first], cwd=mirror).text == "v1"
     gitcmd.run_git(["update-ref", "-d", "refs/tags/v1"], cwd=remote)
     second = gitcmd.run_git(["commit-tree", tree, "-p", first, "-m", "second"], cwd=remote).text
-    gitcmd.pin(remote, "refs/heads/main", second)
-    gitcmd.pin(remote, "refs/tags/v1/final", second)
-    assert gitcmd.fetch(mirror, str(remote), "main") == second
+    mirrors.pin(remote, "refs/heads/main", second)
+    mirrors.pin(remote, "refs/tags/v1/final", second)
+    assert mirrors.fetch(mirror, str(remote), "main") == second

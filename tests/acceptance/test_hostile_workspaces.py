@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agents.runtime import harvest, limits, policy, workspace
+from agents.runtime import harvest, insides, limits, policy, watching, workspace
 from agents.runtime.door import Limits
 from tests.acceptance.conftest import Stage
 from tests.acceptance.test_workspaces import Scene
@@ -32,7 +32,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
 def take_in(scene: Scene) -> harvest.Harvest:
     """With little time for a pack."""
     within = Limits(seconds=5.0)
-    return harvest.take_in(scene.space, "run-1", scene.base, harvest.outside(scene.space), within)
+    return harvest.take_in(scene.space, "run-1", scene.base, insides.outside(scene.space), within)
 
 
 def deep(at: Path, name: str, depth: int) -> None:
@@ -168,7 +168,7 @@ def test_s11_what_lies_deeper_than_any_path_counts_for_the_disk(tmp_path: Path) 
         os.fchdir(back)
         os.close(back)
     before = len(os.listdir("/proc/self/fd"))
-    assert sum(limits._sizes([tmp_path])) >= 3 << 20
+    assert sum(watching.sizes([tmp_path])) >= 3 << 20
     assert len(os.listdir("/proc/self/fd")) == before
     subprocess.run(["rm", "-rf", str(tmp_path / ("d" * 200))], check=True)
 
@@ -182,7 +182,7 @@ def test_s11_files_without_a_name_count_for_the_disk(tmp_path: Path) -> None:
         assert process.stdin is not None and process.stdout is not None
         process.stdout.readline()
         for most, told in ((2 << 20, "disk limit of 2M reached"), (8 << 20, "")):
-            watch = limits.Watch(limits.Limits(disk=most), lambda: [process.pid], [tmp_path])
+            watch = watching.Watch(limits.Limits(disk=most), lambda: [process.pid], [tmp_path])
             assert watch.look() == told
         process.stdin.close()
 

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from agents.models import Run
-from agents.runtime import gitcmd
+from agents.runtime import gitcmd, mirrors
 from beads.models import Bead, Effect, Fact
 from refinery.executor import housekeeping
 from refinery.git.mirror import repo_of
@@ -63,7 +63,7 @@ def test_what_piles_up_in_the_mirror_is_packed_and_work_goes_on(stage: Stage, mo
     young = b"nothing reaches this, and it is young"
     gitcmd.run_git(["hash-object", "-w", "--stdin"], cwd=repo.path, input=young)
     assert housekeeping.collect(timezone.now())["loose objects"] == 0
-    monkeypatch.setattr(gitcmd, "LOOSE", 3)
+    monkeypatch.setattr(mirrors, "LOOSE", 3)
     assert housekeeping.collect(timezone.now())["loose objects"] > 3
     assert stage.git("count-objects", cwd=repo.path).split()[0] == "0"
     assert repo.has(before.merge_sha) and repo.known_branch("main") is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.runtime import gitcmd, lfs, modules, trees
+from agents.runtime import gitcmd, lfs, mirrors, modules, trees
 from agents.runtime.gitdirs import View
 from beads.errors import Invalid
 from tests.acceptance.test_trees import ENV
@@ -23,7 +23,7 @@ class Ground:
         self.root = root
         self.mirror = root / "repos" / "1.git"
         self.slot = trees.Slot(root / "gates" / "1" / "0")
-        gitcmd.ensure_bare(self.mirror)
+        mirrors.ensure_bare(self.mirror)
         for name in ("deep", "lib", "main", "secret"):
             self.git("init", "-q", "--bare", "-b", "main", str(root / f"{name}.git"), cwd=root)
             self.git("clone", "-q", str(root / f"{name}.git"), str(root / name), cwd=root)
@@ -51,13 +51,13 @@ class Ground:
 
     def land(self, sha: str) -> None:
         """It is the target's head on the remote, as the mirror has last seen it."""
-        gitcmd.fetch(self.mirror, str(self.root / "main.git"), "main")
-        gitcmd.fetch(self.mirror, str(self.root / "main.git"), sha)
+        mirrors.fetch(self.mirror, str(self.root / "main.git"), "main")
+        mirrors.fetch(self.mirror, str(self.root / "main.git"), sha)
         self.git("update-ref", "refs/gastown/remote/main", sha, cwd=self.mirror)
 
     def prepare(self, sha: str, *, submodules: bool = True, large: bool = False, landed: str = "") -> Path:
         self.land(landed or self.base)
-        gitcmd.fetch(self.mirror, str(self.root / "main.git"), sha)
+        mirrors.fetch(self.mirror, str(self.root / "main.git"), sha)
         view = View(self.mirror, sha, self.base, "main", str(self.root / "main.git"))
         fill = modules.filler(view, self.root / "repos" / "modules", submodules=submodules, lfs=large)
         return trees.prepare(self.slot, view, fill)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.runtime import gitcmd
-from agents.runtime.gitcmd import GitFailed
+from agents.runtime import gitcmd, mirrors
+from agents.runtime.gitcmd import GitFailed, run_git
 from beads.errors import Invalid
 from refinery.git import objects
 from refinery.git import repo as git
@@ -225,6 +225,7 @@ def test_what_a_repack_has_dropped_is_no_longer_shown(ground: Ground) -> None:
 
 def test_a_mirror_that_was_replaced_is_not_read_through_an_old_reader(ground: Ground) -> None:
     path = ground.repo.path
+    run_git(["repack", "-adq"], cwd=path)  # a reader that has a pack open reads on in it when it is deleted
     assert ground.repo.type_of(ground.base) == "commit"
     shutil.rmtree(path)
     git.Repo.open_or_create(path)
@@ -283,7 +284,7 @@ def test_hostile_names_are_words_and_no_options(ground: Ground, tmp_path: Path) 
 def test_refs_that_look_like_options_are_listed_and_dropped(ground: Ground) -> None:
     odd = [f"refs/gastown/salvage/{name}" for name in ("-rf", "--upload-pack=touch", "ü/--x")]
     for ref in odd:
-        gitcmd.pin(ground.repo.path, ref, ground.base)
+        mirrors.pin(ground.repo.path, ref, ground.base)
     assert ground.repo.drop_refs(odd) == len(odd)
     assert ground.ours("for-each-ref", "refs/gastown/salvage") == ""
 
@@ -319,7 +320,7 @@ def test_a_config_planted_in_a_mirror_is_not_believed(
     assert ground.repo.patches(ground.base, head, [change])[0].hunks
     assert not planted.exists()
     cured = git.Repo.open_or_create(mirror)
-    assert (mirror / "config").read_bytes() == gitcmd._MIRROR_CONFIG and not (mirror / ".git").exists()
+    assert (mirror / "config").read_bytes() == mirrors.CONFIG and not (mirror / ".git").exists()
     assert cured.type_of(candidate.text) == "commit"
 
 

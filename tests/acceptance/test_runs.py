@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from agents import runs
+from agents import runs, tokens
 from agents.models import Mail, Run
 from beads import config as configs
 from beads import ledger
@@ -103,8 +103,8 @@ def test_r1_a_fenced_run_is_stopped_by_its_shim_and_its_word_no_longer_counts(st
     ledger.park_rig(stage.rig)
     runs.end(run.pk, "running", "lost", "fenced by the test", timezone.now())  # type: ignore[arg-type]
     stage.until(lambda: not alive(str(stage.root / "agent.py")))
-    assert runs.live_run(secret) is None
-    fenced = runs.fenced_run(secret)
+    assert tokens.live_run(secret) is None
+    fenced = tokens.fenced_run(secret)
     assert fenced is not None and fenced.pk == run.pk
     stage.step()
     assert Bead.objects.get(pk=bead.pk).status == "open"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.runtime import door, gitcmd, harvest, trash, workspace
+from agents.runtime import door, gitcmd, harvest, insides, mirrors, trash, workspace
 from agents.runtime.harvest import Harvest
 from agents.runtime.workspace import Plan, Workspace
 
@@ -34,8 +34,8 @@ class Scene:
         self.git("tag", "-a", "v1.0", "-m", "v1.0")
         self.git("push", "-q", "--follow-tags", str(self.remote), "main")
         self.mirror = self.home / "repos" / "1.git"
-        gitcmd.ensure_bare(self.mirror)
-        gitcmd.fetch(self.mirror, str(self.remote), "main")
+        mirrors.ensure_bare(self.mirror)
+        mirrors.fetch(self.mirror, str(self.remote), "main")
         self.space = self.make("run-1")
         self.tree = self.space.tree
 
@@ -61,7 +61,7 @@ class Scene:
         return space
 
     def take_in(self) -> Harvest:
-        return harvest.take_in(self.space, "run-1", self.base, harvest.outside(self.space))
+        return harvest.take_in(self.space, "run-1", self.base, insides.outside(self.space))
 
     def arrived(self, ref: str, name: str) -> str:
         return self.git("show", f"{ref}:{name}", cwd=self.mirror)
@@ -129,7 +129,7 @@ def test_g1_commits_on_another_branch_arrive_under_its_name(scene: Scene) -> Non
 def test_g1_a_branch_that_is_only_moved_along_has_no_work_of_its_own(scene: Scene) -> None:
     newer = scene.commit(scene.clone, {"other.txt": "by somebody else\n"})
     scene.git("push", "-q", str(scene.remote), "main")
-    gitcmd.fetch(scene.mirror, str(scene.remote), "main")
+    mirrors.fetch(scene.mirror, str(scene.remote), "main")
     scene.git("reset", "-q", "--hard", newer, cwd=scene.tree)  # its objects are borrowed
     found = scene.take_in()
     assert (found.work, found.head) == ("nothing", newer)
@@ -146,7 +146,7 @@ def test_g5_g12_without_its_git_directory_the_files_are_saved_and_nothing_is_let
     assert found.work == "refused"
     assert ("made anew" if again else "gone") in found.text
     assert scene.arrived(found.salvage, "precious.txt") == "precious"
-    assert gitcmd.resolve(scene.mirror, "refs/gastown/runs/run-1") is None
+    assert mirrors.resolve(scene.mirror, "refs/gastown/runs/run-1") is None
 
 
 def test_g11_a_repository_inside_is_refused_and_its_files_are_saved(scene: Scene) -> None:
@@ -246,16 +246,16 @@ def test_what_a_workspace_borrows_is_not_pruned_while_it_lives(scene: Scene) -> 
     can."""
     scene.base = scene.commit(scene.clone, {"untagged.txt": "held by nothing but the run\n"})
     scene.git("push", "-q", str(scene.remote), "main")
-    gitcmd.fetch(scene.mirror, str(scene.remote), "main")
+    mirrors.fetch(scene.mirror, str(scene.remote), "main")
     space = scene.make("run-2")
     scene.git("checkout", "-q", "--orphan", "new")
     scene.commit(scene.clone, {"new.txt": "all is new\n"})
     scene.git("push", "-q", "--force", str(scene.remote), "new:main")
-    gitcmd.fetch(scene.mirror, str(scene.remote), "main")
+    mirrors.fetch(scene.mirror, str(scene.remote), "main")
     gitcmd.run_git(["gc", "--quiet", "--prune=now"], cwd=scene.mirror)
     assert scene.git("fsck", "--full", "--no-dangling", cwd=space.tree) == ""
     sha = scene.commit(space.tree, {"late.txt": "late\n"})
-    assert harvest.take_in(space, "run-2", scene.base, harvest.outside(space)).head == sha
+    assert harvest.take_in(space, "run-2", scene.base, insides.outside(space)).head == sha
     workspace.release(space)
     gitcmd.run_git(["update-ref", "-d", "refs/gastown/runs/run-2"], cwd=scene.mirror)
     gitcmd.run_git(["gc", "--quiet", "--prune=now"], cwd=scene.mirror)

@@ -48,13 +48,16 @@ class Place:
         self.now += dt.timedelta(**delta)
 
     def bead(self, title: str = "Work", *after: Bead) -> Bead:
-        return ledger.create_bead(self.town, self.rig, title, after=after, actor="test")
+        return ledger.create_bead(self.town, self.rig, ledger.Draft(title), actor="test", after=after)
 
     def entry(
         self, branch: str = "feature", head: str = SHA["a"], source: Bead | None = None, **more: Any
     ) -> ReviewEntry:
         return entries.submit(
-            self.rig, branch=branch, head=head, target="main", title=branch, author="test", source=source, **more
+            self.rig,
+            entries.NewEntry(
+                branch=branch, head=head, target="main", title=branch, author="test", source=source, **more
+            ),
         )[0]
 
     def start(self, run: Run) -> str:

@@ -39,7 +39,7 @@ def fill(apps: Any, now: dt.datetime) -> None:
     def make(model: str, /, **fields: Any) -> Any:
         return apps.get_model(*model.split("."))._default_manager.create(**fields)
 
-    from agents.runs import digest
+    from agents.tokens import digest
 
     config = {"refinery": {"code_review": True, "gates": ["true"]}, "agents": {"polecat": {"command": ["polecat"]}}}
     town = make("beads.Town", slug="main", config=config)
@@ -120,14 +120,14 @@ def main() -> None:
         if column not in GONE.get(table, ()) and after.get(table, {}).get(key, {}).get(column, "gone") != value
     ]
 
-    from agents import runs
+    from agents import tokens
     from agents.models import Run
     from beads.models import Bead, Fact, Town
     from refinery.models import Landing
     from refinery.tick import reconciler
 
     reports = reconciler.settle(Town.objects.get())
-    live = runs.live_run(TOKEN)
+    live = tokens.live_run(TOKEN)
     found = {
         "empty": [table for table, kept in before.items() if not kept],
         "lost": lost,

@@ -18,7 +18,7 @@ from beads.errors import Conflict
 from beads.models import Bead, Escalation, Heartbeat
 from refinery.decisions import gatechecks, merge_queue, reviews, towns, work
 from refinery.models import GateResult, ReviewEntry
-from refinery.pages import attention, boards, contexts
+from refinery.pages import attention, boards, contexts, town_context
 from refinery.store import entries, history
 from refinery.tick import reconciler, snapshot
 from tests.db.conftest import SHA, Place
@@ -71,7 +71,7 @@ def test_o6_a_check_is_in_no_queue_and_counts_for_nothing(place: Place) -> None:
     assert json.loads(run("mq", "list", "--all"))["data"] == []
     (need,) = attention.of_checks(board.world, {key: s.reason for key, s in board.shown.items()})
     assert (need.key, need.label) == (check.pk, "Check again")
-    assert contexts.towns([place.town])["rows"][0]["needs"] == 1
+    assert town_context.towns([place.town])["rows"][0]["needs"] == 1
     check_again(place, check)
     fetched(place, check)
     answered(place, check, 0)
@@ -242,7 +242,7 @@ def test_o8_sling_says_that_nobody_works_in_the_rig_and_the_need_closes_when_som
     assert "rig proj has no agents.polecat.command" in warning and "rig config proj --config" in warning
     assert f"warning: {warning}" in told.err
     place.tick()
-    (need,) = contexts.town(place.town)["needs"]
+    (need,) = town_context.town(place.town)["needs"]
     assert "rig config proj --config" in need.why
     assert Escalation.objects.filter(closed_at=None).count() == 1
     config = '[refinery]\ngates = ["true"]\n[agents.polecat]\ncommand = ["polecat"]\n'

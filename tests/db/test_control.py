@@ -26,8 +26,8 @@ from refinery import agent_tools
 from refinery.core.reasons import RE_ENTRY, Exit, Held
 from refinery.decisions import merge_queue, work
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
-from refinery.pages import boards, contexts
-from refinery.store import entries, landings
+from refinery.pages import boards, town_context
+from refinery.store import entries, landings, verdicts
 from refinery.tick import invariants
 from tests.db.conftest import SHA, Place
 
@@ -128,7 +128,7 @@ def test_an_intent_names_no_waiver_that_was_not_given_for_its_head(place: Place)
     entry = place.entry()
     place.tick()
     place.built(entry)
-    entries.waive_gates(entry, SHA["f"], str(WHO), WHY)
+    verdicts.waive_gates(entry, SHA["f"], str(WHO), WHY)
     candidate = Candidate.objects.get()
     with pytest.raises(LostRace, match="nobody has waived"):
         landings.intend([(candidate, [])], {candidate.pk: Waiver.objects.get().pk})
@@ -189,11 +189,11 @@ def test_every_reason_is_of_the_closed_set(place: Place) -> None:
 def test_whoever_left_comes_back_with_the_one_command_that_is_named(place: Place, reason: Exit) -> None:
     bead = place.bead()
     entry = place.entry(source=bead)
-    task = ledger.create_bead(place.town, place.rig, "Rework", parent=entry.bead, actor="test")
+    task = ledger.create_bead(place.town, place.rig, ledger.Draft("Rework", parent=entry.bead), actor="test")
     if reason == Exit.REWORK_FAILED:
         ledger.block(entry.bead, [task])
-    ledger.move(task, "open", "failed", actor="test", resolution="gave_up")
-    ledger.move(bead, "open", "failed", actor="test", resolution="gave_up", now=place.now)
+    ledger.move(task, "open", ledger.Transition("failed", resolution="gave_up"), actor="test")
+    ledger.move(bead, "open", ledger.Transition("failed", resolution="gave_up"), actor="test", now=place.now)
     entries.close(entry, "failed", reason, "so it was", now=place.now)
     detail = boards.entry_detail(boards.Board(place.town), again(entry))
     assert detail["again"] == f"mq retry {entry.pk}"
@@ -285,7 +285,7 @@ def test_what_is_submitted_by_hand_counts_among_what_has_landed(place: Place) ->
         state="merged", reason="merged", merge_sha=SHA["f"], closed_at=place.now
     )
     ReviewEntry.objects.filter(state="merged").update(closed_at=timezone.now())
-    throughput, lead = contexts.town(place.town)["charts"]
+    throughput, lead = town_context.town(place.town)["charts"]
     assert throughput["title"] == "Changes merged by hour"
     assert sum(bar.value for bar in throughput["chart"].bars) == 3  # a convoy's landing brings what was counted
     assert max(bar.value for bar in lead["chart"].bars) > 0

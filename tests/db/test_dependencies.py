@@ -25,14 +25,16 @@ def end(place: Place, bead: Bead, status: str, resolution: str) -> None:
     """It ends in some way."""
     bead.refresh_from_db()
     old = bead.status
-    ledger.move(bead, old, status, actor=str(WHO), resolution=resolution, merge_sha=SHA["f"], now=place.now)
+    ledger.move(
+        bead, old, ledger.Transition(status, resolution=resolution, merge_sha=SHA["f"]), actor=str(WHO), now=place.now
+    )
 
 
 @pytest.fixture
 def pair(place: Place) -> tuple[Place, Bead, Bead, ReviewEntry]:
     """A bead in another rig, and an entry of a bead that comes after it."""
     other = Rig.objects.get(pk=ledger.create_rig(place.town, "api", "/nowhere-else.git", "main").pk)
-    first = ledger.create_bead(place.town, other, "First", actor="test")
+    first = ledger.create_bead(place.town, other, ledger.Draft("First"), actor="test")
     later = place.bead("Later", first)
     entry = place.entry(source=later)
     place.later(minutes=1)  # rows are made by the real clock
@@ -131,7 +133,7 @@ def test_whoever_is_waited_for_is_as_urgent_as_who_waits(db: None) -> None:
 def test_a_task_of_its_own_is_nobodys_blocker(place: Place) -> None:
     bead = place.bead()
     entry = place.entry(source=bead)
-    task = ledger.create_bead(place.town, place.rig, "Rework", parent=entry.bead, actor="test")
+    task = ledger.create_bead(place.town, place.rig, ledger.Draft("Rework", parent=entry.bead), actor="test")
     ledger.block(entry.bead, [task])
     ledger.block(bead, [task])
     end(place, task, "closed", "done")

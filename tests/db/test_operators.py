@@ -83,7 +83,7 @@ def test_a_requeued_entry_gets_on_again_behind_the_others_built_and_gated_anew()
     second = place.entry("two", SHA["d"])
     place.built(first)
     place.gated(0)
-    ledger.retitle_priority(second.bead, 1)  # the next in the queue
+    ledger.set_priority(second.bead, 1)  # the next in the queue
     place.now = timezone.now()  # gate results carry the real time
     merge_queue.requeue(ReviewEntry.objects.get(pk=first.pk), by=WHO, reason=WHY)
     place.tick()
@@ -235,7 +235,7 @@ def test_why_shows_failing_effects_quarantined_facts_and_escalations_about_it(pl
     inbox.record(place.town, "no.such.kind", entry.pk)
     for _ in range(inbox.MAX_TRIES):
         place.tick()
-    ledger.escalate(place.town, "k", "Somebody look", about=entry.bead, actor="test")
+    ledger.escalate(place.town, ledger.Problem("k", "Somebody look", about=entry.bead), actor="test")
     text = said(why.of_entry(ReviewEntry.objects.get(pk=entry.pk)))
     assert f"effect {effect.pk}: build keeps failing: the remote is away" in text
     assert "no.such.kind is quarantined: Invalid" in text

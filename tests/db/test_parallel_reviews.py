@@ -134,7 +134,10 @@ def test_what_a_plan_did_not_see_is_refused_when_it_is_carried_out(reviewed: Pla
     def queue(bead: Bead, at_most: int) -> Run:
         """A run of the refinery."""
         return runs.queue_run(
-            bead, RunKind.REFINERY, "review", agent=agent, target="main", steps=[], brief={}, at_most=at_most
+            bead,
+            runs.Assignment(RunKind.REFINERY, "review", target="main", steps=[], brief={}),
+            agent=agent,
+            at_most=at_most,
         )
 
     with pytest.raises(LostRace, match="2 live runs, and may have 2"):
@@ -192,8 +195,10 @@ def test_whatever_a_refinery_is_at_counts(reviewed: Place) -> None:
     agent = roster.refinery_for(reviewed.rig, None)
     for number in range(2):
         runs.queue_run(
-            reviewed.bead(f"Odd {number}"), RunKind.REFINERY, "triage", agent=agent, target="main",
-            steps=[], brief={}, at_most=3,
-        )  # fmt: skip
+            reviewed.bead(f"Odd {number}"),
+            runs.Assignment(RunKind.REFINERY, "triage", target="main", steps=[], brief={}),
+            agent=agent,
+            at_most=3,
+        )
     entries = lane(reviewed, 3)
     assert Run.objects.filter(purpose="review").get().bead_id == entries[0].pk

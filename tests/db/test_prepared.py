@@ -19,7 +19,7 @@ def town(db: None) -> Town:
     town = ledger.create_town("main", {})
     rig = ledger.create_rig(town, "proj", "/nowhere.git", "main")
     for title in ("one", "two", "three"):
-        ledger.create_bead(town, rig, title, actor="test")
+        ledger.create_bead(town, rig, ledger.Draft(title), actor="test")
     return town
 
 

@@ -130,9 +130,9 @@ def test_r10_nothing_is_repeated_that_makes_no_progress(place: Place) -> None:
 def test_r14_a_finished_bead_is_not_reopened_by_a_late_roll_back(place: Place) -> None:
     bead = place.bead()
     place.tick()
-    ledger.move(bead, "in_progress", "closed", actor="test", resolution="done")
+    ledger.move(bead, "in_progress", ledger.Transition("closed", resolution="done"), actor="test")
     with pytest.raises(LostRace):
-        ledger.move(bead, "in_progress", "open", actor="late")
+        ledger.move(bead, "in_progress", ledger.Transition("open"), actor="late")
     assert Bead.objects.get(pk=bead.pk).status == "closed"
 
 
@@ -174,7 +174,7 @@ def test_r18_a_refused_transition_leaves_no_event_and_no_effect(place: Place) ->
     bead = place.bead()
     before = BeadEvent.objects.count()
     with pytest.raises(LostRace), transaction.atomic():
-        ledger.move(bead, "in_review", "closed", actor="test", resolution="done")
+        ledger.move(bead, "in_review", ledger.Transition("closed", resolution="done"), actor="test")
     assert BeadEvent.objects.count() == before
 
 
@@ -216,10 +216,12 @@ def test_r28_two_agents_cannot_have_one_bead_nor_one_agent_two(place: Place) -> 
     place.tick()
     run = Run.objects.get()
     with pytest.raises(LostRace):
-        runs.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={})
-    second = ledger.create_bead(place.town, place.rig, "Other", actor="test")
+        runs.queue_run(bead, runs.Assignment(RunKind.POLECAT, "work", target="main", steps=[], brief={}), agent=None)
+    second = ledger.create_bead(place.town, place.rig, ledger.Draft("Other"), actor="test")
     with pytest.raises(LostRace):
-        runs.queue_run(second, RunKind.POLECAT, "work", agent=run.agent, target="main", steps=[], brief={})
+        runs.queue_run(
+            second, runs.Assignment(RunKind.POLECAT, "work", target="main", steps=[], brief={}), agent=run.agent
+        )
     assert roster.polecat_for(place.rig) != run.agent
 
 

@@ -81,7 +81,7 @@ def kept(town: str = "main") -> dict[tuple[str, Any], dict[str, Any]]:
 @pytest.mark.django_db
 def test_o14_landed_work_goes_after_its_time_and_is_in_the_archive(place: Place) -> None:
     bead, entry = landed(place)
-    mail.send(place.town, "overseer", "mayor", "About it", about=bead)
+    mail.send(place.town, "overseer", "mayor", mail.Letter("About it", about=bead))
     repo = repo_of(place.rig)
     tree = run_git(["hash-object", "-t", "tree", "-w", "/dev/null"], cwd=repo.path).text
     sha = run_git(["commit-tree", tree, "-m", "x"], cwd=repo.path).text
@@ -124,11 +124,13 @@ def test_o14_what_is_open_unlanded_or_referred_to_stays(place: Place) -> None:
     waits = place.bead("Waits for the second", second)
     ledger.request_cancel(waits, place.now)
     opened = place.bead("Open, and waits for the first", first)
-    ledger.escalate(place.town, "about", "Look", about=third, actor="test")
-    failed = ledger.create_bead(place.town, place.rig, "Failed", actor="test")
-    ledger.move(failed, "open", "failed", actor="test", resolution="gave_up", reason="its agent gave up")
-    cancelled = ledger.create_bead(place.town, place.rig, "Cancelled, with a commit", actor="test")
-    ledger.move(cancelled, "open", "closed", actor="test", resolution="cancelled", now=place.now)
+    ledger.escalate(place.town, ledger.Problem("about", "Look", about=third), actor="test")
+    failed = ledger.create_bead(place.town, place.rig, ledger.Draft("Failed"), actor="test")
+    ledger.move(
+        failed, "open", ledger.Transition("failed", reason="its agent gave up", resolution="gave_up"), actor="test"
+    )
+    cancelled = ledger.create_bead(place.town, place.rig, ledger.Draft("Cancelled, with a commit"), actor="test")
+    ledger.move(cancelled, "open", ledger.Transition("closed", resolution="cancelled"), actor="test", now=place.now)
     Run.objects.create(
         town=place.town, rig=place.rig, bead=cancelled, kind="polecat", purpose="work", attempt=1, target="main",
         state="ended", outcome="done", head_sha=SHA["d"], ended_at=place.now,
@@ -142,7 +144,7 @@ def test_o14_what_is_open_unlanded_or_referred_to_stays(place: Place) -> None:
     assert Landing.objects.count() == GateResult.objects.count() == 2  # with all that hangs on them
     assert not invariants.look(place.town, place.now)
     opened.refresh_from_db()
-    ledger.move(opened, opened.status, "closed", actor="test", resolution="done", now=place.now)
+    ledger.move(opened, opened.status, ledger.Transition("closed", resolution="done"), actor="test", now=place.now)
     assert not housekeeping.collect(place.now + YEARS)["beads"], "its run is still to be ended"
     Run.objects.filter(bead=opened).update(state="ended", outcome="stopped", ended_at=place.now)
     housekeeping.collect(place.now + YEARS)
@@ -159,11 +161,11 @@ def test_o14_a_convoy_goes_as_a_whole_and_not_while_one_of_its_beads_is_needed(p
         town=place.town, rig=place.rig, name="its-refinery", role="refinery", convoy=convoy, retired_at=place.now
     )
     for bead in (*convoy.beads.all(), convoy.bead):
-        ledger.move(bead, "open", "closed", actor="test", resolution="done", now=place.now)
+        ledger.move(bead, "open", ledger.Transition("closed", resolution="done"), actor="test", now=place.now)
     needed = place.bead("After one", convoy.beads.get(plan_key="one"))
     housekeeping.collect(place.now + YEARS)
     assert convoy.beads.count() == 2 and Agent.objects.filter(pk=refinery.pk).exists()
-    ledger.move(needed, "open", "closed", actor="test", resolution="done", now=place.now)
+    ledger.move(needed, "open", ledger.Transition("closed", resolution="done"), actor="test", now=place.now)
     assert housekeeping.collect(place.now + YEARS)["beads"] == 4
     assert not Bead.objects.exists() and not Agent.objects.filter(pk=refinery.pk).exists()
     assert {("beads_convoy", convoy.pk), ("agents_agent", refinery.pk)} <= set(kept())
@@ -322,8 +324,9 @@ def test_o14_every_table_lasts_by_intent_or_goes_after_its_time() -> None:
     writers = "".join(
         (Path(__file__).parents[2] / name).read_text()
         for name in (
-            "beads/inbox.py", "beads/outbox.py", "beads/ops.py", "beads/ledger.py", "agents/mail.py",
-            "refinery/tick/invariants.py", "refinery/tick/metrics.py", "refinery/store/entries.py",
+            "beads/inbox.py", "beads/outbox.py", "beads/ops.py", "beads/ledger/beads.py", "beads/ledger/towns.py",
+            "agents/mail.py",
+            "refinery/tick/invariants.py", "refinery/tick/metrics.py", "refinery/store/lanes.py",
         )
     )  # fmt: skip
     for model in apps.get_models():

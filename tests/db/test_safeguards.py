@@ -1,4 +1,4 @@
-"""Each compare-and-swap, constraint and fence by itself: what it is there for. `tests/mutations.py` removes them."""
+"""Each compare-and-swap, constraint and fence by itself: what it is there for. `tests/mutations/` removes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from agents import runs
+from agents import runs, tokens
 from agents.lifecycle import RunKind, RunOutcome
 from agents.models import Run
 from beads import ledger, outbox
@@ -27,7 +27,7 @@ def test_a_run_is_ended_only_from_the_state_that_was_decided_on(place: Place) ->
     run, token = place.running()
     with pytest.raises(LostRace):
         runs.end(run.pk, "starting", RunOutcome.START_FAILED, "late", place.now)
-    live = runs.live_run(token)
+    live = tokens.live_run(token)
     assert live is not None and live.pk == run.pk
 
 
@@ -53,7 +53,7 @@ def test_one_bead_has_one_live_agent_run(place: Place) -> None:
     bead = place.bead()
     place.tick()
     with pytest.raises(LostRace):
-        runs.queue_run(bead, RunKind.POLECAT, "work", agent=None, target="main", steps=[], brief={})
+        runs.queue_run(bead, runs.Assignment(RunKind.POLECAT, "work", target="main", steps=[], brief={}), agent=None)
 
 
 def test_a_branch_has_one_active_entry_for_a_target(place: Place) -> None:
@@ -112,7 +112,9 @@ def test_only_what_passed_on_exactly_its_tree_is_pushed(place: Place) -> None:
 
 def chained(entry: ReviewEntry, base: Candidate, letter: str, **more: str) -> Candidate:
     """A car that stands on `base`, of an entry of its own."""
-    bead = ledger.create_bead(entry.rig.town, entry.rig, letter, type=BeadType.MERGE_REQUEST, actor="test")
+    bead = ledger.create_bead(
+        entry.rig.town, entry.rig, ledger.Draft(letter, type=BeadType.MERGE_REQUEST), actor="test"
+    )
     told = {"branch": letter, "head_sha": SHA["f"], "target": entry.target, "build_no": 1}
     car = ReviewEntry.objects.create(bead=bead, rig=entry.rig, **told)
     shas = {"head_sha": SHA["f"], "base_sha": base.sha, "sha": SHA[letter], "tree_sha": SHA["a"]}

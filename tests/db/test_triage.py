@@ -17,7 +17,7 @@ from refinery.decisions import merge_queue, reviews
 from refinery.models import GateResult, ReviewEntry, Verdict
 from refinery.store import entries
 from tests.db.conftest import SHA, Place
-from tests.db.test_words import hand_in, now, prompt, reworked, reworking, to_review
+from tests.db.words import hand_in, now, prompt, reworked, reworking, to_review
 
 FOUND = [{"file": "a.py", "line": 4, "problem": "the sum is off by one", "suggestion": "start at 0"}]
 
@@ -112,7 +112,7 @@ def test_a_look_makes_no_red_gate_green(town: Place) -> None:
 def test_a_busy_refinery_is_not_waited_for(db: None) -> None:
     town = Place(code_review=True, triage="auto", max_reviews=1)
     told: dict[str, Any] = {"branch": "fix", "head": SHA["9"], "target": "release", "title": "Fix", "author": "test"}
-    other = entries.submit(town.rig, **told)[0]  # another lane of the same refinery
+    other = entries.submit(town.rig, entries.NewEntry(**told))[0]  # another lane of the same refinery
     town.tick()
     to_review(town, other, SHA["7"])
     entry = hand_in(town)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refinery.core.text import tame, visible
+from refinery.core.text import reveal_hidden, sanitize
 from refinery.git import diffs
 from refinery.git.diffs import Change, Line, Patch
 from refinery.git.line_map import Shift
@@ -243,8 +243,8 @@ def test_hidden_characters_stand_out() -> None:
 @settings(deadline=None)  # a language's first use loads it
 @given(lines=st.lists(st.text(st.characters(exclude_characters="\n\r"), max_size=40), max_size=6))
 def test_colours_never_change_the_text(path: str, lines: list[str]) -> None:
-    found = colour(path, [visible(line) for line in lines])
-    assert ["".join(text for _, text in row) for row in found] == [visible(line) for line in lines]
+    found = colour(path, [reveal_hidden(line) for line in lines])
+    assert ["".join(text for _, text in row) for row in found] == [reveal_hidden(line) for line in lines]
 
 
 def test_code_is_coloured() -> None:
@@ -254,8 +254,8 @@ def test_code_is_coloured() -> None:
 
 
 def test_tame_removes_ansi_and_visible_shows_it() -> None:
-    assert tame("\x1b[31mred\x1b[0m\r\n\u202e") == "red\n⟨U+202E⟩"
-    assert visible("\x1b[0m") == "⟨U+001B⟩[0m"
+    assert sanitize("\x1b[31mred\x1b[0m\r\n\u202e") == "red\n⟨U+202E⟩"
+    assert reveal_hidden("\x1b[0m") == "⟨U+001B⟩[0m"
 
 
 def test_a_line_is_followed_from_one_version_to_the_next() -> None:

@@ -66,8 +66,8 @@ def test_any_live_run_of_the_refinery_counts(live: int, starts: int) -> None:
 
 
 def test_each_convoys_refinery_has_a_limit_of_its_own() -> None:
-    one = cars(2, "convoy/a/head", convoy="gt-a")
-    two = cars(2, "convoy/bb/head", convoy="gt-b")
+    one = cars(2, "convoy/a/head", convoy="gt-a", onto_convoy=True)
+    two = cars(2, "convoy/bb/head", convoy="gt-b", onto_convoy=True)
     found = plan(told([*one, *two, *cars(2)], rig(max_reviews=1), {(1, "gt-b"): ("run-1",)}))
     assert sorted(started(found)) == ["convoy/a/head-0", "main-0"]
 

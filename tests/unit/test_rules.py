@@ -146,7 +146,15 @@ def actions(found: World) -> list[str]:
             ["AbandonLanding", "CloseEntry"],
         ),
         (
-            replace(ENTRY, target="convoy/c/gt-c/head", convoy="gt-c", candidate=BUILT, gates=(PASS,), verdicts=(OK,)),
+            replace(
+                ENTRY,
+                target="convoy/c",
+                convoy="gt-c",
+                onto_convoy=True,
+                candidate=BUILT,
+                gates=(PASS,),
+                verdicts=(OK,),
+            ),
             {"merge_strategy": "pr"},
             Stage.GREEN,
             ["Land"],
@@ -241,7 +249,9 @@ def test_file_and_line_are_found_in_common_output() -> None:
 
 
 def test_apply_has_an_arm_for_every_action() -> None:
-    source = Path(__file__).parents[2].joinpath("refinery/tick/apply.py").read_text()
-    named = {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)}
+    acts = Path(__file__).parents[2].joinpath("refinery/tick/acts")
+    source = "\n".join(path.read_text() for path in sorted(acts.glob("*.py")))
+    patterns = (n.cls for n in ast.walk(ast.parse(source)) if isinstance(n, ast.MatchClass))
+    named = {cls.id for cls in patterns if isinstance(cls, ast.Name)}
     union: Any = Action
     assert {kind.__name__ for kind in union.__args__} <= named

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refinery.core.simulator import Load, Strategy, arrivals, oracle, simulate
+from refinery.core.loads import Load, Strategy, arrivals, oracle
+from refinery.core.simulator import simulate
 
 LOAD = Load(per_hour=40, workers=60, hours=2, failing=0.1, seed=3)
 STRATEGIES = ["serial", "train:4", "train:30", "batch:8", "train:8+batch:4", "alone+train:4+batch:8"]

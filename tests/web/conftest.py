@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from agents.models import Run
 from beads import people
 from beads.models import Town, TownRole
 from tests.db.conftest import Place
+from tests.web.ground import Ground
 
 
 @pytest.fixture
@@ -103,3 +105,10 @@ def operator(db: None) -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("olga"))
     return client
+
+
+@pytest.fixture
+def ground(db: None, tmp_path: Path, settings: Any) -> Ground:
+    """Fresh ground."""
+    settings.GASTOWN_HOME = str(tmp_path)
+    return Ground(tmp_path)

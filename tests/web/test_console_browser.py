@@ -17,10 +17,10 @@ from beads import inbox, ledger, outbox, people
 from beads.models import Fact, TownRole
 from refinery.models import ReviewEntry
 from tests.db.conftest import Place
+from tests.web.consoles import CONSOLES, escalation, failed_effect, page, quarantined, started
 from tests.web.installation import BROWSER_ARGUMENTS, PASSWORD
 from tests.web.installation import chromium as system_chromium
 from tests.web.looks import LOOKS, faults
-from tests.web.test_admin import CONSOLES, escalation, failed_effect, page, quarantined, started
 
 pytestmark = pytest.mark.skipif(system_chromium() is None, reason="no chromium on this machine: apt install chromium")
 

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from agents.mail import send
+from agents import mail
 from agents.models import Mail, Run
 from beads import ledger
 from beads.actors import Actor
@@ -31,10 +31,10 @@ def typed(*words: str) -> tuple[str, str]:
 def crowd(place: Place) -> Place:
     """Three of each kind."""
     for number in range(3):
-        ledger.create_bead(place.town, place.rig, f"Bead {number}", actor="test")
+        ledger.create_bead(place.town, place.rig, ledger.Draft(f"Bead {number}"), actor="test")
         ledger.create_convoy(place.rig, f"Convoy {number}", "review-and-merge", [], actor="test")
-        ledger.escalate(place.town, f"key{number}", f"Escalation {number}", actor="test")
-        send(place.town, "alice", "overseer", f"Mail {number}", "")
+        ledger.escalate(place.town, ledger.Problem(f"key{number}", f"Escalation {number}"), actor="test")
+        mail.send(place.town, "alice", "overseer", mail.Letter(f"Mail {number}", ""))
         place.entry(f"branch-{number}", SHA[str(number + 1)])
     return place
 
@@ -70,7 +70,7 @@ def test_a_convoy_at_work_is_listed_however_many_have_ended_since(place: Place) 
 
 def test_a_page_says_how_much_it_shows_and_its_link_shows_the_rest(place: Place, viewer: Client) -> None:
     for number in range(101):
-        send(place.town, "alice", "overseer", f"Mail {number:03}", "")
+        mail.send(place.town, "alice", "overseer", mail.Letter(f"Mail {number:03}", ""))
     cut = viewer.get("/mail/").content.decode()
     assert "100 of 101 mails shown" in cut and 'href="?all=1"' in cut and "Mail 000" not in cut
     whole = viewer.get("/mail/?all=1").content.decode()
@@ -81,8 +81,8 @@ def test_an_agent_is_told_how_much_is_left(place: Place, polecat: Agent) -> None
     agent = Run.objects.get().agent
     assert agent is not None
     for number in range(3):
-        ledger.create_bead(place.town, place.rig, f"Bead {number}", actor="test")
-        send(place.town, "alice", agent.name, f"Mail {number}", "")
+        ledger.create_bead(place.town, place.rig, ledger.Draft(f"Bead {number}"), actor="test")
+        mail.send(place.town, "alice", agent.name, mail.Letter(f"Mail {number}", ""))
     listed = polecat.call("gt_bead_list", limit=2, skip=1).json()["data"]
     assert len(listed["beads"]) == 2 and listed["total"] >= 4
     assert polecat.call("gt_prime").json()["data"]["mail_left"] == 0

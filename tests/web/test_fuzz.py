@@ -68,7 +68,9 @@ class Doors:
         mayor = place.bead("Plan the week")
         steps = [{"name": "mayor", "argv": ["true"]}]
         run = runs.queue_run(
-            mayor, RunKind.MAYOR, "work", agent=roster.mayor_for(place.town), target="main", steps=steps, brief={}
+            mayor,
+            runs.Assignment(RunKind.MAYOR, "work", target="main", steps=steps, brief={}),
+            agent=roster.mayor_for(place.town),
         )
         self.tokens["mayor"] = place.start(run)
         self.runs["mayor"] = Run.objects.get(pk=run.pk)

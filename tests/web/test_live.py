@@ -42,7 +42,7 @@ def test_pages_ask_as_many_questions_of_a_large_town_as_of_a_small_one(place: Pl
     inbox.record(place.town, "convoy.start", large.pk, {}, actor="alice")
     for n in range(20):
         place.entry(f"branch-{n}", SHA["d"])
-        ledger.escalate(place.town, f"key{n}", f"Look {n}", actor="test")
+        ledger.escalate(place.town, ledger.Problem(f"key{n}", f"Look {n}"), actor="test")
     place.tick()
     many = [queries(operator, path) for path in ("/towns/main/", "/queue/", f"/convoys/{large.pk}/", "/mail/")]
     assert many == few
@@ -67,7 +67,7 @@ def test_a_live_part_is_the_main_of_its_page_with_a_token_of_its_own(place: Plac
 @pytest.mark.django_db
 def test_a_viewer_is_offered_no_button_and_may_press_none(place: Place, viewer: Client, operator: Client) -> None:
     staged = convoy_of(place, 2)
-    ledger.escalate(place.town, "key", "The gate is broken", actor="test")
+    ledger.escalate(place.town, ledger.Problem("key", "The gate is broken"), actor="test")
     escalation = Escalation.objects.get()
     for path in ("/towns/main/", f"/convoys/{staged.pk}/", "/mail/"):
         assert b"<button" not in viewer.get(path, headers=LIVE).content, path
@@ -79,7 +79,7 @@ def test_a_viewer_is_offered_no_button_and_may_press_none(place: Place, viewer: 
 
 @pytest.mark.django_db
 def test_an_escalation_is_acknowledged_from_the_page_and_leads_back_there(place: Place, operator: Client) -> None:
-    ledger.escalate(place.town, "key", "The gate is broken", actor="test")
+    ledger.escalate(place.town, ledger.Problem("key", "The gate is broken"), actor="test")
     path = f"/escalations/{Escalation.objects.get().pk}/ack/"
     assert operator.post(path, {"next": "/towns/main/"})["Location"] == "/towns/main/"
     assert operator.post(path, {"next": "https://evil.example/"})["Location"] == "/mail/"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from agents.mail import send
+from agents import mail
 from beads import inbox, ledger, plans
 from beads.models import Fact
-from refinery.core.text import tame
+from refinery.core.text import sanitize
 from tests.db.conftest import SHA, Place
 
 HOSTILE = "<script>alert(1)</script> \u202egnp \u200b"
@@ -21,7 +21,7 @@ def test_every_page_shows_a_town_at_work(place: Place, viewer: Client) -> None:
     convoy = ledger.create_convoy(place.rig, f"Square {HOSTILE}", "review-and-merge", plan, actor="test")
     inbox.record(place.town, "convoy.start", convoy.pk, {}, actor="alice")
     entry = place.entry()
-    send(place.town, "alice", "overseer", f"Subject {HOSTILE}", "body")
+    mail.send(place.town, "alice", "overseer", mail.Letter(f"Subject {HOSTILE}", "body"))
     place.tick()
     run = place.running(kind="polecat")[0]
     pages = {
@@ -44,7 +44,7 @@ def test_every_page_shows_a_town_at_work(place: Place, viewer: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_the_wagons_of_one_batch_are_drawn_together(place: Place, viewer: Client) -> None:
+def test_the_cars_of_one_batch_are_drawn_together(place: Place, viewer: Client) -> None:
     place.town.config["refinery"] |= {"batch": {"max": 2, "wait": "1ms"}}
     place.town.save()
     for number in "1234":
@@ -52,7 +52,7 @@ def test_the_wagons_of_one_batch_are_drawn_together(place: Place, viewer: Client
     place.later(seconds=1)
     place.tick()
     text = viewer.get("/queue/").content.decode()
-    assert (text.count('class="car"'), text.count('class="car joins"')) == (2, 2)
+    assert (text.count('class="coupled"'), text.count('class="coupled joins"')) == (2, 2)
     assert text.count("in one batch with the one before") == 2
 
 
@@ -104,5 +104,5 @@ def test_style_and_script_are_served(client: Client, path: str) -> None:
     answer.close()
 
 
-def test_hostile_text_is_tamed() -> None:
-    assert tame("\x1b[31mred\x1b[0m \u202e \u200b\x07") == "red ⟨U+202E⟩ ⟨U+200B⟩⟨U+0007⟩"
+def test_hostile_text_is_sanitized() -> None:
+    assert sanitize("\x1b[31mred\x1b[0m \u202e \u200b\x07") == "red ⟨U+202E⟩ ⟨U+200B⟩⟨U+0007⟩"

@@ -13,7 +13,7 @@ from beads import config as configs
 from beads import inbox, ledger
 from beads.models import Fact, TownRole
 from refinery.models import ReviewEntry
-from refinery.store import entries
+from refinery.store import entries, verdicts
 from tests.web.ground import Ground, person
 
 pytestmark = pytest.mark.django_db
@@ -159,7 +159,7 @@ def test_p8_a_held_one_is_let_go_on_once(ground: Ground, entry: ReviewEntry) -> 
 
 def test_p8_an_approval_of_an_older_head_is_none_of_this_one(ground: Ground, entry: ReviewEntry) -> None:
     rita = person("rita")
-    entries.record_verdict(entry, head="f" * 40, decision="approve", by="web:rita")
+    verdicts.record(entry, verdicts.Review(head="f" * 40, decision="approve", by="web:rita"))
     inbox.record(
         ground.place.town, "entry.verdict", entry.pk, {"head": "e" * 40, "decision": "approve"}, actor="web:rita"
     )
@@ -169,7 +169,9 @@ def test_p8_an_approval_of_an_older_head_is_none_of_this_one(ground: Ground, ent
 
 def test_p8_one_objects_and_another_merges_over_it(ground: Ground, entry: ReviewEntry) -> None:
     rita, olaf = person("rita"), person("olaf")
-    entries.record_verdict(entry, head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
+    verdicts.record(
+        entry, verdicts.Review(head=entry.head_sha, decision="request_changes", by="web:rita", feedback="no")
+    )
     said, buttons = panel(olaf, entry)
     assert "web:rita asked for changes to this head" in said and {"approve", "merge"} <= buttons
     post(olaf, entry, "approve")

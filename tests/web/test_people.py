@@ -195,7 +195,7 @@ def test_nobody_else_gives_roles(dispatcher: Client) -> None:
 def test_a_config_that_cannot_be_read_is_told_of_and_mended_in_the_console(operator: Client) -> None:
     town = ledger.create_town("main", {"refinery": {"of_an_older_release": 1}})
     ledger.create_rig(town, "proj", "/nowhere.git", "main")
-    bead = ledger.create_bead(town, Rig.objects.get(), "Paint")
+    bead = ledger.create_bead(town, Rig.objects.get(), ledger.Draft("Paint"))
     answer = operator.get("/admin/")
     assert answer.status_code == 200
     assert "unknown key refinery.of_an_older_release" in answer.content.decode()

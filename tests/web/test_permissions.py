@@ -19,14 +19,15 @@ from django.db.models import Model
 from django.test import AsyncClient, Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from agents.mail import send
+from agents import mail
 from agents.models import Run
 from beads import inbox, ledger, people, plans
 from beads.errors import Conflict
 from beads.models import Fact, Membership, Town, TownRole
 from refinery.console.actions import ACTIONS
 from tests.db.conftest import Place
-from tests.web.test_admin import CASES, CONSOLES, page
+from tests.web.consoles import CONSOLES, page
+from tests.web.test_console_actions import CASES
 
 # Acting on nobody's town but one's own account: everybody who is logged in may.
 OWN_ACCOUNT = {"login", "logout", "set_language", "account"}
@@ -66,9 +67,9 @@ def world(place: Place) -> World:
     bead, entry = place.bead("Fence"), place.entry()
     place.tick()
     run = Run.objects.get(bead=bead)
-    problem = ledger.escalate(place.town, "test", "Look", actor="test")
+    problem = ledger.escalate(place.town, ledger.Problem("test", "Look"), actor="test")
     assert problem is not None
-    send(place.town, "alice", "overseer", "Subject of main", "body")
+    mail.send(place.town, "alice", "overseer", mail.Letter("Subject of main", "body"))
     keys = {"convoys": convoy.pk, "beads": bead.pk, "reviews": entry.pk, "runs": run.pk, "towns": "main"}
     keys |= {"escalations": problem.pk, "events": "main"}
     return World(place, keys)

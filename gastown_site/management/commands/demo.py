@@ -77,7 +77,10 @@ class Command(BaseCommand):
             for line in [line for line in said if line.startswith(("first start: ", "(or log in"))]:
                 self.console.print(line, soft_wrap=True)  # a link in one piece
             landed = self._watch(town, up)
-            return self._end(town, stage, branch, since, landed, up, url)
+            kept = self._report(town, stage, branch, since, landed)
+            if os.environ.get("DEMO_EXIT"):
+                return int(not kept)
+            return self._serve(up, url)
         finally:
             up.send_signal(signal.SIGTERM)
             up.wait(30)
@@ -161,17 +164,8 @@ class Command(BaseCommand):
                 list(listener.notifies(timeout=0.5, stop_after=1))
         return False
 
-    def _end(
-        self,
-        town: Town,
-        stage: Path,
-        branch: str,
-        since: str,
-        landed: bool,
-        up: subprocess.Popen[bytes],
-        url: str,
-    ) -> int:
-        """What landed, judged from a fresh clone of the remote."""
+    def _report(self, town: Town, stage: Path, branch: str, since: str, landed: bool) -> bool:
+        """What landed, judged from a fresh clone of the remote; True when all is as promised."""
         log = story.landed_log(stage / "remote.git", branch, stage / "clone", since)
         self.console.print(f"\nlanded on {branch} of the remote (git log --oneline):\n{log}", markup=False)
         wrong = story.shortcomings(town, stage / "clone", since)
@@ -181,8 +175,10 @@ class Command(BaseCommand):
             self.console.print(f"not as promised: {line}", markup=False)
         if not wrong:
             self.console.print("both convoys have landed: exactly the trees that passed the gates")
-        if os.environ.get("DEMO_EXIT"):
-            return 1 if wrong else 0
+        return not wrong
+
+    def _serve(self, up: subprocess.Popen[bytes], url: str) -> int:
+        """Until Ctrl-C."""
         self.console.print(f"serving {url} until Ctrl-C")
         try:
             up.wait()

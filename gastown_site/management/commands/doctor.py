@@ -41,7 +41,9 @@ class Command(GastownCommand):
             if row["state"] == "fail" or row["check"] == "sandbox off":
                 text = text.replace(row["say"], self.style.ERROR(row["say"]))
         said = Said(rows, text)
-        return ExitWith(said, 1) if any(r["state"] == "fail" for r in rows) else said
+        if any(r["state"] == "fail" for r in rows):
+            return ExitWith(said, 1)
+        return said
 
 
 def _all() -> Iterator[Check]:
@@ -146,7 +148,9 @@ def _invariants() -> Iterator[Check]:
 
 def _workspaces() -> Iterator[Check]:
     root = Path(settings.GASTOWN_HOME) / "workspaces"
-    names = [p.name for p in root.iterdir()] if root.is_dir() else []
+    names = []
+    if root.is_dir():
+        names = [p.name for p in root.iterdir()]
     live = set(Run.objects.filter(pk__in=names).exclude(state=RunState.ENDED).values_list("pk", flat=True))
     orphans = [n for n in names if n not in live]
     if orphans:

@@ -60,7 +60,9 @@ class Command(GastownCommand):
         user = people.create(name, _password(name), superuser=superuser)
         if found is not None and role is not None:
             people.grant(user, found, people.role_named(role), str(actor()))
-        what = f"{role} of town {found.slug}" if found is not None else "superuser"
+        what = "superuser"
+        if found is not None:
+            what = f"{role} of town {found.slug}"
         data = {"name": name, "role": role, "town": found.slug if found else None, "superuser": superuser}
         return Said(data, f"{name} is {what}")
 
@@ -96,7 +98,9 @@ class Command(GastownCommand):
             raise Invalid("give the NAME of a person, or --all", field="name")
         user = None if name is None else people.person(name).get_username()
         count = lockout.unlock(user)
-        told = f"{count} wrong passwords are forgotten" if count else "there was nothing to forget"
+        told = "there was nothing to forget"
+        if count:
+            told = f"{count} wrong passwords are forgotten"
         return Said({"name": user, "forgotten": count}, f"{user or 'everybody'} may log in: {told}")
 
     def list(self, **_: Any) -> Any:

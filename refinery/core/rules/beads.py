@@ -18,6 +18,7 @@ from refinery.core.actions import (
     NewHead,
     OpenEntry,
     PublishRun,
+    Ruling,
     Settle,
     StartRun,
 )
@@ -40,11 +41,9 @@ from refinery.core.readiness import (
 from refinery.core.rules.rework import nothing_committed
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.standing import phase_of
-from refinery.core.states import LandingState
 from refinery.core.world import World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses
-Told = tuple[str, str, tuple[Action, ...]]
 
 
 def decide(world: World, reviews: Mapping[str, str]) -> Iterator[Decision]:
@@ -95,7 +94,7 @@ def _order(world: World, bead: BeadView) -> tuple[object, ...]:
     return (bead.priority, age, bead.created_at, bead.id)
 
 
-def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mapping[str, str]) -> Told:
+def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mapping[str, str]) -> Ruling:
     entry = world.entry_of_source.get(bead.id)
     if bead.cancel_requested:
         return _cancel(world, bead)
@@ -122,13 +121,9 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
             return _dispatch(world, bead, slots)
 
 
-def _cancel(world: World, bead: BeadView) -> Told:
+def _cancel(world: World, bead: BeadView) -> Ruling:
     entry = world.entry_of_source.get(bead.id)
-    if (
-        entry is not None
-        and entry.landing is not None
-        and entry.landing.state in (LandingState.PUSHING, LandingState.LANDED)
-    ):
+    if entry is not None and entry.landing is not None and entry.landing.begun:
         return "cancel-too-late", "its change is being pushed: git decides", ()
     return (
         "cancel",
@@ -137,7 +132,7 @@ def _cancel(world: World, bead: BeadView) -> Told:
     )
 
 
-def _after_run(world: World, bead: BeadView) -> Told:
+def _after_run(world: World, bead: BeadView) -> Ruling:
     """The bead's run has ended: what came of it?"""
     run = bead.last_run
     if run is None:
@@ -198,7 +193,7 @@ def _shown(world: World, bead: BeadView) -> bool:
     return _always(world, bead) or world.rigs[bead.rig].config.refinery.merge_strategy == MergeStrategy.PR
 
 
-def _nothing_changed(bead: BeadView, run: RunView) -> Told:
+def _nothing_changed(bead: BeadView, run: RunView) -> Ruling:
     """It is said to be done, and there is no commit: never closed for that word alone, and never tried again for it."""
     said = f': "{run.summary}"' if run.summary else ""
     why = f"its agent says that it is done, and changed nothing{said}"
@@ -216,7 +211,7 @@ def _nothing_changed(bead: BeadView, run: RunView) -> Told:
     )
 
 
-def _publish(world: World, bead: BeadView, run: RunView) -> Told:
+def _publish(world: World, bead: BeadView, run: RunView) -> Ruling:
     key = publish_key(run.id)
     asked = world.effects.get(key)
     if asked is not None and asked.state == EffectState.FAILED:
@@ -225,7 +220,7 @@ def _publish(world: World, bead: BeadView, run: RunView) -> Told:
     return "publish", "its commits are being published", (PublishRun(run.id),) if again else ()
 
 
-def _not_published(world: World, bead: BeadView, error: str) -> Told:
+def _not_published(world: World, bead: BeadView, error: str) -> Ruling:
     """The remote refused the branch: perhaps for what is in it, which its agent is told once; then a person looks."""
     keys = [publish_key(run.id) for run in bead.runs]
     refused = sum(1 for key in keys if key in world.effects and world.effects[key].state == EffectState.FAILED)
@@ -241,7 +236,7 @@ def _not_published(world: World, bead: BeadView, error: str) -> Told:
     return "publish-failed", why, (MoveBead(bead.id, bead.status, BeadStatus.FAILED, why, "gave_up"), told)
 
 
-def _hand_over(world: World, bead: BeadView, run: RunView) -> Told:
+def _hand_over(world: World, bead: BeadView, run: RunView) -> Ruling:
     if bead.purpose == Purpose.WORK:
         opened = OpenEntry(
             rig=bead.rig,
@@ -288,7 +283,7 @@ _SET_UP = (
 )
 
 
-def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Told:
+def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Ruling:
     text = f"{why}{advice}\nLast run: {run.id}; its output: gastown runs log {run.id}."
     text += f" When it is mended: gastown bead retry {bead.id}"
     return (
@@ -301,7 +296,7 @@ def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Told:
     )
 
 
-def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Told:
+def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling:
     wait = bead_wait(world, bead)
     if wait is not None:
         return UNRELEASED if wait == bead.unreleased else "wait", wait, ()

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from refinery.core.actions import Action, CheckAnew, CloseEntry, Decision, Hold, Prove
+from refinery.core.actions import Action, CheckAnew, CloseEntry, Decision, Hold, Prove, Ruling
 from refinery.core.checks import standing
 from refinery.core.entryviews import EntryView
 from refinery.core.keys import build_key
-from refinery.core.rules.entries import run_gates
+from refinery.core.rules.steps import run_gates
 from refinery.core.stages import Stage
 from refinery.core.standing import proving, stands
 from refinery.core.world import CheckView, RigView, World
-
-Told = tuple[str, str, tuple[Action, ...]]
 
 
 def decide(world: World) -> Iterator[Decision]:
@@ -28,7 +26,7 @@ def decide(world: World) -> Iterator[Decision]:
         yield Decision(f"entry {check.entry.id}", rule, why, actions)
 
 
-def _one(world: World, check: CheckView, rig: RigView) -> Told:
+def _one(world: World, check: CheckView, rig: RigView) -> Ruling:
     entry = check.entry
     anew = (CheckAnew(entry.id, entry.build_no),)
     if rig.problems:
@@ -41,12 +39,7 @@ def _one(world: World, check: CheckView, rig: RigView) -> Told:
         return "target-moved", f"{entry.target} has moved: its gates are checked again", anew
     where = standing(check, rig)
     if entry.held:
-        now = standing(replace(check, entry=replace(entry, held="")), rig)
-        if entry.held == "gates_broken" and now.stage == Stage.GREEN:
-            return "passed", now.why, _passed(world, check, now.why)
-        if entry.held == "gates_broken" and now.stage != Stage.GATE_FAILED:
-            return "check-again", f"its gates have changed: {now.why}", anew
-        return "held", where.why, ()
+        return _held(world, check, rig, anew)
     match where.stage:
         case Stage.BUILDING if world.unanswered(build_key(entry.id, entry.build_no)):
             return "fetch", where.why, anew
@@ -62,12 +55,23 @@ def _one(world: World, check: CheckView, rig: RigView) -> Told:
             return str(where.stage), where.why, ()
 
 
+def _held(world: World, check: CheckView, rig: RigView, anew: tuple[Action, ...]) -> Ruling:
+    """It has told a person that gates do not pass: it goes on by itself when they do, or are others by now."""
+    entry = check.entry
+    now = standing(replace(check, entry=replace(entry, held="")), rig)
+    if entry.held == "gates_broken" and now.stage == Stage.GREEN:
+        return "passed", now.why, _passed(world, check, now.why)
+    if entry.held == "gates_broken" and now.stage != Stage.GATE_FAILED:
+        return "check-again", f"its gates have changed: {now.why}", anew
+    return "held", standing(check, rig).why, ()
+
+
 def _in_lane(world: World, check: CheckView) -> Iterator[EntryView]:
     lane = check.entry.rig, check.entry.target
     return (entry for entry in world.entries if (entry.rig, entry.target) == lane)
 
 
-def _needless(entry: str, why: str) -> Told:
+def _needless(entry: str, why: str) -> Ruling:
     return "needless", why, (CloseEntry(entry, "failed", "cancelled", why),)
 
 

@@ -18,14 +18,13 @@ from refinery.core.actions import (
     MoveBead,
     ObserveBranch,
     OpenEntry,
+    Ruling,
 )
 from refinery.core.convoyviews import BranchView, ConvoyView, LandingEntry
 from refinery.core.keys import branch_key
-from refinery.core.states import EntryState, LandingState
+from refinery.core.states import EntryState
 from refinery.core.telling import short
 from refinery.core.world import World
-
-Told = tuple[str, str, tuple[Action, ...]]
 
 
 def decide(world: World) -> Iterator[Decision]:
@@ -35,7 +34,7 @@ def decide(world: World) -> Iterator[Decision]:
         yield Decision(f"convoy {convoy.id}", rule, why, actions)
 
 
-def _one(world: World, convoy: ConvoyView) -> Told:
+def _one(world: World, convoy: ConvoyView) -> Ruling:
     if convoy.close_requested:
         return _close(world, convoy)
     if convoy.started_at is None:
@@ -68,7 +67,7 @@ def _failed(convoy: ConvoyView) -> str:
     return f"failed: {names}{more}. Retry it, cancel it, or close the convoy"
 
 
-def _cut(world: World, uncut: Sequence[BranchView]) -> Told:
+def _cut(world: World, uncut: Sequence[BranchView]) -> Ruling:
     """The next step of making feature branches on their remotes."""
     asked = {b.id: branch_key("create_branch", b.id, b.asked_at) for b in uncut if b.asked_at is not None}
     for branch in uncut:
@@ -82,14 +81,10 @@ def _cut(world: World, uncut: Sequence[BranchView]) -> Told:
     return "cut-branch", why, tuple(CreateBranch(b.id) for b in due)
 
 
-def _close(world: World, convoy: ConvoyView) -> Told:
+def _close(world: World, convoy: ConvoyView) -> Ruling:
     """A person closes it midway: its beads are cancelled first, their entries and runs follow; branch kept."""
     for entry in world.entries:
-        if (
-            entry.convoy == convoy.id
-            and entry.landing
-            and entry.landing.state in (LandingState.PUSHING, LandingState.LANDED)
-        ):
+        if entry.convoy == convoy.id and entry.landing and entry.landing.begun:
             return "close-waits", f"entry {entry.id} is being pushed: git decides", ()
     actions: list[Action] = [
         MoveBead(b.id, b.status, BeadStatus.CLOSED, "its convoy was closed", "cancelled")
@@ -101,7 +96,7 @@ def _close(world: World, convoy: ConvoyView) -> Told:
     return "close", why, tuple(actions)
 
 
-def _land(world: World, convoy: ConvoyView) -> Told:
+def _land(world: World, convoy: ConvoyView) -> Ruling:
     """All beads are closed: one landing entry per touched rig, bounded, each with its reason."""
     open_branches = [b for b in convoy.branches if not b.landed_sha]
     shas = {b.rig: b.landed_sha for b in convoy.branches if b.landed_sha}
@@ -125,7 +120,7 @@ def _land(world: World, convoy: ConvoyView) -> Told:
     )
 
 
-def _land_branch(world: World, convoy: ConvoyView, branch: BranchView, last: LandingEntry | None) -> Told | None:
+def _land_branch(world: World, convoy: ConvoyView, branch: BranchView, last: LandingEntry | None) -> Ruling | None:
     """The next step for one rig's feature branch."""
     if last is not None and last.state == EntryState.ACTIVE:
         return "landing", f"landing entry {last.id} is in the queue", ()

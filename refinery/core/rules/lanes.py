@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from refinery.core.actions import Action, Admit, Decision, Leave
 from refinery.core.entryviews import EntryView
 from refinery.core.order import by_lane, in_queue_order, is_feature_lane, queue_key, rank
 from refinery.core.stages import Stage
 from refinery.core.standing import stands, wants_slot
-from refinery.core.states import LandingState
 from refinery.core.trains import batch_size, gating_room, groups, new_batches, started
 from refinery.core.world import RigView, World
 
@@ -75,7 +75,10 @@ def decide(world: World) -> Iterator[Decision]:
             yield Decision(subject, *hold)
             continue
         most = rig.config.refinery.pop_limit - popped
-        actions, gathers = _admit(key[1], cars, waiting, rig, most, room, world)
+        train_now = [[(car.slot or 0.0, car) for car in group] for group in groups(cars)]
+        boarding = _Boarding(world, rig, key[1], room, train_now)
+        gathers = boarding.admit(cars, waiting[:most])
+        actions = tuple(boarding.actions)
         popped += len(actions)
         if actions:
             if feature:
@@ -117,72 +120,79 @@ def _ahead(rig: RigView, window: int) -> int:
 
 
 def _pushed(car: EntryView) -> bool:
-    return car.landing is not None and car.landing.state in (
-        LandingState.INTENT,
-        LandingState.PUSHING,
-        LandingState.LANDED,
-    )
-
-
-def _admit(
-    target: str, cars: list[EntryView], waiting: list[EntryView], rig: RigView, most: int, room: int, world: World
-) -> tuple[tuple[Action, ...], str]:
-    """Who gets on, and where: at the end, or ahead of what they may displace. Else what a batch still waits for."""
-    train = [[(car.slot or 0.0, car) for car in group] for group in groups(cars)]
-    actions: list[Action] = []
-    numbers = new_batches(cars, odd=False)
-    left = waiting[:most]
-    while left and len(train) <= room:
-        entry = left[0]
-        at = _place(entry, [[car for _, car in group] for group in train])
-        if at >= room:
-            left.pop(0)
-            continue
-        size, why = (1, "") if at < len(train) else batch_size(rig, target, world)
-        urgent = rank(entry) <= URGENT
-        joining = left[: 1 if urgent else size]
-        if len(joining) < size and not urgent and (wait := _gathers(joining, rig, world)):
-            return tuple(actions), wait
-        batch = None
-        if len(joining) > 1:
-            batch, why = next(numbers), f"batch of {len(joining)}: {why}"
-        group: list[tuple[float, EntryView]] = []
-        for entry in joining:
-            left.pop(0)
-            slot, build, on = _seat(entry, at, train, group, actions, rig, world)
-            actions.append(Admit(entry.id, entry.build_no, slot, build, on, batch, why if batch else ""))
-            group.append((slot, entry))
-        train.insert(at, group)
-    return tuple(actions), ""
+    return car.landing is not None and car.landing.under_way
 
 
 Train = list[list[tuple[float, EntryView]]]
+"""Groups of cars with their slots, from the front; a batch is one group."""
 
 
-def _seat(
-    entry: EntryView,
-    at: int,
-    train: Train,
-    group: list[tuple[float, EntryView]],
-    actions: list[Action],
-    rig: RigView,
-    world: World,
-) -> tuple[float, bool, int | None]:
-    """The slot of the next car of the group that gets on at `at`, whether it can be built at once, and on what."""
-    ahead = group or (train[at - 1] if at else [])
-    before = ahead[-1][0] if ahead else (train[0][0][0] - 2.0 if train else 0.0)
-    slot = (before + train[at][0][0]) / 2 if at < len(train) else before + 1.0
-    if actions or at < len(train):
-        return slot, False, None
-    if not ahead:
-        return slot, True, None
-    tip = ahead[-1][1]
-    stage = stands(world, tip).stage
-    if stage == Stage.LANDED:
-        return slot, True, None
-    if stage not in _CARRIES:
-        return slot, False, None
-    return slot, True, tip.candidate.id if tip.candidate else None
+@dataclass
+class _Boarding:
+    """Who gets on a lane's train now. `room`: so many groups may be on it."""
+
+    world: World
+    rig: RigView
+    target: str
+    room: int
+    train: Train
+    actions: list[Action] = field(default_factory=list)
+
+    def admit(self, cars: list[EntryView], waiting: list[EntryView]) -> str:
+        """Fill `actions`: at the end of the train, or ahead of what they may displace. What a batch still waits for.
+
+        A lane never admits past its room, and nobody joins a batch that has begun: its candidate would be another.
+        """
+        numbers = new_batches(cars, odd=False)
+        left = list(waiting)
+        while left and len(self.train) <= self.room:
+            entry = left[0]
+            at = _place(entry, [[car for _, car in group] for group in self.train])
+            if at >= self.room:
+                left.pop(0)
+                continue
+            size, why = (1, "") if at < len(self.train) else batch_size(self.rig, self.target, self.world)
+            urgent = rank(entry) <= URGENT
+            joining = left[: 1 if urgent else size]
+            if len(joining) < size and not urgent and (wait := _gathers(joining, self.rig, self.world)):
+                return wait
+            batch = next(numbers) if len(joining) > 1 else None
+            left = left[len(joining) :]
+            self._seat(joining, at, batch, f"batch of {len(joining)}: {why}" if batch else "")
+        return ""
+
+    def _seat(self, joining: list[EntryView], at: int, batch: int | None, why: str) -> None:
+        group: list[tuple[float, EntryView]] = []
+        for entry in joining:
+            ahead = group or (self.train[at - 1] if at else [])
+            slot = self._slot(ahead, at)
+            build, on = self._base(ahead, at)
+            self.actions.append(Admit(entry.id, entry.build_no, slot, build, on, batch, why))
+            group.append((slot, entry))
+        self.train.insert(at, group)
+
+    def _slot(self, ahead: list[tuple[float, EntryView]], at: int) -> float:
+        """A place between who is ahead and who is behind."""
+        if ahead:
+            before = ahead[-1][0]
+        else:
+            before = self.train[0][0][0] - 2.0 if self.train else 0.0
+        return (before + self.train[at][0][0]) / 2 if at < len(self.train) else before + 1.0
+
+    def _base(self, ahead: list[tuple[float, EntryView]], at: int) -> tuple[bool, int | None]:
+        """Whether the next car can be built at once, and on what. Of several that get on in one tick only the first
+        can: what the others stand on is still to be built."""
+        if self.actions or at < len(self.train):
+            return False, None
+        if not ahead:
+            return True, None
+        tip = ahead[-1][1]
+        stage = stands(self.world, tip).stage
+        if stage == Stage.LANDED:
+            return True, None
+        if stage not in _CARRIES:
+            return False, None
+        return True, tip.candidate.id if tip.candidate else None
 
 
 def _gathers(joining: list[EntryView], rig: RigView, world: World) -> str:

@@ -19,7 +19,7 @@ from refinery.core.world import World
 
 PLAN = "plan"  # what a run of the mayor is for
 WAITS_FOR_ANSWER = "asks"
-Told = tuple[str, str, tuple[Action, ...]]
+Ruling = tuple[str, str, tuple[Action, ...]]
 
 
 def no_mayor(rig: str) -> str:
@@ -42,7 +42,7 @@ def decide(world: World) -> Iterator[Decision]:
         yield Decision(f"bead {request.id}", rule, why, actions)
 
 
-def _one(world: World, request: RequestView, at_work: str, before: int) -> Told:
+def _one(world: World, request: RequestView, at_work: str, before: int) -> Ruling:
     if request.cancel_requested:
         why = "cancelled"
         return "cancel", why, (MoveBead(request.id, request.status, BeadStatus.CLOSED, why, "cancelled"),)
@@ -80,7 +80,7 @@ def _waits(world: World, request: RequestView) -> str | None:
     return retry_wait(world, request)
 
 
-def _after_run(world: World, request: RequestView) -> Told:
+def _after_run(world: World, request: RequestView) -> Ruling:
     """The mayor's run has ended, in whatever way: what it made before that counts, and is not made twice."""
     run = request.last_run
     if run is None:
@@ -122,7 +122,7 @@ def _end(request: RequestView, why: str) -> MoveBead:
     return MoveBead(request.id, request.status, BeadStatus.CLOSED, why, "done")
 
 
-def _fail(request: RequestView, why: str) -> Told:
+def _fail(request: RequestView, why: str) -> Ruling:
     last = request.runs[-1].id
     text = f"{why}\nIts run: {last}; its output: gastown runs log {last}. To let it be tried again: "
     text += f"gastown bead retry {request.id}"

@@ -6,18 +6,17 @@ import datetime as dt
 from collections.abc import Callable
 
 from beads.config import Triage
-from refinery.core.actions import Action, CloseEntry, Hold, Leave, OpenRework, StartRun, StopRun
+from refinery.core.actions import Action, CloseEntry, Hold, Leave, OpenRework, Ruling, StartRun, StopRun
 from refinery.core.approvals import objection
 from refinery.core.beadviews import RunView
 from refinery.core.entryviews import EntryView
 from refinery.core.gating import failing, red
 from refinery.core.world import RigView
 
-Told = tuple[str, str, tuple[Action, ...]]
 TRIAGE_LIMIT = dt.timedelta(minutes=10)
 
 
-def rework(entry: EntryView, rig: RigView, cause: str, why: str) -> Told:
+def rework(entry: EntryView, rig: RigView, cause: str, why: str) -> Ruling:
     """Send it back, unless that leads nowhere: then it waits for a person. A person's own word always makes a round."""
     asked = objection(entry)
     if rig.config.agents.polecat is None:
@@ -56,7 +55,7 @@ def nothing_committed(why: str, answer: str) -> str:
 Start = Callable[[EntryView, RigView, str, str], StartRun]  # a run of the entry's refinery: for what, on which commit
 
 
-def gates_failed(entry: EntryView, rig: RigView, why: str, start: Start | None) -> Told:
+def gates_failed(entry: EntryView, rig: RigView, why: str, start: Start | None) -> Ruling:
     """Red gates: where a round of rework would follow, the refinery agent looks at them first, unless it is busy
     (`start` is None): it writes the request. The entry makes room for the cars behind it at once."""
     told = rework(entry, rig, "gates", why)
@@ -73,7 +72,7 @@ def _triaged(entry: EntryView, rig: RigView) -> bool:
     return wanted and not entry.triages and not objection(entry)
 
 
-def after_triage(entry: EntryView, rig: RigView, now: dt.datetime) -> Told | None:
+def after_triage(entry: EntryView, rig: RigView, now: dt.datetime) -> Ruling | None:
     """What follows a look at red gates: the round of rework, with what it has found, and without when it has ended
     otherwise or takes too long. None where there was no look, or where the gates are not red any more."""
     if not entry.triages or entry.candidate is None or not (why := red(entry, rig)):

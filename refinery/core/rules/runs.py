@@ -85,8 +85,11 @@ def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] |
 
 def _rounded(idle: dt.timedelta) -> str:
     """A length of time in words, never rounded to more than has passed, nor to nothing."""
-    hour, second = dt.timedelta(hours=1), dt.timedelta(seconds=1)
-    unit = dt.timedelta(minutes=1) if idle >= hour else second if idle >= second else dt.timedelta(milliseconds=1)
+    unit = dt.timedelta(milliseconds=1)
+    if idle >= dt.timedelta(hours=1):
+        unit = dt.timedelta(minutes=1)
+    elif idle >= dt.timedelta(seconds=1):
+        unit = dt.timedelta(seconds=1)
     return format_duration(idle // unit * unit)
 
 

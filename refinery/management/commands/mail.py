@@ -60,5 +60,5 @@ class Command(GastownCommand):
         """Send."""
         about = bead_of(bead) if bead else None
         where = about.town if about else town_of(town)
-        sent = post.send(where, str(actor()), to, subject, body, about=about, bead=about)
+        sent = post.send(where, str(actor()), to, post.Letter(subject, body, about=about), bead=about)
         return Said({"id": sent.pk}, str(sent.pk))

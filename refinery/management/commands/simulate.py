@@ -8,9 +8,11 @@ from typing import Any
 
 from beads.command import GastownCommand, Said, table
 from beads.errors import Invalid
-from refinery.core.simulator import Load, Outcome, Strategy, simulate
+from refinery.core.loads import Load, Outcome, Strategy
+from refinery.core.simulator import simulate
 
 COLOURS = ("#2563eb", "#059669", "#d97706", "#dc2626", "#7c3aed", "#0891b2")
+LOAD = ("per_hour", "workers", "hours", "failing", "conflicting", "seed")  # the options that say what arrives
 WIDTH, HEIGHT, LEFT, FOOT = 640, 360, 60, 40
 
 
@@ -32,26 +34,16 @@ class Command(GastownCommand):
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument("--plot", metavar="FILE.svg", help="the distribution of turnaround, drawn")
 
-    def run(  # type: ignore[override]
-        self,
-        per_hour: float,
-        workers: int,
-        hours: float,
-        failing: float,
-        conflicting: float,
-        strategies: str,
-        seed: int,
-        plot: str | None,
-        **_: Any,
-    ) -> Any:
+    def run(self, strategies: str, plot: str | None, **options: Any) -> Any:  # type: ignore[override]
         """Simulate."""
-        for name, value in (("failing", failing), ("conflicting", conflicting)):
+        load = Load(**{name: options[name] for name in LOAD})
+        for name in ("failing", "conflicting"):
+            value = options[name]
             if not 0 <= value <= 1:
                 raise Invalid(f"--{name}: {value} is not between 0 and 1", field=name)
-        if not (0 < per_hour <= 10_000 and 0 < workers <= 100_000 and 0 < hours <= 100):
+        if not (0 < load.per_hour <= 10_000 and 0 < load.workers <= 100_000 and 0 < load.hours <= 100):
             raise Invalid("--per-hour, --workers and --hours must be positive, and not absurd", field="per_hour")
         wanted = [Strategy.parse(part) for part in strategies.split(",")]
-        load = Load(per_hour, workers, hours, failing, conflicting, seed=seed)
         found = [simulate(load, strategy) for strategy in wanted]
         rows = [_row(outcome) for outcome in found]
         if plot:

@@ -1,0 +1,141 @@
+"""What the tick, the store, git and what acts outside promise."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import RACES, Mutation
+
+MUTATIONS = (
+    Mutation(
+        "what does not stand on the target is pushed over it",
+        "refinery/git/repo.py",
+        "if answer.returncode == 1:",
+        "if False and answer.returncode == 1:",
+        "tests/acceptance/test_git.py",
+    ),
+    Mutation(
+        "a mirror that was replaced is read through an old reader",
+        "refinery/git/objects.py",
+        "if mirror is None or mirror.fresh():",
+        "if mirror is None or mirror.git.in_step():",
+        "tests/acceptance/test_reading.py -k replaced",
+    ),
+    Mutation(
+        "half of an object is taken for all of it",
+        "refinery/git/objects.py",
+        "        if len(content) != size:\n            raise EOFError",
+        "",
+        "tests/acceptance/test_reading.py -k cut_off",
+    ),
+    Mutation(
+        "merges are made without the target's attributes",
+        "refinery/git/attributes.py",
+        "    if not files:\n        return mirror.git",
+        "    if True:\n        return mirror.git",
+        "tests/acceptance/test_merge_fidelity.py -k g15",
+    ),
+    Mutation(
+        "a repository inside the repository lands without its files",
+        "refinery/git/candidates.py",
+        "if reasons := policy.refusals(self.path, base_tree, built.tree, touched):",
+        "if reasons := list[str]():",
+        "tests/acceptance/test_merge_fidelity.py -k g11",
+    ),
+    Mutation(
+        "a rebase loses what a merge commit brings itself",
+        "refinery/git/candidates.py",
+        "        self._nothing_lost(commits)\n",
+        "",
+        "tests/acceptance/test_commit_fidelity.py -k g14",
+    ),
+    Mutation(
+        "gate results of one rig count in another",
+        "refinery/tick/entryrows.py",
+        "same = trees.get((cast(Any, result).of_rig, result.tree_sha), ())",
+        "same = [x for (_, tree), of in trees.items() for x in of if tree == result.tree_sha]",
+        "tests/db/test_rigs.py",
+    ),
+    Mutation(
+        "a waiver of another head lets a candidate land without gates",
+        "refinery/store/landings.py",
+        "Waiver.objects.filter(pk=waiver, entry=entry, head_sha=candidate.head_sha)",
+        "Waiver.objects.filter(pk=waiver)",
+        "tests/db/test_control.py",
+    ),
+    Mutation(
+        "a late answer about a lane overwrites a newer one",
+        "refinery/store/forecasts.py",
+        'Forecast.objects.filter(pk=forecast.pk, number=data["number"], answered__lt=data["number"]).update(',
+        "Forecast.objects.filter(pk=forecast.pk).update(",
+        "tests/db/test_foresight.py",
+    ),
+    Mutation(
+        "what was gated for a batch counts for whoever stands in its way",
+        "refinery/store/landings.py",
+        "if seal.seal_sha and c.base_sha == seal.seal_sha",
+        "if seal.seal_sha",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "a push ends in the midst of a batch",
+        "refinery/executor/land.py",
+        "while fit and not landings.ends(cars[fit - 1]):",
+        "while False:",
+        "tests/acceptance/test_batches.py",
+    ),
+    Mutation(
+        "an entry's decision no longer compares what it was decided on",
+        "refinery/store/entries.py",
+        "ReviewEntry.objects.active().filter(pk=entry_id, **expect).update(**change) != 1",
+        "ReviewEntry.objects.filter(pk=entry_id).update(**change) != 1",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "an intent to push is written for a candidate that was replaced",
+        "refinery/store/landings.py",
+        'head_sha=candidate.head_sha, build_no=candidate.build_no, held=""',
+        'held=""',
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "an intent to push asks for no green gates",
+        "refinery/store/landings.py",
+        "not (sealed or trees == {candidate.tree_sha})",
+        "False",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "an intent that is being pushed can be withdrawn",
+        "refinery/store/landings.py",
+        "changed = Landing.objects.intended().filter(pk=push).update(",
+        "changed = Landing.objects.filter(pk=push).update(",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "a withdrawn intent is pushed all the same",
+        "refinery/store/landings.py",
+        "return Landing.objects.pushing().filter(pk=landing_id).exists()",
+        "return True",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "the push takes no lease on where the target was",
+        "refinery/git/repo.py",
+        'ref = f"refs/heads/{check_branch(target)}"\n        lease = f"--force-with-lease={ref}:{check_sha(expected)}"',
+        'ref = f"refs/heads/{check_branch(target)}"\n        lease = "--force"',
+        "tests/acceptance/test_git.py",
+    ),
+    Mutation(
+        "a branch may have two active entries",
+        "refinery/migrations/0001_initial.py",
+        "one_active_entry_per_branch",
+        "",
+        "tests/db/test_safeguards.py",
+    ),
+    Mutation(
+        "a convoy may have two active landings",
+        "refinery/migrations/0001_initial.py",
+        "one_active_landing_entry_per_convoy",
+        "",
+        RACES,
+    ),
+)
