@@ -9,7 +9,7 @@ PYTHON ?= python3
 
 TEMPLATES = $(shell find templates -name '*.html')
 
-.PHONY: setup demo run check test test-long lint bench format soak ci-full screenshots
+.PHONY: setup demo run check test test-long agents test-agents lint bench format soak ci-full screenshots
 
 setup: .venv/.ready
 
@@ -37,6 +37,14 @@ test: setup
 # whole installations and browsers; .ci/run runs it after the others
 test-long: setup
 	@$(PY) -m pytest -n 3 --dist worksteal -q --durations 15 -m long
+
+# the real coding agents, pinned, into .agents (some 1.5 GB)
+agents:
+	@.ci/agents
+
+# each of them against a scripted model, in the sandbox; what is not there is skipped, with the reason
+test-agents: setup
+	@$(PY) -m pytest -q -rs --durations 10 -m agents tests/acceptance
 
 lint: setup
 	@.venv/bin/ruff check .

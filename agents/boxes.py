@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -19,7 +20,7 @@ from agents.lifecycle import RunKind
 from agents.models import Run
 from agents.runtime import sandbox
 from beads import config as configs
-from beads.config import AgentCommand, Config, SandboxMode
+from beads.config import AgentCommand, Config, Preset, SandboxMode
 from beads.errors import Invalid
 
 VARIABLE = "GASTOWN_SANDBOX"
@@ -53,24 +54,30 @@ def is_off(config: Config) -> bool:
     return mode(config) is SandboxMode.OFF
 
 
-def box_for(
-    run: Run,
-    *,
-    workspace: Path,
-    home: Path | None = None,
-    read_only: Iterable[Path] = (),
-    secrets: Mapping[str, str] | None = None,
-    allow: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The box of a run, JSON-able. Raises NoSandbox (none can be started) or Invalid (it would show too much, or the
-    agent's program would not be visible).
+@dataclass(frozen=True)
+class Places:
+    """What a command is to find in its box. `workspace`: where it runs, writable. `home`: an empty directory that is
+    HOME; None: one in memory. `read_only`, `writable`: what else is to be seen. `secrets`: values by their names, which
+    the log must not show. `allow`: the owner's exceptions for addresses that are not public (networks, hosts,
+    `host:port`)."""
 
-    `workspace`: where the command runs, writable. `home`: an empty directory that is HOME; None: one in memory.
-    `read_only`: what else is to be seen. `secrets`: values by their names, which the log must not show.
-    `allow`: the owner's exceptions for addresses that are not public (networks, hosts, `host:port`).
-    """
+    workspace: Path
+    home: Path | None = None
+    read_only: Iterable[Path] = ()
+    writable: Iterable[Path] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    allow: Sequence[str] = ()
+
+
+def box_for(run: Run, places: Places) -> dict[str, Any]:
+    """The box of a run; see `box_of`."""
     config = configs.effective(run.rig.town.config, run.rig.config)
-    agent = agent_of(config, run)
+    return box_of(config, agent_of(config, run), str(run.kind), places)
+
+
+def box_of(config: Config, agent: AgentCommand | None, role: str, places: Places) -> dict[str, Any]:
+    """The box of a role's runs, JSON-able; `agent` None: of gates. Raises NoSandbox (none can be started) or Invalid
+    (it would show too much, or the agent's program would not be visible)."""
     if is_off(config):
         found = sandbox.Status(sandbox.UNSANDBOXED)
     else:
@@ -82,25 +89,25 @@ def box_for(
     box = {
         "kind": found.kind,
         "bwrap": found.bwrap,
-        "read_only": _and_real([*map(str, read_only), *shown, *named]),
-        "writable": _and_real([str(workspace)]),
-        "home": str(home) if home is not None else "",
+        "read_only": real([*map(str, places.read_only), *shown, *named]),
+        "writable": real([str(places.workspace), *map(str, places.writable)]),
+        "home": str(places.home) if places.home is not None else "",
         "path": path,
         "env": env,
         "network": list(agent.network) if agent else ["none"],
-        "allow": list(allow),
+        "allow": list(places.allow),
         "tools": settings.GASTOWN_URL if agent else "",
-        "limits": _limits(config, agent, gates=run.kind == RunKind.GATES),
+        "limits": _limits(config, agent, gates=role == RunKind.GATES),
         "nested": False,
-        "secrets": sorted(set((secrets or {}).values())),
+        "secrets": sorted(set(places.secrets.values())),
         "notes": notes if found.kind == sandbox.BUBBLEWRAP else [],
     }
-    if agent is not None:
+    if agent is not None and agent.command:
         made = sandbox.Box.of(box)
         env = {"PATH": made.search_path(os.environ.get("PATH", ""))}
-        why = made.unseen(list(agent.command), env, str(workspace))
+        why = made.unseen(list(agent.command), env, str(places.workspace))
         if why:
-            raise Invalid(why, field=f"agents.{run.kind}.command")
+            raise Invalid(why, field=f"agents.{role}.command")
     return box
 
 
@@ -118,31 +125,35 @@ def notes(config: Config) -> list[str]:
         shown, path = _named(config)
     except Invalid as error:
         return [*found, f"{error.message}: no run starts"]
-    box = sandbox.Box(sandbox.BUBBLEWRAP, read_only=tuple(_and_real(shown)), path=tuple(path))
+    box = sandbox.Box(sandbox.BUBBLEWRAP, read_only=tuple(real(shown)), path=tuple(path))
     env = {"PATH": box.search_path(os.environ.get("PATH", ""))}
     for role, agent in dict(config.agents).items():
-        if agent is not None and (agent.command[0].startswith("/") or "/" not in agent.command[0]):
-            why = box.unseen(agent.command, env, "/")
+        program = agent.command[0] if agent is not None and agent.command else ""
+        if program and (program.startswith("/") or "/" not in program):
+            why = box.unseen([program], env, "/")
             found += [f"agents.{role}.command: {why}; its runs do not start until then"] if why else []
     return found
 
 
-def _and_real(paths: Sequence[str]) -> list[str]:
+def real(paths: Sequence[str]) -> list[str]:
     """These paths, and what they are without links: git writes down the latter."""
     return list(dict.fromkeys(one for path in paths for one in (path, os.path.realpath(path))))
 
 
 def agent_of(config: Config, run: Run) -> AgentCommand | None:
-    """The agent's part of the config; None for gates. A run that was queued keeps the command of its step."""
+    """The agent's part of the config; None for gates. A run that was queued keeps the command, or the preset, of its
+    step."""
     if run.kind == RunKind.GATES:
         return None
     agent: AgentCommand | None = getattr(config.agents, str(run.kind))
-    argv = next((step["argv"] for step in run.steps if step.get("argv")), None)
+    step: dict[str, Any] = next((s for s in run.steps if s.get("argv") or s.get("preset")), {})
+    if not step and agent is not None:
+        return agent
+    preset = Preset(step["preset"]) if step.get("preset") else None
+    told: dict[str, Any] = {"preset": preset, "command": tuple(step.get("argv") or ([] if preset else ["false"]))}
     if agent is None:
-        return AgentCommand(command=tuple(argv or ["false"]), network=("none",))
-    if argv:
-        return agent.model_copy(update={"command": tuple(argv)})
-    return agent
+        return AgentCommand(**told, network=("none",))
+    return agent.model_copy(update=told)
 
 
 def _limits(config: Config, agent: AgentCommand | None, *, gates: bool) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from agents import boxes, guides, mail, prompts, work
+from agents import boxes, guides, launches, mail, prompts, work
 from agents.leftovers import MARK
 from agents.lifecycle import RunKind
 from agents.models import Run
@@ -45,7 +45,10 @@ def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
     }
     env |= _gates_env(run, made) if gates else _agents_env(run, made, branch)
     steps, values = _with_secrets(run, env)
-    box = _box(run, made, values)
+    launch = launches.of_run(run, work.workspace_of(run).home)
+    if launch is not None:
+        steps, env = launch.steps(steps), {**launch.env, **env}
+    box = _box(run, made, values, launch.shown if launch is not None else ())
     candidate = run.brief.get("candidate") or {}
     return {
         "run": run.pk,
@@ -128,15 +131,17 @@ def _write_prompt(run: Run, made: Prepared) -> Path:
     return file
 
 
-def _box(run: Run, made: Prepared, values: dict[str, str]) -> dict[str, Any]:
-    """The run's box: besides its worktree it sees the objects that are borrowed, and an agent its own repository."""
-    home, shown = None, [repo / "objects" for repo in made.repos]
+def _box(run: Run, made: Prepared, values: dict[str, str], program: Iterable[Path]) -> dict[str, Any]:
+    """The run's box: besides its worktree it sees the objects that are borrowed, and an agent its own repository and
+    what its `program` consists of."""
+    home, shown = None, [*(repo / "objects" for repo in made.repos), *program]
     if run.kind != RunKind.GATES:
         space = work.workspace_of(run)
         home = space.home
         shown += [space.origin, made.run_dir / "prompt.md"]
     allow = owner.private_networks()
-    return boxes.box_for(run, workspace=made.worktree, home=home, read_only=shown, secrets=values, allow=allow)
+    places = boxes.Places(made.worktree, home=home, read_only=shown, secrets=values, allow=allow)
+    return boxes.box_for(run, places)
 
 
 def _with_secrets(run: Run, env: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -247,13 +247,3 @@ def words_of(error: Mapping[str, Any]) -> str:
             return words
         case _:
             return str(error["msg"]).removeprefix("Value error, ")
-
-
-def words_only(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(overrides without the roles of which only `instructions` are told, those roles)."""
-    agents = overrides.get("agents")
-    if not isinstance(agents, Mapping):
-        return dict(overrides), {}
-    only = {role: told for role, told in agents.items() if isinstance(told, Mapping) and set(told) == {"instructions"}}
-    rest = {role: told for role, told in agents.items() if role not in only}
-    return {**overrides, "agents": rest}, only

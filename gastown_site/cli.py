@@ -23,6 +23,7 @@ the installation
   demo          two convoys of scripted agents on a clone of this project
   person        accounts and their roles: create, grant, list, password, unlock
   town          tenants: create, config, pause, resume, webhook-secret
+  agents        coding agents: list (what is here of each), check (does it work?)
   secret        secrets for runs, and for the server's own git: set, list, remove, rotate
 
 work

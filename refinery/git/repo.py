@@ -317,7 +317,11 @@ class Repo(Candidates):
             return [diffs.Patch(c.old_id, c.new_id) for c in changes]
         # the same renames must be found among some of the files as were found among all
         likeness = [c.similarity for c in small if c.status == "R"]
-        renames = "--no-renames" if not likeness else "-M100%" if min(likeness) == 100 else "-M"
+        renames = "-M"
+        if not likeness:
+            renames = "--no-renames"
+        elif min(likeness) == 100:
+            renames = "-M100%"
         words = ["-r", "-p", renames, "--full-index", "--no-color", "--no-ext-diff", "--no-textconv"]
         paths = dict.fromkeys(path for c in small for path in (c.old_path, c.path))
         with reading(self.path) as mirror:

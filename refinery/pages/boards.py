@@ -177,7 +177,7 @@ def relations(view: EntryView | None) -> dict[str, Any]:
         return {"waits_for": [], "stands_on": [], "conflicts_with": []}
     return {
         "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != BeadStatus.CLOSED))],
-        "stands_on": [b.id for b in view.ties.stands_on],
+        "stands_on": [b.id for b in view.ties.stacked_on],
         "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.ties.clashes],
     }
 

@@ -88,10 +88,10 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
             raise LostRace("no gate is to be run any more")
         brief["parallel"] = config.refinery.parallel_gates
     else:
-        command = _command(config.agents, purpose)
+        command = _agent_for(config.agents, purpose)
         if command is None:
             raise LostRace(f"no command is configured for {purpose} any more")
-        steps = [{"name": "agent", "argv": list(command.command)}]
+        steps = [_agent_step(command, purpose, bead.priority)]
         brief["instructions"] = command.instructions
     if entry is not None:
         brief |= _review_context(entry, bead, purpose)
@@ -100,18 +100,23 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         about, told = _words(bead, entry, purpose)
         brief |= about | {"start": start_sha}
     brief |= _history(bead, purpose)
-    if purpose == PLAN:
-        brief["request"] = planning.brief(bead)
     author = entry.author if entry else ""
     lane = lane_convoy(entry) if entry else None
     return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told)
 
 
-def _command(agents: configs.AgentsConfig, purpose: str) -> configs.AgentCommand | None:
-    """The agent whose work a run is."""
+def _agent_for(agents: configs.AgentsConfig, purpose: str) -> configs.AgentCommand | None:
+    """Whose work a run is."""
     if purpose == PLAN:
         return agents.mayor
     return agents.refinery if purpose in REFINERY else agents.polecat
+
+
+def _agent_step(agent: configs.AgentCommand, purpose: str, priority: int) -> dict[str, Any]:
+    """The step that is an agent: its command, or its preset and model; how that is started is settled where it runs."""
+    if agent.preset is None:
+        return {"name": "agent", "argv": list(agent.command)}
+    return {"name": "agent", "preset": str(agent.preset), "model": agent.model_for(purpose, priority)}
 
 
 def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[str, Any], words.Words]:
@@ -121,6 +126,8 @@ def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[st
     if purpose in REFINERY and entry is not None:
         return told | {"asked": words.for_review(found, entry)}, words.Words()
     told["attempts"] = words.attempts(bead, purpose)
+    if purpose == PLAN:
+        told["request"] = planning.brief(bead)
     people = words.of_people(found.entries, bead.pk, entry)
     if purpose == Purpose.REWORK:
         told["rework"] = words.rework(bead, people)

@@ -70,6 +70,14 @@ def test_the_rig_overrides_the_town_key_by_key() -> None:
         ("[dispatch]\nlease = '10s'\nheartbeat = '9s'", "lease must be at least twice the heartbeat"),
         ("[agents.polecat]\ncommand = 'sh -c x'", "agents.polecat.command"),
         ("[agents.polecat]\ncommand = []", "agents.polecat.command"),
+        ("[agents.polecat]\npreset = 'cursor'", "agents.polecat.preset: expected one of claude, codex, kilo"),
+        ("[agents.polecat]\npreset = 'claude'\ncommand = ['x']", "agents.polecat.command: preset = 'claude' is there"),
+        ("[agents.polecat]\ncommand = ['x']\nmodel = 'big'", "agents.polecat.model: a command takes none"),
+        ("[agents.polecat]\ncommand = ['x']\nmodels = {p0 = 'big'}", "agents.polecat.models: a command takes none"),
+        ("[agents.polecat]\npreset = 'mini'\nmodel = '--yolo'", "agents.polecat.model: '--yolo' is no name of a model"),
+        ("[agents.polecat]\npreset = 'mini'\nmodels = {p5 = 'a'}", "agents.polecat.models.p5: expected one of work"),
+        ("[agents.refinery]\npreset = 'mini'\nsessions = 'new'", "agents.refinery.sessions: expected one of resume"),
+        ("[agents.mayor]\nmodel = 'a b'", "agents.mayor.model: 'a b' is no name of a model"),
         ("[pr]\nprovider = 'sourcehut'", "pr.provider"),
     ],
 )
@@ -133,3 +141,35 @@ def test_a_wrong_value_is_refused_in_words_of_the_config(given: dict[str, Any], 
     with pytest.raises(Invalid) as refused:
         config.validate(given)
     assert words in refused.value.message
+
+
+def test_a_program_of_the_rig_takes_the_place_of_the_towns_and_of_its_models() -> None:
+    town = config.validate({"agents": {"polecat": {"preset": "claude", "model": "big", "secrets": ["KEY"]}}})
+    found = config.effective(town, config.validate({"agents": {"polecat": {"command": ["x"]}}})).agents.polecat
+    assert found and (found.preset, found.command, found.model, found.secrets) == (None, ("x",), "", ("KEY",))
+    found = config.effective(town, config.validate({"agents": {"polecat": {"preset": "codex"}}})).agents.polecat
+    assert found and (found.preset, found.model) == ("codex", "")
+    found = config.effective(town, config.validate({"agents": {"polecat": {"preset": "claude"}}})).agents.polecat
+    assert found and (found.preset, found.model) == ("claude", "big")
+    found = config.effective(town, config.validate({"agents": {"polecat": {"model": "small"}}})).agents.polecat
+    assert found and (found.preset, found.model) == ("claude", "small")
+    found = config.effective({"agents": {"polecat": {"command": ["x"]}}}, town).agents.polecat
+    assert found and (found.preset, found.command) == ("claude", ())
+
+
+@pytest.mark.parametrize(
+    ("purpose", "priority", "model"),
+    [
+        ("work", 2, "all"),
+        ("work", 0, "urgent"),
+        ("review", 0, "eye"),
+        ("resolve", 1, "merge"),
+        ("conflict", 1, "merge"),
+    ],
+)
+def test_a_model_is_for_the_purpose_then_the_priority_then_all(purpose: str, priority: int, model: str) -> None:
+    models = {"p0": "urgent", "review": "eye", "conflict": "merge", "rework": ""}
+    given = {"agents": {"polecat": {"preset": "claude", "model": "all", "models": models}}}
+    found = config.effective(config.validate(given), {}).agents.polecat
+    assert found and found.model_for(purpose, priority) == model
+    assert found.model_for("rework", 0) == "urgent"

@@ -106,8 +106,8 @@ class Command(GastownCommand):
             lines.append(f"would conflict with {clash['id'] or data['target']} in {', '.join(clash['files'])}")
         for g in data["gates"]:
             told = g["say"] if g["outcome"] == "not_needed" else f"{g['outcome']} ({g['say']})"
-            past = f"; {boards.PAST}" if g["past"] else f"; {g['remedy']}" if g.get("remedy") else ""
-            lines.append(f"gate {g['gate']}: {told}{past}")
+            more = boards.PAST if g["past"] else g.get("remedy")
+            lines.append(f"gate {g['gate']}: {told}{f'; {more}' if more else ''}")
             if g["past"]:
                 continue
             lines += [f"  {g['telling']}"] if g["telling"] else []

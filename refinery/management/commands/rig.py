@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from agents import access, boxes
+from agents import access, boxes, launches
 from agents.runtime.gitcmd import redact
 from beads import config as configs
 from beads import secrets
@@ -20,8 +20,8 @@ from refinery.management.verbs import add_verbs
 
 
 def sandboxed(rig: Rig) -> list[str]:
-    """What the rig's config leaves outside the sandbox, to be seen to."""
-    return boxes.notes(configs.usable(rig.town.config, rig.config)[0])
+    """What the rig's config leaves outside the sandbox, and what its presets lack, to be seen to."""
+    return [*boxes.notes(configs.usable(rig.town.config, rig.config)[0]), *launches.notes(rig)]
 
 
 PATIENCE = 120.0  # seconds that `add` and `config` wait for the gates
