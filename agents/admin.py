@@ -45,3 +45,24 @@ class ToolCallAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "run", "tool", "key", "status")
     list_select_related = ("run",)
     search_fields = ("run__id", "tool")
+
+
+@admin.register(models.Usage)
+class UsageAdmin(ReadOnlyAdmin):
+    """What runs used of models."""
+
+    list_display = ("day", "run", "bead", "model", "source", "channel", "calls", "input", "cached", "output", "cost")
+    list_filter = ("source", "channel", ("town", admin.RelatedOnlyFieldListFilter))
+    list_select_related = ("run", "bead")
+    ordering = ("-id",)
+    search_fields = ("run__id", "bead__id", "model")
+
+
+@admin.register(models.Allowance)
+class AllowanceAdmin(ReadOnlyAdmin):
+    """What people have raised caps of budgets to."""
+
+    list_display = ("created_at", "town", "scope", "subject", "amount", "by", "reason")
+    list_filter = ("scope", ("town", admin.RelatedOnlyFieldListFilter))
+    ordering = ("-id",)
+    search_fields = ("subject", "by")

@@ -50,3 +50,19 @@ class RunResult(StrEnum):
 
     DONE = "done"
     REQUEST_CHANGES = "request_changes"
+
+
+class CostSource(StrEnum):
+    """Where the cost of a use of a model is from: told by the provider or the CLI, from `[prices]`, or not known."""
+
+    REPORTED = "reported"
+    PRICED = "priced"
+    UNKNOWN = "unknown"
+
+
+class Channel(StrEnum):
+    """Who saw a use of a model: the model door, the CLI's own output, or the agent by `gt_report_usage`."""
+
+    DOOR = "door"
+    STREAM = "stream"
+    TOOL = "tool"

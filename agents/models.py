@@ -1,6 +1,7 @@
 """Agents, their runs, and what they tell one another.
 
-Writers: `agents.roster` (Agent), `agents.runs` (Run), `agents.mail` (Mail, Nudge), `agents.api.tools` (ToolCall).
+Writers: `agents.roster` (Agent), `agents.runs` (Run), `agents.mail` (Mail, Nudge), `agents.api.tools` (ToolCall),
+`agents.usage` (Usage, Allowance).
 
 A `Run` is one supervised process (an agent, or a set of gates) with a lease and a fencing token.
 `queued` → `starting` (a runner picked it) → `running` (the shim claimed it) → `ended`, with an `outcome`.
@@ -14,7 +15,8 @@ from typing import Self
 from django.db import models
 from django.db.models import Q
 
-from agents.lifecycle import Role, RunKind, RunOutcome, RunState
+from agents.lifecycle import Channel, CostSource, Role, RunKind, RunOutcome, RunState
+from beads.budget import CapScope
 from beads.models import Bead, Convoy, Rig, Town, new_id
 
 LIVE_RUN = Q(state__in=[RunState.QUEUED.value, RunState.STARTING.value, RunState.RUNNING.value])
@@ -83,6 +85,14 @@ class Run(models.Model):
     kind = models.CharField(max_length=10, choices=_choices(RunKind))
     purpose = models.CharField(max_length=10, help_text="work, rework, conflict, review, resolve, triage or gates")
     attempt = models.PositiveIntegerField()
+    account = models.ForeignKey(
+        Bead,
+        on_delete=models.PROTECT,
+        related_name="+",
+        null=True,
+        blank=True,
+        help_text="whose money it spends: of a review, rework or conflict, the bead whose change it is",
+    )
     state = models.CharField(max_length=10, choices=_choices(RunState), default=RunState.QUEUED)
     outcome = models.CharField(max_length=15, choices=_choices(RunOutcome), blank=True)
     reason = models.TextField(blank=True)
@@ -173,6 +183,75 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class Usage(models.Model):
+    """What a run used of one model in one day (UTC), as one channel saw it. What counts: see `agents.usage.counted`.
+
+    `input` is without what was read from (`cached`) and written to (`written`) the provider's cache; `output` is with
+    what was thought. `cost` is in dollars, null where no price is known; `uncounted` of the calls ended before it was
+    known what they used. `bead` is the one whose money it was: see `Run.account`.
+    """
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="usage")
+    town = models.ForeignKey(Town, on_delete=models.PROTECT, related_name="+")
+    bead = models.ForeignKey(Bead, on_delete=models.PROTECT, related_name="+")
+    day = models.DateField()
+    model = models.CharField(max_length=200)
+    source = models.CharField(max_length=10, choices=_choices(CostSource), help_text="where the cost is from")
+    channel = models.CharField(max_length=10, choices=_choices(Channel), help_text="who saw it")
+    calls = models.PositiveIntegerField(default=0)
+    uncounted = models.PositiveIntegerField(default=0)
+    input = models.PositiveBigIntegerField(default=0)
+    cached = models.PositiveBigIntegerField(default=0)
+    written = models.PositiveBigIntegerField(default=0)
+    output = models.PositiveBigIntegerField(default=0)
+    cost = models.DecimalField(max_digits=20, decimal_places=9, null=True, blank=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("id",)
+        verbose_name_plural = "usage"
+        indexes = [
+            models.Index(fields=["bead"], name="usage_of_bead"),
+            models.Index(fields=["town", "day"], name="usage_of_day"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "day", "model", "source", "channel"], name="usage_once"),
+            models.CheckConstraint(name="usage_source_legal", condition=Q(source__in=[s.value for s in CostSource])),
+            models.CheckConstraint(name="usage_channel_legal", condition=Q(channel__in=[c.value for c in Channel])),
+            models.CheckConstraint(
+                name="usage_unknown_has_no_cost",
+                condition=Q(source=CostSource.UNKNOWN) & Q(cost__isnull=True)
+                | ~Q(source=CostSource.UNKNOWN) & Q(cost__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.model} {self.channel}"
+
+
+class Allowance(models.Model):
+    """A person's word that a cap of `[budget]` is another one here: for one bead (or each run of it), convoy or day.
+    The latest word counts. Never updated."""
+
+    town = models.ForeignKey(Town, on_delete=models.PROTECT, related_name="+")
+    scope = models.CharField(max_length=10, choices=_choices(CapScope))
+    subject = models.CharField(max_length=40, help_text="a bead, a convoy, or a day")
+    amount = models.CharField(max_length=40, help_text='such as "10 USD"')
+    by = models.CharField(max_length=150)
+    reason = models.TextField(blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("id",)
+        indexes = [models.Index(fields=["town", "scope", "subject"], name="allowance_of")]
+        constraints = [
+            models.CheckConstraint(name="allowance_scope_legal", condition=Q(scope__in=[s.value for s in CapScope]))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.subject} {self.amount}"
 
 
 class ToolCall(models.Model):

@@ -44,7 +44,8 @@ def poke(run_id: str) -> None:
 class Assignment:
     """What a run is to do: its kind and purpose, the branch that it is for, its commands and its agent's brief.
 
-    `start_sha`: the commit to start from; empty: the target's head when it starts.
+    `start_sha`: the commit to start from; empty: the target's head when it starts. `account`: whose money it spends;
+    None: its bead's own.
     """
 
     kind: RunKind
@@ -53,6 +54,7 @@ class Assignment:
     steps: Sequence[Mapping[str, Any]]
     brief: Mapping[str, Any]
     start_sha: str = ""
+    account: Bead | None = None
 
 
 def queue_run(
@@ -89,6 +91,7 @@ def queue_run(
                 kind=task.kind,
                 purpose=task.purpose,
                 attempt=attempt,
+                account=task.account or bead,
                 target=task.target,
                 steps=list(task.steps),
                 brief=dict(task.brief),

@@ -76,6 +76,12 @@ class Allow(Section):
             if word != OPEN
         )
 
+    def place(self, host: str, port: int) -> bool:
+        """True when a server of models may be at this host and port, whatever its address: `open` names none."""
+        return self.model_copy(update={"networks": tuple(w for w in self.networks if w != OPEN)}).network(
+            f"{host}:{port}"
+        )
+
     def webhook(self, url: str) -> bool:
         """True when this URL, or its host (`host` or `host:port`), is named."""
         place = urlsplit(url).netloc.lower()
@@ -172,6 +178,10 @@ def refused(old: Config, new: Config, allow: Allow) -> list[str]:
     hook = new.notify.webhook
     if hook and hook != old.notify.webhook and not allow.webhook(hook):
         found.append(f"notify.webhook: {urlsplit(hook).netloc} is not allowed here")
+    for name, provider in dict(new.providers).items():
+        url = provider.base_url
+        if url and url != getattr(old.providers, name).base_url and (why := _inside_url(url, allow)):
+            found.append(f"providers.{name}.base_url: {why}")
     return [f"{line}; {ASK}" for line in found]
 
 
@@ -209,22 +219,51 @@ def check(old: Config, new: Config, *, by_owner: bool) -> None:
             raise Forbidden("; ".join(found), details={"refused": found})
     if new.notify != old.notify:
         check_webhook(new.notify)
+    for name, provider in dict(new.providers).items():
+        url = provider.base_url
+        if url and url != getattr(old.providers, name).base_url and (why := _inside_url(url, allowed())):
+            raise Invalid(
+                f"providers.{name}.base_url: {why}; the installation's owner can name it in [allow] networks of "
+                "GASTOWN_OWNER_CONFIG",
+                field=f"providers.{name}.base_url",
+            )
+
+
+def place_of(url: str) -> tuple[str, int]:
+    """The host and the port of a base URL."""
+    parts = urlsplit(url)
+    return (parts.hostname or "").rstrip("."), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _inside_url(url: str, allow: Allow) -> str:
+    """Why a key may not be sent to this base URL, or an empty string: it must be https at a public address, unless the
+    owner has named the place. What a name stands for is looked at with each call."""
+    host, port = place_of(url)
+    if allow.place(host, port):
+        return ""
+    if _is_inside(host):
+        return f"{host} is no public address"
+    return "" if url.startswith("https://") else "it must be https, for a key goes there"
 
 
 def check_webhook(notify: NotifyConfig) -> None:
     """Refuses a webhook whose very address is this machine's or a neighbour's, unless the owner names it. What a name
     stands for is looked at when a notice is delivered."""
-    from beads.addresses import is_public
-
     host = (urlsplit(notify.webhook).hostname or "").rstrip(".")
-    try:
-        ipaddress.ip_address(host)
-        inside = not is_public(host)
-    except ValueError:
-        inside = host == "localhost" or host.endswith(".localhost")
-    if inside and not allowed().webhook(notify.webhook):
+    if _is_inside(host) and not allowed().webhook(notify.webhook):
         raise Invalid(
             f"notify.webhook: {host} is no public address; the installation's owner can name it in [allow] webhooks of "
             "GASTOWN_OWNER_CONFIG",
             field="notify.webhook",
         )
+
+
+def _is_inside(host: str) -> bool:
+    """True for a host whose very name says that it is this machine or a neighbour."""
+    from beads.addresses import is_public
+
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return not is_public(host)

@@ -221,6 +221,10 @@ _LOOKS = {  # what a value is to look like, where only a pattern says it
     "git.email": 'expected a mail address, such as "refinery@example.org"',
     "pr.provider": 'expected "builtin"',
     "notify.webhook": 'expected an http or https URL without user and password, such as "https://hooks.example.org/x"',
+    **{
+        f"providers.{name}.base_url": "expected an http or https URL without user, password and query"
+        for name in ("anthropic", "openai", "google")
+    },
 }
 
 

@@ -6,5 +6,7 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from agents.model_door import mount
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gastown_site.settings")
-application = get_asgi_application()
+application = mount.beside(get_asgi_application())

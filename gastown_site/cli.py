@@ -37,6 +37,7 @@ work
   wait          until a bead, an entry or a convoy has ended
   escalations   what needs a person: list, ack, close
   mail          between agents and people
+  usage         what models were used, and what that cost
 
 looking closer
   tick          one step of the plan; --explain --dry-run says why each thing stands where it stands

@@ -25,6 +25,7 @@ from beads.models import Bead, Effect, Fact
 from gastown_site.parts import watch
 from refinery.core.states import EntryKind
 from refinery.models import GateResult, ReviewEntry, TickRecord, TickTotal, Violation
+from refinery.pages import spending
 from refinery.pages.live import hub
 
 log = structlog.get_logger(__name__)
@@ -158,6 +159,7 @@ def _fill(registry: CollectorRegistry) -> None:
     )
     _flakes(registry)
     _ticks(registry)
+    _money(registry)
     broken = Violation.objects.filter(cleared_at=None)
     Gauge("gastown_violations_open", "Invariants that are broken now", registry=registry).set(broken.count())
     Gauge("gastown_live_browsers", "Browsers on this server process's event streams", registry=registry).set(
@@ -167,6 +169,22 @@ def _fill(registry: CollectorRegistry) -> None:
     now = timezone.now()
     for part, at in ops.heartbeats().items():
         ages.labels(part).set((now - at).total_seconds())
+
+
+def _money(registry: CollectorRegistry) -> None:
+    """What models were used, and what is known of the cost. Gauges: what is past its retention is in them no more."""
+    labels = ["town", "rig", "model", "source"]
+    cost = Gauge("gastown_model_cost_usd", "Cost of models, where it is known", labels, registry=registry)
+    calls = Gauge("gastown_model_calls", "Calls of models", labels, registry=registry)
+    tokens = Gauge("gastown_model_tokens", "Tokens", [*labels, "kind"], registry=registry)
+    for (town, rig, model, source), spent in spending.by_rig():
+        cost.labels(town, rig, model, source).set(float(spent.cost))
+        calls.labels(town, rig, model, source).set(spent.calls)
+        for kind in ("input", "cached", "written", "output"):
+            tokens.labels(town, rig, model, source, kind).set(getattr(spent, kind))
+    landed = Gauge("gastown_landed_beads", "Beads whose change has landed", ["town", "rig"], registry=registry)
+    for town, rig, count in spending.landed_by_rig():
+        landed.labels(town, rig).set(count)
 
 
 def _flakes(registry: CollectorRegistry) -> None:

@@ -13,6 +13,7 @@ urlpatterns = [
     path("towns/<slug:slug>/", views.town, name="town"),
     path("towns/<slug:slug>/mayor/", mayor.show, name="mayor"),
     path("towns/<slug:slug>/mayor/ask/", mayor.ask, name="mayor-ask"),
+    path("towns/<slug:slug>/usage.csv", views.usage_csv, name="usage-csv"),
     path("convoys/<str:key>/", views.convoy, name="convoy"),
     path("convoys/<str:key>/<str:verb>/", views.act, {"subject": Convoy}, name="convoy-act"),
     path("beads/<str:key>/", views.bead, name="bead"),

@@ -13,6 +13,7 @@ import pydantic
 import tomli_w
 from pydantic import BaseModel
 
+from beads.budget import BudgetConfig, Prices, ProvidersConfig
 from beads.config.agents import AgentsConfig, SandboxConfig
 from beads.config.refinery import Gate, RefineryConfig
 from beads.config.work import ConvoyConfig, DispatchConfig, GitConfig
@@ -35,6 +36,9 @@ class Config(Section):
     sandbox: SandboxConfig = SandboxConfig()
     git: GitConfig = GitConfig()
     limits: LimitsConfig = LimitsConfig()
+    providers: ProvidersConfig = ProvidersConfig()
+    prices: Prices = {}
+    budget: BudgetConfig = BudgetConfig()
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:

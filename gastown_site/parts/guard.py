@@ -28,6 +28,7 @@ BODY_RATE = 2000.0  # bytes a second, on average
 WRITE_SECONDS = 60.0
 BODY_LIMIT = 4 << 20  # what the tools take at most is smaller, and said by them; see settings
 PACK_LIMIT = 1 << 30  # a run's commits, with credentials only
+MODEL_LIMIT = 33 << 20  # what is asked of a model; the door itself refuses more, in the API's own words
 DISCARDED = 8 << 20  # of a refused body we read so much, so that its sender reads the answer
 MOST = 4096
 SPARE_FILES = 256  # for logs, git and the database
@@ -55,6 +56,8 @@ def body_limit(path: str, headers: list[tuple[bytes, bytes]]) -> int:
     """How large a body may be. Packs are large; who shows no credentials sends none."""
     if path.startswith("/git/") and any(name == b"authorization" for name, _ in headers):
         return PACK_LIMIT
+    if path.startswith("/model/"):  # it is read only from who has shown a live run's token
+        return MODEL_LIMIT
     return BODY_LIMIT
 
 

@@ -20,6 +20,7 @@ class RunView:
     attempt: int
     created_at: dt.datetime
     rig: int = 0
+    account: str = ""  # the bead whose money it spends
     outcome: str = ""
     agent: int | None = None
     purpose: str = ""
@@ -52,6 +53,7 @@ class RunView:
     stop_reason: str = ""
     has_steps: bool = False
     ended_at: dt.datetime | None = None
+    forgotten: bool = False  # it is from before a person's retry of its bead
 
     @property
     def live(self) -> bool:

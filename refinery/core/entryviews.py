@@ -206,6 +206,11 @@ class EntryView:
     runs: tuple[RunView, ...] = ()
 
     @property
+    def account(self) -> str:
+        """The bead whose money is spent on it; of a convoy's landing, the convoy."""
+        return self.source or self.convoy or self.id
+
+    @property
     def admitted(self) -> bool:
         """True while it is a car of its lane's train."""
         return self.admitted_at is not None

@@ -11,6 +11,7 @@ from agents.runtime.failures import KINDS, TROUBLE, Fate
 from beads.config import Config
 from beads.lifecycle import BeadStatus, Resolution
 from refinery.core.beadviews import BeadView, RunView
+from refinery.core.budgets import waits
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.states import EntryState
@@ -25,8 +26,8 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 def unmanned(slug: str) -> str:
     """What is said of a rig that has work and no command for who does it."""
     return (
-        f"rig {slug} has no agents.polecat.command, so nobody works on its beads: name one under [agents.polecat], "
-        f"then rig config {slug} --config FILE.toml"
+        f"rig {slug} has no agents.polecat.command, so nobody works on its beads: name one, or a preset, under "
+        f"[agents.polecat], then rig config {slug} --config FILE.toml"
     )
 
 
@@ -102,7 +103,13 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
     if convoy is not None and convoy.lands_once and not convoy.is_cut_in(bead.rig):
         return "its convoy's feature branch is being created"
-    return _rig_wait(world, rig) or retry_wait(world, bead)
+    return _rig_wait(world, rig) or budget_wait(world, bead) or retry_wait(world, bead)
+
+
+def budget_wait(world: World, bead: BeadView) -> str | None:
+    """Which budget has nothing left for a bead; None when none holds it."""
+    cap = world.budgets.held(world.account_of(bead))
+    return waits(cap) if cap is not None else None
 
 
 def _rig_wait(world: World, rig: RigView) -> str | None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from beads.config import Config
-from beads.lifecycle import EffectState
+from beads.lifecycle import EffectState, Purpose
 from refinery.core.beadviews import BeadView, RunView
+from refinery.core.budgets import Budgets
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.entryviews import (
     EntryView,
@@ -92,6 +93,7 @@ class World:
     escalated: frozenset[str] = frozenset()
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     behind: bool = False
+    budgets: Budgets = field(default_factory=Budgets)
     no_room: str = ""  # why what writes has to wait
     # by entry; written by `refinery.core.standing.stands` alone, and empty again in a copy
     stood: dict[str, Standing] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -164,6 +166,11 @@ class World:
         """
         found = self.effects.get(key)
         return not self.behind and (found is None or found.state != EffectState.PENDING)
+
+    def account_of(self, bead: BeadView) -> str:
+        """The bead whose money is spent on this one: of a rework or conflict, that of the entry that it is for."""
+        entry = self.entry.get(bead.parent or "") if bead.purpose != Purpose.WORK else None
+        return entry.account if entry is not None else bead.id
 
     def target_of(self, bead: BeadView) -> str:
         """The branch a bead's change is for."""

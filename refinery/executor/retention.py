@@ -20,9 +20,9 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Model, Q, QuerySet
 from django_q.models import Task
 
-from agents import mail, roster, runs
+from agents import mail, roster, runs, usage
 from agents.api import tools
-from agents.models import Agent, Mail, Nudge, Run, ToolCall
+from agents.models import Agent, Allowance, Mail, Nudge, Run, ToolCall, Usage
 from beads import inbox, ledger, ops, outbox, prune
 from beads.config import RetentionConfig
 from beads.models import Bead, BeadEvent, Convoy, ConvoyBranch, Dependency, Escalation, Rig, Town
@@ -151,6 +151,8 @@ def _hanging(keys: list[str]) -> Iterator[Model]:
         Agent.objects.filter(convoy__any=keys),
         Run.objects.filter(bead__any=keys),
         ToolCall.objects.filter(run__bead__any=keys),
+        Usage.objects.filter(run__bead__any=keys),
+        Allowance.objects.filter(subject__in=keys),
         Mail.objects.filter(_mail_of(keys)),
         ReviewEntry.objects.filter(pk__any=keys),
         Candidate.objects.filter(entry__any=keys),
@@ -176,7 +178,7 @@ def _forget(keys: list[str]) -> int:
     agents = Agent.objects.filter(convoy__any=keys)
     nudges = Nudge.objects.filter(Q(agent__in=agents) | Q(run__bead__any=keys))
     mail.forget_nudges(list(nudges.values_list("pk", flat=True)))
-    for writer in (comments, landings, gates, verdicts, candidates, entries, runs, roster):
+    for writer in (usage, comments, landings, gates, verdicts, candidates, entries, runs, roster):
         writer.forget(keys)
     return ledger.forget(keys)
 

@@ -6,7 +6,7 @@ import hashlib
 
 from beads import ledger
 from refinery.facts import hearsay, subjects
-from refinery.facts.payloads import Escalated, LimitTold, Reason
+from refinery.facts.payloads import Escalated, LimitTold, ModelRefused, Reason
 from refinery.facts.registry import Taken, fact
 
 
@@ -37,6 +37,21 @@ def limit_reached(it: Taken[LimitTold]) -> None:
     title = f"A run reached {it.said.limit}: {run.bead.title}"
     key = f"limit:{run.pk}:{it.said.limit}"
     ledger.escalate(it.town, ledger.Problem(key, title, body=body, severity="low", about=run.bead), actor="gastown")
+
+
+@fact("model.refused", says=ModelRefused)
+def model_refused(it: Taken[ModelRefused]) -> None:
+    """A run's calls to a model cannot go well until a person mends something: one need for each rig and fault."""
+    run, said = subjects.run(it), it.said
+    what = {"key": "key", "model": f"model {said.model}", "credit": "credit", "place": "address"}.get(
+        said.fault, "calls"
+    )
+    title = f"Rig {run.rig.slug}: the {what} for {said.api} does not work"[:300]
+    body = f"{said.message}\n\nRun {run.pk} was told so. When it is mended: gastown bead retry {run.bead_id}"
+    key = f"model:{run.rig_id}:{said.api}:{said.fault}:{said.model if said.fault == 'model' else ''}"[:200]
+    problem = ledger.Problem(key, title, body=body, severity="high", about=run.bead)
+    ledger.escalate(it.town, problem, actor="gastown")
+    ledger.note(run.bead, "model_refused", "gastown", said.message, run=run.pk)
 
 
 @fact("escalation.ack", says=Reason)

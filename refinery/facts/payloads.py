@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from beads.budget import CapScope
 from refinery.core.states import BuildResult, Judgement, LandingState
 
 _SHA = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
@@ -57,6 +58,23 @@ class Words(Payload):
     """mayor.asked, mayor.replied and mayor.answer: what was said"""
 
     text: Annotated[str, Field(min_length=1, max_length=64 * 1024)]
+
+
+class ModelRefused(Payload):
+    """model.refused: what only a person can mend of a run's calls to a model; `fault`: key, model, credit or place"""
+
+    api: Annotated[str, Field(max_length=20)]
+    fault: Annotated[str, Field(max_length=20)]
+    model: Annotated[str, Field(max_length=200)] = ""
+    message: Line
+
+
+class BudgetTold(Reason):
+    """budget.set: a person's word on a cap; `subject`: of the allowance: a bead, a convoy or a day"""
+
+    scope: Annotated[CapScope, Field(strict=False)]
+    subject: Annotated[str, Field(min_length=1, max_length=40)]
+    amount: Annotated[str, Field(max_length=40)]
 
 
 class WasFiled(Payload):

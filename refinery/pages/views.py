@@ -27,7 +27,7 @@ from beads import people
 from beads.errors import GastownError
 from beads.forms import Fields, WayBack
 from beads.models import Bead, Convoy, Escalation, Town
-from refinery.pages import acting, contexts, convoy_context, town_context
+from refinery.pages import acting, contexts, convoy_context, spending, town_context
 from refinery.pages.live import MAX_BROWSERS, Topic, hub
 from refinery.pages.render import page
 
@@ -41,7 +41,9 @@ class NoticesForm(Fields):
 
 def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
     """How many rows of each list somebody looks at: all of them (0) with `?all=1`."""
-    return 0 if request.GET.get("all") else usual
+    if request.GET.get("all"):
+        return 0
+    return usual
 
 
 @login_required
@@ -65,6 +67,18 @@ def town(request: HttpRequest, slug: str) -> HttpResponse:
         topic=Topic(found.slug),
         town=found,
     )
+
+
+@login_required
+@require_GET
+def usage_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    """What a town's runs used of models, row by row: all, or of one `?convoy=` or `?bead=`."""
+    found = get_object_or_404(Town, slug=slug)
+    people.see(request.user, found)
+    rows = "".join(spending.table(spending.asked(found, request.GET)))
+    answer = HttpResponse(rows, content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="usage-{found.slug}.csv"'
+    return answer
 
 
 @login_required
@@ -210,7 +224,9 @@ def _topic(user: Any, slug: str | None, run_id: str | None) -> Topic:
     try:
         if slug is not None:
             people.see(user, get_object_or_404(Town, slug=slug))
-        run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first() if run_id else None
+        run = None
+        if run_id:
+            run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first()
         return (run and contexts.run_topic(run)) or Topic(slug)
     finally:
         if not connection.in_atomic_block:

@@ -23,7 +23,7 @@ from refinery.tick import planning, words
 
 @dataclass(frozen=True)
 class Order:
-    """A run to be queued. `words`: what people said that its brief gives to its agent."""
+    """A run to be queued. `words`: what people said that its brief gives to its agent; `account`: whose money it is."""
 
     rig: Rig
     target: str
@@ -34,6 +34,7 @@ class Order:
     lease: dict[str, int]
     prefix: str
     words: words.Words
+    account: Bead
 
 
 def lane_convoy(entry: ReviewEntry) -> Convoy | None:
@@ -102,7 +103,16 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
     brief |= _history(bead, purpose)
     author = entry.author if entry else ""
     lane = lane_convoy(entry) if entry else None
-    return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told)
+    return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told, _account(bead, entry))
+
+
+def _account(bead: Bead, entry: ReviewEntry | None) -> Bead:
+    """The bead whose change a run is for, be it a review, rework or conflict; of a convoy's landing, the convoy."""
+    if entry is None:
+        return bead
+    if entry.source is not None:
+        return entry.source
+    return entry.convoy.bead if entry.convoy is not None else entry.bead
 
 
 def _agent_for(agents: configs.AgentsConfig, purpose: str) -> configs.AgentCommand | None:

@@ -24,7 +24,7 @@ from refinery.core.states import EntryKind, EntryState
 from refinery.core.telling import of_steps
 from refinery.core.world import BREAKER_WINDOW, AgentView, RigView, World
 from refinery.models import Forecast, Lane, ReviewEntry
-from refinery.tick import convoyrows, entryrows, grounds, outside, queries, requestrows
+from refinery.tick import convoyrows, entryrows, grounds, money, outside, queries, requestrows
 
 RECENT = 100
 
@@ -47,14 +47,19 @@ def load(town: Town, now: dt.datetime) -> World:
     checks, known, changes = grounds.apart(entries, views, rigs, now)
     entries = [e for e in entries if e.kind != EntryKind.CHECK]
     shown = _shown(town, entries)
+    beads = tuple(_bead(b, blockers, by_bead) for b in queries.ISSUES(town.pk))
+    requests = requestrows.of_town(town, by_bead)
+    accounts = {b.id: (b.rig, b.convoy or "") for b in (*beads, *requests)}
+    accounts = {view.account: (view.rig, view.convoy or "") for view in views.values()} | accounts
     return World(
         now=now,
         town=town.slug,
         paused=town.paused_at is not None,
         paused_reason=town.paused_reason,
         rigs=rigs,
-        beads=tuple(_bead(b, blockers, by_bead) for b in queries.ISSUES(town.pk)),
-        requests=requestrows.of_town(town, by_bead),
+        beads=beads,
+        requests=requests,
+        budgets=money.budgets(town, rigs, accounts, runs, now),
         entries=tuple(trains.couple(stacks.arrange(changes, blockers, rigs, now, shown), rigs)),
         checks=checks,
         known=known,
@@ -174,6 +179,7 @@ def run_view(r: Run) -> RunView:
         attempt=r.attempt,
         created_at=r.created_at,
         rig=r.rig_id,
+        account=r.account_id or r.bead_id,
         outcome=RunOutcome.STOPPED if forgotten else r.outcome,
         agent=r.agent_id,
         purpose=r.purpose,
@@ -206,6 +212,7 @@ def run_view(r: Run) -> RunView:
         stop_reason=r.stop_reason,
         has_steps=bool(r.step_results),
         ended_at=r.ended_at,
+        forgotten=forgotten,
     )
 
 

@@ -34,6 +34,8 @@ WRITERS = {
     "Agent": "agents/roster.py",
     "Run": "agents/runs.py",
     "ToolCall": "agents/api/tools.py",
+    "Usage": "agents/usage.py",
+    "Allowance": "agents/usage.py",
     "Mail": "agents/mail.py",
     "Nudge": "agents/mail.py",
     "ReviewEntry": "refinery/store/entries.py",

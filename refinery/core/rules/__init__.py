@@ -7,7 +7,19 @@ without actions says what the subject waits for; `explain` and the pages show th
 from __future__ import annotations
 
 from refinery.core.actions import Action, Decision
-from refinery.core.rules import agents, beads, checks, convoys, entries, forecasts, lanes, mayor, runs, troubles
+from refinery.core.rules import (
+    agents,
+    beads,
+    budgets,
+    checks,
+    convoys,
+    entries,
+    forecasts,
+    lanes,
+    mayor,
+    runs,
+    troubles,
+)
 from refinery.core.world import World
 
 __all__ = ["Action", "Decision", "plan"]
@@ -27,4 +39,5 @@ def plan(world: World) -> list[Decision]:
         *convoys.decide(world),
         *agents.decide(world),
         *troubles.decide(world),
+        *budgets.decide(world),
     ]

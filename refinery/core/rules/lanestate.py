@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refinery.core.actions import Action, SetWindow, StartRun
+from refinery.core.budgets import waits
 from refinery.core.entryviews import EntryView
 from refinery.core.order import is_feature_lane
 from refinery.core.stacks import uncompared
@@ -15,10 +16,13 @@ class Refineries:
     they are for. A convoy's own serves its lane; the rig's serves all other lanes."""
 
     def __init__(self, world: World) -> None:
+        self._budgets = world.budgets
         self._runs = {key: list(runs) for key, runs in world.refinery_runs.items()}
 
     def busy(self, entry: EntryView, rig: RigView) -> str:
         """Why the refinery that serves this entry can begin nothing now, or an empty string."""
+        if cap := self._budgets.held(entry.account):
+            return waits(cap)
         at, most = self._at(entry), rig.config.refinery.max_reviews
         return "" if len(at) < most else f"its refinery is at {', '.join(at)}: refinery.max_reviews is {most}"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from agents.lifecycle import RunKind, RunOutcome
 from beads.lifecycle import BeadStatus
 from refinery.core.actions import Action, Decision, Escalate, MoveBead, Settle, StartRun
-from refinery.core.readiness import breaker, retry_wait, same_set_up_error
+from refinery.core.readiness import breaker, budget_wait, retry_wait, same_set_up_error
 from refinery.core.requestviews import Product, RequestView
 from refinery.core.rules.beads import cannot_start, start_key
 from refinery.core.telling import short
@@ -77,7 +77,7 @@ def _waits(world: World, request: RequestView) -> str | None:
         return no_mayor(rig.slug)
     if world.breaker_open and not world.probe_due:
         return breaker(world)
-    return retry_wait(world, request)
+    return budget_wait(world, request) or retry_wait(world, request)
 
 
 def _after_run(world: World, request: RequestView) -> Ruling:

@@ -6,12 +6,14 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 
-from agents.lifecycle import RunResult
+from agents.lifecycle import RunOutcome, RunResult
 from beads.values import format_duration
 from refinery.core.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
 from refinery.core.beadviews import RunView
+from refinery.core.budgets import waits
 from refinery.core.world import FENCE_MARGIN, World
 
+BUDGET_GRACE = dt.timedelta(seconds=20)
 _LIMIT = re.compile(r"\w+ limit of \w+ reached")  # agents.runtime.limits says it so
 
 
@@ -26,6 +28,7 @@ def _one(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]]:
     unwanted = _unwanted(world, run)
     match run.state:
         case "queued":
+            unwanted = unwanted or _over(world, run)
             if run.stop_requested or unwanted:
                 why = unwanted or "stopped before it started"
                 return "stop-queued", why, (EndRun(run.id, "queued", "stopped", why),)
@@ -46,8 +49,11 @@ def _one(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]]:
 
 
 def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple[Action, ...]]:
+    over = _over(world, run)
     if run.exited_at is not None:
         outcome, why = conclude(run)
+        if outcome == RunOutcome.FAILED and not run.result and over:
+            outcome, why = RunOutcome.STOPPED, over  # no attempt is used up: it could not go on
         return "exited", why, (EndRun(run.id, "running", outcome, why),)
     if run.lease_until is not None and world.now > run.lease_until + FENCE_MARGIN:
         why = "no heartbeat within its lease: fenced"
@@ -58,7 +64,19 @@ def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple
         return "await-stop", "was asked to stop", ()
     if run.result:
         return "await-exit", "has reported its result and is ending", ()
+    if over:
+        # its CLI is given time to show the refusal, and to end by itself; any call of a model is refused meanwhile
+        used_at = world.budgets.used_at.get(run.id)
+        if used_at is None or world.now >= used_at + BUDGET_GRACE:
+            return "budget-used-up", over, (StopRun(run.id, over),)
+        return "budget-grace", over, ()
     return _patrol(world, run) or ("working", "is working", ())
+
+
+def _over(world: World, run: RunView) -> str:
+    """Why it may spend no more, or an empty string. Gates spend nothing."""
+    cap = world.budgets.over(run.id, run.account) if run.kind != "gates" else None
+    return waits(cap) if cap is not None else ""
 
 
 def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] | None:

@@ -71,6 +71,7 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
             steps=order.steps,
             brief=order.brief,
             start_sha=action.start_sha,
+            account=order.account,
         ),
         agent=agent,
         lease=order.lease,

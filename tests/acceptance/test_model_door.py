@@ -1,0 +1,408 @@
+"""The model door for real: the ASGI app on a socket, a scripted provider with its own books, an agent in its box."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from django.db import connections
+from django.utils import timezone
+
+from agents import runs, usage
+from agents.lifecycle import RunKind
+from agents.models import Run, Usage
+from beads import config as configs
+from beads import ledger, secrets
+from beads.budget import Spent
+from beads.models import Bead, Escalation, Rig
+from gastown_site.asgi import application
+from gastown_site.parts import guard
+from refinery.decisions import budgets
+from refinery.tick import reconciler
+from tests.acceptance.conftest import WHO, Stage
+from tests.acceptance.provider import CACHED, INPUT, KEY, OUTPUT, Provider
+from tests.acceptance.test_runs import play
+from tests.ports import free_port
+
+PRICE = {"input": 3.0, "cached": 0.3, "output": 15.0}
+COST = (INPUT * Decimal("3") + CACHED * Decimal("0.3") + OUTPUT * Decimal("15")) / 1_000_000
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # the path, and the body without its model
+    "messages": ("/model/anthropic/v1/messages", {"max_tokens": 9, "messages": []}),
+    "chat": ("/model/openai/v1/chat/completions", {"messages": []}),
+    "responses": ("/model/openai/v1/responses", {"input": "hello"}),
+    "google": ("/model/google/v1beta/models/{model}:generateContent", {"contents": []}),
+}
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    made = Provider()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def site(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The ASGI app behind its guard, as `web` serves it, in a thread of this process; its URL."""
+    port = free_port()
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)  # threads come and go there
+    config = uvicorn.Config(
+        guard.bounded(application), host="127.0.0.1", port=port, lifespan="off", ws="none", log_level="critical",
+        http=guard.Protocol, timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(20)
+    connections.close_all()
+
+
+def config_for(provider: Provider, **more: Any) -> dict[str, Any]:
+    base = {"anthropic": provider.url, "openai": f"{provider.url}/v1", "google": provider.url}
+    return {
+        "providers": {name: {"base_url": url} for name, url in base.items()},
+        "prices": {"good": PRICE, "slow": PRICE},
+        **more,
+    }
+
+
+def name_place(tmp_path: Path, settings: Any, provider: Provider) -> None:
+    """The owner's word that towns may use this provider, whose address is not public."""
+    file = tmp_path / "owner.toml"
+    file.write_text(f'[allow]\nnetworks = ["127.0.0.1:{provider.port}"]\n')
+    settings.GASTOWN_OWNER_CONFIG = str(file)
+
+
+class Desk:
+    """A town with a key, a run that is at work, and calls with its token."""
+
+    def __init__(self, site: str, provider: Provider, **more: Any) -> None:
+        self.site, self.provider = site, provider
+        self.town = ledger.create_town("main", configs.validate(config_for(provider, **more)))
+        self.rig: Rig = ledger.create_rig(self.town, "proj", "/nowhere.git", "main")
+        for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"):
+            secrets.set_secret(self.town, name, KEY, "test")
+        self.bead = ledger.create_bead(self.town, self.rig, ledger.Draft("Work"), actor="test")
+        self.run, self.token = self.start(self.bead)
+
+    def start(self, bead: Bead) -> tuple[Run, str]:
+        task = runs.Assignment(RunKind.POLECAT, "work", target="main", steps=[], brief={})
+        run = runs.queue_run(bead, task, agent=None)
+        picked = runs.pick("runner", timezone.now())
+        assert picked is not None
+        return run, runs.claim(run.pk, picked[1], timezone.now()).token
+
+    def ask(self, way: str, model: str = "good", *, stream: bool = False, key: str = "x-api-key", **more: Any) -> Any:
+        """One call: (status, headers, body)."""
+        with self.opened(way, model, stream=stream, key=key, **more) as answer:
+            return answer.status, answer.headers, answer.read()
+
+    def opened(
+        self, way: str, model: str = "good", *, stream: bool = False, key: str = "x-api-key", **more: Any
+    ) -> Any:
+        path, body = WAYS[way]
+        if way == "google":
+            path = path.format(model=model)
+            path = path.replace(":generate", ":streamGenerate") + "?alt=sse" if stream else path
+            told: dict[str, Any] = {**body, **more}
+        else:
+            told = {"model": model, **body, **({"stream": True} if stream else {}), **more}
+        value = f"Bearer {self.token}" if key == "authorization" else self.token
+        request = urllib.request.Request(self.site + path, json.dumps(told).encode(), {key: value})
+        return urllib.request.urlopen(request, timeout=30)
+
+    def refused(self, *words: Any, **more: Any) -> tuple[int, dict[str, Any], Any]:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            self.ask(*words, **more)
+        body = caught.value.read()
+        return caught.value.code, json.loads(body), caught.value.headers
+
+    def settled(self, calls: int) -> Spent:
+        """What is booked, once it is so many calls."""
+        until(lambda: usage.total(Usage.objects.filter(run=self.run)).calls == calls)
+        return usage.total(Usage.objects.filter(run=self.run))
+
+
+def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def desk(site: str, provider: Provider, tmp_path: Path, settings: Any) -> Desk:
+    name_place(tmp_path, settings, provider)
+    return Desk(site, provider)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_each_api_is_passed_on_with_the_real_key_and_what_it_used_is_booked(desk: Desk, way: str, stream: bool) -> None:
+    key = {"messages": "x-api-key", "google": "x-goog-api-key"}.get(way, "authorization")
+    status, headers, body = desk.ask(way, stream=stream, key=key)
+    assert status == 200 and "set-cookie" not in headers
+    assert (b"data: " in body) == stream
+    if stream and way == "chat":  # we have asked for the usage, and the caller had not
+        assert b'"choices": []' not in body and body.endswith(b"data: [DONE]\n\n")
+    spent = desk.settled(1)
+    books = desk.provider.books
+    assert (spent.input, spent.cached, spent.output) == (INPUT, CACHED, OUTPUT) == (
+        books.input, books.cached, books.output,
+    )  # fmt: skip
+    assert (spent.cost, spent.unpriced, spent.uncounted) == (COST, 0, 0)
+    assert books.keys == [KEY]
+    assert not [v for head in books.headers for v in head.values() if desk.token in v]
+    assert desk.token not in books.paths[0]
+    row = Usage.objects.get()
+    assert (row.model, row.source, row.channel, row.bead_id) == ("good", "priced", "door", desk.bead.pk)
+
+
+def test_a_stream_comes_as_it_is_made_and_who_hangs_up_ends_the_providers_work(desk: Desk) -> None:
+    desk.provider.pause = 0.02
+    answer = desk.opened("messages", "slow", stream=True)
+    begun = time.monotonic()
+    first = answer.readline()
+    assert first == b"event: message_start\n" and time.monotonic() - begun < 2
+    for _ in range(20):
+        answer.readline()
+    answer.close()
+    until(lambda: desk.provider.books.hung_up == 1)
+    spent = desk.settled(1)
+    assert (spent.input, spent.cached, spent.uncounted) == (INPUT, CACHED, 1)  # as far as it was told; and said so
+
+
+def test_many_at_once_are_booked_as_the_provider_has_them(desk: Desk) -> None:
+    desk.provider.pause = 0.01
+
+    def one(n: int) -> None:
+        if n % 8 == 7:
+            with desk.opened("chat", "slow", stream=True) as answer:
+                answer.readline()
+            return
+        desk.ask(sorted(WAYS)[n % 4], stream=n % 3 == 0, scale=n + 1)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(one, range(48)))
+    books = desk.provider.books
+    until(lambda: books.hung_up == 6)
+    spent = desk.settled(48)
+    assert (spent.input, spent.cached, spent.output) == (books.input, books.cached, books.output)
+    assert (spent.calls - spent.uncounted, spent.uncounted) == (books.calls, books.hung_up) == (42, 6)
+
+
+def test_lists_of_models_and_counts_of_tokens_cost_nothing(desk: Desk) -> None:
+    request = urllib.request.Request(
+        f"{desk.site}/model/openai/v1/models", headers={"authorization": f"Bearer {desk.token}"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert json.load(answer)["data"] == [{"id": "good"}]
+    told = json.dumps({"model": "good", "messages": []}).encode()
+    url = f"{desk.site}/model/anthropic/v1/messages/count_tokens"
+    with urllib.request.urlopen(urllib.request.Request(url, told, {"x-api-key": desk.token})) as answer:
+        assert json.load(answer) == {"input_tokens": INPUT}
+    assert not Usage.objects.exists()
+
+
+def test_a_server_that_refuses_to_tell_a_streams_usage_is_asked_without_and_nothing_is_made_up(desk: Desk) -> None:
+    status, _, body = desk.ask("chat", "silent-usage", stream=True)
+    assert status == 200 and body.endswith(b"data: [DONE]\n\n")
+    assert desk.settled(1) == Spent(1, uncounted=1)
+
+
+@pytest.mark.parametrize("status", [429, 500, 529])
+def test_a_providers_error_comes_in_its_own_words(desk: Desk, status: int) -> None:
+    code, told, headers = desk.refused("messages", f"status-{status}")
+    assert code == status and told["error"]["message"] == f"scripted {status} for ***"
+    assert headers.get("retry-after") == ("7" if status == 429 else None)
+    assert not Usage.objects.exists() and not Escalation.objects.exists()
+
+
+def needs(desk: Desk) -> list[str]:
+    reconciler.settle(desk.town)
+    return sorted(Escalation.objects.filter(key__startswith="model:").values_list("bead__title", flat=True))
+
+
+def test_a_wrong_key_is_one_sentence_inside_and_one_need_outside(desk: Desk) -> None:
+    secrets.set_secret(desk.town, "ANTHROPIC_API_KEY", "sk-wrong-key", "test")
+    for _ in range(3):
+        code, told, headers = desk.refused("messages")
+        assert code == 401 and "gastown secret set ANTHROPIC_API_KEY" in told["error"]["message"]
+        assert "sk-wrong" not in json.dumps(told) and headers["x-should-retry"] == "false"
+    until(lambda: needs(desk) == ["Rig proj: the key for anthropic does not work"])
+
+
+def test_no_key_at_all_is_said_as_well(desk: Desk) -> None:
+    secrets.remove(desk.town, "OPENAI_API_KEY", "test")
+    code, told, _ = desk.refused("chat")
+    assert code == 401 and told["error"]["message"].startswith("Gastown: Town main has no key for openai")
+    assert needs(desk) == ["Rig proj: the key for openai does not work"]
+
+
+def test_an_unknown_model_is_the_providers_answer_and_a_need(desk: Desk) -> None:
+    assert desk.refused("responses", "status-404")[0] == 404
+    until(lambda: needs(desk) == ["Rig proj: the model status-404 for openai does not work"])
+
+
+def test_no_redirect_is_followed(desk: Desk) -> None:
+    code, told, _ = desk.refused("chat", "elsewhere")
+    assert code == 502 and "asked elsewhere" in told["error"]["message"]
+    assert len(desk.provider.books.keys) == 1
+
+
+def test_a_provider_that_is_not_there(desk: Desk) -> None:
+    desk.provider.close()
+    code, told, headers = desk.refused("messages")
+    assert code == 502 and "cannot be reached" in told["error"]["message"] and headers["retry-after"] == "5"
+    until(lambda: needs(desk) == ["Rig proj: the address for anthropic does not work"])
+
+
+def test_an_address_that_is_not_public_wants_the_owners_word(desk: Desk, settings: Any) -> None:
+    settings.GASTOWN_OWNER_CONFIG = ""
+    code, told, _ = desk.refused("messages")
+    assert code == 403 and "plain http" in told["error"]["message"]
+    ledger.set_config(desk.town, configs.validate({"providers": {"anthropic": {"base_url": "https://localhost:1"}}}))
+    code, told, _ = desk.refused("messages")
+    assert code == 403 and "no public address" in told["error"]["message"]
+    assert desk.provider.books.keys == []
+
+
+def test_only_a_live_runs_token_opens_it(desk: Desk) -> None:
+    good = desk.token
+    for token in ("", "nonsense", KEY):
+        desk.token = token
+        assert desk.refused("messages")[0] == 401
+    request = urllib.request.Request(f"{desk.site}/model/openai/v1/files", headers={"authorization": "Bearer x"})
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request)
+    desk.token = good
+    run = Run.objects.get()
+    runs.record_exit(run.pk, {"exit_code": 0}, timezone.now())
+    assert desk.refused("messages")[0] == 403
+    reconciler.settle(desk.town)
+    assert Run.objects.get().state == "ended"
+    assert desk.refused("messages")[0] == 403
+    assert desk.provider.books.keys == []
+
+
+def test_a_body_is_bounded(desk: Desk) -> None:
+    code, _, _ = desk.refused("messages", messages="x" * (32 << 20))
+    assert code == 413
+    assert desk.ask("messages", messages="x" * (5 << 20))[0] == 200
+
+
+AGENT = """
+import json, urllib.request
+url, token = os.environ["GASTOWN_URL"], os.environ["GASTOWN_TOKEN"]
+def ask(way, path, **told):
+    request = urllib.request.Request(url + path, json.dumps(told).encode(), {"x-api-key": token})
+    return urllib.request.urlopen(request, timeout=30)
+ask("m", "/model/anthropic/v1/messages", model="good").read()
+with ask("m", "/model/openai/v1/responses", model="good", stream=True) as answer:
+    assert answer.readline().startswith(b"data: ")
+    answer.read()
+seen = dict(os.environ)
+for root, _, names in os.walk("/"):
+    if root.startswith(("/proc", "/sys", "/dev", "/usr", "/lib")):
+        continue
+    for name in names:
+        try:
+            with open(os.path.join(root, name), "rb") as file:
+                if SECRET.encode() in file.read(1 << 20):
+                    seen["file"] = os.path.join(root, name) + SECRET
+        except OSError:
+            pass
+open("found.txt", "w").write("key inside" if any(SECRET in v for v in seen.values()) else "no key")
+subprocess.run("git add -A && git commit -qm work", shell=True, check=True)
+from tool import call
+call("gt_done", summary="asked")
+"""
+
+
+def test_an_agent_in_its_box_asks_and_has_no_key(
+    stage: Stage, site: str, provider: Provider, tmp_path: Path, settings: Any
+) -> None:
+    settings.GASTOWN_URL = site
+    name_place(tmp_path, settings, provider)
+    half = len(KEY) // 2
+    bead = play(stage, f"SECRET = {KEY[:half]!r} + {KEY[half:]!r}\n{AGENT}")
+    told = dict(stage.rig.config)
+    ledger.set_config(stage.rig, {**told, **configs.validate(config_for(provider))})
+    stage.rig.refresh_from_db()
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        secrets.set_secret(stage.town, name, KEY, "test")
+    bead = stage.await_bead(bead, "closed", "failed")
+    assert bead.resolution == "merged", Run.objects.get(bead=bead).reason
+    assert stage.file("found.txt") == "no key"
+    spent = usage.total(usage.of_bead(bead))
+    books = provider.books
+    assert (spent.calls, spent.input, spent.cached, spent.output) == (2, books.input, books.cached, books.output)
+    assert books.keys == [KEY, KEY] and spent.cost == 2 * COST
+
+
+HUNGRY = """
+import json, urllib.error, urllib.request
+url, token = os.environ["GASTOWN_URL"], os.environ["GASTOWN_TOKEN"]
+said = ""
+for n in range(50):
+    request = urllib.request.Request(
+        url + "/model/anthropic/v1/messages", json.dumps({"model": "good"}).encode(), {"x-api-key": token}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=30).read()
+    except urllib.error.HTTPError as error:
+        said = json.load(error)["error"]["message"]
+        break
+    if n == 6 and os.path.exists("tried.txt"):
+        break
+open("tried.txt", "a").write("once\\n")
+subprocess.run("git add -A && git commit -qm work", shell=True, check=True)
+if said:
+    print(said)
+    sys.exit(3)
+from tool import call
+call("gt_done", summary="enough")
+"""
+
+
+def test_a_cap_that_is_reached_stops_the_run_keeps_its_work_and_asks_a_person_who_raises_it(
+    stage: Stage, site: str, provider: Provider, tmp_path: Path, settings: Any
+) -> None:
+    """Money for four calls: a fifth is refused in words that the CLI shows; no attempt is used; with more it lands."""
+    settings.GASTOWN_URL = site
+    name_place(tmp_path, settings, provider)
+    bead = play(stage, HUNGRY, max_attempts=1)
+    cap = f"{4 * COST} USD"
+    budget = {"budget": {"bead": cap}}
+    ledger.set_config(stage.rig, {**stage.rig.config, **configs.validate(config_for(provider, **budget))})
+    stage.rig.refresh_from_db()
+    secrets.set_secret(stage.town, "ANTHROPIC_API_KEY", KEY, "test")
+    need = stage.until(lambda: Escalation.objects.filter(key__startswith="budget:bead:").first())
+    run = stage.until(lambda: Run.objects.filter(state="ended").first())
+    assert run.outcome == "stopped" and "the budget is used up" in run.reason
+    assert "Gastown: The budget is used up: bead" in Path(run.log_path).read_text()
+    assert run.published and provider.books.calls == 4 == usage.total(usage.of_bead(bead)).calls
+    assert need.bead.title.startswith(f"Budget used up: bead {bead.pk} has used")
+    budgets.bead_budget(Bead.objects.get(pk=bead.pk), by=WHO, to="1 USD")
+    bead = stage.await_bead(bead, "closed", "failed")
+    assert bead.resolution == "merged", bead.reason
+    assert stage.file("tried.txt") == "once\nonce"  # it went on from what the first run had saved
+    whole = usage.total(usage.of_bead(bead))
+    assert (whole.calls, whole.input) == (provider.books.calls, provider.books.input) == (11, 11 * INPUT)
+    assert not Escalation.objects.filter(closed_at=None, key__startswith="budget:bead:").exists()

@@ -1,0 +1,76 @@
+"""Safeguards of the model door, of what was used, and of caps."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+DOOR = "tests/acceptance/test_model_door.py"
+APIS = "tests/unit/test_model_apis.py"
+USAGE = "tests/db/test_usage.py"
+BUDGETS = "tests/unit/test_budgets.py"
+
+MUTATIONS = (
+    Mutation(
+        "the caller's token goes on to the provider",
+        "agents/model_door/apis.py",
+        """    (*_KEYS, "authorization", "cookie",""",
+        """    (*_KEYS[1:], "cookie",""",
+        APIS,
+    ),
+    Mutation(
+        "a stream that was cut short counts as whole",
+        "agents/model_door/meters.py",
+        "uncounted=0 if known and self.ended else 1",
+        "uncounted=0 if known else 1",
+        APIS,
+    ),
+    Mutation(
+        "a provider at a private address is asked",
+        "agents/model_door/upstream.py",
+        "    if inside and not named:",
+        "    if inside and not named and not inside:",
+        DOOR,
+    ),
+    Mutation(
+        "a cap does not refuse the next call",
+        "agents/model_door/desk.py",
+        "if cap.reached and where.kind is not Kind.FREE:",
+        "if cap.reached and where.kind is Kind.FREE:",
+        DOOR,
+    ),
+    Mutation(
+        "what an agent says is counted beside the door's books",
+        "agents/usage.py",
+        "| Q(channel=Channel.TOOL) & ~Exists(door) & ~Exists(stream)",
+        "| Q(channel=Channel.TOOL)",
+        USAGE,
+    ),
+    Mutation(
+        "a late report lowers what was said before",
+        "agents/usage.py",
+        "**{name: Greatest(F(name), value) for name, value in today.items()}",
+        "**{name: value for name, value in today.items()}",
+        USAGE,
+    ),
+    Mutation(
+        "a run that could not go on for its budget uses up an attempt",
+        "refinery/core/rules/runs.py",
+        "        if outcome == RunOutcome.FAILED and not run.result and over:",
+        "        if outcome == RunOutcome.FAILED and not run.result and not over:",
+        BUDGETS,
+    ),
+    Mutation(
+        "a person's word on a budget lets nothing go on",
+        "refinery/core/budgets.py",
+        "r.account == account and r.stopped and not r.released",
+        "r.account == account and r.stopped",
+        BUDGETS,
+    ),
+    Mutation(
+        "a review is begun although nothing is left for it",
+        "refinery/core/rules/lanestate.py",
+        "        if cap := self._budgets.held(entry.account):",
+        "        if (cap := self._budgets.held(entry.account)) and not cap.reached:",
+        USAGE,
+    ),
+)
