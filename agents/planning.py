@@ -18,7 +18,7 @@ Rules
 - Beads without an order between them are worked on at once. Two that change the same files get one with `after`: the
   answer names those that would conflict.
 - The plan is staged: a person looks at it, edits it and starts it. `gt_sling` stages one bead by itself.
-- When you cannot plan without knowing more, call `gt_mayor_ask` with one question, and exit. You are started again with
+- When you cannot plan without knowing more, call `gt_ask` with one question, and exit. You are started again with
   the answer.
 - When no work is asked for (*why did that fail?*), answer in words with `gt_mayor_answer`, and exit.
 - When the plan is staged, call `gt_done` with one sentence for the person, and exit. Who stages, asks and answers

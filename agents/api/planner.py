@@ -1,7 +1,7 @@
-"""The mayor's own tools for talking with the person who asked: a question, an answer in words.
+"""What the mayor says to the person who asked: a question (`gt_ask`), or an answer in words.
 
-Each is also the result of the run: the mayor exits, and is started again when there is an answer. The seam to a general
-`gt_ask`: for a run of the mayor that is `ask` here, for its question belongs to the request, and waits without a run.
+Each is also the result of the run: the mayor exits, and is started again when its question is answered. So the request
+waits without a run, for however long people take.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pydantic import Field
 
 from agents import filing, runs
 from agents.api.tools import Args, Call, tool
-from agents.lifecycle import Role
+from agents.lifecycle import Role, RunKind
+from agents.models import Run
 from beads import inbox
 from beads.errors import Conflict, Invalid
 from beads.lifecycle import BeadType
@@ -21,21 +22,21 @@ MAYOR = frozenset({Role.MAYOR})
 
 
 class WordsArgs(Args):
-    """gt_mayor_ask and gt_mayor_answer"""
+    """gt_mayor_answer"""
 
     text: Annotated[str, Field(min_length=1, max_length=filing.MAX_ESCALATION)]
 
 
-@tool("gt_mayor_ask", MAYOR, WordsArgs)
-def ask_tool(call: Call, args: WordsArgs) -> dict[str, Any]:
-    """Ask the person who asked you, once in a run (at most 16 KiB). Then exit: you are started again with what they
-    answer."""
-    return ask(call, args.text)
+def is_asked(run: Run) -> bool:
+    """True for a run of the mayor that works on what a person has asked."""
+    return run.kind == RunKind.MAYOR and run.bead.type == BeadType.MESSAGE
 
 
 def ask(call: Call, text: str) -> dict[str, Any]:
-    """The question of a run of the mayor. Raises Conflict when it has asked something else before."""
-    return _say(call, "mayor.asked", text, "this run has asked before: exit, and you are given the answer")
+    """What `gt_ask` is for such a run: its one question, answered as that tool answers. Conflict when it has asked
+    something else before."""
+    _say(call, "mayor.asked", text, "this run has asked before: exit, and you are started again with the answer")
+    return {"id": call.run.bead_id, "state": "open", "answer": "", "by": ""}
 
 
 @tool("gt_mayor_answer", MAYOR, WordsArgs)
@@ -47,7 +48,7 @@ def answer(call: Call, args: WordsArgs) -> dict[str, Any]:
 def _say(call: Call, kind: str, text: str, twice: str) -> dict[str, Any]:
     """Record the words, once, and that the run has done its part."""
     run = call.run
-    if run.bead.type != BeadType.MESSAGE:
+    if not is_asked(run):
         raise Conflict(f"nobody has asked for {run.bead_id}: it is a {run.bead.type}")
     if not text.strip():
         raise Invalid("text is empty", field="text")

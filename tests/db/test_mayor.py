@@ -118,10 +118,10 @@ def test_it_is_no_work_in_any_count_or_queue(town: Place) -> None:
 def test_a_question_waits_without_a_run_and_goes_on_with_its_answer(town: Place) -> None:
     request = ask(town)
     run = at_work(town, request)
-    call(town, run, "gt_mayor_ask", text="CSV or JSON?")
-    assert call(town, run, "gt_mayor_ask", text="CSV or JSON?") == {"repeat": True}
+    call(town, run, "gt_ask", text="CSV or JSON?")
+    assert call(town, run, "gt_ask", text="CSV or JSON?")["state"] == "open"
     with pytest.raises(Conflict, match="has asked before"):
-        call(town, run, "gt_mayor_ask", text="And when?")
+        call(town, run, "gt_ask", text="And when?")
     request = ended(town, run)
     assert (request.status, why(town, request)) == ("open", "the mayor asks: CSV or JSON?")
     assert (row(request)["phase"], row(request)["question"]) == ("asks", "CSV or JSON?")
@@ -186,7 +186,7 @@ def test_requests_wait_in_order_for_the_one_mayor(town: Place) -> None:
     run = at_work(town, first)
     assert why(town, second) == f"the mayor is at work on {first.pk}: requests are taken in order"
     assert why(town, third) == f"the mayor is at work on {first.pk}, and 1 asked before it: requests are taken in order"
-    call(town, run, "gt_mayor_ask", text="Which?")
+    call(town, run, "gt_ask", text="Which?")
     ended(town, run)
     assert Run.objects.filter(kind="mayor", state="queued").get().bead_id == second.pk, (
         "who waits for a person holds up nobody"
@@ -334,13 +334,13 @@ def test_paused_it_waits_and_says_so(town: Place) -> None:
 
 
 def test_the_mayors_words_are_of_a_request_alone(town: Place) -> None:
-    assert tools.REGISTRY["gt_mayor_ask"].roles == planner.MAYOR
+    assert tools.REGISTRY["gt_mayor_answer"].roles == planner.MAYOR
     agent = Agent.objects.create(town=town.town, name="mayor", role="mayor")
     work_ = runs.Assignment(RunKind.MAYOR, "work", target="main", steps=[], brief={})
     run = runs.queue_run(town.bead("Plan"), work_, agent=agent)
     town.start(run)
     with pytest.raises(Conflict, match="nobody has asked"):
-        call(town, run, "gt_mayor_ask", text="What?")
+        call(town, run, "gt_mayor_answer", text="What?")
 
 
 def test_the_command_asks_answers_and_says_what_came_of_it(town: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,7 +354,7 @@ def test_the_command_asks_answers_and_says_what_came_of_it(town: Place, capsys: 
     call_command("mayor", "Another", "--no-wait")
     assert capsys.readouterr().out.strip() == Bead.objects.latest("created_at").pk
     run = at_work(town, request)
-    call(town, run, "gt_mayor_ask", text="CSV?")
+    call(town, run, "gt_ask", text="CSV?")
     ended(town, run)
     call_command("mayor", "Yes", "--answer", request.pk, "--no-wait", "--json")
     assert json.loads(capsys.readouterr().out)["data"]["question"] == "CSV?"

@@ -74,7 +74,7 @@ def test_a_question_is_a_need_with_a_box_for_its_answer(
 ) -> None:
     ask(operator)
     agent = at_work(town, client)
-    assert agent.call("gt_mayor_ask", text="CSV or <i>JSON</i>?").status_code == 200
+    assert agent.call("gt_ask", text="CSV or <i>JSON</i>?").status_code == 200
     town.exit(agent.run)
     town.tick()
     request = Bead.objects.get(type="message")

@@ -38,7 +38,7 @@ if "IDLE" in text:
 if "DIE FIRST" in text and first:
     os.kill(os.getpid(), signal.SIGKILL)
 if "FORMAT" in text and not answers:
-    call("gt_mayor_ask", text="CSV or JSON?")
+    call("gt_ask", text="CSV or JSON?")
     sys.exit()
 if "WHY" in text:
     heard = "; ".join(m["subject"] for m in prime["mail"])
