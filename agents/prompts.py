@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agents import planning
+from agents.quoting import line as _line
+from agents.quoting import quote as _quote
+
 _COMMANDS = """## How to talk to Gastown
 By the command `gt`, which is on your PATH: `gt help` lists everything. A tool that is called `gt_done` here is the
 command `gt done`: words after it are its arguments, `-` in place of a text is the standard input.
@@ -100,12 +104,14 @@ def render(
     role, target = reader.role, reader.target
     names = {"agent": reader.agent, "bead": reader.bead, "branch": reader.branch or "(detached)", "target": target}
     base = (brief.get("candidate") or {}).get("base") or (brief.get("conflict") or {}).get("base_sha", "")
-    opening = {"resolve": _RESOLVE, "triage": _TRIAGE}.get(kind, _REFINERY if role == "refinery" else _POLECAT)
+    usual = _REFINERY if role == "refinery" else _POLECAT
+    opening = {"resolve": _RESOLVE, "triage": _TRIAGE, "plan": planning.OPENING}.get(kind, usual)
     parts = [
         opening.format(**names, base=base),
         _instructions(brief),
         _guides(guides, kind, base),
         _task(brief),
+        planning.conversation(brief) if kind == "plan" else "",
         _convoy(brief),
         _change(brief, role, base, target),
         _conflict(brief),
@@ -294,13 +300,3 @@ def _attempt(one: Mapping[str, Any]) -> str:
     if one.get("summary") and one["summary"] not in lines[0]:
         lines.append(f"  it said: {one['summary']}")
     return "\n".join(lines)
-
-
-def _line(text: object) -> str:
-    """One line of material."""
-    return " ".join(str(text).split())
-
-
-def _quote(text: str) -> str:
-    """Material from elsewhere, marked as such."""
-    return "\n".join(f"> {line}" for line in text.strip().splitlines())

@@ -16,6 +16,7 @@ from agents.models import Agent, Run
 from beads import prune
 from beads.models import Convoy, Rig, Town
 
+MAYOR = "mayor"  # the name that mail to the town's mayor has
 NAMES = (
     *("Toast", "Maple", "Birch", "Ember", "Flint", "Hazel", "Juniper", "Kestrel", "Lark", "Moss"),
     *("Nettle", "Otter", "Pike", "Quill", "Rowan", "Sage", "Thistle", "Umber", "Vesper", "Wren"),
@@ -49,7 +50,7 @@ def refinery_for(rig: Rig, convoy: Convoy | None) -> Agent:
 def mayor_for(town: Town) -> Agent:
     """The town's mayor; made when missing."""
     found = Agent.objects.filter(town=town, role=Role.MAYOR, retired_at=None).first()
-    return found or _create(town, None, "mayor", Role.MAYOR)
+    return found or _create(town, None, MAYOR, Role.MAYOR)
 
 
 def _create(town: Town, rig: Rig | None, name: str, role: Role, convoy: Convoy | None = None) -> Agent:

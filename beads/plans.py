@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
+from beads import globs
 from beads.config import parse_toml
 from beads.errors import Invalid
 from beads.ledger import MAX_BODY, MAX_TITLE, check_text
 from beads.models import Rig
 
-KEYS = {"key", "title", "body", "priority", "after", "rig"}
+KEYS = {"key", "title", "body", "priority", "after", "rig", "files", "estimate"}
 MAX_BEADS = 200
+MAX_FILES = 500  # patterns of a whole plan
 
 
 def parse_text(text: str, source: str, home: Rig, find_rig: Callable[[str], Rig]) -> list[dict[str, Any]]:
@@ -24,7 +28,8 @@ def parse_text(text: str, source: str, home: Rig, find_rig: Callable[[str], Rig]
 
 
 def parse(beads: object, source: str, home: Rig, find_rig: Callable[[str], Rig]) -> list[dict[str, Any]]:
-    """Check a plan's beads; returns items of key, title, body, priority, after and rig (default `home`)."""
+    """Check a plan's beads; returns items of key, title, body, priority, after, rig (default `home`), files and
+    estimate."""
     if not isinstance(beads, list) or not beads:
         raise Invalid(f"{source}: beads: a plan needs at least one bead", field="beads")
     if len(beads) > MAX_BEADS:
@@ -37,6 +42,8 @@ def parse(beads: object, source: str, home: Rig, find_rig: Callable[[str], Rig])
         for after in item["after"]:
             if after not in keys:
                 raise Invalid(f"{source}: {item['key']}: after names no bead {after!r}", field="after")
+    if (named := sum(len(item["files"]) for item in items)) > MAX_FILES:
+        raise Invalid(f"{source}: files: at most {MAX_FILES} in a plan, not {named}", field="files")
     _refuse_cycle(items, source)
     return items
 
@@ -69,6 +76,20 @@ def _item(bead: object, where: str, home: Rig, find_rig: Callable[[str], Rig]) -
         "priority": priority,
         "after": list(dict.fromkeys(after)),
         "rig": rig,
+        **_foreseen(bead, where),
+    }
+
+
+def _foreseen(bead: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a plan says of a bead's work beforehand: which files it changes, and how much it is."""
+    files = bead.get("files", [])
+    if not isinstance(files, Sequence) or isinstance(files, str) or not all(isinstance(one, str) for one in files):
+        raise Invalid(f"{where}: files must be a list of paths or patterns", field="files")
+    if not isinstance(bead.get("estimate", ""), str):
+        raise Invalid(f"{where}: estimate must be text", field="estimate")
+    return {
+        "files": [check_text(f"{where}: files", one, 500, required=True) for one in dict.fromkeys(files)],
+        "estimate": check_text(f"{where}: estimate", bead.get("estimate", ""), 100),
     }
 
 
@@ -109,3 +130,37 @@ def waves(after: Mapping[str, Sequence[str]]) -> list[list[str]]:
         for key in wave:
             del left[key]
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Touches:
+    """What a bead of a plan will change: patterns of files in a rig, and the beads that it comes after."""
+
+    rig: int | None
+    files: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def clashes(beads: Mapping[str, Touches]) -> list[tuple[str, str, list[str]]]:
+    """Pairs of beads that may be worked on at once and will change the same files: (one, other, patterns).
+
+    Foreseen from what the plan says, so a hint: what really conflicts is shown by git.
+    """
+    before: dict[str, set[str]] = {}
+
+    def ahead(key: str) -> set[str]:
+        """All beads that come before one."""
+        if key not in before:
+            before[key] = set()  # a circle ends here
+            near = [b for b in beads[key].after if b in beads]
+            before[key] = set(near).union(*(ahead(b) for b in near))
+        return before[key]
+
+    found = []
+    for one, other in combinations((key for key, bead in beads.items() if bead.files), 2):
+        if beads[one].rig != beads[other].rig or one in ahead(other) or other in ahead(one):
+            continue
+        pairs = ((a, b) for a in beads[one].files for b in beads[other].files)
+        if same := [a for a, b in pairs if globs.matches([a], b) or globs.matches([b], a)]:
+            found.append((one, other, list(dict.fromkeys(same))))
+    return found

@@ -29,6 +29,7 @@ the installation
 work
   rig           git repositories: add, list, config, park, host-key
   sling         give one bead to a rig's agents
+  mayor         ask for a plan: a staged convoy, a question, or an answer
   convoy        batches of beads: create, start, list, show, close
   bead          the ledger of work: show, list, retry, confirm, release, cancel, block
   mq            the merge queue: submit, list, show, approve, retry, freeze, land-now

@@ -5,12 +5,14 @@ from __future__ import annotations
 from django.urls import path
 
 from beads.models import Bead, Convoy, Escalation
-from refinery.pages import views
+from refinery.pages import mayor, views
 from refinery.review import views as reviews
 
 urlpatterns = [
     path("", views.towns, name="towns"),
     path("towns/<slug:slug>/", views.town, name="town"),
+    path("towns/<slug:slug>/mayor/", mayor.show, name="mayor"),
+    path("towns/<slug:slug>/mayor/ask/", mayor.ask, name="mayor-ask"),
     path("towns/<slug:slug>/usage.csv", views.usage_csv, name="usage-csv"),
     path("convoys/<str:key>/", views.convoy, name="convoy"),
     path("convoys/<str:key>/<str:verb>/", views.act, {"subject": Convoy}, name="convoy-act"),

@@ -208,6 +208,14 @@ def set_priority(bead: Bead, priority: int) -> None:
     Bead.objects.filter(pk=bead.pk).update(priority=priority)
 
 
+def edit(bead: Bead, said: Mapping[str, str | int], now: dt.datetime, *, actor: str, reason: str = "") -> None:
+    """Change what an open bead says: title, body, priority. LostRace when it is no longer open."""
+    old = {name: getattr(bead, name) for name in said}
+    if Bead.objects.filter(pk=bead.pk, status=BeadStatus.OPEN).update(**said, updated_at=now) != 1:
+        raise LostRace(f"{bead.pk} is no longer open")
+    note(bead, "edited", actor, reason, old=old)
+
+
 def remove_beads(keys: Sequence[str]) -> int:
     """Remove these beads with their history and dependencies; returns how many there were."""
     for rows in (BeadEvent.objects, Dependency.objects):

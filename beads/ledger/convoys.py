@@ -27,15 +27,22 @@ def create_convoy(
 ) -> Convoy:
     """Make a staged convoy from a checked plan (see `beads.plans`): one bead per item, `after` as blocks.
 
-    Each item: key, title, body, priority, after (keys), rig (a Rig). `filed`: see `create_bead`; starting the convoy
-    releases its beads.
+    Each item: key, title, body, priority, after (keys), rig (a Rig); its files and estimate go into the bead's context.
+    `filed`: see `create_bead`; starting the convoy releases its beads.
     """
     with transaction.atomic():
         bead = create_bead(rig.town, rig, Draft(title, type=BeadType.CONVOY), actor=actor, filed=filed)
         convoy = Convoy.objects.create(bead=bead, rig=rig, merge_mode=merge_mode)
         made: dict[str, Bead] = {}
         for item in plan:
-            draft = Draft(item["title"], item["body"], priority=item["priority"], convoy=convoy, plan_key=item["key"])
+            draft = Draft(
+                item["title"],
+                item["body"],
+                priority=item["priority"],
+                convoy=convoy,
+                plan_key=item["key"],
+                context={name: item[name] for name in ("files", "estimate") if item.get(name)},
+            )
             made[item["key"]] = create_bead(rig.town, item["rig"], draft, actor=actor, filed=filed)
         for item in plan:
             block(made[item["key"]], [made[key] for key in item["after"]], actor)

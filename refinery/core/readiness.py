@@ -103,11 +103,11 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
     if convoy is not None and convoy.lands_once and not convoy.is_cut_in(bead.rig):
         return "its convoy's feature branch is being created"
-    return _rig_wait(world, rig) or _budget_wait(world, bead) or _retry_wait(world, bead, rig)
+    return _rig_wait(world, rig) or budget_wait(world, bead) or retry_wait(world, bead)
 
 
-def _budget_wait(world: World, bead: BeadView) -> str | None:
-    """Which budget has nothing left for it."""
+def budget_wait(world: World, bead: BeadView) -> str | None:
+    """Which budget has nothing left for a bead; None when none holds it."""
     cap = world.budgets.held(world.account_of(bead))
     return waits(cap) if cap is not None else None
 
@@ -125,9 +125,9 @@ def _rig_wait(world: World, rig: RigView) -> str | None:
     return None
 
 
-def _retry_wait(world: World, bead: BeadView, rig: RigView) -> str | None:
-    """Why its next attempt is still to come."""
-    due = next_try_at(bead, rig.config)
+def retry_wait(world: World, bead: BeadView) -> str | None:
+    """Why a bead's next attempt is still to come; None when it may begin."""
+    due = next_try_at(bead, world.rigs[bead.rig].config)
     if world.now >= due:
         return None
     last, again = bead.last_run, f"{due:%H:%M:%S} UTC"

@@ -22,6 +22,7 @@ from refinery.core.entryviews import (
 )
 from refinery.core.outageviews import EffectView, OutageView
 from refinery.core.relations import KnownCheck
+from refinery.core.requestviews import RequestView
 from refinery.core.stages import Standing
 
 BREAKER_WINDOW = dt.timedelta(minutes=30)
@@ -77,6 +78,7 @@ class World:
     paused_reason: str = ""
     rigs: Mapping[int, RigView] = field(default_factory=dict)
     beads: tuple[BeadView, ...] = ()
+    requests: tuple[RequestView, ...] = ()  # of the mayor
     entries: tuple[EntryView, ...] = ()
     checks: tuple[CheckView, ...] = ()
     known: Mapping[tuple[int, str], KnownCheck] = field(default_factory=dict)  # what is known of a lane's check

@@ -28,6 +28,7 @@ class Hint:
     """What a field's type does not say. `label`: in a form that a page draws by itself, where it is not its name;
     `help`: of its argument in a shell; `metavar`: how that calls its value; `lines`: of its box in a form.
 
+    `now`: its box begins with what the row's column of that name says.
     `exact`: a text is taken as it is, and not stripped. `positional`, `insist`: in a shell it is no option; it must be
     given there, though a form may leave it out. `shell`: False where a shell has no argument for it.
     """
@@ -37,6 +38,7 @@ class Hint:
     longest: int = LONGEST
     label: str = ""
     lines: int = 1
+    now: bool = False
     exact: bool = False
     positional: bool = False
     insist: bool = False

@@ -19,6 +19,7 @@ from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Rig
 from refinery.decisions.verbs import Heard, Hint, Offer, Page, Shell, verb
 
+FOR_AGENTS = (BeadType.ISSUE, BeadType.MESSAGE)  # what agents are given: work, and requests to the mayor
 Other = Annotated[Bead, Hint(metavar="BEAD")]
 
 
@@ -41,7 +42,7 @@ def sling(rig: Rig, *, by: Actor, title: str, body: str = "", priority: int = 2,
     offer=Offer(
         "Cancel",
         "Its run is stopped and its review entry is withdrawn.",
-        lambda bead: bead.type == BeadType.ISSUE and not is_final(bead.status),
+        lambda bead: bead.type in FOR_AGENTS and not is_final(bead.status),
     ),
     shell=Shell("cancel: never merged, runs stopped", "{id} is being cancelled"),
     page=Page(),
@@ -50,7 +51,7 @@ def cancel_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
     """Ask for a bead's end."""
     if is_final(bead.status):
         raise Conflict(f"{bead.pk} is {bead.status} already")
-    if bead.type != BeadType.ISSUE:
+    if bead.type not in FOR_AGENTS:
         raise Conflict(f"{bead.pk} is a {bead.type}: use the command for those")
     inbox.record(bead.town, "bead.cancel", bead.pk, {"reason": reason}, actor=by)
 
@@ -77,13 +78,13 @@ def release_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
 @verb(
     Bead,
     "retry",
-    offer=Offer("Retry", when=lambda bead: bead.type == BeadType.ISSUE and bead.status == BeadStatus.FAILED),
+    offer=Offer("Retry", when=lambda bead: bead.type in FOR_AGENTS and bead.status == BeadStatus.FAILED),
     shell=Shell("bring a failed bead back", "{id} is being retried"),
     page=Page(),
 )
 def retry_bead(bead: Bead, *, by: Actor, reason: Heard = "") -> None:
     """Bring a failed bead back."""
-    if bead.status != BeadStatus.FAILED or bead.type != BeadType.ISSUE:
+    if bead.status != BeadStatus.FAILED or bead.type not in FOR_AGENTS:
         raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
@@ -107,6 +108,37 @@ def confirm_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
     if bead.status != BeadStatus.FAILED or bead.resolution != Resolution.NOTHING_CHANGED:
         raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}: only what has changed nothing can be confirmed")
     inbox.record(bead.town, "bead.confirm", bead.pk, {"reason": reason}, actor=by)
+
+
+def _is_open(bead: Bead) -> bool:
+    return bead.type == BeadType.ISSUE and bead.purpose == Purpose.WORK and bead.status == BeadStatus.OPEN
+
+
+@verb(
+    Bead,
+    "edit",
+    offer=Offer("Edit", "Whoever works on it is told what it says then.", _is_open, console=False, page=True),
+    shell=Shell("change what a bead says that nobody has begun", "{id} is being changed"),
+    page=Page(),
+)
+def edit_bead(
+    bead: Bead,
+    *,
+    by: Actor,
+    title: Annotated[str, Hint(longest=ledger.MAX_TITLE, now=True)] = "",
+    body: Annotated[str, Hint(longest=64 * 1024, lines=8, now=True)] = "",
+    priority: Annotated[int | None, Hint("0 (first) to 4 (last)", now=True)] = None,
+    reason: str = "",
+) -> None:
+    """Change what a bead says that nobody has begun, such as one of a staged plan. What is left out stays."""
+    if not _is_open(bead):
+        raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only what nobody has begun is edited")
+    if priority is not None and not 0 <= priority <= 4:
+        raise Invalid(f"priority must be 0 to 4, not {priority}", field="priority")
+    if not title and not body and priority is None:
+        raise Invalid("nothing is to be changed: give a title, a body or a priority", field="title")
+    said = {"title": title, "body": body, "priority": priority, "reason": reason}
+    inbox.record(bead.town, "bead.edit", bead.pk, said, actor=by)
 
 
 @verb(

@@ -7,7 +7,20 @@ ends in quarantine.
 
 from __future__ import annotations
 
-from refinery.facts import beads, budgets, convoys, door, entries, escalations, outside, runs
+from refinery.facts import beads, budgets, convoys, door, entries, escalations, mayor, outside, runs
 from refinery.facts.registry import KINDS, check, take
 
-__all__ = ["KINDS", "beads", "budgets", "check", "convoys", "door", "entries", "escalations", "outside", "runs", "take"]
+__all__ = [
+    "KINDS",
+    "beads",
+    "budgets",
+    "check",
+    "convoys",
+    "door",
+    "entries",
+    "escalations",
+    "mayor",
+    "outside",
+    "runs",
+    "take",
+]

@@ -9,7 +9,7 @@ from beads.errors import Conflict, Invalid, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead
 from refinery.facts import hearsay, subjects
-from refinery.facts.payloads import Dependence, Reason, WasFiled
+from refinery.facts.payloads import Dependence, Edited, Reason, WasFiled
 from refinery.facts.registry import Taken, fact
 from refinery.store import notices
 
@@ -66,6 +66,14 @@ def confirm(it: Taken[Reason]) -> None:
         now=it.now,
     )
     ledger.settle_escalations([bead.pk], it.actor, it.now, "confirmed")
+
+
+@fact("bead.edit", says=Edited)
+def edit(it: Taken[Edited]) -> None:
+    """A person changes what it says, before anybody has begun it. LostRace when somebody has."""
+    said = it.said.model_dump(include={"title", "body", "priority"})
+    changed = {name: value for name, value in said.items() if value not in ("", None)}
+    ledger.edit(subjects.bead(it), changed, it.now, actor=it.actor, reason=it.said.reason)
 
 
 @fact("bead.filed", says=WasFiled)

@@ -9,9 +9,9 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents import mail, runs
+from agents import mail, roster, runs
 from agents.models import Run
-from beads.lifecycle import FINAL, Purpose
+from beads.lifecycle import FINAL, BeadType, Purpose
 from beads.models import Bead, Escalation
 from refinery.models import ReviewEntry, Verdict
 from refinery.store import verdicts
@@ -30,7 +30,8 @@ def say(bead: Bead, actor: str, what: str, text: str) -> None:
     """Keep a person's words about what they did (`what`: see `KINDS`) for the next run of this work. None: no-op."""
     if text.strip() and actor != _OURS:
         subject = f"{what.capitalize()}: {bead.title}"[:300]
-        mail.send(bead.town, actor, mail.WORKER, mail.Letter(subject, text, kind=KINDS[what], about=bead), bead=bead)
+        worker = roster.MAYOR if bead.type == BeadType.MESSAGE else mail.WORKER
+        mail.send(bead.town, actor, worker, mail.Letter(subject, text, kind=KINDS[what], about=bead), bead=bead)
 
 
 def answer(escalation: Escalation, actor: str, text: str) -> None:

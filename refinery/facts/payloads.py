@@ -66,6 +66,12 @@ class LimitTold(Payload):
     message: Line
 
 
+class Words(Payload):
+    """mayor.asked, mayor.replied and mayor.answer: what was said"""
+
+    text: Annotated[str, Field(min_length=1, max_length=64 * 1024)]
+
+
 class ModelRefused(Payload):
     """model.refused: what only a person can mend of a run's calls to a model; `fault`: key, model, credit or place"""
 
@@ -197,6 +203,14 @@ class Dependence(Reason):
     """bead.block and bead.unblock: the bead that the subject waits for"""
 
     on: Annotated[str, Field(min_length=1, max_length=32)]
+
+
+class Edited(Reason):
+    """bead.edit: what it says from now on; what is left out stays"""
+
+    title: Annotated[str, Field(max_length=300)] = ""
+    body: Text = ""
+    priority: Annotated[int, Field(ge=0, le=4)] | None = None
 
 
 class EffectTold(Payload):

@@ -79,5 +79,6 @@ def buttons(row: Any, roles: set[TownRole]) -> list[Button]:
     for one in verbs.of(type(row)):
         if one.page and one.offer and one.offer.page and one.role in roles and one.offer.when(row):
             url = reverse(ADDRESSES[type(row)], args=[row.pk, one.word])
-            made.append(Button(one, one.offer, form_of(one)(auto_id=f"{one.word}-%s"), url))
+            begins = {field.name: getattr(row, field.name) for field in one.fields if field.hint.now}
+            made.append(Button(one, one.offer, form_of(one)(auto_id=f"{one.word}-%s", initial=begins), url))
     return made

@@ -164,6 +164,8 @@ def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
 
 def _answers(e: Escalation) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
     """An escalation's buttons: URL, label, who may press them, and further ones; of a bead that has failed, its own."""
+    if e.key == f"mayor:{e.about_id}":
+        return "", "Answer it", "steer", ()
     seen = (reverse("escalation-act", args=[e.pk, "ack"]), "I have seen it")
     about = e.about_id or ""
     again = seen

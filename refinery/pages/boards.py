@@ -153,9 +153,7 @@ class Board:
 
     def bead(self, bead: Bead) -> str:
         """Why a bead stands where it stands, in one sentence."""
-        if bead.pk not in self.beads or bead.status in FINAL:
-            return bead.reason
-        return self.why("bead", bead.pk)
+        return bead.reason if bead.status in FINAL else self.why("bead", bead.pk) or bead.reason
 
     def bead_phase(self, bead: Bead) -> str:
         """Where a bead stands, in one word: its status when ended, its entry's phase, or what its runs do."""

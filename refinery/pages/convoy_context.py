@@ -16,7 +16,7 @@ from beads.models import BeadEvent, Convoy, Escalation
 from refinery import links
 from refinery.core.states import EntryKind, EntryState
 from refinery.models import ReviewEntry
-from refinery.pages import attention, boards, charts, contexts, spending
+from refinery.pages import attention, boards, charts, contexts, conversation, spending
 from refinery.pages.attention import Need
 
 # What is shown of an event: a row of each, and of its bead, would take longer than the rest of the page.
@@ -63,6 +63,7 @@ def convoy(convoy: Convoy, most: int = contexts.LISTED) -> dict[str, Any]:
         "waves": _by_wave(data["beads"]),
         "parts": charts.parts({name: counts[name] for name in contexts.BAR}),
         "graph": _graph(data["beads"]),
+        "plan": conversation.plan_of(convoy) if data["staged"] else {},
         "needs": [] if _ended(convoy) and data["phase"] != "failed" else _needs(convoy, data, shown),
         "runs": runs,
         "ended": _ended(convoy),
@@ -75,6 +76,15 @@ def convoy(convoy: Convoy, most: int = contexts.LISTED) -> dict[str, Any]:
         "timeline": timeline.rows,
         "timeline_cut": timeline,
     }
+
+
+def drawn(board: boards.Board, convoy: Convoy) -> dict[str, Any]:
+    """The plan of a convoy that has not begun: `graph`, `waves`, and its `data`."""
+    data = boards.convoy_data(board, convoy)
+    link = links.many("bead")
+    for row in data["beads"]:
+        row |= {"run": None, "entry": None, "url": link(row["id"]), "review_url": "", "since": row["updated_at"]}
+    return {"data": data, "waves": _by_wave(data["beads"]), "graph": _graph(data["beads"])}
 
 
 def _ended(convoy: Convoy) -> bool:

@@ -79,6 +79,7 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
         "unboxed": [rig.slug for rig in board.world.rigs.values() if boxes.is_off(rig.config)],
         "unstarted": _unstarted(board.world),
         "wide": board.town_wide,
+        "requests": len(board.world.requests),
         "needs": waiting,
         "filed": filed,
         "escalated": escalated,
@@ -99,7 +100,8 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
 def _unstarted(world: World) -> list[str]:
     """Why runs of what is going on could not be started the last time, each reason once, at most three."""
     entries = (*world.entries, *(c.entry for c in world.checks))
-    last = (runs[-1] for runs in (*(b.runs for b in world.beads), *(e.runs for e in entries)) if runs)
+    beads = (*world.beads, *world.requests)
+    last = (runs[-1] for runs in (*(b.runs for b in beads), *(e.runs for e in entries)) if runs)
     return list(dict.fromkeys(run.reason for run in last if run.outcome == RunOutcome.START_FAILED))[:3]
 
 

@@ -132,6 +132,8 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
         return redirect("convoy", key)
     if found.type == "merge_request":
         return redirect("review", key)
+    if found.type == "message":
+        return redirect(f"{reverse('mayor', args=[found.town.slug])}#request-{key}")
     return page(
         request,
         "refinery/bead.html",

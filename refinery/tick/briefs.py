@@ -13,11 +13,12 @@ from beads.errors import LostRace
 from beads.lifecycle import Purpose
 from beads.models import Bead, Convoy, Rig
 from beads.prepared import Prepared
+from refinery.core.rules.mayor import PLAN
 from refinery.core.states import EntryKind, Judgement
 from refinery.models import Candidate, ReviewEntry
 from refinery.store.gates import steps_for
 from refinery.store.results import gate_results
-from refinery.tick import words
+from refinery.tick import planning, words
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
             raise LostRace("no gate is to be run any more")
         brief["parallel"] = config.refinery.parallel_gates
     else:
-        agents = config.agents
-        command = agents.refinery if purpose in REFINERY else agents.polecat
+        command = _agent_for(config.agents, purpose)
         if command is None:
             raise LostRace(f"no command is configured for {purpose} any more")
         steps = [_agent_step(command, purpose, bead.priority)]
@@ -115,6 +115,13 @@ def _account(bead: Bead, entry: ReviewEntry | None) -> Bead:
     return entry.convoy.bead if entry.convoy is not None else entry.bead
 
 
+def _agent_for(agents: configs.AgentsConfig, purpose: str) -> configs.AgentCommand | None:
+    """Whose work a run is."""
+    if purpose == PLAN:
+        return agents.mayor
+    return agents.refinery if purpose in REFINERY else agents.polecat
+
+
 def _agent_step(agent: configs.AgentCommand, purpose: str, priority: int) -> dict[str, Any]:
     """The step that is an agent: its command, or its preset and model; how that is started is settled where it runs."""
     if agent.preset is None:
@@ -129,6 +136,8 @@ def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[st
     if purpose in REFINERY and entry is not None:
         return told | {"asked": words.for_review(found, entry)}, words.Words()
     told["attempts"] = words.attempts(bead, purpose)
+    if purpose == PLAN:
+        told["request"] = planning.brief(bead)
     people = words.of_people(found.entries, bead.pk, entry)
     if purpose == Purpose.REWORK:
         told["rework"] = words.rework(bead, people)

@@ -16,6 +16,7 @@ from refinery.core.reasons import Exit, way_on
 from refinery.core.states import EntryKind, EntryState, Judgement
 from refinery.models import ReviewEntry
 from refinery.store import entries, notices
+from refinery.tick import planning
 
 ACTOR = "gastown"
 
@@ -114,5 +115,6 @@ def convoy_landed(town: Town, convoy_id: str, sha: str, now: dt.datetime) -> Non
     title, told = f"Convoy landed: {convoy.bead.title}", f"Landed on {convoy.rig.default_branch} as {sha}."
     notices.tell(town, notices.Notice("landed", convoy.bead, title, told, convoy_id), now)
     mail.send(town, ACTOR, "overseer", mail.Letter(title[:300], told, kind="CONVOY_LANDED", about=convoy.bead))
+    planning.heard(convoy.bead, "CONVOY_LANDED", title, told)
     for branch in convoy.branches.exclude(landed_sha="unchanged").select_related("rig"):
         enqueue(town, DeleteBranch(branch.rig_id, branch.name, branch.head_sha), now, branch.rig_id)

@@ -24,7 +24,7 @@ from refinery.core.states import EntryKind, EntryState
 from refinery.core.telling import of_steps
 from refinery.core.world import BREAKER_WINDOW, AgentView, RigView, World
 from refinery.models import Forecast, Lane, ReviewEntry
-from refinery.tick import convoyrows, entryrows, grounds, money, outside, queries
+from refinery.tick import convoyrows, entryrows, grounds, money, outside, queries, requestrows
 
 RECENT = 100
 
@@ -48,7 +48,8 @@ def load(town: Town, now: dt.datetime) -> World:
     entries = [e for e in entries if e.kind != EntryKind.CHECK]
     shown = _shown(town, entries)
     beads = tuple(_bead(b, blockers, by_bead) for b in queries.ISSUES(town.pk))
-    accounts = {b.id: (b.rig, b.convoy or "") for b in beads}
+    requests = requestrows.of_town(town, by_bead)
+    accounts = {b.id: (b.rig, b.convoy or "") for b in (*beads, *requests)}
     accounts = {view.account: (view.rig, view.convoy or "") for view in views.values()} | accounts
     return World(
         now=now,
@@ -57,6 +58,7 @@ def load(town: Town, now: dt.datetime) -> World:
         paused_reason=town.paused_reason,
         rigs=rigs,
         beads=beads,
+        requests=requests,
         budgets=money.budgets(town, rigs, accounts, runs, now),
         entries=tuple(trains.couple(stacks.arrange(changes, blockers, rigs, now, shown), rigs)),
         checks=checks,

@@ -6,6 +6,20 @@ from tests.mutations.mutation import RACES, RECOVERY, Mutation
 
 MUTATIONS = (
     Mutation(
+        "the mayor is started for a second request while it is at work",
+        "refinery/core/rules/mayor.py",
+        "    if at_work:\n",
+        "    if False:\n",
+        "tests/unit/test_mayor_rules.py -k one_at_a_time",
+    ),
+    Mutation(
+        "what the mayor staged before it died is planned again",
+        "refinery/core/rules/mayor.py",
+        "    if made.convoys or made.beads:\n",
+        "    if made.convoys and run.outcome == RunOutcome.DONE:\n",
+        "tests/db/test_mayor.py -k costs_no_attempt",
+    ),
+    Mutation(
         "gt_done without a change is handed over",
         "refinery/core/rules/beads.py",
         'if bead.purpose == Purpose.WORK and run.work == "nothing":',

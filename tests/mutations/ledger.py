@@ -6,6 +6,20 @@ from tests.mutations.mutation import RACES, Mutation
 
 MUTATIONS = (
     Mutation(
+        "a form that is sent twice asks the mayor twice",
+        "refinery/decisions/mayor.py",
+        "        if key and (known := inbox.payload_of(key)):\n",
+        "        if key and (known := inbox.payload_of('')):\n",
+        "tests/web/test_mayor.py -k sent_twice",
+    ),
+    Mutation(
+        "a bead at work is changed under its agent",
+        "beads/ledger/beads.py",
+        "filter(pk=bead.pk, status=BeadStatus.OPEN).update(**said",
+        "filter(pk=bead.pk).update(**said",
+        "tests/db/test_plan_edits.py",
+    ),
+    Mutation(
         "whoever guesses passwords is never locked out",
         "gastown_site/lockout.py",
         "            super().authenticate(request, **credentials)\n",

@@ -20,6 +20,7 @@ from refinery.core import readiness
 from refinery.core.reasons import Exit, Held
 from refinery.core.stages import Stage, phase
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Verdict
+from refinery.pages import conversation
 
 GLOSSARY = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text()
 TABLES = {
@@ -64,6 +65,7 @@ STATES: dict[str, Iterable[str]] = {
     "Resolution of a final bead": Resolution,
     "Phase of a live bead": returned(readiness.bead_phase),
     "Phase of a convoy": returned(readiness.convoy_phase) | returned(readiness.ended_phase),
+    "Phase of a request": returned(conversation.phase),
     "State of an entry": legal(ReviewEntry, "state"),
     "Phase of an active entry": {phase(stage, admitted=admitted) for stage in Stage for admitted in (True, False)},
     "Stage of an active entry": Stage,

@@ -45,8 +45,9 @@ VERBS = {
         "land-now",
     ),
     "escalation-act": ("ack", "close"),
-    "bead-act": ("release", "cancel", "retry", "confirm"),
+    "bead-act": ("release", "cancel", "retry", "confirm", "answer", "edit"),
     "convoy-act": ("start", "close", "retry"),
+    "mayor-ask": (),
 }
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from agents.api.toolset import beads, convoys, talk, usage, work
+from agents.api.toolset import beads, convoys, planner, talk, usage, work
 
-__all__ = ["beads", "convoys", "talk", "usage", "work"]  # each registers its tools on import
+__all__ = ["beads", "convoys", "planner", "talk", "usage", "work"]  # each registers its tools on import

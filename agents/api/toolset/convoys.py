@@ -45,10 +45,11 @@ def _convoy(call: Call, key: str) -> Convoy:
 
 @tool("gt_convoy_create", MAYOR, ConvoyCreateArgs)
 def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
-    """Make a convoy from a plan: beads with key, title, body, priority, after.
+    """Make a convoy from a plan: beads with key, title, body, priority, after, files, estimate.
 
     Its beads count as filed by your run ([limits]). It is staged until a person starts it, whatever `staged` says,
-    unless the config lets agents' beads go ([limits] filed_beads = "dispatch").
+    unless the config lets agents' beads go ([limits] filed_beads = "dispatch"). `conflicts` names pairs of beads
+    without an order between them that change the same files.
     """
     rig = rig_of(call, args.rig)
     config = configs.effective(rig.town.config, rig.config).convoy
@@ -66,7 +67,9 @@ def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
         why = filing.WAITS
     elif staged:
         why = "nothing is dispatched until it is started"
-    return {"id": made.pk, "staged": staged, "why": why}
+    touched = {i["key"]: plans.Touches(i["rig"].pk, tuple(i["files"]), tuple(i["after"])) for i in plan}
+    conflicts = [{"beads": [a, b], "files": files} for a, b, files in plans.clashes(touched)]
+    return {"id": made.pk, "staged": staged, "why": why, "conflicts": conflicts}
 
 
 @tool("gt_convoy_start", MAYOR, ConvoyArgs)

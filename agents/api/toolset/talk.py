@@ -9,6 +9,7 @@ from pydantic import Field
 
 from agents import filing, mail
 from agents.api.tools import ALL, Args, Call, tool
+from agents.api.toolset import planner
 from agents.api.toolset.shared import Short, sender
 from agents.models import Agent, Mail, Run
 from beads import inbox, ledger, questions
@@ -44,9 +45,12 @@ def ask(call: Call, args: AskArgs) -> dict[str, Any]:
     the answer to this same call, so ask again in the same words to hear whether it is there (`state` "answered").
 
     Go on meanwhile with what does not depend on it. "closed" means that nobody will answer. Questions count as
-    escalations ([limits] escalations_per_run).
+    escalations ([limits] escalations_per_run). The mayor asks once in a run, and exits: it is started again with the
+    answer.
     """
     run = call.run
+    if planner.is_asked(run):
+        return planner.ask(call, args.text)
     key = questions.key_of(run.bead, args.text)
     asked = questions.about(run.bead).filter(key=key).order_by("bead__created_at").last()
     if asked is None:

@@ -21,7 +21,7 @@ MAX_CHECKPOINT = 64 * 1024
 
 BRIEFED = (  # of its brief, what `gt_prime` tells as it is
     *("gates", "gate_results", "rework", "asked", "conflict", "candidate", "convoy", "checkpoint", "previous"),
-    *("rounds", "attempts", "start", "instructions"),
+    *("rounds", "attempts", "start", "instructions", "request"),
 )
 prime_extras: list[Callable[[Run], dict[str, Any]]] = []
 
@@ -104,9 +104,10 @@ def _result(call: Call, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
     return {"repeat": False}
 
 
-@tool("gt_done", frozenset({Role.POLECAT, Role.REFINERY}), DoneArgs)
+@tool("gt_done", ALL, DoneArgs)
 def done(call: Call, args: DoneArgs) -> dict[str, Any]:
-    """Your work is finished (polecat), or you approve this candidate (refinery). Then exit. Repeats are no-ops.
+    """Your work is finished (polecat), you approve this candidate (refinery), your plan is staged (mayor). Then exit.
+    Repeats are no-ops.
 
     `branch`: where your commits are, when it is not the branch that you were given. `{"result": "nothing_changed"}`
     says that there is no commit of yours yet: what you have changed must be committed before you exit.

@@ -7,7 +7,19 @@ without actions says what the subject waits for; `explain` and the pages show th
 from __future__ import annotations
 
 from refinery.core.actions import Action, Decision
-from refinery.core.rules import agents, beads, budgets, checks, convoys, entries, forecasts, lanes, runs, troubles
+from refinery.core.rules import (
+    agents,
+    beads,
+    budgets,
+    checks,
+    convoys,
+    entries,
+    forecasts,
+    lanes,
+    mayor,
+    runs,
+    troubles,
+)
 from refinery.core.world import World
 
 __all__ = ["Action", "Decision", "plan"]
@@ -19,6 +31,7 @@ def plan(world: World) -> list[Decision]:
     return [
         *runs.decide(world),
         *beads.decide(world, {d.subject: d.why for d in reviews}),
+        *mayor.decide(world),
         *reviews,
         *checks.decide(world),
         *lanes.decide(world),

@@ -102,8 +102,8 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
         why = "the review entry it was for has ended"
         return "unneeded", why, (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, why, "superseded"),)
     if bead.live_run is not None:
-        runs = bead.live_run.state == RunState.RUNNING and _start_key(bead) in world.escalated
-        over = (Settle(_start_key(bead), "runs start again"),) if runs else ()
+        runs = bead.live_run.state == RunState.RUNNING and start_key(bead) in world.escalated
+        over = (Settle(start_key(bead), "runs start again"),) if runs else ()
         return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", over
     if entry is not None:
         if bead.status == BeadStatus.IN_REVIEW:
@@ -160,18 +160,19 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
             return "attempt-failed", why, (*shown, MoveBead(bead.id, bead.status, BeadStatus.OPEN, why))
         case _:
             why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
-            alarm = _cannot_start(world, bead, run)
+            alarm = cannot_start(world, bead, run)
             return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why), *alarm)
 
 
-def _start_key(bead: BeadView) -> str:
+def start_key(bead: BeadView) -> str:
+    """The key of the need that runs of the bead's rig cannot be started."""
     return f"start:{bead.rig}"
 
 
-def _cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
+def cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
     """What keeps all runs of a rig from starting is one need, until one of them runs."""
     lasting = stays(run) or host_faults(bead.runs) >= HOST_FAULTS_FREE
-    if run.outcome != RunOutcome.START_FAILED or not lasting or _start_key(bead) in world.escalated:
+    if run.outcome != RunOutcome.START_FAILED or not lasting or start_key(bead) in world.escalated:
         return ()
     rig = world.rigs[bead.rig].slug
     text = (
@@ -179,9 +180,7 @@ def _cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, .
         f"What to do: mend that (gastown doctor looks at this machine; gastown rig config {rig} --config FILE replaces "
         "the config). It is tried again by itself, more and more rarely."
     )
-    return (
-        Escalate(_start_key(bead), f"Rig {rig}: runs cannot be started: {run.reason}"[:300], text, "high", bead.id),
-    )
+    return (Escalate(start_key(bead), f"Rig {rig}: runs cannot be started: {run.reason}"[:300], text, "high", bead.id),)
 
 
 def _always(world: World, bead: BeadView) -> bool:

@@ -20,6 +20,7 @@ from refinery.core.actions import (
     Settle,
 )
 from refinery.store import notices
+from refinery.tick import planning
 from refinery.tick.endings import ACTOR, convoy_landed, enqueue
 
 
@@ -60,3 +61,4 @@ def _escalate(town: Town, action: Escalate, now: dt.datetime) -> None:
     if made is not None:
         kind = "failed" if subject is not None and is_final(subject.status) else "needs_you"
         notices.tell(town, notices.Notice(kind, subject, title, body, made.pk), now)
+        planning.heard(subject, "CONVOY_NEEDS_ATTENTION", title, body)

@@ -58,6 +58,8 @@ def _start_run(action: StartRun, now: dt.datetime) -> None:
             agent = roster.polecat_for(order.rig, action.prefer_agent, order.author)
         case RunKind.REFINERY:
             agent = roster.refinery_for(order.rig, order.lane_convoy)
+        case RunKind.MAYOR:
+            agent = roster.mayor_for(bead.town)
         case _:
             agent = None
     runs.queue_run(
