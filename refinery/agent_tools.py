@@ -77,13 +77,15 @@ def queue(call: Call, args: QueueArgs) -> dict[str, Any]:
         if args.rig in (None, rigs[rig].slug)
     ]
     moments = ("created_at", "admitted_at")
-    return {"entries": [row | {k: row[k].isoformat() if row[k] else None for k in moments} for row in rows]}
+    return {"entries": [row | {k: boards.iso(row[k]) for k in moments} for row in rows]}
 
 
 def _landing_time(convoy: Convoy) -> dict[str, Any]:
     """What `gt_convoy_status` adds: when it lands."""
     found = boards.Board(convoy.bead.town).convoy_lands(convoy)
-    return found.as_dict() if found else {}
+    if found:
+        return found.as_dict()
+    return {}
 
 
 convoy_extras.append(_landing_time)

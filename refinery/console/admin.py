@@ -116,7 +116,9 @@ class EscalationAdmin(ReadOnlyAdmin):
 
     def subject_context(self, request: HttpRequest, row: Escalation) -> dict[str, Any]:
         """Adds *why*, of what it is about."""
-        told = why.of_whatever(row.about) if row.about is not None else []
+        told = []
+        if row.about is not None:
+            told = why.of_whatever(row.about)
         return {**super().subject_context(request, row), "why": told}
 
 

@@ -39,8 +39,11 @@ def config_text(owner: Town | Rig) -> str:
 
 def effective_text(owner: Town | Rig) -> str:
     """The whole config that holds for an owner, as TOML."""
-    town, rig = (owner.town.config, owner.config) if isinstance(owner, Rig) else (owner.config, {})
-    return configs.to_toml(configs.effective(town, rig).model_dump(mode="json"))
+    if isinstance(owner, Rig):
+        config = configs.effective(owner.town.config, owner.config)
+    else:
+        config = configs.effective(owner.config, {})
+    return configs.to_toml(config.model_dump(mode="json"))
 
 
 def diff_of(old: str, new: str) -> list[tuple[str, str]]:
@@ -151,8 +154,10 @@ class ConfigEditor(ReadOnlyAdmin):
 
     def _page(self, request: HttpRequest, owner: Any, shown: dict[str, Any]) -> TemplateResponse:
         meta = self.model._meta
-        rows = ConfigVersion.objects.filter(rig=owner) if isinstance(owner, Rig) else None
-        versions = rows if rows is not None else ConfigVersion.objects.filter(town=owner, rig=None)
+        if isinstance(owner, Rig):
+            versions = ConfigVersion.objects.filter(rig=owner)
+        else:
+            versions = ConfigVersion.objects.filter(town=owner, rig=None)
         try:
             effective = effective_text(owner)
         except GastownError as error:

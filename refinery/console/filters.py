@@ -33,7 +33,9 @@ class Asked(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
         """The rows that answer the chosen one."""
         chosen = self.questions.get(self.value() or "")
-        return queryset if chosen is None else queryset.filter(chosen[1](timezone.now()))
+        if chosen is None:
+            return queryset
+        return queryset.filter(chosen[1](timezone.now()))
 
 
 class FactFilter(Asked):

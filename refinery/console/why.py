@@ -55,7 +55,9 @@ class Telling:
         """The plan's sentence about one subject."""
         subject = f"{kind} {key}"
         decision = self.decided.get(subject)
-        link = reverse(_PAGES[kind], args=[key]) if kind in _PAGES else ""
+        link = ""
+        if kind in _PAGES:
+            link = reverse(_PAGES[kind], args=[key])
         if decision is None:
             return Sentence(subject, "", ENDED, link)
         return Sentence(subject, decision.rule, decision.why, link)
@@ -77,7 +79,9 @@ class Telling:
 
 def _ended(first: Sentence, how: str) -> Sentence:
     """An ended subject's own words in place of the plan's silence."""
-    return replace(first, rule="ended", text=how) if first.text == ENDED else first
+    if first.text == ENDED:
+        return replace(first, rule="ended", text=how)
+    return first
 
 
 def of_whatever(bead: Bead) -> list[Sentence]:
@@ -86,14 +90,18 @@ def of_whatever(bead: Bead) -> list[Sentence]:
     if entry is not None:
         return of_entry(entry)
     convoy = Convoy.objects.filter(pk=bead.pk).first()
-    return of_convoy(convoy) if convoy is not None else of_bead(bead)
+    if convoy is not None:
+        return of_convoy(convoy)
+    return of_bead(bead)
 
 
 def of_bead(bead: Bead) -> list[Sentence]:
     """A bead, then its blockers, its live runs, its review entries and its convoy."""
     telling = Telling(bead.town)
     how = f"{bead.status} ({bead.resolution}): {bead.reason or 'no reason was noted'}"
-    told = [_ended(telling.of("bead", bead.pk), how) if bead.resolution else telling.of("bead", bead.pk)]
+    told = [telling.of("bead", bead.pk)]
+    if bead.resolution:
+        told[0] = _ended(told[0], how)
     told += _blockers(telling, bead)
     told += _runs(telling, [bead.pk])
     for entry in ReviewEntry.objects.active().filter(source=bead):
@@ -108,13 +116,17 @@ def of_entry(entry: ReviewEntry) -> list[Sentence]:
     town = entry.rig.town
     telling = Telling(town)
     how = f"{entry.state} ({entry.reason}): {entry.reason_text or 'no reason was noted'}"
-    told = [_ended(telling.of("entry", entry.pk), how) if entry.reason else telling.of("entry", entry.pk)]
+    told = [telling.of("entry", entry.pk)]
+    if entry.reason:
+        told[0] = _ended(told[0], how)
     told += _blockers(telling, entry.bead)
     told += _runs(telling, [entry.pk])
     if entry.state == EntryState.ACTIVE:
         told += telling.of_lane(entry.rig.slug, entry.target)
         cars = ReviewEntry.objects.filter(rig=entry.rig, target=entry.target, slot__isnull=False).order_by("slot")
-        ahead = cars if entry.slot is None else cars.filter(slot__lt=entry.slot)
+        ahead = cars
+        if entry.slot is not None:
+            ahead = cars.filter(slot__lt=entry.slot)
         told += [telling.of("entry", other.pk) for other in ahead]
     if entry.source_id is not None:
         told.append(telling.of("bead", entry.source_id))
@@ -164,17 +176,25 @@ def _around(telling: Telling, town: Town, keys: list[str]) -> list[Sentence]:
     )
     for effect in failing.order_by("-id")[:200]:
         if any(key in effect.key or key in effect.payload.values() for key in keys):
-            text = f"{effect.kind} {'was given up' if effect.state == 'failed' else 'keeps failing'}: {effect.error}"
+            text = f"{effect.kind} keeps failing: {effect.error}"
+            if effect.state == EffectState.FAILED:
+                text = f"{effect.kind} was given up: {effect.error}"
             told.append(
                 Sentence(f"effect {effect.pk}", effect.state, text, reverse(_PAGES["effect"], args=[effect.pk]))
             )
     for fact in Fact.objects.filter(town=town, subject__in=keys, processed_at=None)[:20]:
-        state = "quarantined" if fact.quarantined_at else "pending"
-        text = f"{fact.kind} is {state}{': ' + fact.error if fact.error else ''}"
+        state = "pending"
+        if fact.quarantined_at:
+            state = "quarantined"
+        text = f"{fact.kind} is {state}"
+        if fact.error:
+            text += f": {fact.error}"
         told.append(Sentence(f"fact {fact.pk}", state, text, reverse(_PAGES["fact"], args=[fact.pk])))
     for one in Escalation.objects.select_related("bead").filter(town=town, about__in=keys, closed_at=None)[:20]:
         link = reverse(_PAGES["escalation"], args=[one.pk])
         said = short(next(iter(one.bead.body.strip().splitlines()), ""), 400)
-        text = f"{one.bead.title}{': ' + said if said else ''}"
+        text = one.bead.title
+        if said:
+            text += f": {said}"
         told.append(Sentence(f"escalation {one.pk}", one.severity, text, link))
     return told + list(telling.town_wide())

@@ -157,7 +157,7 @@ def _unpredictable(world: World, entry: EntryView, stage: Stage) -> str:
         return PERSON.words
     if told == "blocked":
         waits = [b.id for b in (*entry.waiting_for, *(a for a in entry.after if a.status != BeadStatus.CLOSED))]
-        return f"waits for {', '.join(waits or [b.id for b in entry.ties.stands_on])}"
+        return f"waits for {', '.join(waits or [b.id for b in entry.ties.stacked_on])}"
     if rig.outage is not None and stage != Stage.LANDED:
         return rig.outage.words(world.now)
     if stage in (Stage.LANDING, Stage.LANDED):

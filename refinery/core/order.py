@@ -12,7 +12,7 @@ from refinery.core.states import EntryKind
 
 def rank(entry: EntryView) -> int:
     """Its priority, or that of the most urgent entry that waits for it."""
-    return entry.priority if entry.ties.lift is None else min(entry.priority, entry.ties.lift)
+    return entry.priority if entry.ties.inherited_rank is None else min(entry.priority, entry.ties.inherited_rank)
 
 
 def queue_key(entry: EntryView) -> tuple[int, dt.datetime, int, dt.datetime, str]:

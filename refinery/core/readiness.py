@@ -26,8 +26,8 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 def unmanned(slug: str) -> str:
     """What is said of a rig that has work and no command for who does it."""
     return (
-        f"rig {slug} has no agents.polecat.command, so nobody works on its beads: name one under [agents.polecat], "
-        f"then rig config {slug} --config FILE.toml"
+        f"rig {slug} has no agents.polecat.command, so nobody works on its beads: name one, or a preset, under "
+        f"[agents.polecat], then rig config {slug} --config FILE.toml"
     )
 
 

@@ -31,7 +31,7 @@ def contained(parents: Mapping[str, Sequence[str]], heads: Sequence[str]) -> lis
 
 
 @dataclass(frozen=True, slots=True)
-class Below:
+class StackedOn:
     """An active entry of the same lane whose head is contained in another one's.
 
     `state`: `ahead` (a car further to the front), `queued` (will be one) or `waits` (for people or for work).
@@ -51,7 +51,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Clash:
+class ConflictForecast:
     """A conflict foreseen: with another active entry (`id`), or with the target itself (an empty `id`)."""
 
     id: str
@@ -121,18 +121,18 @@ class Ground:
 class Ties:
     """What an active entry has to do with others, and what people have decided about its order and its gates.
 
-    `before`: active entries that land before it. `lift`: the priority of the most urgent entry that waits for it.
-    `sunk`: what it stands on and has left the queue unlanded. `yields`: why it lets another one land first, and
-    `resolving`: that one waits for its conflict to be resolved. `waiver`: the record of a person's decision that the
-    gates of this head are skipped, and in words, by whom and why.
+    `before`: active entries that land before it. `inherited_rank`: the priority of the most urgent entry that waits for
+    it. `refused_below`: what it stands on and has left the queue unlanded. `held_back_by`: why it lets another one land
+    first, and `resolving`: that one waits for its conflict to be resolved. `waiver`: the record of a person's decision
+    that the gates of this head are skipped, and in words, by whom and why.
     """
 
     before: tuple[str, ...] = ()
-    lift: int | None = None
-    stands_on: tuple[Below, ...] = ()
-    sunk: tuple[Refused, ...] = ()
-    clashes: tuple[Clash, ...] = ()
-    yields: str = ""
+    inherited_rank: int | None = None
+    stacked_on: tuple[StackedOn, ...] = ()
+    refused_below: tuple[Refused, ...] = ()
+    clashes: tuple[ConflictForecast, ...] = ()
+    held_back_by: str = ""
     resolving: bool = False
     waiver: int = 0
     waived: str = ""

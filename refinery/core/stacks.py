@@ -24,7 +24,7 @@ from beads.lifecycle import BeadStatus, EffectState, Purpose
 from refinery.core.beadviews import Blocker
 from refinery.core.entryviews import EntryView
 from refinery.core.order import by_lane, in_queue_order, rank
-from refinery.core.relations import Below, Clash, ForecastView, Refused, foresee_key
+from refinery.core.relations import ConflictForecast, ForecastView, Refused, StackedOn, foresee_key
 from refinery.core.stages import Stage, phase
 from refinery.core.standing import proving, standing, wants_slot
 from refinery.core.states import BuildResult
@@ -40,11 +40,11 @@ PACE = dt.timedelta(seconds=10)  # at most so often, when only the target has mo
 
 @dataclass(frozen=True)
 class Shown:
-    """What git has shown. `stacks`: (rig, upper head, lower head). `sunk`: (rig, target, head) → who had that head and
-    left the queue for good. `forecasts`: what is foreseen in each lane."""
+    """What git has shown. `stacks`: (rig, upper head, lower head). `refused_below`: (rig, target, head) → who had that
+    head and left the queue for good. `forecasts`: what is foreseen in each lane."""
 
     stacks: Sequence[tuple[int, str, str]] = ()
-    sunk: Mapping[tuple[int, str, str], Sequence[Refused]] = field(default_factory=dict)
+    refused_below: Mapping[tuple[int, str, str], Sequence[Refused]] = field(default_factory=dict)
     forecasts: Mapping[Lane, ForecastView] = field(default_factory=dict)
 
 
@@ -69,11 +69,11 @@ def arrange(
     for bead, waits in blockers.items():
         if bead not in found:
             graph[bead] |= {b.id for b in waits}
-    lowers, sunk = _stack(found, graph, shown)
+    lowers, refused_below = _stack(found, graph, shown)
     if lowers or any(e.after for e in found.values()):
         found = _ordered(found, graph, lowers, rigs, now)
-    if sunk:
-        found |= {key: _tied(found[key], sunk=gone) for key, gone in sunk.items()}
+    if refused_below:
+        found |= {key: _tied(found[key], refused_below=gone) for key, gone in refused_below.items()}
     for lane, members in by_lane(found.values()).items():
         clashes = _clashes(members, shown.forecasts.get(lane))
         if clashes or any(e.contested for e in members):
@@ -94,15 +94,17 @@ def _ordered(
 ) -> dict[str, EntryView]:
     """Who lands before whom, with the priorities that follow."""
     before = {key: tuple(sorted(k for k in reach(graph, key) if k in found and k != key)) for key in found}
-    lift: dict[str, int] = {}
+    inherited_rank: dict[str, int] = {}
     for entry in found.values():
         for key in before[entry.id]:
-            lift[key] = min(rank(entry), lift.get(key, rank(entry)))
+            inherited_rank[key] = min(rank(entry), inherited_rank.get(key, rank(entry)))
     done: dict[str, EntryView] = {}
     for entry in sorted(found.values(), key=lambda e: (len(before[e.id]), e.id)):
         under = [done[key] for key in lowers.get(entry.id, ()) if key in done]
-        stands_on = tuple(Below(low.id, _state(entry, low, rigs, now)) for low in under)
-        ties = replace(entry.ties, before=before[entry.id], lift=lift.get(entry.id), stands_on=stands_on)
+        stacked_on = tuple(StackedOn(low.id, _state(entry, low, rigs, now)) for low in under)
+        ties = replace(
+            entry.ties, before=before[entry.id], inherited_rank=inherited_rank.get(entry.id), stacked_on=stacked_on
+        )
         done[entry.id] = replace(entry, ties=ties)
     return {key: done[key] for key in found}
 
@@ -116,17 +118,17 @@ def _stack(
     for entry in found.values():
         by_head[entry.rig, entry.head].append(entry)
     lowers: dict[str, list[str]] = defaultdict(list)
-    sunk: dict[str, tuple[Refused, ...]] = defaultdict(tuple)
+    refused_below: dict[str, tuple[Refused, ...]] = defaultdict(tuple)
     for rig, high, low in sorted(set(shown.stacks)):
         for upper in by_head.get((rig, high), ()):
             active = [e for e in by_head.get((rig, low), ()) if e.target == upper.target]
             if not active:
-                sunk[upper.id] += tuple(shown.sunk.get((rig, upper.target, low), ()))
+                refused_below[upper.id] += tuple(shown.refused_below.get((rig, upper.target, low), ()))
             for lower in active:
                 if upper.id not in reach(graph, lower.id):
                     graph[upper.id].add(lower.id)
                     lowers[upper.id].append(lower.id)
-    return lowers, {key: told for key, told in sunk.items() if told}
+    return lowers, {key: told for key, told in refused_below.items() if told}
 
 
 def reach(graph: Mapping[str, Iterable[str]], start: str) -> set[str]:
@@ -152,9 +154,9 @@ def _state(upper: EntryView, lower: EntryView, rigs: Mapping[int, RigView], now:
 # -- conflicts ahead of time ----------------------------------------------------------------------------------------
 
 
-def _clashes(entries: list[EntryView], forecast: ForecastView | None) -> dict[str, list[Clash]]:
+def _clashes(entries: list[EntryView], forecast: ForecastView | None) -> dict[str, list[ConflictForecast]]:
     """Entry → the conflicts that are foreseen for it."""
-    clashes: dict[str, list[Clash]] = defaultdict(list)
+    clashes: dict[str, list[ConflictForecast]] = defaultdict(list)
     if forecast is None or not forecast.clashes:
         return clashes
     heads: dict[str, list[EntryView]] = defaultdict(list)
@@ -163,15 +165,19 @@ def _clashes(entries: list[EntryView], forecast: ForecastView | None) -> dict[st
     for a, b, files in forecast.clashes:
         for one in heads.get(a, ()):
             if not b:
-                clashes[one.id].append(Clash("", files))
+                clashes[one.id].append(ConflictForecast("", files))
             for other in heads.get(b, ()):
-                clashes[one.id].append(Clash(other.id, files))
-                clashes[other.id].append(Clash(one.id, files))
+                clashes[one.id].append(ConflictForecast(other.id, files))
+                clashes[other.id].append(ConflictForecast(one.id, files))
     return clashes
 
 
 def _rivals(
-    entries: list[EntryView], clashes: Mapping[str, list[Clash]], graph: Graph, rig: RigView, now: dt.datetime
+    entries: list[EntryView],
+    clashes: Mapping[str, list[ConflictForecast]],
+    graph: Graph,
+    rig: RigView,
+    now: dt.datetime,
 ) -> dict[str, EntryView]:
     """A lane's entries that conflict, or are foreseen to, and who of them lets whom land first."""
     order = in_queue_order(entries)
@@ -187,7 +193,7 @@ def _rivals(
     for entry in order:
         told = tuple(clashes.get(entry.id, ()))
         mine = against.get(entry.id, frozenset())
-        yields = ""
+        held_back_by = ""
         resolving = False
         if mine:
             rival = next((e for e in turns if _is_turn_of(e, entry, mine, graph)), None)
@@ -195,13 +201,13 @@ def _rivals(
                 turns.append(replace(entry, contested=tuple(mine)))
             else:
                 graph[entry.id].add(rival.id)
-                yields, resolving = _turn(rival, entry, mine), _being_resolved(rival)
-        if entry.id in moving and not yields:
+                held_back_by, resolving = _turn(rival, entry, mine), _being_resolved(rival)
+        if entry.id in moving and not held_back_by:
             rivals = [c for c in told if c.id in first and _goes_ahead(first[c.id], entry)]
-            yields = _why(rivals[0], first[rivals[0].id]) if rivals and not entry.admitted else ""
+            held_back_by = _why(rivals[0], first[rivals[0].id]) if rivals and not entry.admitted else ""
             first[entry.id] = entry
-        if told or yields:
-            found[entry.id] = _tied(entry, clashes=told, yields=yields, resolving=resolving)
+        if told or held_back_by:
+            found[entry.id] = _tied(entry, clashes=told, held_back_by=held_back_by, resolving=resolving)
     return found
 
 
@@ -211,7 +217,7 @@ def _is_proving(entry: EntryView, rig: RigView, now: dt.datetime) -> bool:
     return proving(entry, rig, now) and phase(stage, admitted=False) == "queued" and stage != Stage.BEHIND
 
 
-def _against_target(entry: EntryView, foreseen: Sequence[Clash]) -> frozenset[str]:
+def _against_target(entry: EntryView, foreseen: Sequence[ConflictForecast]) -> frozenset[str]:
     """The files in which an entry conflicts with its target, as far as its build shows, or else as is foreseen."""
     built = entry.candidate
     if built is not None and built.head == entry.head and built.result == BuildResult.CONFLICT:
@@ -233,7 +239,7 @@ def _is_turn_of(rival: EntryView, entry: EntryView, mine: frozenset[str], graph:
 
 
 def _turn(rival: EntryView, entry: EntryView, mine: frozenset[str]) -> str:
-    where = files(Clash("", tuple(sorted(mine.intersection(rival.contested)))))
+    where = files(ConflictForecast("", tuple(sorted(mine.intersection(rival.contested)))))
     how = "is being resolved" if _being_resolved(rival) else "comes first"
     return f"held back: it conflicts with {entry.target} in {where}, and so did {rival.id}, which {how}"
 
@@ -245,12 +251,12 @@ def _goes_ahead(rival: EntryView, entry: EntryView) -> bool:
     return rank(rival) <= rank(entry) or (started(rival) and rank(entry) > 0)
 
 
-def _why(clash: Clash, rival: EntryView) -> str:
+def _why(clash: ConflictForecast, rival: EntryView) -> str:
     where = "is in the train" if rival.admitted else "comes first"
     return f"held back: it would conflict with {rival.id}, which {where}, in {files(clash)}"
 
 
-def files(clash: Clash) -> str:
+def files(clash: ConflictForecast) -> str:
     """The first files of a conflict, in words."""
     more = len(clash.files) - 3
     return ", ".join(clash.files[:3]) + (f" and {more} more" if more > 0 else "") or "(no file named)"
@@ -310,7 +316,7 @@ def refused(entry: EntryView) -> tuple[str, str] | None:
             return "blocker_failed", f"bead {bead.id}, which it comes after, failed: retry that, then this"
         if bead.resolution == "cancelled" and _after(bead.closed_at, since):
             return "blocker_failed", f"bead {bead.id}, which it comes after, was cancelled and did not land"
-    for low in entry.ties.sunk:
+    for low in entry.ties.refused_below:
         if _after(low.at, since):
             return "stacked_on_failed", f"it contains the change of {low.id}, which left the queue: {low.how}"
     return None

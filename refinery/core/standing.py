@@ -104,7 +104,7 @@ def _unbuilt(entry: EntryView) -> Standing:
         return Standing(Stage.UNBUILT, "has a new head")
     if entry.admitted:
         return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
-    under = f"; stands on {', '.join(b.id for b in entry.ties.stands_on)}" if entry.ties.stands_on else ""
+    under = f"; stands on {', '.join(b.id for b in entry.ties.stacked_on)}" if entry.ties.stacked_on else ""
     return Standing(Stage.UNBUILT, f"waits for its turn{under}")
 
 
@@ -175,11 +175,11 @@ def _held_back(entry: EntryView) -> Standing | None:
     if after:
         names = ", ".join(f"{b.id} ({b.status}{b.unreleased}{_elsewhere(entry, b)})" for b in after)
         return Standing(Stage.BLOCKED, f"waits until {names} is closed, for its bead comes after")
-    under = [b for b in entry.ties.stands_on if b.state != "ahead"]
+    under = [b for b in entry.ties.stacked_on if b.state != "ahead"]
     if not under:
-        if not entry.ties.yields or entry.admitted:
+        if not entry.ties.held_back_by or entry.admitted:
             return None
-        return Standing(Stage.BLOCKED if entry.ties.resolving else Stage.BEHIND, entry.ties.yields)
+        return Standing(Stage.BLOCKED if entry.ties.resolving else Stage.BEHIND, entry.ties.held_back_by)
     names = ", ".join(b.id for b in under)
     if stuck := [b.id for b in under if b.state == "waits"]:
         return Standing(Stage.BLOCKED, f"stands on {names} and lands after it; {', '.join(stuck)} waits for others")

@@ -61,7 +61,9 @@ class Text(Entered):
         """The words, stripped; they may be empty where they need not be there."""
         hint = self.field.hint
         stripped = check_text(self.field.name, text, hint.longest, required=self.required)
-        return text if hint.exact else stripped
+        if hint.exact:
+            return text
+        return stripped
 
 
 class Number(Entered):
@@ -93,7 +95,9 @@ class Moment(Entered):
 
     def read(self, text: str) -> dt.datetime | None:
         """The time, which has a zone."""
-        return moment(self.field.name, text) if self.must_be_there(text) else None
+        if self.must_be_there(text):
+            return moment(self.field.name, text)
+        return None
 
 
 class OfBead(Entered):
@@ -101,7 +105,9 @@ class OfBead(Entered):
 
     def read(self, text: str) -> Bead | None:
         """The bead; raises NotFound."""
-        return bead_of(text.strip()) if self.must_be_there(text) else None
+        if self.must_be_there(text):
+            return bead_of(text.strip())
+        return None
 
 
 class Itemised(Entered):

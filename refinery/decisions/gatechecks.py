@@ -59,9 +59,15 @@ def ask(rig: Rig, *, by: Actor) -> Asked | None:
     return Asked(entry, new, entry.gates_again_at, gates + MARGIN)
 
 
+def _rigs(owner: Town | Rig) -> list[Rig]:
+    if isinstance(owner, Rig):
+        return [owner]
+    return list(owner.rigs.all())
+
+
 def config_changed(owner: Town | Rig, *, by: Actor) -> None:
     """The config of a town or rig was replaced: what its active checks say was said of another one."""
-    rigs = [owner] if isinstance(owner, Rig) else list(owner.rigs.all())
+    rigs = _rigs(owner)
     active = ReviewEntry.objects.select_related("rig__town").active().filter(rig__in=rigs, kind=EntryKind.CHECK)
     for entry in active:
         _again(entry, by)
@@ -79,7 +85,10 @@ def runner_up() -> bool:
 
 def wait(asked: Asked, at_most: float | None = None) -> dict[str, Any]:
     """Wait for the answer, as long as it may take or `at_most` so many seconds; `ok` is None when there is none yet."""
-    end = time.monotonic() + (asked.patience if at_most is None else min(at_most, asked.patience))
+    patience = asked.patience
+    if at_most is not None:
+        patience = min(at_most, patience)
+    end = time.monotonic() + patience
     with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
         listener.execute(f"listen {WAKE_CHANNEL}")
         while True:
@@ -107,7 +116,9 @@ def outcome(asked: Asked) -> dict[str, Any]:
     if entry.state == EntryState.ACTIVE and not (heard and entry.held):
         return data
     candidate = entry.candidates.filter(build_no=entry.build_no).first()
-    gates = gate_results(entry, candidate) if candidate else []
+    gates = []
+    if candidate:
+        gates = gate_results(entry, candidate)
     keys = ("gate", "outcome", "say", "remedy", "exit_code", "output")
     bad = [g for g in gates if g["outcome"] != "pass"]
     return data | {
@@ -122,10 +133,12 @@ def lines(told: dict[str, Any]) -> list[str]:
     """The outcome for a person: a line for each gate, with the telling line and the remedy."""
     if told["ok"] is None:
         return [f"{told['rig']}: {told['reason']}: {told['id']}"]
-    found = [
-        f"gate {g['gate']}: {g['outcome']} ({g['say']}){'; ' + g['remedy'] if g['remedy'] else ''}"
-        for g in told["gates"]
-    ]
+    found = []
+    for gate in told["gates"]:
+        line = f"gate {gate['gate']}: {gate['outcome']} ({gate['say']})"
+        if gate["remedy"]:
+            line += f"; {gate['remedy']}"
+        found.append(line)
     at = f"{told['target']} at {told['head'][:12]}"
     if told["ok"]:
         return [f"{told['rig']}: every gate passes on {at}", *found]

@@ -184,7 +184,9 @@ def _said(outcome: Outcome) -> str:
     entry = outcome.row
     if not outcome.answer:
         return f"{entry.pk} goes first already"
-    told = f" without its gates, at exactly {entry.head_sha[:12]}" if outcome.values["skip_gates"] else ""
+    told = ""
+    if outcome.values["skip_gates"]:
+        told = f" without its gates, at exactly {entry.head_sha[:12]}"
     return f"{entry.pk} goes to the front of the train{told}"
 
 
@@ -300,7 +302,10 @@ def thaw(rig: Rig, *, by: Actor, reason: str = "", target: str | None = None) ->
     with transaction.atomic():
         ledger.lock_town(rig.town)
         lanes.thaw(rig, target)
-        inbox.record(rig.town, "lane.thaw", rig.slug, {"reason": f"{target}: {reason}" if reason else target}, actor=by)
+        told = target
+        if reason:
+            told += f": {reason}"
+        inbox.record(rig.town, "lane.thaw", rig.slug, {"reason": told}, actor=by)
     return target
 
 

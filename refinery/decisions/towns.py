@@ -164,11 +164,14 @@ def set_config(
     """Replace a town's or rig's overrides by TOML; see `beads.ledger.set_config` for `expect`, and `check_config` for
     `by_owner`. Wakes the town."""
     overrides = check_config(owner, text, by_owner=by_owner)
-    town = owner.town if isinstance(owner, Rig) else owner
+    if isinstance(owner, Rig):
+        town, rigs = owner.town, [owner]
+    else:
+        town, rigs = owner, list(owner.rigs.all())
     with transaction.atomic():
         made = ledger.set_config(owner, overrides, who=str(by), why=reason, text=text, expect=expect)
         inbox.record(town, "config.set", owner.slug, {"version": made.number, "reason": reason}, actor=by)
-        outages.look_now([owner] if isinstance(owner, Rig) else owner.rigs.all(), timezone.now())
+        outages.look_now(rigs, timezone.now())
         gatechecks.config_changed(owner, by=by)
     return made
 
@@ -211,7 +214,9 @@ def set_default_branch(rig: Rig, *, by: Actor, branch: str, reason: str = "") ->
             return 0
         ledger.set_default_branch(rig, branch)
         moved = entries.retarget(rig, old, branch, str(by))
-        told = {"reason": f"{old} → {branch}{f': {reason}' if reason else ''}"}
-        inbox.record(rig.town, "rig.default_branch", rig.slug, told, actor=by)
+        told = f"{old} → {branch}"
+        if reason:
+            told += f": {reason}"
+        inbox.record(rig.town, "rig.default_branch", rig.slug, {"reason": told}, actor=by)
         outages.look_now([rig], timezone.now())
     return moved

@@ -141,7 +141,9 @@ class Verb:
         parts: dict[str, dict[str, Any]] = {}
         for field in self.fields:
             if field.name in values:
-                of = parts.setdefault(field.part_of, {}) if field.part_of else given
+                of = given
+                if field.part_of:
+                    of = parts.setdefault(field.part_of, {})
                 of[field.name] = values[field.name]
         if parts:
             kinds = get_type_hints(self.run)
@@ -191,7 +193,9 @@ def of(subject: type[Model]) -> tuple[Verb, ...]:
 def on_page(subject: type[Model], word: str) -> Verb | None:
     """The verb that a page's address names, or None."""
     found = _VERBS.get((subject, word))
-    return found if found is not None and found.page is not None else None
+    if found is not None and found.page is not None:
+        return found
+    return None
 
 
 def _fields(function: Callable[..., Any]) -> Iterator[Field]:

@@ -164,7 +164,8 @@ def create_convoy(
 ) -> tuple[Convoy, bool]:
     """Make a convoy from a checked plan; returns it and whether it stays staged."""
     config = configs.effective(rig.town.config, rig.config).convoy
-    staged = config.staged if staged is None else staged
+    if staged is None:
+        staged = config.staged
     if not staged and rig.parked_at is not None:
         raise Conflict(f"rig {rig.slug} is parked: unpark it, or give --staged")
     with transaction.atomic():

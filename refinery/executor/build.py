@@ -53,7 +53,9 @@ def build(work: effects.Build) -> Result | None:
         if error.kind not in ("unfit", "unrelated", "missing_ref"):
             raise
         return "candidate.built", entry.pk, told | {"result": "refused", "error": _why(error, entry)}
-    seal = Candidate.objects.get(pk=work.seal).base_sha if work.seal else ""
+    seal = ""
+    if work.seal:
+        seal = Candidate.objects.get(pk=work.seal).base_sha
     return "candidate.built", entry.pk, told | _outcome(repo, entry, spec, built, seal, config.refinery)
 
 
@@ -172,7 +174,9 @@ def _body(entry: ReviewEntry) -> str:
     if entry.source is None:
         return ""
     run = Run.objects.filter(bead=entry.source, head_sha=entry.head_sha).exclude(summary="").last()
-    return run.summary.strip()[:4000] if run else ""
+    if run:
+        return run.summary.strip()[:4000]
+    return ""
 
 
 def _trailers(entry: ReviewEntry, head: str, *, reviewed: bool) -> list[tuple[str, str]]:

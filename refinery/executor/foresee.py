@@ -32,8 +32,12 @@ def look(repo: Repo, forecast: Forecast, branches: Mapping[str, str], most: int)
     base = repo.fetch_branch(rig.remote_url, forecast.target)
     there = [head for head in forecast.asked if _has(repo, rig.remote_url, head, branches.get(head, ""))]
     stacked = repo.stacked(base, there)
-    known = frozenset(forecast.paired) if forecast.base == base else frozenset()
-    old = [c for c in forecast.clashes if {c["a"], c["b"]} - {""} <= set(there)] if known else []
+    known: frozenset[str] = frozenset()
+    if forecast.base == base:
+        known = frozenset(forecast.paired)
+    old = []
+    if known:
+        old = [c for c in forecast.clashes if {c["a"], c["b"]} - {""} <= set(there)]
     paired = there[:most]
     apart = {frozenset(pair) for pair in stacked}
     found = [{"a": a, "b": b, "files": list(files[:20])} for a, b, files in repo.clashes(base, paired, apart, known)]

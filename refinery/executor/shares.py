@@ -73,7 +73,9 @@ class Shares:
                 tried = all(troubles[key].at_work and now >= troubles[key].next_look_at for key in lasting)
                 if not tried or any(busy[key] for key in lasting):
                     continue
-            most = PER_RIG if good else 1
+            most = 1
+            if good:
+                most = PER_RIG
             if busy[job.share] < most and (not job.host or busy[job.host] < PER_HOST) and self._room(taken, good=good):
                 _take(job)
         return chosen

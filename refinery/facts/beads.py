@@ -43,7 +43,9 @@ def retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:
 
 def retried(reason: str) -> str:
     """What the ledger says of a retry."""
-    return f"retried: {reason}" if reason else "retried"
+    if reason:
+        return f"retried: {reason}"
+    return "retried"
 
 
 @fact("bead.confirm", says=Reason)
@@ -52,7 +54,9 @@ def confirm(it: Taken[Reason]) -> None:
     bead = subjects.bead(it)
     if bead.resolution != Resolution.NOTHING_CHANGED or bead.status != BeadStatus.FAILED:
         raise Conflict(f"{bead.pk} is {bead.status} {bead.resolution}")
-    why = f"nothing was needed: {it.said.reason}" if it.said.reason else "nothing was needed"
+    why = "nothing was needed"
+    if it.said.reason:
+        why = f"nothing was needed: {it.said.reason}"
     end = Resolution.NOTHING_CHANGED
     ledger.move(
         bead,

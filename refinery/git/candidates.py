@@ -140,12 +140,16 @@ class Candidates:
     def title(self, base: str, head: str) -> str:
         """What the commits of `base..head` call themselves: the first real subject. Empty when there is no commit."""
         commits = self._written(check_sha(base), check_sha(head))
-        return messages.title_of("", commits)[: messages.MAX_TITLE] if commits else ""
+        if commits:
+            return messages.title_of("", commits)[: messages.MAX_TITLE]
+        return ""
 
     def merged_tree(self, base: str, head: str) -> str | None:
         """The tree that merging `head` into `base` gives; None when they conflict."""
         (tree,) = self._merge_trees([(check_sha(base), check_sha(head))], base)
-        return tree if isinstance(tree, str) else None
+        if isinstance(tree, str):
+            return tree
+        return None
 
     def _fit(self, built: Built, base_tree: str, touched: list[policy.Touched] | None = None) -> Built:
         """Keep the candidate by a ref, unless it brings what git would lose. Raises GitFailed with the reason."""
@@ -208,7 +212,9 @@ class Candidates:
         """Each head merged onto `base`; what cannot be merged at all (an unrelated history) is left out."""
         try:
             pairs = [(base, head) for head in heads]
-            return dict(zip(heads, self._merge_trees(pairs, base), strict=True)) if heads else {}
+            if heads:
+                return dict(zip(heads, self._merge_trees(pairs, base), strict=True))
+            return {}
         except GitFailed:
             if len(heads) == 1:
                 return {}
@@ -226,7 +232,9 @@ class Candidates:
             with attributes.look(mirror, under) as look:
                 answers = self._merged(mirror, pairs, look.guess)
                 files = look.answer()
-            return answers if files == look.guess else self._merged(mirror, pairs, files)
+            if files == look.guess:
+                return answers
+            return self._merged(mirror, pairs, files)
 
     def _merged(
         self, mirror: Mirror, pairs: Sequence[tuple[str, str]], files: attributes.Files
@@ -266,7 +274,9 @@ class Candidates:
                 return ConflictFound(merged, base, head)
             if merged == tip_tree:
                 continue
-            text = commit.message if commit.message.strip() else spec.title
+            text = commit.message
+            if not text.strip():
+                text = spec.title
             tip = self._commit(merged, [tip], messages.with_trailers(text, spec.trailers), spec, commit.author)
             tip_tree = merged
         if tip_tree == base_tree:

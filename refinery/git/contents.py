@@ -46,5 +46,7 @@ def _count(things: list[str], name: str) -> str:
 
 
 def _list(things: list[str]) -> str:
-    more = f" and {len(things) - _SHOWN} more" if len(things) > _SHOWN else ""
+    more = ""
+    if len(things) > _SHOWN:
+        more = f" and {len(things) - _SHOWN} more"
     return ", ".join(things[:_SHOWN]) + more

@@ -8,7 +8,7 @@ hides or reorders text is made visible (`refinery.core.text.reveal_hidden`). Lin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import starmap, zip_longest
 
@@ -47,6 +47,12 @@ class Change:
     added: int | None = 0
     removed: int | None = 0
 
+    def path_at(self, side: str) -> str:
+        """Its path on the `old` or the `new` side."""
+        if side == "new":
+            return self.path
+        return self.old_path
+
     @property
     def binary(self) -> bool:
         """True when git does not show it as text."""
@@ -81,6 +87,12 @@ class Line:
     text: str
     cut: int = 0
     bare: bool = False
+
+    def at(self, side: str) -> int:
+        """Its number on the `old` or the `new` side."""
+        if side == "new":
+            return self.new
+        return self.old
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +141,12 @@ def parse_changes(raw: bytes) -> list[Change]:
         if word.startswith(b":"):
             old_mode, new_mode, old_id, new_id, status = word[1:].decode("ascii", "replace").split(" ")
             first = _name(next(words, b""))
-            second = _name(next(words, b"")) if status[:1] in "RC" else first
-            likeness = int(status[1:]) if status[1:].isdigit() else 0
+            second = first
+            if status[:1] in "RC":
+                second = _name(next(words, b""))
+            likeness = 0
+            if status[1:].isdigit():
+                likeness = int(status[1:])
             found.append(Change(status[:1], second, first, old_mode, new_mode, old_id, new_id, likeness))
         elif word.count(b"\t") >= 2:
             added, removed, name = word.split(b"\t", 2)
@@ -143,7 +159,9 @@ def parse_changes(raw: bytes) -> list[Change]:
 
 
 def _count(word: bytes) -> int | None:
-    return int(word) if word.isdigit() else None
+    if word.isdigit():
+        return int(word)
+    return None
 
 
 def _counted(change: Change, counts: dict[tuple[str, str], tuple[int | None, int | None]]) -> Change:
@@ -203,7 +221,9 @@ class _Reader:
 
     def peek(self) -> bytes | None:
         """The next line, which stays."""
-        return self._lines[self._at] if self._at < len(self._lines) else None
+        if self._at < len(self._lines):
+            return self._lines[self._at]
+        return None
 
     def skip(self) -> None:
         """Go past the next line."""
@@ -213,8 +233,12 @@ class _Reader:
 def _hunk(match: re.Match[bytes], lines: _Reader) -> Hunk:
     """Read as many lines as the header counts, whatever they look like."""
     old, new = int(match[1]), int(match[3])
-    olds = int(match[2]) if match[2] is not None else 1
-    news = int(match[4]) if match[4] is not None else 1
+    olds = 1
+    if match[2] is not None:
+        olds = int(match[2])
+    news = 1
+    if match[4] is not None:
+        news = int(match[4])
     at_old, at_new, end_old, end_new = old, new, old + olds, new + news
     read: list[Line] = []
     while (raw := lines.peek()) is not None:
@@ -241,9 +265,14 @@ def _line(kind: str, old: int, new: int, raw: bytes) -> Line:
     body = raw[1:]
     cut = 0
     if len(body) > MAX_LINE:
-        whole = _name(body) if len(body) <= 4 * MAX_LINE else ""
+        whole = ""
+        if len(body) <= 4 * MAX_LINE:
+            whole = _name(body)
         shown = (whole or _name(body[: 4 * MAX_LINE]))[:MAX_LINE]
-        cut = len(whole) - len(shown) if whole else len(body) - len(shown.encode("utf-8", "replace"))
+        if whole:
+            cut = len(whole) - len(shown)
+        else:
+            cut = len(body) - len(shown.encode("utf-8", "replace"))
         return Line(kind, old, new, reveal_hidden(shown), max(cut, 0))
     return Line(kind, old, new, reveal_hidden(_name(body)))
 
@@ -319,50 +348,14 @@ def _in_word(char: str) -> bool:
     return char.isalnum() or char == "_"
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A folder of the file tree: its files with their place in the diff, and its folders."""
-
-    name: str
-    added: int
-    removed: int
-    folders: tuple[Folder, ...]
-    files: tuple[tuple[int, Change], ...]
-
-    @property
-    def count(self) -> int:
-        """Files in it, at any depth."""
-        return len(self.files) + sum(folder.count for folder in self.folders)
-
-
-def tree(changes: Sequence[Change]) -> Folder:
-    """The changed files as a tree; chains of single folders are one."""
-    return _folder("", [(n, c, c.path.split("/")) for n, c in enumerate(changes)], 0)
-
-
-def _folder(name: str, rows: Iterable[tuple[int, Change, list[str]]], depth: int) -> Folder:
-    files: list[tuple[int, Change]] = []
-    below: dict[str, list[tuple[int, Change, list[str]]]] = {}
-    for number, change, parts in rows:
-        if len(parts) <= depth + 1 or depth >= 40:
-            files.append((number, change))
-        else:
-            below.setdefault(parts[depth], []).append((number, change, parts))
-    folders = tuple(_folder(part, inner, depth + 1) for part, inner in sorted(below.items()))
-    if name and not files and len(folders) == 1:
-        only = folders[0]
-        return replace(only, name=f"{name}/{only.name}")
-    added = sum(c.added or 0 for _, c in files) + sum(f.added for f in folders)
-    removed = sum(c.removed or 0 for _, c in files) + sum(f.removed for f in folders)
-    return Folder(name, added, removed, folders, tuple(files))
-
-
 def pages(changes: Sequence[Change], max_lines: int = 3000, max_files: int = 100) -> list[tuple[int, int]]:
     """Cut a diff into pages, as half-open ranges of files; at least one. Collapsed files cost nothing."""
     found: list[tuple[int, int]] = []
     start, lines = 0, 0
     for number, change in enumerate(changes):
-        cost = 0 if collapsed(change) else change.lines + 8
+        cost = 0
+        if not collapsed(change):
+            cost = change.lines + 8
         if number > start and (lines + cost > max_lines or number - start >= max_files):
             found.append((start, number))
             start, lines = number, 0

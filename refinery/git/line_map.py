@@ -45,11 +45,13 @@ class Bridge:
 
     def across(self, change: diffs.Change, side: str, line: int) -> Spot | None:
         """A line of a file of the part → its place in the whole change, or None."""
-        shift = self._shift(side, change.path if side == "new" else change.old_path)
-        number = shift.of(line) if shift is not None else None
+        shift = self._shift(side, change.path_at(side))
+        number = None
+        if shift is not None:
+            number = shift.of(line)
         if shift is None or number is None:
             return None
-        target = next((c for c in self._changes if shift.path == (c.path if side == "new" else c.old_path)), None)
+        target = next((c for c in self._changes if shift.path == c.path_at(side)), None)
         if target is None or (side, number) not in self._lines(target):
             return None
         return diffs.shown_path(target.path), side, number
@@ -58,7 +60,7 @@ class Bridge:
         """A place of the whole change → the line of this file's patch that is there and reads like `quote`."""
         side = spot[1]
         for line in (line for hunk in patch.hunks for line in hunk.lines):
-            number = line.new if side == "new" else line.old
+            number = line.at(side)
             if number and line.text[:300] == quote and self.across(change, side, number) == spot:
                 return side, number
         return None
@@ -83,7 +85,9 @@ class Bridge:
         return self._shifts[side, path]
 
     def _moved(self, side: str, path: str) -> Shift | None:
-        first, last = (self._part.sha, self._whole.sha) if side == "new" else (self._part.base, self._whole.base)
+        first, last = self._part.base, self._whole.base
+        if side == "new":
+            first, last = self._part.sha, self._whole.sha
         if first == last:
             return Shift(path)
         change = next((c for c in self._repo.changes(first, last) if c.old_path == path), None)
@@ -92,4 +96,6 @@ class Bridge:
         if change.status not in "MR" or change.binary:
             return None
         (patch,) = self._repo.patches(first, last, [change])
-        return Shift(change.path, patch.hunks) if patch.hunks or not change.lines else None
+        if patch.hunks or not change.lines:
+            return Shift(change.path, patch.hunks)
+        return None

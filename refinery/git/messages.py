@@ -77,7 +77,9 @@ def parse_log(raw: bytes) -> list[Written]:
         sha, parents, name, mail, when, committed, message = words[at : at + _FIELDS]
         good = _IDENT.fullmatch(f"{name} <{mail}> {when}")
         # git shows 0 for a date that it cannot hold: the commit itself must be asked
-        author = Author(name, mail, when) if good and name and int(good[3]) else None
+        author = None
+        if good and name and int(good[3]):
+            author = Author(name, mail, when)
         found.append(Written(sha, tuple(parents.split()), author, committed, message))
     return found
 
@@ -94,14 +96,20 @@ def read_author(commit: bytes, otherwise: str) -> Author:
     if good and good[1].strip() and int(good[3]) <= LATEST:
         return Author(good[1], good[2], f"{good[3]} {good[4]}")
     before, has_mail, rest = text.partition("<")
-    mail, _, after = rest.rpartition(">") if ">" in rest else (rest, "", rest)
+    mail = after = rest
+    if ">" in rest:
+        mail, _, after = rest.rpartition(">")
     mail = re.sub(r"[<>\n\s].*", "", mail.strip())
     if not has_mail:  # no address at all: a date at the end is no part of the name
         before, after = re.sub(r"\s-?\d+( [+-]\d{4})?$", "", text), text
     name = clean_name(before) or mail or "unknown"
     when = re.search(r"(?:^|\s)(\d+) ([+-]\d{4})$", after)
-    dated = f"{int(when[1])} {when[2]}" if when and int(when[1]) <= LATEST else otherwise
-    return Author(name, mail, dated if valid_date(dated) else "0 +0000")
+    dated = otherwise
+    if when and int(when[1]) <= LATEST:
+        dated = f"{int(when[1])} {when[2]}"
+    if not valid_date(dated):
+        dated = "0 +0000"
+    return Author(name, mail, dated)
 
 
 def valid_date(when: str) -> bool:
@@ -143,15 +151,19 @@ def is_real(title: str, *, asked: bool = False) -> bool:
 
     `asked`: somebody has chosen it, who may well mean *WIP limits for the board*.
     """
-    title = title.strip()
-    return bool(title) and not _AUTOSQUASH.match(title) and not (_UNDONE if asked else _WIP).match(title)
+    title, undone = title.strip(), _WIP
+    if asked:
+        undone = _UNDONE
+    return bool(title) and not _AUTOSQUASH.match(title) and not undone.match(title)
 
 
 def title_of(asked: str, commits: Sequence[Written]) -> str:
     """The title of a change: what was asked for if that is one, else the first real subject of its commits (the oldest
     first), else what is left of the first one without `fixup!` and the like."""
     named = [asked, *(c.subject for c in commits if len(c.parents) < 2), *(c.subject for c in commits)]
-    real = asked if is_real(asked, asked=True) else next((title for title in named if is_real(title)), "")
+    real = asked
+    if not is_real(asked, asked=True):
+        real = next((title for title in named if is_real(title)), "")
     if not real:
         bare = (_WIP.sub("", _AUTOSQUASH.sub("", title.strip(), count=1), count=1) for title in named)
         real = next((title for title in bare if title.strip()), asked)
@@ -251,7 +263,9 @@ def _trailers_start(text: str) -> int:
             if not blank:
                 others += continued
                 fits = (recognized and trailers * 3 >= others) or (trailers and not others)
-                return at if fits else len(text)
+                if fits:
+                    return at
+                return len(text)
         else:
             blank = False
             if line.startswith(_GENERATED):
@@ -268,7 +282,9 @@ def _trailers_start(text: str) -> int:
 
 def with_trailers(message: str, trailers: Iterable[Trailer]) -> str:
     """A message with trailers added to its block, or in a block of their own; those that it has are not repeated."""
-    text = message.strip(_SPACE) + "\n" if message.strip(_SPACE) else ""
+    text = ""
+    if message.strip(_SPACE):
+        text = message.strip(_SPACE) + "\n"
     head, block, tail = split(text)
     known = {_same(key, value) for key, value, _ in _rows(block) if key}
     fresh = []
@@ -280,7 +296,11 @@ def with_trailers(message: str, trailers: Iterable[Trailer]) -> str:
     if not fresh:
         return text
     if not block.strip(_SPACE):
-        return head.rstrip(_SPACE) + ("\n\n" if head.strip(_SPACE) else "") + block + "".join(fresh) + tail
+        if head.strip(_SPACE):
+            head = head.rstrip(_SPACE) + "\n\n"
+        else:
+            head = ""
+        return head + block + "".join(fresh) + tail
     return head + block.rstrip("\n") + "\n" + "".join(fresh) + tail
 
 
@@ -313,7 +333,9 @@ def squash(title: str, body: str, commits: Sequence[Written], ours: Sequence[Tra
 def _unique(found: Sequence[Trailer], commits: Sequence[Written], ours: Sequence[Trailer]) -> Iterator[Trailer]:
     """In order, without what was said before; nobody is named as co-author twice, nor beside being the author."""
     main = author_of(commits)
-    named = {_mail(main.ident)} if main else set()
+    named = set()
+    if main:
+        named = {_mail(main.ident)}
     for key, value in found:
         if key.lower() == "co-authored-by":
             if _mail(value) in named:
@@ -333,13 +355,17 @@ def _co_authors(commits: Sequence[Written]) -> Iterator[Trailer]:
 def _mail(ident: str) -> str:
     """By what people are told apart: the address, else the name."""
     found = re.search(r"<([^<>]+)>", ident)
-    return (found[1] if found else re.sub(r"<.*", "", ident)).strip().lower()
+    if found:
+        return found[1].strip().lower()
+    return re.sub(r"<.*", "", ident).strip().lower()
 
 
 def author_of(commits: Sequence[Written]) -> Author | None:
     """The author of a change: that of its first own commit that is no merge."""
-    first = next((c for c in commits if len(c.parents) < 2), commits[0] if commits else None)
-    return first.author if first else None
+    own = [c for c in commits if len(c.parents) < 2] or commits
+    if own:
+        return own[0].author
+    return None
 
 
 def _folded(commits: Sequence[Written]) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,9 @@ def fetched_first(url: str, branch: str, opened: Mapping[str, str], slug: str) -
         yield lambda rig: _adopt(path, rig)
     except GitFailed as error:
         remedy = KINDS[error.kind].remedy.format(rig=slug, branch=branch, secret="NAME")  # noqa: S106 - a placeholder
-        said = f"remote_url {redact(url)} cannot be used: {error.message}{f': {remedy}' if remedy else ''}"
+        said = f"remote_url {redact(url)} cannot be used: {error.message}"
+        if remedy:
+            said += f": {remedy}"
         raise Refused(said, code=error.kind, details={"field": "remote_url"}) from error
     finally:
         shutil.rmtree(path, ignore_errors=True)

@@ -163,8 +163,12 @@ def _told(result: GitResult, extended: bool, options: Mapping[str, Any]) -> Any:
     said = result.stdout
     if options.get("strip_newline_in_stdout", True):
         said = said.removesuffix(b"\n")
-    out = said.decode("utf-8", "surrogateescape") if options.get("stdout_as_string", True) else said
-    return (result.returncode, out, result.stderr) if extended else out
+    out: str | bytes = said
+    if options.get("stdout_as_string", True):
+        out = said.decode("utf-8", "surrogateescape")
+    if extended:
+        return (result.returncode, out, result.stderr)
+    return out
 
 
 class Objects(GitCmdObjectDB):
@@ -316,7 +320,9 @@ def _kept(path: Path) -> Mirror | None:
     """One that is idle, and shows what is there now."""
     while True:
         with _lock:
-            mirror = _idle[path].pop() if _idle.get(path) else None
+            mirror = None
+            if _idle.get(path):
+                mirror = _idle[path].pop()
         if mirror is None or mirror.fresh():
             return mirror
         mirror.close()
@@ -328,7 +334,9 @@ def _keep(path: Path, mirror: Mirror) -> None:
     with _lock:
         kept = _idle.setdefault(path, [])
         kept.append(mirror)
-        surplus = kept.pop(0) if len(kept) > KEPT else None
+        surplus = None
+        if len(kept) > KEPT:
+            surplus = kept.pop(0)
         if _sweeper is None:
             _sweeper = _timer()
     if surplus is not None:
@@ -352,7 +360,9 @@ def _sweep() -> None:
             _idle[path] = [mirror for mirror in kept if mirror.used > oldest]
             if not _idle[path]:
                 del _idle[path]
-        _sweeper = _timer() if _idle else None
+        _sweeper = None
+        if _idle:
+            _sweeper = _timer()
     for mirror in ended:
         mirror.close()
 

@@ -135,7 +135,7 @@ def line_text(entry: ReviewEntry, file: str, side: str, line: int) -> str:
         raise Invalid(f"file: the diff cannot be read: {error.message}", field="file") from error
     for hunk in patch.hunks:
         for one in hunk.lines:
-            if line and line == (one.old if side == "old" else one.new):
+            if line and line == one.at(side):
                 return one.text[:300]
     raise Invalid(f"line {line} of {file[:200]!r} is not in this change", field="line")
 

@@ -134,7 +134,9 @@ class Repo(Candidates):
     def fetch_branch(self, url: str, branch: str) -> str:
         """A branch's commit on the remote, fetched unless it is here: mostly it is one that we have landed."""
         known = (self.path / "refs/gastown/remote" / check_branch(branch)).exists()  # see `known_branch`
-        found = self.ls_remote(url, branch) if known else None
+        found = None
+        if known:
+            found = self.ls_remote(url, branch)
         if found is not None and mirrors.has_commit(self.path, found):
             return found
         return mirrors.fetch(self.path, url, branch, env=self.access.env())
@@ -164,7 +166,9 @@ class Repo(Candidates):
         """The best common ancestor, or None for unrelated histories."""
         with reading(self.path) as mirror:
             found = mirror.merge_base(mirror.at(a), mirror.at(b))
-        return found[0].hexsha if found else None
+        if found:
+            return found[0].hexsha
+        return None
 
     # -- foresight --
 
@@ -214,7 +218,9 @@ class Repo(Candidates):
         error = gitcmd.failure("push", result)
         if actual is not None and actual != expected:
             actual = self.fetch_branch(url, target)
-            return Landed(actual) if self.is_ancestor(candidate, actual) else TargetMoved(actual)
+            if self.is_ancestor(candidate, actual):
+                return Landed(actual)
+            return TargetMoved(actual)
         if error.kind in ("rejected", "other", "stale_lease"):
             return PushRefused(gitcmd.refusal(result.stderr) or error.message)
         raise error
@@ -296,7 +302,10 @@ class Repo(Candidates):
         """commit, tag, tree or blob; empty when the object is not here."""
         with reading(self.path) as mirror:
             found = mirror.odb.find(sha)
-        return found.type.decode() if found else ""
+        if found is None:
+            return ""
+        kind: str = found.type.decode()
+        return kind
 
     def changes(self, base: str, sha: str) -> list[diffs.Change]:
         """What a diff of two commits or trees touches, with the lines it counts."""

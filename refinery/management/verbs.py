@@ -29,7 +29,9 @@ def add_verbs(command: GastownCommand, parsers: Any, name: str) -> None:
 def _argument(verb: verbs.Verb, name: str) -> str:
     """What the subject's key is called: in a command of other subjects, by the kind of row that it is."""
     subject = SUBJECTS[verb.subject]
-    return subject.argument if subject.command == name else subject.noun
+    if subject.command == name:
+        return subject.argument
+    return subject.noun
 
 
 def _add(parser: ArgumentParser, field: verbs.Field) -> None:
@@ -41,7 +43,9 @@ def _add(parser: ArgumentParser, field: verbs.Field) -> None:
     if field.type is bool:
         parser.add_argument(option, action="store_true", help=hint.help)
         return
-    kind = int if field.type is int else str
+    kind: type[int] | type[str] = str
+    if field.type is int:
+        kind = int
     must = field.required or hint.insist
     parser.add_argument(option, type=kind, required=must, metavar=hint.metavar, help=hint.help)
 
@@ -54,7 +58,8 @@ def _runner(verb: verbs.Verb, shell: verbs.Shell, argument: str) -> Callable[...
         typed = {name: str(value) for name, value in options.items() if name in names and value is not None}
         outcome = verb.carry_out(row, actor(), form_of(verb)(typed).values())
         data = {argument: options[argument], **shell.data(outcome)}
-        text = shell.says.format(**data) if isinstance(shell.says, str) else shell.says(outcome)
-        return Said(data, text)
+        if isinstance(shell.says, str):
+            return Said(data, shell.says.format(**data))
+        return Said(data, shell.says(outcome))
 
     return run

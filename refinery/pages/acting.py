@@ -58,7 +58,9 @@ def carried_out(request: HttpRequest, verb: verbs.Verb, row: Any, typed: Mapping
     GastownError when it is refused."""
     outcome = verb.carry_out(row, actor(request), form_of(verb)(typed).values())
     assert verb.page is not None
-    return verb.page.again if outcome.answer is False else verb.page.done
+    if outcome.answer is False:
+        return verb.page.again
+    return verb.page.done
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,9 @@ class _Pen:
 
 def _extended(codes: list[int]) -> str:
     """The nearest of the eight colours for `5;n` or `2;r;g;b`, taken off `codes`."""
-    kind = codes.pop(0) if codes else 0
+    kind = 0
+    if codes:
+        kind = codes.pop(0)
     if kind == 2:
         rgb, codes[:] = codes[:3], codes[3:]
     elif kind == 5 and codes:
@@ -118,7 +120,9 @@ def spans(text: str, max_line: int = MAX_LINE) -> list[Span]:
 def _overwritten(line: str) -> str:
     """What is left of a line that returns to its start: progress bars show their last state."""
     parts = [p for p in line.split("\r") if p]
-    return parts[-1] if parts else ""
+    if parts:
+        return parts[-1]
+    return ""
 
 
 def _pieces(line: str, pen: _Pen) -> Iterator[tuple[str, str]]:

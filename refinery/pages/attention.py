@@ -20,7 +20,7 @@ from refinery.core.world import World
 class Need:
     """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
 
-    `more`: further buttons, as (URL, label).
+    `asks`: the label of a field for a reason, which is sent with it. `more`: further buttons, as (URL, label).
     `right`: what the person must be allowed to do for the button to be there (review or steer).
     """
 
@@ -34,6 +34,7 @@ class Need:
     right: str = "steer"
     more: tuple[tuple[str, str], ...] = ()
     since: dt.datetime | str | None = None
+    asks: str = ""
 
 
 def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
@@ -101,8 +102,8 @@ def of_filed(beads: Iterable[BeadView]) -> list[Need]:
     ]
 
 
-def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
-    """What a convoy itself waits for."""
+def of_convoy(convoy: Convoy, phase: str, why: str, *, alone: bool = False) -> list[Need]:
+    """What a convoy itself waits for. `alone`: on its own page, which has room to ask for a reason."""
     url = reverse("convoy", args=[convoy.pk])
     title, since = convoy.bead.title, convoy.bead.updated_at
     if phase == "staged":
@@ -113,7 +114,8 @@ def of_convoy(convoy: Convoy, phase: str, why: str) -> list[Need]:
         return [Need(convoy.pk, "staged", title, told, url, act, "Start it", since=since)]
     if phase in ("needs_attention", "failed"):
         act = reverse("convoy-act", args=[convoy.pk, "retry"])
-        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since)]
+        asks = "Reason, for whoever works on it next" if alone else ""
+        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since, asks=asks)]
     return []
 
 
@@ -138,7 +140,9 @@ def _answers(e: Escalation) -> tuple[str, str, str, tuple[tuple[str, str], ...]]
     """An escalation's buttons: URL, label, who may press them, and further ones; of a bead that has failed, its own."""
     seen = (reverse("escalation-act", args=[e.pk, "ack"]), "I have seen it")
     about = e.about_id or ""
-    again = (reverse("bead-act", args=[about, "retry"]), "Try again") if about else seen
+    again = seen
+    if about:
+        again = (reverse("bead-act", args=[about, "retry"]), "Try again")
     if e.key.startswith(("budget:bead:", "budget:run:")):
         stop = (reverse("bead-act", args=[about, "cancel"]), "Stop: cancel the bead")
         return reverse("bead-act", args=[about, "budget"]), "Go on: as much again", "steer", (stop, seen)

@@ -5,6 +5,7 @@ Phases come from `refinery.core`, and each sentence is the plan's: no page says 
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,15 +18,16 @@ from beads.models import Bead, Convoy, Dependency, Town
 from beads.plans import waves
 from refinery import links
 from refinery.core import checks as check_rules
-from refinery.core import estimates, order, pace, readiness, reasons, stages, standing
+from refinery.core import estimates, order, pace, readiness, stages, standing
 from refinery.core.actions import Settle
 from refinery.core.beadviews import BeadView
 from refinery.core.entryviews import EntryView
 from refinery.core.rules import Decision, plan
 from refinery.core.rules.troubles import OUTAGE, ROOM
-from refinery.core.states import EntryKind, EntryState
+from refinery.core.states import EntryState
 from refinery.core.world import World
 from refinery.models import Landing, ReviewEntry
+from refinery.pages import ways
 from refinery.store import history as history_of
 from refinery.store.results import gate_results
 from refinery.tick import snapshot
@@ -72,7 +74,9 @@ class Board:
     def why(self, kind: str, key: str) -> str:
         """The plan's sentence about a subject; empty when nothing is decided about it."""
         decision = self.decided.get(f"{kind} {key}")
-        return decision.why if decision is not None else ""
+        if decision is not None:
+            return decision.why
+        return ""
 
     def lane_why(self, rig: int, target: str) -> str:
         """The plan's sentence about a lane."""
@@ -133,7 +137,9 @@ class Board:
     def convoy_lands(self, convoy: Convoy) -> estimates.Estimate | None:
         """When a live convoy lands; None when it has ended."""
         view = self.world.convoy.get(convoy.pk)
-        return estimates.of_convoy(self.world, self.known, view, self.expected) if view is not None else None
+        if view is not None:
+            return estimates.of_convoy(self.world, self.known, view, self.expected)
+        return None
 
     def entry(self, entry: ReviewEntry) -> Shown:
         """Phase and reason of any entry, ended ones included."""
@@ -170,7 +176,16 @@ class Board:
 
     def run(self, run: Run) -> str:
         """Why a run stands where it stands, in one sentence."""
-        return run.reason if run.outcome else self.why("run", run.pk)
+        if run.outcome:
+            return run.reason
+        return self.why("run", run.pk)
+
+
+def iso(moment: dt.datetime | None) -> str | None:
+    """A moment as commands write it."""
+    if moment is None:
+        return None
+    return moment.isoformat()
 
 
 def relations(view: EntryView | None) -> dict[str, Any]:
@@ -179,7 +194,7 @@ def relations(view: EntryView | None) -> dict[str, Any]:
         return {"waits_for": [], "stands_on": [], "conflicts_with": []}
     return {
         "waits_for": [b.id for b in (*view.waiting_for, *(a for a in view.after if a.status != BeadStatus.CLOSED))],
-        "stands_on": [b.id for b in view.ties.stands_on],
+        "stands_on": [b.id for b in view.ties.stacked_on],
         "conflicts_with": [{"id": c.id, "files": list(c.files)} for c in view.ties.clashes],
     }
 
@@ -206,12 +221,12 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
         "priority": entry.bead.priority,
         "merge_sha": entry.merge_sha,
         "held": entry.held,
-        "land_now": entry.land_now_at.isoformat() if entry.land_now_at else None,
+        "land_now": iso(entry.land_now_at),
         **relations(board.world.entry.get(entry.pk)),
         **(board.lands(entry.pk) or estimates.Estimate("")).as_dict(),
         "rework": entry.rework_count,
         "created_at": entry.created_at.isoformat(),
-        "admitted_at": entry.admitted_at.isoformat() if entry.admitted_at else None,
+        "admitted_at": iso(entry.admitted_at),
     }
 
 
@@ -243,7 +258,7 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
     return entry_data(board, entry) | {
         "superseded_by": entry.superseded_by_id,
-        "again": again(entry),
+        "again": ways.again(entry),
         "batch": _batch(board, entry),
         "blocked_by": list(entry.bead.blocked_by.values_list("on_id", flat=True)),
         "candidate": {
@@ -286,7 +301,9 @@ def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
 def _gates_run(entry: ReviewEntry) -> dict[str, str] | None:
     """The latest run of its gates, with the address of its log."""
     run = entry.bead.runs.filter(kind="gates").order_by("created_at").last()
-    return {"id": run.pk, "url": links.run_url(run.pk)} if run is not None else None
+    if run is not None:
+        return {"id": run.pk, "url": links.run_url(run.pk)}
+    return None
 
 
 def _batch(board: Board, entry: ReviewEntry) -> dict[str, Any] | None:
@@ -302,28 +319,6 @@ def _waived(landing: Landing) -> str:
     """What is said of a landing that made use of a waiver."""
     told = [f"; gates skipped by {e['by']} because {e['because']}" for e in landing.evidence if "waiver" in e]
     return "".join(told)
-
-
-def again(entry: ReviewEntry) -> str:
-    """The one command that lets an entry go on that is held or has ended; empty where there is nothing to do."""
-    words = {"id": entry.pk, "rig": entry.rig.slug, "branch": entry.branch, "target": entry.target}
-    if entry.kind == EntryKind.CHECK and (entry.held or entry.state != EntryState.ACTIVE):
-        return f"rig check {entry.rig.slug}"
-    if entry.state == EntryState.ACTIVE:
-        return f"mq retry {entry.pk}" if entry.held else ""
-    return reasons.re_entry(entry.reason, **words, convoy=entry.convoy_id or "", source=entry.source_id or entry.pk)
-
-
-def ways_on(bead: Bead) -> list[tuple[str, str]]:
-    """What a person may do about a bead that waits for one: (what it does, the command)."""
-    if bead.type != "issue":
-        return []
-    if bead.status == BeadStatus.FAILED:
-        confirm = [("if nothing was needed", f"bead confirm {bead.pk}")] if bead.resolution == "nothing_changed" else []
-        return [*confirm, ("to let it be tried again", f"bead retry {bead.pk}")]
-    if bead.unreleased and bead.status not in (BeadStatus.CLOSED, BeadStatus.FAILED) and bead.convoy_id is None:
-        return [("to let an agent do it", f"bead release {bead.pk}"), ("else", f"bead cancel {bead.pk}")]
-    return []
 
 
 def history(bead: Bead, most: int = 0) -> list[dict[str, Any]]:

@@ -90,7 +90,9 @@ def graph(wave_of: Mapping[str, int], after: Mapping[str, Sequence[str]]) -> Gra
 
 def _pull(place: Mapping[str, tuple[int, float]], blockers: Sequence[str]) -> float:
     rows = [place[b][1] for b in blockers if b in place]
-    return sum(rows) / len(rows) if rows else 0.0
+    if rows:
+        return sum(rows) / len(rows)
+    return 0.0
 
 
 Cell = tuple[int, float]  # column and row
@@ -184,4 +186,6 @@ def chart(values: Sequence[tuple[str, float]]) -> Chart:
 
 
 def _share(value: float, top: float) -> float:
-    return CHART_HEIGHT * value / top if top else 0.0
+    if top:
+        return CHART_HEIGHT * value / top
+    return 0.0

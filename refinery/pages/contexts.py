@@ -23,7 +23,7 @@ from refinery import links
 from refinery.core import estimates
 from refinery.core.states import EntryKind, GateOutcome
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, boards, outcomes, spending
+from refinery.pages import ansi, boards, outcomes, spending, ways
 from refinery.pages.live import Topic
 from refinery.store.results import telling
 
@@ -46,7 +46,9 @@ def lanes(board: boards.Board) -> list[dict[str, Any]]:
         cars = sum(1 for row in rows if row["car"])
         ahead: tuple[str, ...] = ()
         for row, view in zip(rows, views, strict=True):
-            batch = view.car.batch if view.car else ()
+            batch: tuple[str, ...] = ()
+            if view.car:
+                batch = view.car.batch
             row |= {"url": link(row["id"]), "joins": bool(batch) and batch == ahead}
             ahead = batch
         counts = Counter(row["phase"] for row in rows)
@@ -150,7 +152,9 @@ def run_topic(run: Run) -> Topic | None:
 
 def log_tail(run: Run, limit: int = LOG_TAIL) -> tuple[str, bool]:
     """The last `limit` bytes of a run's log, from a line's start where there is one; and whether there is more."""
-    path = Path(run.log_path) if run.log_path else None
+    path = None
+    if run.log_path:
+        path = Path(run.log_path)
     if path is None or not path.is_file():
         return "", False
     size = path.stat().st_size
@@ -178,7 +182,7 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
         "why": board.bead(bead),
         "unreleased": bead.pk in {b.id for b in board.unreleased},
         "again": bead.status == BeadStatus.FAILED and bead.type == "issue",
-        "commands": boards.ways_on(bead),
+        "commands": ways.ways_on(bead),
         "runs": runs,
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],

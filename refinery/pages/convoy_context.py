@@ -42,8 +42,11 @@ def convoy(convoy: Convoy, most: int = contexts.LISTED) -> dict[str, Any]:
         row["run"] = run_of.get(row["id"])
         row["entry"] = of_source.get(row["id"])
         row["url"] = bead_link(row["id"])
-        row["review_url"] = review_link(row["entry"].pk) if row["entry"] else ""
-        row["since"] = row["run"].created_at if row["run"] else row["updated_at"]
+        row["review_url"], row["since"] = "", row["updated_at"]
+        if row["entry"]:
+            row["review_url"] = review_link(row["entry"].pk)
+        if row["run"]:
+            row["since"] = row["run"].created_at
     _name_beads(data["beads"])
     counts = Counter(row["phase"] for row in data["beads"])
     timeline = lists.first(_timeline(convoy), most)
@@ -79,7 +82,7 @@ def _ended(convoy: Convoy) -> bool:
 
 
 def _needs(convoy: Convoy, data: dict[str, Any], entries: list[dict[str, Any]]) -> list[Need]:
-    found = attention.of_convoy(convoy, data["phase"], data["reason"]) + attention.of_entries(entries)
+    found = attention.of_convoy(convoy, data["phase"], data["reason"], alone=True) + attention.of_entries(entries)
     about = Q(about=convoy.bead) | Q(about__convoy=convoy) | Q(about__review__convoy=convoy)
     rows = Escalation.objects.select_related("bead").filter(about, closed_at=None)
     return found + attention.of_escalations(rows, {n.key for n in found})

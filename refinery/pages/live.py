@@ -42,7 +42,9 @@ class Topic:
         """True when one of the notified payloads is about this."""
         if self.run and RUN_TOPIC + self.run in told:
             return True
-        return self.town in told if self.town else any(not payload.startswith(RUN_TOPIC) for payload in told)
+        if self.town:
+            return self.town in told
+        return any(not payload.startswith(RUN_TOPIC) for payload in told)
 
     def size(self) -> str:
         """The size of the log, as a part of the version."""
@@ -102,7 +104,9 @@ class Hub:
 
     async def _wait(self, news: asyncio.Event, topic: Topic, told: str) -> bool:
         """Wait for news or for the log to grow; False when there was neither for long."""
-        step = FILE_SECONDS if topic.file else KEEPALIVE_SECONDS
+        step = KEEPALIVE_SECONDS
+        if topic.file:
+            step = FILE_SECONDS
         for _ in range(int(KEEPALIVE_SECONDS / step)):
             try:
                 await asyncio.wait_for(news.wait(), step)

@@ -38,7 +38,9 @@ def made(run: Run) -> str:
     words = MADE.get(run.work, "")
     if run.work == "uncommitted" and run.work_text:
         return run.work_text
-    return f"{words}; {run.work_text}" if words and run.work_text else words
+    if words and run.work_text:
+        return f"{words}; {run.work_text}"
+    return words
 
 
 def restore(run: Run) -> str:
@@ -46,4 +48,6 @@ def restore(run: Run) -> str:
     if run.salvage_ref.startswith("file:"):
         archive = Path(settings.GASTOWN_HOME) / run.salvage_ref.removeprefix("file:")
         return f"tar -tf {shlex.quote(str(archive))}"
-    return f"git -C {shlex.quote(str(work.mirror_of(run.rig_id)))} show {run.salvage_ref}" if run.salvage_ref else ""
+    if run.salvage_ref:
+        return f"git -C {shlex.quote(str(work.mirror_of(run.rig_id)))} show {run.salvage_ref}"
+    return ""

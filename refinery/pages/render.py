@@ -58,7 +58,9 @@ def page(
     several). `topic`: what it follows; None: it has come to rest. `here`: the page's lasting address, where the one
     that was asked for is not."""
     may = rights(request, town)
-    version = hub.version(topic) if topic else ""
+    version = ""
+    if topic:
+        version = hub.version(topic)
     known = {"may": may, "events": _stream(topic), "version": version, "here": here or request.get_full_path()}
     if HEADER not in request.headers:
         return render(request, template, make() | known | {"layout": "base.html"})
@@ -81,4 +83,6 @@ def _stream(topic: Topic | None) -> str:
     if topic is None:
         return ""
     address = reverse("events", args=[topic.town]) if topic.town else reverse("events-all")
-    return f"{address}?run={topic.run}{'&log' if topic.file else ''}" if topic.run else address
+    if topic.run:
+        return f"{address}?run={topic.run}{'&log' if topic.file else ''}"
+    return address

@@ -136,9 +136,11 @@ class Median(Aggregate):
 
 def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
     """Throughput and lead time: by hour in a young town, else by day."""
-    young = now - town.created_at < dt.timedelta(days=2)
-    kind, step, count = ("hour", dt.timedelta(hours=1), 24) if young else ("day", dt.timedelta(days=1), 14)
-    last = now.replace(minute=0, second=0, microsecond=0, hour=now.hour if young else 0)
+    kind, step, count, form = "day", dt.timedelta(days=1), 14, "%d %b"
+    last = now.replace(minute=0, second=0, microsecond=0, hour=0)
+    if now - town.created_at < dt.timedelta(days=2):
+        kind, step, count, form = "hour", dt.timedelta(hours=1), 24, "%H:00"
+        last = last.replace(hour=now.hour)
     since = last - step * (count - 1)
     # each change once, when it was merged: a convoy's landing brings only what has been counted
     done = ReviewEntry.objects.merged().filter(rig__town=town, kind=EntryKind.CHANGE, closed_at__gte=since)
@@ -151,7 +153,6 @@ def _charts(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
         .annotate(number=Count("pk"), took=Median(F("closed_at") - begun))
     }
     moments = [since + step * number for number in range(count)]
-    form = "%H:00" if young else "%d %b"
     landed = [(at.strftime(form), float(rows[at]["number"]) if at in rows else 0.0) for at in moments]
     took = [(at.strftime(form), rows[at]["took"].total_seconds() if at in rows else 0.0) for at in moments]
     return [

@@ -41,7 +41,9 @@ class NoticesForm(Fields):
 
 def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
     """How many rows of each list somebody looks at: all of them (0) with `?all=1`."""
-    return 0 if request.GET.get("all") else usual
+    if request.GET.get("all"):
+        return 0
+    return usual
 
 
 @login_required
@@ -220,7 +222,9 @@ def _topic(user: Any, slug: str | None, run_id: str | None) -> Topic:
     try:
         if slug is not None:
             people.see(user, get_object_or_404(Town, slug=slug))
-        run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first() if run_id else None
+        run = None
+        if run_id:
+            run = Run.objects.select_related("town").filter(pk=run_id, town__slug=slug).first()
         return (run and contexts.run_topic(run)) or Topic(slug)
     finally:
         if not connection.in_atomic_block:

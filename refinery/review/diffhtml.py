@@ -40,8 +40,10 @@ def table(path: str, patch: Patch, *, split: bool, notes: Notes = NOTHING, colou
             _split(rows, hunk, painted, notes)
         else:
             _unified(rows, hunk, painted, notes)
-    kind = "split" if split else "unified"
-    columns = '<colgroup><col class="n"><col><col class="n"><col></colgroup>' if split else ""
+    kind, columns = "unified", ""
+    if split:
+        kind = "split"
+        columns = '<colgroup><col class="n"><col><col class="n"><col></colgroup>'
     return f'<table class="rv-code {kind}">{columns}<tbody>{"".join(rows)}</tbody></table>'
 
 
@@ -53,7 +55,7 @@ class _Painted:
 
     def of(self, line: Line, side: Side) -> str:
         """A line as one side has it."""
-        return self.html.get((side, line.new if side == "new" else line.old), "")
+        return self.html.get((side, line.at(side)), "")
 
 
 def _paint(path: str, hunk: Hunk, coloured: bool) -> _Painted:
@@ -61,15 +63,21 @@ def _paint(path: str, hunk: Hunk, coloured: bool) -> _Painted:
     painted = _Painted()
     marks = _marks(hunk.lines)
     for side in ("old", "new"):
-        lines = [line for line in hunk.lines if (line.new if side == "new" else line.old)]
-        own = "add" if side == "new" else "del"
+        lines = [line for line in hunk.lines if line.at(side)]
+        own = "del"
+        if side == "new":
+            own = "add"
         if side == "old" and not any(line.kind == own for line in lines):
             continue  # unchanged lines are shown as the new side has them
         texts = [line.text for line in lines]
-        pieces: Sequence[Sequence[Piece]] = colour(path, texts) if coloured else [[("", text)] for text in texts]
+        pieces: Sequence[Sequence[Piece]]
+        if coloured:
+            pieces = colour(path, texts)
+        else:
+            pieces = [[("", text)] for text in texts]
         for line, row in zip(lines, pieces, strict=True):
             if line.kind == own or side == "new":
-                number = line.new if side == "new" else line.old
+                number = line.at(side)
                 painted.html[side, number] = _code(line, row, marks.get((side, number)))
     return painted
 
@@ -87,7 +95,10 @@ def _marks(lines: Sequence[Line]) -> dict[tuple[Side, int], tuple[int, int]]:
 
 
 def _code(line: Line, pieces: Sequence[Piece], mark: tuple[int, int] | None) -> str:
-    out = [_piece(css, text) for css, text in pieces] if mark is None else _marked(pieces, *mark)
+    if mark is None:
+        out = [_piece(css, text) for css, text in pieces]
+    else:
+        out = _marked(pieces, *mark)
     if line.cut:
         out.append(f'<i class="rv-cut">… {line.cut} more characters</i>')
     if line.bare:
@@ -115,7 +126,9 @@ def _piece(css: str, text: str) -> str:
     html = escape(text, quote=False)
     if "⟨" in html:
         html = _MARKED.sub(lambda found: f'<i class="rv-hid">{found[0]}</i>', html)
-    return f'<span class="{css}">{html}</span>' if css else html
+    if css:
+        return f'<span class="{css}">{html}</span>'
+    return html
 
 
 def _number(side: Side, number: int, notes: Notes) -> str:
@@ -131,7 +144,9 @@ def _between(rows: list[str], line: Line, notes: Notes, columns: int) -> None:
     if not notes.between:
         return
     for side, number in (("old", line.old), ("new", line.new)):
-        html = notes.between.get((side, number)) if number else None
+        html = None
+        if number:
+            html = notes.between.get((side, number))
         if html:
             rows.append(f'<tr class="rv-between"><td colspan="{columns}">{html}')
 
@@ -139,7 +154,9 @@ def _between(rows: list[str], line: Line, notes: Notes, columns: int) -> None:
 def _unified(rows: list[str], hunk: Hunk, painted: _Painted, notes: Notes) -> None:
     rows.append(f'<tr class="h"><td class="n"><td class="n"><td class="g"><td>{escape(hunk.header, quote=False)}')
     for line in hunk.lines:
-        side = "old" if line.kind == "del" else "new"
+        side = "new"
+        if line.kind == "del":
+            side = "old"
         rows.append(
             f'<tr class="{line.kind}">{_number("old", line.old, notes)}{_number("new", line.new, notes)}'
             f'<td class="g">{_SIGN[line.kind]}<td class="c">{painted.of(line, side)}'
@@ -157,8 +174,12 @@ def _split(rows: list[str], hunk: Hunk, painted: _Painted, notes: Notes) -> None
 def _half(side: Side, line: Line | None, painted: _Painted, notes: Notes) -> str:
     if line is None:
         return '<td class="n none"><td class="c none">'
-    shown = painted.of(line, "new" if line.kind == "same" else side)
-    number = line.old if side == "old" else line.new
+    number = line.at(side)
+    if line.kind == "same":
+        side_shown = "new"
+    else:
+        side_shown = side
+    shown = painted.of(line, side_shown)
     sign = f'<span class="g">{_SIGN[line.kind]}</span>'
     return f'{_number(side, number, notes)}<td class="c {line.kind}">{sign}{shown}'
 

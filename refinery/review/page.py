@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from django.utils.safestring import SafeString, mark_safe
 
-from refinery.git import diffs
+from refinery.git import diffs, folders
 from refinery.git.line_map import Bridge
 from refinery.git.ranges import Span
 from refinery.git.repo import Repo
@@ -54,7 +54,9 @@ class Ask:
 
     @property
     def _view(self) -> list[tuple[str, str]]:
-        return [("view", "split")] if self.split else []
+        if self.split:
+            return [("view", "split")]
+        return []
 
     def _address(self, words: list[tuple[str, str]], more: dict[str, object]) -> str:
         return f"{self.path}?" + urlencode([*words, *((k, str(v)) for k, v in more.items())])
@@ -87,7 +89,7 @@ class DiffShown:
     """A page of a diff."""
 
     files: list[FileShown]
-    tree: diffs.Folder
+    tree: folders.Folder
     wide: bool
     total: int
     added: int
@@ -96,7 +98,7 @@ class DiffShown:
     pages: list[tuple[int, str]]
     page_of: dict[int, int]
     places: dict[str, str]
-    folders: list[tuple[str, str, diffs.Folder]]
+    folders: list[tuple[str, str, folders.Folder]]
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,12 @@ def show(repo: Repo, span: Span, ask: Ask, margin: Margin | None = None) -> Diff
         if (one.change.generated or patch.says_generated) and not ask.opens(one.number):
             one.why_closed = "generated"
         budget = _fill(one, patch, ask, budget, margin)
-    tree, folders = diffs.tree(changes), []
+    tree = folders.tree(changes)
+    upper: list[tuple[str, str, folders.Folder]] = []
     wide = len(changes) > TREE_LIMIT
     if wide:
-        folders = _folders(tree, page_of, ask)
-        tree = _moved(diffs.tree(changes[start:end]), start)
+        upper = _folders(tree, page_of, ask)
+        tree = _moved(folders.tree(changes[start:end]), start)
     links = {n: ask.link(page=n) for n in range(1, len(ranges) + 1)}
     to_page = links | {page: ""}
     return DiffShown(
@@ -155,7 +158,7 @@ def show(repo: Repo, span: Span, ask: Ask, margin: Margin | None = None) -> Diff
         pages=list(links.items()),
         page_of=page_of,
         places={diffs.shown_path(c.path): f"{to_page[page_of[n]]}#f{n}" for n, c in enumerate(changes)},
-        folders=folders,
+        folders=upper,
     )
 
 
@@ -167,7 +170,7 @@ def _page_asked_for(ask: Ask, page_of: Mapping[int, int], pages: int) -> int:
     return min(max(ask.page, 1), pages)
 
 
-def _folders(whole: diffs.Folder, page_of: dict[int, int], ask: Ask) -> list[tuple[str, str, diffs.Folder]]:
+def _folders(whole: folders.Folder, page_of: dict[int, int], ask: Ask) -> list[tuple[str, str, folders.Folder]]:
     """The upper folders of a wide diff, each with the way to its first file."""
     found = []
     for folder in whole.folders[:FOLDERS]:
@@ -184,7 +187,7 @@ def tree_html(found: DiffShown, ask: Ask) -> SafeString:
     return mark_safe(_folder_html(found.tree, found, ask))  # noqa: S308 - escaped below
 
 
-def _folder_html(folder: diffs.Folder, found: DiffShown, ask: Ask) -> str:
+def _folder_html(folder: folders.Folder, found: DiffShown, ask: Ask) -> str:
     inner = [
         f"<li><details open><summary>{_name(below.name)} {_counts(below.added, below.removed, below.count)}</summary>"
         f"{_folder_html(below, found, ask)}</details>"
@@ -219,11 +222,11 @@ def _counts(added: int, removed: int, files: int = 0) -> str:
     return f"<small>{' '.join(words)}</small>"
 
 
-def _moved(folder: diffs.Folder, by: int) -> diffs.Folder:
+def _moved(folder: folders.Folder, by: int) -> folders.Folder:
     """The tree of one page's files, numbered as in the whole diff."""
-    folders = tuple(_moved(f, by) for f in folder.folders)
+    inner = tuple(_moved(f, by) for f in folder.folders)
     files = tuple((n + by, c) for n, c in folder.files)
-    return diffs.Folder(folder.name, folder.added, folder.removed, folders, files)
+    return folders.Folder(folder.name, folder.added, folder.removed, inner, files)
 
 
 def _file(number: int, change: diffs.Change, ask: Ask) -> FileShown:
@@ -300,7 +303,7 @@ def _across(bridge: Bridge, change: diffs.Change, patch: diffs.Patch, remark: Re
 def _place(patch: diffs.Patch, remark: ReviewComment) -> tuple[str, int] | None:
     """Where a remark stands: on its line, or on the nearest that reads the same (the target may have moved it)."""
     lines = [line for hunk in patch.hunks for line in hunk.lines if line.text[:300] == remark.quote]
-    numbers = [line.old if remark.side == "old" else line.new for line in lines]
+    numbers = [line.at(remark.side) for line in lines]
     nearest = min(filter(None, numbers), key=lambda number: abs(number - remark.line), default=None)
     if nearest is None:
         return None

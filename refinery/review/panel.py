@@ -118,7 +118,9 @@ def _verdicts(view: EntryView, facts: Sequence[Fact]) -> list[VerdictView]:
 
 
 def _name(by: str, who: str) -> str:
-    return "You" if person(by) == person(who) else by
+    if person(by) == person(who):
+        return "You"
+    return by
 
 
 _DECISIONS = {"approve": "approved this head", "request_changes": "asked for changes to this head"}
@@ -165,9 +167,6 @@ def _offers(view: EntryView, rig: RigView, who: str, wishes: set[str], fresh: Se
 
 def _follows(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board) -> str:
     """What comes next, in one sentence: the plan's, where nothing else is known."""
-    world = board.world
-    stands = standing.standing(view, rig, world.now)  # not the world's own: what is not taken in yet is in this view
-    decision = board.decided[f"entry {view.id}"]
     if view.reject_requested or "reject" in wishes:
         return "It leaves the queue."
     if view.waiting_for:
@@ -178,16 +177,27 @@ def _follows(view: EntryView, rig: RigView, wishes: set[str], board: boards.Boar
     if view.held and not wishes & {"retry", "verdict"}:
         return "It is held until somebody lets it go on."
     missing = approvals.approvals_needed(view, rig.config) - len(approvals.approvals(view))
-    if missing > 0:
-        return f"{missing} more approval{' is' if missing == 1 else 's are'} needed."
+    if missing == 1:
+        return "1 more approval is needed."
+    if missing > 1:
+        return f"{missing} more approvals are needed."
+    return _lands(view, rig, wishes, board)
+
+
+def _lands(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board) -> str:
+    """What an entry that nobody is asked about has still before it."""
+    world = board.world
+    stands = standing.standing(view, rig, world.now)  # not the world's own: what is not taken in yet is in this view
+    decision = board.decided[f"entry {view.id}"]
     stage = Stage.UNBUILT if view.held else stands.stage
     if stage != Stage.LANDING and (frozen := world.frozen(view.rig, view.target)):
         return f"It lands once that is over: {frozen}."
     if stage != Stage.LANDING and (world.paused or rig.parked):
-        return f"It lands once {'the town' if world.paused else 'the rig'} goes on."
+        return f"It lands once the {'town' if world.paused else 'rig'} goes on."
     if stage in _WAITS_FOR_GATES:
-        first = not view.ties.waived and rig.config.refinery.gates
-        return "It lands once its gates have passed." if first else "It lands when its turn comes."
+        if rig.config.refinery.gates and not view.ties.waived:
+            return "It lands once its gates have passed."
+        return "It lands when its turn comes."
     if stage in _WAITS_FOR_REVIEW:
         return "It lands once it is reviewed and its gates have passed."
     if stage == Stage.GREEN and (wishes or decision.rule == "land"):
@@ -204,14 +214,18 @@ def _ended(entry: ReviewEntry, data: dict[str, Any], who: str, facts: Sequence[F
     if entry.state != EntryState.MERGED:
         waits = any(f.kind == "entry.retry" for f in facts)
         back = str(data["again"]).startswith("mq retry") and not waits
-        follows = (
-            "It comes back into the queue." if waits else f"It has left the queue: {entry.reason.replace('_', ' ')}."
-        )
+        follows = "It comes back into the queue."
+        if not waits:
+            follows = f"It has left the queue: {entry.reason.replace('_', ' ')}."
         return Panel(words, follows, frozenset({"retry"} if back else ()))
     newest = {person(v["by"]): v for v in data["verdicts"] if v["head"] == entry.head_sha and v["human"]}
     people = [_name(v["by"], who) for v in newest.values() if v["decision"] == "approve"]
     agents = [v["by"] for v in data["verdicts"] if v["head"] == entry.head_sha and not v["human"]]
     names = ["you" if name == "You" else name for name in people] or agents[-1:]
-    by = f"approved by {', '.join(names)}" if names else "approved by nobody, for none had to"
-    at = f" as {entry.merge_sha[:12]}" if entry.merge_sha else ""
+    by = "approved by nobody, for none had to"
+    if names:
+        by = f"approved by {', '.join(names)}"
+    at = ""
+    if entry.merge_sha:
+        at = f" as {entry.merge_sha[:12]}"
     return Panel(words, f"It has landed on {entry.target}{at}; {by}.", frozenset())

@@ -7,6 +7,7 @@ what changed between the two. Everything works without JavaScript: a line's numb
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 
 from django import forms
@@ -46,12 +47,16 @@ class BackForm(forms.Form):
     def clean_back(self) -> str:
         """A place of that page, or nothing."""
         back: str = self.cleaned_data["back"]
-        return back if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back) else ""
+        if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back):
+            return back
+        return ""
 
     @property
     def place(self) -> str:
         """The place; empty where none was given that is of that page."""
-        return str(self.cleaned_data["back"]) if self.is_valid() else ""
+        if self.is_valid():
+            return str(self.cleaned_data["back"])
+        return ""
 
 
 class MovedForm(forms.Form):
@@ -76,19 +81,24 @@ def _ask(request: HttpRequest) -> Ask:
     if view in ("split", "unified"):
         request.session["diff_view"] = view
     split = (view or request.session.get("diff_view")) == "split"
-    at = _AT.fullmatch(request.GET.get("at", ""))
+    at = None
+    if found := _AT.fullmatch(request.GET.get("at", "")):
+        side = "old" if found[2] == "o" else "new"
+        at = (int(found[1]), side, int(found[3]))
     keep = tuple((k, request.GET[k]) for k in ("commit", "since") if request.GET.get(k))
     return Ask(
         split=split,
         page=_number(request.GET.get("page")) or 1,
         file=_number(request.GET.get("file")),
-        at=(int(at[1]), "old" if at[2] == "o" else "new", int(at[3])) if at else None,
+        at=at,
         keep=keep,
     )
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 8 else None
+    if text and text.isascii() and text.isdigit() and len(text) < 8:
+        return int(text)
+    return None
 
 
 @login_required
@@ -141,9 +151,13 @@ def _page(request: HttpRequest, entry: ReviewEntry, *, status: int = 200, notice
     remarks = list(ReviewComment.objects.filter(entry__in=[entry, *ranges.lineage(entry)]))
     here = [c for c in remarks if c.entry_id == entry.pk and c.head_sha == entry.head_sha]
     nothing: dict[str, Any] = {"commits": [], "beads": [], "heads": []}
-    shown = nothing if entry.kind == EntryKind.CHECK else _diff(request, entry, ask, here, who)
+    shown = nothing
+    if entry.kind != EntryKind.CHECK:
+        shown = _diff(request, entry, ask, here, who)
     main = "diff" in shown and not ask.keep
-    places = shown["diff"].places if main else {}
+    places = {}
+    if main:
+        places = shown["diff"].places
     for one in here:
         cast(Any, one).place = f"{places.get(one.file, ask.only()).partition('#')[0]}#c{one.pk}"
     for failure in (f for gate in data["gates"] for f in gate["failures"]):
@@ -167,7 +181,9 @@ def _sanitized(value: Any) -> Any:
         return sanitize(value)
     if isinstance(value, list):
         return [_sanitized(item) for item in value]
-    return {key: _sanitized(item) for key, item in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return {key: _sanitized(item) for key, item in value.items()}
+    return value
 
 
 def _notes(entry: ReviewEntry) -> list[dict[str, Any]]:
@@ -197,7 +213,9 @@ def _diff(request: HttpRequest, entry: ReviewEntry, ask: Ask, here: list[ReviewC
             span, told["commit"] = ranges.of_commit(entry, named, wanted["commit"])
             told["message"] = sanitize(told["commit"].message)
         elif "since" in wanted:
-            since = told["last_review"] if wanted["since"] == "review" else wanted["since"]
+            since = wanted["since"]
+            if since == "review":
+                since = told["last_review"]
             span = ranges.since(entry, since)
             told["since"] = since
         else:
@@ -251,7 +269,9 @@ def _shown(
     may = _may_review(request, entry) and entry.state == EntryState.ACTIVE
     context = {"entry": entry, "may_review": _may_review(request, entry), "back": ask.link(page=ask.page)}
     repo = repo_of(entry.rig)
-    bridge = None if main else _bridge(repo, entry, span)
+    bridge = None
+    if not main:
+        bridge = _bridge(repo, entry, span)
 
     def between(remark: ReviewComment) -> str:
         """A remark, where it stands."""
@@ -270,7 +290,9 @@ def _shown(
         }
         return render_to_string("refinery/_review_form.html", told, request)
 
-    remarks = here if main or bridge else ()
+    remarks: Sequence[ReviewComment] = ()
+    if main or bridge:
+        remarks = here
     margin = Margin(between, remarks, form=form if may else None, bridge=bridge)
     return show(repo, span, ask, margin)
 

@@ -58,7 +58,9 @@ def _lift_rework(entry: ReviewEntry, who: str, reason: str, now: dt.datetime) ->
         if task.purpose == Purpose.WORK or task.parent_id != entry.bead_id:
             continue  # the order between people's beads is another matter: the page says it
         if task.purpose != Purpose.REWORK or "gate_results" not in task.context:
-            what = "conflicts are resolved" if task.purpose == Purpose.CONFLICT else "the wished changes are made"
+            what = "the wished changes are made"
+            if task.purpose == Purpose.CONFLICT:
+                what = "conflicts are resolved"
             raise Conflict(
                 f"{entry.pk} waits until its {what} by {task.pk} ({task.status}): cancel that bead first, or wait",
                 details={"blocked_by": task.pk},

@@ -184,7 +184,9 @@ def regroup(expect: int, places: Sequence[tuple[str, int, float | None]]) -> Non
 
 def leave(entry_id: str, *, innocent: bool = False) -> None:
     """Leave the train. `innocent`: having been in it does not count as an attempt."""
-    back = {"attempts": F("attempts") - 1} if innocent else {}
+    back = {}
+    if innocent:
+        back = {"attempts": F("attempts") - 1}
     _swap(entry_id, {"admitted_at__isnull": False}, **OFF, **back)
 
 
@@ -240,7 +242,9 @@ def answered(entry_id: str, head: str, answer: str) -> None:
 
 def count_rework(entry_id: str, purpose: str) -> None:
     """Count a round of rework or a conflict task; the entry leaves its slot."""
-    field = "conflict_count" if purpose == Purpose.CONFLICT else "rework_count"
+    field = "rework_count"
+    if purpose == Purpose.CONFLICT:
+        field = "conflict_count"
     _swap(entry_id, {"held": ""}, **OFF, **{field: F(field) + 1})
 
 

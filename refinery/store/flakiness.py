@@ -32,7 +32,10 @@ def unsteady(tests: Sequence[Told]) -> list[str]:
     for one, other in combinations([t for t in tests if t.get("total")], 2):
         if (one["total"], one["skipped"]) == (other["total"], other["skipped"]):
             failed, also = _failed(one), _failed(other)
-            names |= (failed - also if _complete(other) else set()) | (also - failed if _complete(one) else set())
+            if _complete(other):
+                names |= failed - also
+            if _complete(one):
+                names |= also - failed
     return sorted(names)
 
 
@@ -55,7 +58,9 @@ def recent(town: Town, now: dt.datetime) -> list[dict[str, Any]]:
         .order_by("-times", "gate")[:SHOWN]
     )
     flakes = results.filter(flaky=True).order_by("-pk").only("pk", "entry_id", "gate", "created_at", "flaky_tests")
-    known = {r.pk: r for r in flakes.filter(pk__in=[row["last"] for row in rows])} if rows else {}
+    known = {}
+    if rows:
+        known = {r.pk: r for r in flakes.filter(pk__in=[row["last"] for row in rows])}
     return [
         {
             "rig": row["entry__rig__slug"],

@@ -27,7 +27,9 @@ def classify(exit_code: int | None, signal: int | None, timed_out: bool) -> str:
     """`pass`, `fail` or `error` (source: the contract, section Config)."""
     if timed_out or signal or exit_code is None or exit_code in (126, 127):
         return "error"
-    return "pass" if exit_code == 0 else "fail"
+    if exit_code == 0:
+        return "pass"
+    return "fail"
 
 
 def steps_for(gates: tuple[Gate, ...], untouched: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:
@@ -104,7 +106,9 @@ def _result(run: Run, candidate: Candidate, step: Mapping[str, Any], ordered: Ma
         }
         for one in step.get("tries") or []
     ]
-    tests = attempts[-1]["tests"] if attempts else {}
+    tests = {}
+    if attempts:
+        tests = attempts[-1]["tests"]
     lacks = None if raw.get("limit") or raw.get("timed_out") else _lacks(run, raw, output, ordered, tests)
     if lacks and not lacks.certain and candidate.entry.kind != EntryKind.CHECK:
         lacks = None  # its author's own doing, until the target shows it, too
@@ -153,7 +157,9 @@ def _tests(told: Mapping[str, Any]) -> dict[str, Any]:
         place = found[-1] if found else {"file": one.get("file") or "", "line": one.get("line")}
         message = str(one.get("message") or "").strip() or text.strip()
         failures.append({"name": one["name"], "message": message[:500], "file": place["file"], "line": place["line"]})
-    return {**told, "failures": failures} if told else {}
+    if told:
+        return {**told, "failures": failures}
+    return {}
 
 
 def _places(tests: Mapping[str, Any], output: str) -> list[dict[str, Any]]:

@@ -82,10 +82,14 @@ def _intend(
         or any(r.outcome != GateOutcome.PASS or r.candidate.entry.rig_id != entry.rig_id for r in results)
     ):
         raise LostRace(f"the gates of {entry.pk} have not all passed on tree {candidate.tree_sha} or its batch's")
-    gated = seal if sealed and seal is not None else candidate
+    gated = candidate
+    if sealed and seal is not None:
+        gated = seal
     if any(list(e.paths) not in gated.untouched for e in others):
         raise LostRace(f"it is not known that {entry.pk} needs none of the gates that it has not passed")
-    batch = {"batch": gated.pk} if gated is not candidate else {}
+    batch = {}
+    if gated is not candidate:
+        batch = {"batch": gated.pk}
     told: list[dict[str, Any]] = [
         {"gate": r.gate, "outcome": r.outcome, "tree": r.tree_sha, "result": r.pk, **batch}
         | ({"flaky": True} if r.flaky else {})

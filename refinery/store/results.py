@@ -27,7 +27,9 @@ def gate_results(entry: ReviewEntry, candidate: Candidate, *, past: bool = False
         latest[result.gate, result.command] = result
     known = _counted(entry, candidate)
     counts = [r for key, r in latest.items() if (known is None or key in known) and r.gate not in skipped]
-    replaced = [r for key, r in latest.items() if known is not None and key not in known] if past else []
+    replaced = []
+    if past:
+        replaced = [r for key, r in latest.items() if known is not None and key not in known]
     replaced = [r for r in replaced if r.gate not in {one.gate for one in counts}]  # gone once there is a newer one
     return [
         {
@@ -74,12 +76,14 @@ def _counted(entry: ReviewEntry, candidate: Candidate) -> set[tuple[str, str]] |
     config, problems = configs.usable(entry.rig.town.config, entry.rig.config)
     if problems and not config.refinery.gates:
         return None
-    landing = (
-        candidate.landings.exclude(state=LandingState.ABANDONED).first() if entry.state == EntryState.MERGED else None
-    )
-    found = [row["result"] for row in landing.evidence if "result" in row] if landing is not None else []
-    landed = GateResult.objects.filter(pk__in=found).values_list("gate", "command") if found else []
-    return {*landed, *((g.name, g.command) for g in config.refinery.gates)}
+    landing = None
+    if entry.state == EntryState.MERGED:
+        landing = candidate.landings.exclude(state=LandingState.ABANDONED).first()
+    gates = {(g.name, g.command) for g in config.refinery.gates}
+    if landing is not None:
+        found = [row["result"] for row in landing.evidence if "result" in row]
+        gates |= set(GateResult.objects.filter(pk__in=found).values_list("gate", "command"))
+    return gates
 
 
 def not_needed(entry: ReviewEntry, candidate: Candidate) -> dict[str, tuple[str, ...]]:
@@ -109,7 +113,9 @@ def ended_as(raw: Mapping[str, Any]) -> str:
 
 def how(result: GateResult) -> str:
     """How the gate ended, at which attempt, of how many tests."""
-    limit = result.attempts[-1].get("limit") if result.attempts else ""
+    limit = ""
+    if result.attempts:
+        limit = result.attempts[-1].get("limit")
     raw = {"timed_out": result.timed_out, "signal": result.signal, "exit_code": result.exit_code, "limit": limit}
     told = ended_as(raw)
     if len(result.attempts) > 1:
@@ -125,7 +131,9 @@ def how(result: GateResult) -> str:
 def say(result: GateResult) -> str:
     """One line for a person: how the gate ended, and where it first failed."""
     first = next(iter(result.failures), None)
-    return f"{how(result)}, first at {first['file']}:{first['line']} {first['text']}".rstrip() if first else how(result)
+    if first:
+        return f"{how(result)}, first at {first['file']}:{first['line']} {first['text']}".rstrip()
+    return how(result)
 
 
 def telling(result: GateResult) -> str:

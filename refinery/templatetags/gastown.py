@@ -44,7 +44,9 @@ def reveal_hidden(text: object) -> str:
 def cut(text: object, length: int) -> str:
     """At most `length` characters, with an ellipsis where more were there."""
     whole = str(text)
-    return whole if len(whole) <= length else f"{whole[: length - 1].rstrip()}…"
+    if len(whole) <= length:
+        return whole
+    return f"{whole[: length - 1].rstrip()}…"
 
 
 @register.filter
@@ -56,7 +58,9 @@ def words(state: object) -> str:
 @register.filter
 def of(count: int, state: object) -> str:
     """So many in a state, in words: `2 reviewing`, `2 need you`."""
-    return f"{count} {'need you' if count > 1 and state == 'awaiting_human' else words(state)}"
+    if count > 1 and state == "awaiting_human":
+        return f"{count} need you"
+    return f"{count} {words(state)}"
 
 
 @register.simple_tag
@@ -82,18 +86,24 @@ def span(seconds: float) -> str:
 @register.filter
 def duration(seconds: float | None) -> str:
     """Seconds as `42 s`, `3 min`, `2 h` or `5 d`; empty for None."""
-    return "" if seconds is None else span(seconds)
+    if seconds is None:
+        return ""
+    return span(seconds)
 
 
 def _moment(at: Any) -> dt.datetime | None:
-    return dt.datetime.fromisoformat(at) if isinstance(at, str) and at else at or None
+    if isinstance(at, str) and at:
+        return dt.datetime.fromisoformat(at)
+    return at or None
 
 
 def _relative(moment: dt.datetime, how: str) -> str:
     passed = (timezone.now() - moment).total_seconds()
     if how == "for":
         return span(passed)
-    return f"{span(passed)} ago" if passed >= 0 else f"in {span(-passed)}"
+    if passed >= 0:
+        return f"{span(passed)} ago"
+    return f"in {span(-passed)}"
 
 
 @register.simple_tag
@@ -120,7 +130,9 @@ def clock(at: Any) -> SafeString:
     if moment is None:
         return SafeString("<span>–</span>")
     exact = moment.astimezone(dt.UTC)
-    day = "" if exact.date() == timezone.now().astimezone(dt.UTC).date() else f"{exact:%Y-%m-%d} "
+    day = ""
+    if exact.date() != timezone.now().astimezone(dt.UTC).date():
+        day = f"{exact:%Y-%m-%d} "
     return SafeString(f'<time datetime="{exact.isoformat(timespec="seconds")}">{day}{exact:%H:%M} UTC</time>')
 
 
@@ -144,7 +156,9 @@ def lands(row: Mapping[str, Any], verb: str) -> SafeString:
     if not row["eta"]:
         words = str(row["estimate"])
         told = words.startswith(_TELLS)
-        return SafeString(f"{escape(verb)}: {escape(reveal_hidden(words))}" if told else "")
+        if not told:
+            return SafeString("")
+        return SafeString(f"{escape(verb)}: {escape(reveal_hidden(words))}")
     usual = dt.datetime.fromisoformat(row["eta"])
     first = usual - dt.timedelta(seconds=row["eta_seconds"] - row["eta_low_seconds"])
     last = usual + dt.timedelta(seconds=row["eta_p80_seconds"] - row["eta_seconds"])

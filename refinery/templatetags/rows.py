@@ -24,8 +24,12 @@ def entry_rows(rows: Iterable[Mapping[str, Any]]) -> SafeString:
 
 
 def _entry(row: Mapping[str, Any]) -> str:
-    place = "–" if row["position"] is None else row["position"]
-    admitted = f" <small>admitted {row['attempts']} times</small>" if row["attempts"] > 1 else ""
+    place = "–"
+    if row["position"] is not None:
+        place = row["position"]
+    admitted = ""
+    if row["attempts"] > 1:
+        admitted = f" <small>admitted {row['attempts']} times</small>"
     if row["admitted_at"]:
         since = f"{ago(row['admitted_at'], 'for')} in the lane"
     elif row["phase"] in ("merged", "failed"):
@@ -33,6 +37,8 @@ def _entry(row: Mapping[str, Any]) -> str:
     else:
         since = f"waits {ago(row['created_at'], 'for')}"
     when = lands(row, "lands")
+    if when:
+        since += f"<br><small>{when}</small>"
     return (
         f'<li id="entry-{escape(row["id"])}">\n'
         f'<span class="place">{place}</span>\n'
@@ -40,7 +46,7 @@ def _entry(row: Mapping[str, Any]) -> str:
         f"<code>{harmless(row['branch'])}</code></span>\n"
         f'<span class="state">{chip(row["phase"])}</span>\n'
         f'<span class="why">{linked(row["detail"])}{admitted}</span>\n'
-        f'<span class="when">{since}{f"<br><small>{when}</small>" if when else ""}</span>\n</li>'
+        f'<span class="when">{since}</span>\n</li>'
     )
 
 
@@ -54,8 +60,12 @@ def _car(row: Mapping[str, Any]) -> str:
     title, phase = harmless(row["title"]), escape(words(row["phase"]))
     kind = ""
     if row["car"]:
-        kind = ' class="coupled joins"' if row["joins"] else ' class="coupled"'
-    joins = '<span class="hidden">in one batch with the one before, </span>' if row["joins"] else ""
+        kind = ' class="coupled"'
+        if row["joins"]:
+            kind = ' class="coupled joins"'
+    joins = ""
+    if row["joins"]:
+        joins = '<span class="hidden">in one batch with the one before, </span>'
     place = row["position"] or f'<span aria-hidden="true">‖</span><span class="hidden">{phase}</span>'
     return (
         f'<li{kind}><a class="car s-{escape(row["phase"])}" href="{escape(row["url"])}" title="{title}: {phase}">'
@@ -70,8 +80,12 @@ def bead_rows(rows: Iterable[Mapping[str, Any]]) -> SafeString:
 
 
 def _bead(row: Mapping[str, Any]) -> str:
-    review = f' <small><a href="{escape(row["review_url"])}">its review</a></small>' if row["review_url"] else ""
-    commit = f" <code>{escape(row['merge_sha'][:10])}</code>" if row["merge_sha"] else ""
+    review = ""
+    if row["review_url"]:
+        review = f' <small><a href="{escape(row["review_url"])}">its review</a></small>'
+    commit = ""
+    if row["merge_sha"]:
+        commit = f" <code>{escape(row['merge_sha'][:10])}</code>"
     return (
         f'<li id="bead-{escape(row["id"])}">'
         f'<span class="what"><a href="{escape(row["url"])}">{harmless(row["title"])}</a>{review}</span>\n'
@@ -113,7 +127,8 @@ def _node(n: Mapping[str, Any]) -> str:
     who = ""
     if run := bead["run"]:
         who = f" · {escape(cut(run.agent.name if run.agent else 'gates', 14))}"
-    since = age(bead["since"], "ago") if bead["status"] in ("closed", "failed") else age(bead["since"])
+    how = "ago" if bead["status"] in ("closed", "failed") else "for"
+    since = age(bead["since"], how)
     return (
         f'<a id="node-{escape(bead["id"])}" class="node s-{escape(bead["phase"])}" href="{escape(href)}">'
         f'<svg x="{box.x}" y="{box.y}" width="212" height="58">'

@@ -98,7 +98,7 @@ FORECASTS = Prepared(lambda town: Forecast.objects.filter(rig__town=town))
 STACKS = Prepared(
     lambda town, heads: Stack.objects.filter(rig__town=town, upper__any=heads).values_list("rig_id", "upper", "lower")
 )
-SUNK = Prepared(  # entries of these heads that failed
+REFUSED = Prepared(  # entries of these heads that failed
     lambda town, heads: (
         ReviewEntry.objects.failed()
         .filter(rig__town=town, head_sha__any=heads)

@@ -106,11 +106,13 @@ def _shown(town: Town, entries: list[ReviewEntry]) -> stacks.Shown:
         return stacks.Shown()
     heads = {e.head_sha for e in entries}
     standing = queries.STACKS(town.pk, list(heads))
-    sunk: dict[tuple[int, str, str], list[Refused]] = defaultdict(list)
+    refused_below: dict[tuple[int, str, str], list[Refused]] = defaultdict(list)
     if lowers := {low for _, _, low in standing} - heads:
-        for e in queries.SUNK(town.pk, list(lowers)):
-            sunk[e.rig_id, e.target, e.head_sha].append(Refused(e.pk, e.reason.replace("_", " "), e.closed_at))
-    return stacks.Shown(standing, sunk, {(f.rig_id, f.target): _forecast(f) for f in queries.FORECASTS(town.pk)})
+        for e in queries.REFUSED(town.pk, list(lowers)):
+            refused_below[e.rig_id, e.target, e.head_sha].append(Refused(e.pk, e.reason.replace("_", " "), e.closed_at))
+    return stacks.Shown(
+        standing, refused_below, {(f.rig_id, f.target): _forecast(f) for f in queries.FORECASTS(town.pk)}
+    )
 
 
 def _forecast(f: Forecast) -> ForecastView:

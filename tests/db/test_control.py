@@ -26,7 +26,7 @@ from refinery import agent_tools
 from refinery.core.reasons import RE_ENTRY, Exit, Held
 from refinery.decisions import merge_queue, work
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Waiver
-from refinery.pages import boards, town_context
+from refinery.pages import boards, town_context, ways
 from refinery.store import entries, landings, verdicts
 from refinery.tick import invariants
 from tests.db.conftest import SHA, Place
@@ -207,11 +207,11 @@ def test_whoever_left_comes_back_with_the_one_command_that_is_named(place: Place
 def test_the_other_ends_name_another_command(place: Place) -> None:
     entry = place.entry()
     entries.close(entry, "failed", "superseded", "so it was", now=place.now)
-    assert boards.again(again(entry)) == "mq submit proj --branch feature --target main"
+    assert ways.again(again(entry)) == "mq submit proj --branch feature --target main"
     with pytest.raises(Conflict):
         merge_queue.land_now(again(entry), by=WHO, reason=WHY)
     ReviewEntry.objects.update(reason="merged")
-    assert boards.again(again(entry)) == ""
+    assert ways.again(again(entry)) == ""
 
 
 # -- what is said of it ---------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ MUTATIONS = (
     Mutation(
         "rivals are all resolved at once, again after each landing",
         "refinery/core/rules/steps.py",
-        "if entry.ties.yields:",
-        "if False and entry.ties.yields:",
+        "if entry.ties.held_back_by:",
+        "if False and entry.ties.held_back_by:",
         "tests/db/test_foresight.py",
     ),
     Mutation(

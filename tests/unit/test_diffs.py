@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refinery.core.text import reveal_hidden, sanitize
-from refinery.git import diffs
+from refinery.git import diffs, folders
 from refinery.git.diffs import Change, Line, Patch
 from refinery.git.line_map import Shift
 from refinery.review import diffhtml
@@ -175,7 +175,7 @@ def test_five_thousand_files_are_paged_and_none_is_lost() -> None:
     pages = diffs.pages(many)
     assert [n for start, end in pages for n in range(start, end)] == list(range(5000))
     assert max(end - start for start, end in pages) == 100
-    assert diffs.tree(many).count == 5000
+    assert folders.tree(many).count == 5000
 
 
 def test_a_page_holds_so_many_lines() -> None:
@@ -183,7 +183,9 @@ def test_a_page_holds_so_many_lines() -> None:
 
 
 def test_the_tree_folds_single_folders_and_adds_up() -> None:
-    found = diffs.tree([change("src/app/a.py", added=1), change("src/app/b.py", removed=2), change("README", added=4)])
+    found = folders.tree(
+        [change("src/app/a.py", added=1), change("src/app/b.py", removed=2), change("README", added=4)]
+    )
     assert (found.count, found.added, found.removed) == (3, 5, 2)
     (folder,) = found.folders
     assert (folder.name, [c.path for _, c in folder.files]) == ("src/app", ["src/app/a.py", "src/app/b.py"])

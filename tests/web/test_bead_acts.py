@@ -6,8 +6,9 @@ import pytest
 from django.test import Client
 
 from agents import runs
-from beads.models import Bead
+from beads.models import Bead, Fact
 from tests.db.conftest import Place
+from tests.web.consoles import failed_convoy
 
 CONFIRM, RETRY = "Nothing was needed: close it", "Try again"
 
@@ -51,3 +52,19 @@ def test_runs_that_cannot_be_started_say_why_on_the_town_page_and_the_bead(place
     assert f"Runs could not be started: {why}" in operator.get(f"/towns/{place.town.slug}/").content.decode()
     shown = operator.get(f"/beads/{bead.pk}/").content.decode()
     assert f"its run could not be started: {why}; tried again at" in shown
+
+
+def test_why_a_convoy_is_retried_is_asked_on_its_page_and_told_to_who_works_on_it(
+    place: Place, operator: Client, viewer: Client
+) -> None:
+    convoy = failed_convoy(place)
+    field = '<input name="reason">'
+    page = f"/convoys/{convoy.pk}/"
+    assert field in operator.get(page).content.decode()
+    assert field not in viewer.get(page).content.decode()
+    assert field not in operator.get(f"/towns/{place.town.slug}/").content.decode()
+    why = "the fixtures are there now"
+    assert operator.post(f"{page}retry/", {"reason": why}).status_code == 302
+    assert Fact.objects.get(kind="convoy.retry").payload == {"reason": why}
+    place.tick()
+    assert f"retried: {why}" in operator.get(f"/beads/{convoy.beads.get().pk}/").content.decode()

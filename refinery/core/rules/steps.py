@@ -276,8 +276,8 @@ def _conflict(world: World, entry: EntryView, lane: Lane, why: str) -> Ruling:
     config = lane.rig.config
     candidate = entry.candidate
     assert candidate is not None
-    if entry.ties.yields:
-        return "conflict-waits", entry.ties.yields, (Leave(entry.id, innocent=True),) if entry.admitted else ()
+    if entry.ties.held_back_by:
+        return "conflict-waits", entry.ties.held_back_by, (Leave(entry.id, innocent=True),) if entry.admitted else ()
     if not entry.admitted and world.tip(entry.rig, entry.target) not in ("", candidate.base):
         return "prove", f"built again, for the target has moved; it {why}", (Prove(entry.id, entry.build_no),)
     if entry.answered:

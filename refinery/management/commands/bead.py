@@ -18,7 +18,7 @@ from beads.models import Bead
 from refinery import links
 from refinery.decisions import work
 from refinery.management.verbs import add_verbs
-from refinery.pages import boards, outcomes
+from refinery.pages import boards, outcomes, ways
 
 
 class Command(GastownCommand):
@@ -46,7 +46,7 @@ class Command(GastownCommand):
         data = boards.bead_row(boards.Board(bead.town), bead) | {
             "body": bead.body,
             "parent": bead.parent_id,
-            "released_at": bead.released_at.isoformat() if bead.released_at else None,
+            "released_at": boards.iso(bead.released_at),
             "released_by": bead.released_by,
             "context": bead.context,
             "blocked_by": list(bead.blocked_by.values_list("on_id", flat=True)),
@@ -64,20 +64,22 @@ class Command(GastownCommand):
         }
         lines = [f"{bead.pk} {bead.title}", f"{bead.status} {bead.resolution}: {data['reason']}", "", bead.body]
         if bead.filed_by:
-            released = f"released by {bead.released_by}" if bead.released_at else "not released"
+            released = "not released"
+            if bead.released_at:
+                released = f"released by {bead.released_by}"
             lines += ["", f"filed by {bead.created_by} in run {bead.filed_by}, depth {bead.depth}: {released}"]
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
         lines += links.addresses(data["reason"])
         last = bead.runs.order_by("created_at").last()
         if last is not None:
-            made = outcomes.made(last)
-            lines.append(
-                f"its last run: {last.pk}{': made ' + made if made else ''}; "
-                f"its output: gastown runs log {last.pk}, or {links.run_url(last.pk)}"
-            )
+            what = last.pk
+            if made := outcomes.made(last):
+                what += f": made {made}"
+            url = links.run_url(last.pk)
+            lines.append(f"its last run: {what}; its output: gastown runs log {last.pk}, or {url}")
             if command := outcomes.restore(last):
                 lines.append(f"to see what was saved: {command}")
-        lines += [f"{what}: gastown {command}" for what, command in boards.ways_on(bead)]
+        lines += [f"{what}: gastown {command}" for what, command in ways.ways_on(bead)]
         return Said(data, "\n".join(lines))
 
     def list(self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any) -> Any:

@@ -50,7 +50,9 @@ class Command(GastownCommand):
         convoy = convoy_of(id)
         data = boards.convoy_data(boards.Board(convoy.bead.town), convoy)
         head = f"{data['id']} {data['title']}: {data['phase']} ({data['closed']}/{data['total']}), {data['reason']}"
-        landed = f"\nlanded as {data['landed_sha']}" if data["landed_sha"] else ""
+        landed = ""
+        if data["landed_sha"]:
+            landed = f"\nlanded as {data['landed_sha']}"
         rows = table(data["beads"], ["wave", "id", "status", "title", "reason"])
         return Said(data, f"{head}{landed}\n{rows}")
 

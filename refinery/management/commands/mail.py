@@ -58,7 +58,9 @@ class Command(GastownCommand):
 
     def send(self, to: str, bead: str | None, town: str | None, subject: str, body: str, **_: Any) -> Any:
         """Send."""
-        about = bead_of(bead) if bead else None
+        about = None
+        if bead:
+            about = bead_of(bead)
         where = about.town if about else town_of(town)
         sent = post.send(where, str(actor()), to, post.Letter(subject, body, about=about), bead=about)
         return Said({"id": sent.pk}, str(sent.pk))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from typing import Any
 
 from beads import lists
@@ -29,6 +30,27 @@ def _said(history: list[dict[str, Any]]) -> list[str]:
         for e in history
         if e["reason"] and ":" in e["actor"] and not e["kind"].startswith(_LISTED)
     ]
+
+
+def _gate(gate: dict[str, Any]) -> Iterator[str]:
+    """What is said of a gate's result; of one that the config has replaced, no more than that."""
+    told = f"{gate['outcome']} ({gate['say']})"
+    if gate["outcome"] == "not_needed":
+        told = gate["say"]
+    if gate["past"]:
+        yield f"gate {gate['gate']}: {told}; {boards.PAST}"
+        return
+    if gate.get("remedy"):
+        told += f"; {gate['remedy']}"
+    yield f"gate {gate['gate']}: {told}"
+    if gate["telling"]:
+        yield f"  {gate['telling']}"
+    tests = gate.get("tests") or {}
+    for test in tests.get("failures", []):
+        yield f"  failed: {test['name']}: {' '.join(test['message'].split())[:200]}"
+    yield from (f"  note: {note}" for note in tests.get("notes", []))
+    if gate["outcome"] not in ("pass", "not_needed"):
+        yield from (f"  | {line}" for line in plain(gate["output"]).strip().splitlines()[-TAIL:])
 
 
 class Command(GastownCommand):
@@ -62,7 +84,9 @@ class Command(GastownCommand):
         **_: Any,
     ) -> Any:
         """Enqueue a branch."""
-        source = bead_of(bead) if bead else None
+        source = None
+        if bead:
+            source = bead_of(bead)
         wanted = merge_queue.Submission(branch, target, title, source, priority)
         entry, new = merge_queue.submit(rig_of(rig), wanted, by=actor())
         return Said({"id": entry.pk, "new": new, "head": entry.head_sha, "target": entry.target}, entry.pk)
@@ -74,7 +98,8 @@ class Command(GastownCommand):
         for town in towns:
             board = boards.Board(town)
             found = ReviewEntry.objects.select_related("bead", "rig").filter(rig__town=town)
-            found = found.filter(rig__slug=rig) if rig else found
+            if rig:
+                found = found.filter(rig__slug=rig)
             active = {e.pk: e for e in found.filter(state=EntryState.ACTIVE)}
             for views in board.lanes.values():
                 rows += [boards.entry_data(board, active[v.id]) for v in views if v.id in active]
@@ -82,7 +107,8 @@ class Command(GastownCommand):
                 changes = found.exclude(state=EntryState.ACTIVE).exclude(kind=EntryKind.CHECK)
                 ended = lists.first(changes.order_by("-closed_at"), limit)
                 rows += [boards.entry_data(board, e) for e in ended.rows]
-                notes += [f"ended ones of town {town.slug}: {ended.note}"] if ended.cut else []
+                if ended.cut:
+                    notes.append(f"ended ones of town {town.slug}: {ended.note}")
         columns = ["position", "id", "phase", "target", "branch", "attempts", "estimate", "title", "detail"]
         return Said(rows, table(rows, columns, "the queue is empty"), "\n".join(notes))
 
@@ -96,7 +122,9 @@ class Command(GastownCommand):
             f"{data['branch']} at {data['head'][:12]} → {data['target']}",
         ]
         if data["estimate"]:
-            usual = f", usually at {data['eta']}" if data["eta"] else ""
+            usual = ""
+            if data["eta"]:
+                usual = f", usually at {data['eta']}"
             lines.append(f"lands: {data['estimate']}{usual}")
         if data["batch"]:
             lines.append(f"{data['batch']['why']} {', '.join(data['batch']['entries'])}".rstrip())
@@ -105,19 +133,7 @@ class Command(GastownCommand):
         for clash in data["conflicts_with"]:
             lines.append(f"would conflict with {clash['id'] or data['target']} in {', '.join(clash['files'])}")
         for g in data["gates"]:
-            told = g["say"] if g["outcome"] == "not_needed" else f"{g['outcome']} ({g['say']})"
-            more = boards.PAST if g["past"] else g.get("remedy")
-            lines.append(f"gate {g['gate']}: {told}{f'; {more}' if more else ''}")
-            if g["past"]:
-                continue
-            lines += [f"  {g['telling']}"] if g["telling"] else []
-            tests = g.get("tests") or {}
-            lines += [
-                f"  failed: {t['name']}: {' '.join(t['message'].split())[:200]}" for t in tests.get("failures", [])
-            ]
-            lines += [f"  note: {note}" for note in tests.get("notes", [])]
-            if g["outcome"] not in ("pass", "not_needed"):
-                lines += [f"  | {line}" for line in plain(g["output"]).strip().splitlines()[-TAIL:]]
+            lines += _gate(g)
         if run := data["gates_run"]:
             lines.append(f"all of their output: gastown runs log {run['id']}, or {run['url']}")
         lines += [line for line in links.addresses(data["detail"]) if not run or not line.startswith(run["id"])]
@@ -126,5 +142,8 @@ class Command(GastownCommand):
         lines += _said(data["history"])
         lines += [f"landing {x['state']}: {x['message']}{x['waived']}" for x in data["landings"]]
         if data["again"]:
-            lines.append(f"{'to check again' if data['kind'] == 'check' else 'to bring it back'}: {data['again']}")
+            what = "to bring it back"
+            if data["kind"] == "check":
+                what = "to check again"
+            lines.append(f"{what}: {data['again']}")
         return Said(data, "\n".join(lines))

@@ -43,7 +43,9 @@ def checked(rig: Rig) -> tuple[dict[str, Any] | None, list[str], list[str]]:
         )
     told = gatechecks.wait(asked, PATIENCE)
     lines = gatechecks.lines(told)
-    return (told, lines, []) if told["ok"] or told["ok"] is None else (told, lines[1:], lines[:1])
+    if told["ok"] or told["ok"] is None:
+        return (told, lines, [])
+    return (told, lines[1:], lines[:1])
 
 
 class Command(GastownCommand):
@@ -110,7 +112,9 @@ class Command(GastownCommand):
             return Said({"rig": slug, "ok": True, "gates": [], "reason": gatechecks.NO_GATES}, gatechecks.NO_GATES)
         told = gatechecks.wait(asked)
         said = Said(told, "\n".join(gatechecks.lines(told)))
-        return said if told["ok"] else ExitWith(said, 1)
+        if told["ok"]:
+            return said
+        return ExitWith(said, 1)
 
     def host_key(self, slug: str, renew: bool, **_: Any) -> Any:
         """Show the pinned host keys, or pin what the remote shows now."""

@@ -107,7 +107,9 @@ class Command(GastownCommand):
     def log(self, id: str, tail: int, **_: Any) -> Any:
         """A run's output."""
         run = run_of(id)
-        path = Path(run.log_path) if run.log_path else None
+        path = None
+        if run.log_path:
+            path = Path(run.log_path)
         if path is None or not path.exists():
             raise NotFound(f"run {id} has no log here")
         text = path.read_bytes().decode("utf-8", "replace")

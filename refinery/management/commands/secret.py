@@ -73,4 +73,6 @@ def _value(name: str) -> str:
         if len(data) > secrets.LIMIT:
             raise Invalid(f"value: it is longer than {secrets.LIMIT // 1024} KiB", field="value") from None
         raise Invalid("value: it is not UTF-8 text", field="value") from None
-    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\r\n") else text.removesuffix("\n")
+    if text.endswith("\r\n"):
+        return text.removesuffix("\n").removesuffix("\r")
+    return text.removesuffix("\n")

@@ -53,7 +53,9 @@ class Command(GastownCommand):
                 return _entry(entry_of(mq))
             return _idle()
 
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None
+        if timeout is not None:
+            end = time.monotonic() + timeout
         with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
             listener.execute(f"listen {WAKE_CHANNEL}")
             while True:
@@ -63,7 +65,9 @@ class Command(GastownCommand):
                 data["links"] = links.addresses(str(data.get("detail") or data.get("reason") or ""))
                 if good is not None:
                     return ExitWith(data, 1)
-                left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
+                left = LOOK_SECONDS
+                if end is not None:
+                    left = min(LOOK_SECONDS, end - time.monotonic())
                 if left <= 0:
                     return ExitWith(data | {"timeout": True}, TIMED_OUT)
                 list(listener.notifies(timeout=left, stop_after=1))
