@@ -284,3 +284,40 @@ def test_a_cap_that_is_reached_stops_the_run_keeps_its_work_and_asks_a_person_wh
     whole = usage.total(usage.of_bead(bead))
     assert (whole.calls, whole.input) == (provider.books.calls, provider.books.input) == (11, 11 * INPUT)
     assert not Escalation.objects.filter(closed_at=None, key__startswith="budget:bead:").exists()
+
+
+CLAUDE = """#!/usr/bin/python3
+import json, os, subprocess, sys, urllib.request
+url, key = os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_API_KEY"]
+assert key == os.environ["GASTOWN_TOKEN"]
+request = urllib.request.Request(url + "/v1/messages", json.dumps({"model": "good"}).encode(), {"x-api-key": key})
+json.load(urllib.request.urlopen(request, timeout=30))
+open("done.txt", "w").write("asked")
+subprocess.run("git add -A && git commit -qm work", shell=True, check=True)
+body, head = b"{}", {"authorization": "Bearer " + key, "content-type": "application/json"}
+urllib.request.urlopen(urllib.request.Request(os.environ["GASTOWN_URL"] + "/api/tools/gt_done", body, head)).read()
+"""
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs a Python in /usr/bin")
+def test_a_preset_without_a_key_of_its_own_asks_through_the_door_where_its_town_has_one(
+    stage: Stage, site: str, provider: Provider, tmp_path: Path, settings: Any
+) -> None:
+    settings.GASTOWN_URL = site
+    name_place(tmp_path, settings, provider)
+    bin_ = tmp_path / "signals" / "bin"
+    bin_.mkdir()
+    (bin_ / "claude").write_text(CLAUDE)
+    (bin_ / "claude").chmod(0o755)
+    stage.open(agents=False)
+    told = {
+        **config_for(provider),
+        "agents": {"polecat": {"preset": "claude", "network": "none"}},
+        "sandbox": {**stage.town.config["sandbox"], "path": [str(bin_)]},
+    }
+    ledger.set_config(stage.rig, configs.validate(told))
+    stage.rig.refresh_from_db()
+    secrets.set_secret(stage.town, "ANTHROPIC_API_KEY", KEY, "test")
+    bead = stage.await_bead(stage.sling("Task", ""), "closed", "failed")
+    assert bead.resolution == "merged", Run.objects.filter(bead=bead).values_list("reason", "exit_error")
+    assert provider.books.keys == [KEY] and usage.total(usage.of_bead(bead)).calls == 1
