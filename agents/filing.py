@@ -15,6 +15,7 @@ from django.db import connection
 from agents.api.tools import Call, LimitReached
 from agents.models import Run, ToolCall
 from beads import config as configs
+from beads import questions
 from beads.config import FiledBeads, LimitsConfig
 from beads.ledger import Filed
 from beads.lifecycle import BeadType
@@ -68,16 +69,28 @@ def file(call: Call, rigs: Iterable[Rig], count: int) -> Filed:
 
 def escalate(call: Call) -> None:
     """Take one escalation from the run's budget. Raises LimitReached."""
-    most = limits_of(call.run.town, call.run.rig).escalations_per_run
-    _check(
-        "limits.escalations_per_run", most, _calls(call.run, "gt_escalate"), 1, "escalations were raised in this run"
-    )
+    run = call.run
+    most = limits_of(run.town, run.rig).escalations_per_run
+    _check("limits.escalations_per_run", most, _raised(run), 1, "escalations were raised in this run")
+
+
+def ask(call: Call) -> None:
+    """Take one question from the run's budget, which is that of escalations. Raises LimitReached."""
+    run = call.run
+    most = limits_of(run.town, run.rig).escalations_per_run
+    _check("limits.escalations_per_run", most, _raised(run), 1, "escalations and questions were raised in this run")
 
 
 def write(call: Call) -> None:
     """Take one mail or nudge from the run's budget. Raises LimitReached."""
     most = limits_of(call.run.town, call.run.rig).mail_per_run
     _check("limits.mail_per_run", most, _calls(call.run, *MAIL), 1, "mails and nudges were sent in this run")
+
+
+def _raised(run: Run) -> int:
+    """Escalations and questions of this run. A question that is asked again is not another one."""
+    asked = questions.about(run.bead).filter(bead__created_at__gte=run.created_at)
+    return _calls(run, "gt_escalate") + asked.count()
 
 
 def _calls(run: Run, *tools: str) -> int:

@@ -10,10 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_COMMANDS = """## How to talk to Gastown
+By the command `gt`, which is on your PATH: `gt help` lists everything. A tool that is called `gt_done` here is the
+command `gt done`: words after it are its arguments, `-` in place of a text is the standard input.
+`gt prime` tells you all of this again, `gt status TEXT` shows one line on the pages, `gt mail check` reads your mail,
+`gt checkpoint JSON` keeps notes for the next attempt, `gt escalate TITLE` calls a person.
+`gt ask TEXT` asks a person a question; ask again in the same words to hear whether it is answered, or add `--wait`.
+Without a shell you have the same tools by MCP: `gt mcp` on standard input and output, or $GASTOWN_URL/mcp.
+"""
+
 _TOOLS = """## How to talk to Gastown
-POST JSON to $GASTOWN_URL/api/tools/<name> with the header `Authorization: Bearer $GASTOWN_TOKEN`.
+POST JSON to $GASTOWN_URL/api/tools/<name> with the header `Authorization: Bearer $GASTOWN_TOKEN`; by MCP the same tools
+are at $GASTOWN_URL/mcp.
 `gt_prime` gives you all of this as JSON, `gt_status` shows one line on the pages, `gt_mail_check` reads your mail,
 `gt_checkpoint` keeps notes for the next attempt, `gt_escalate` calls a person.
+`gt_ask` asks a person a question; ask again in the same words to hear whether it is answered.
 """
 
 _POLECAT = """You are {agent}, a polecat: a worker agent of Gastown. You work on exactly one bead, {bead}, in this git
@@ -81,8 +92,10 @@ def render(
     *,
     guides: Sequence[str] = (),
     mail: Sequence[Mapping[str, Any]] = (),
+    has_gt: bool = False,
 ) -> str:
-    """The whole prompt for one run. `guides`: files of the repository that say how to work in it; `mail`: letters."""
+    """The whole prompt for one run. `guides`: files of the repository that say how to work in it; `mail`: letters;
+    `has_gt`: the command is there."""
     kind = str(brief.get("kind", "work"))
     role, target = reader.role, reader.target
     names = {"agent": reader.agent, "bead": reader.bead, "branch": reader.branch or "(detached)", "target": target}
@@ -102,7 +115,7 @@ def render(
         _gates(brief),
         _rounds(brief, role),
         _history(brief),
-        _TOOLS,
+        _COMMANDS if has_gt else _TOOLS,
     ]
     return "\n".join(part for part in parts if part)
 

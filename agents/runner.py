@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ log = structlog.get_logger(__name__)
 class Runner:
     """One runner process."""
 
-    def __init__(self) -> None:
+    def __init__(self, commands: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`commands`: of `gt`, see `agents.api.commands`; without any there is no `gt`."""
+        self.commands = commands
         self.home = Path(settings.GASTOWN_HOME)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.slots = int(os.environ.get("GASTOWN_RUNNER_SLOTS", "16"))
@@ -180,7 +183,8 @@ class Runner:
                 space = work.workspace_of(run)
                 start_sha, beside = self._workspace(run, repo, space)
                 tree = space.tree
-            spec = specs.spec_of(run, specs.Prepared(run_dir, tree, (repo, *beside), start_sha), secret)
+            made = specs.Prepared(run_dir, tree, (repo, *beside), start_sha, self.commands)
+            spec = specs.spec_of(run, made, secret)
             if space is not None:
                 spec["workspace"] = str(space.root)
             runs.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])

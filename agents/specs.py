@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from agents import boxes, guides, launches, mail, prompts, work
+from agents import boxes, guides, launches, mail, programs, prompts, work
 from agents.leftovers import MARK
 from agents.lifecycle import RunKind
 from agents.models import Run
+from agents.runtime import sandbox
 from beads import config as configs
 from beads import owner, secrets
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the runner has made for a run. `repos`: the mirror, and whatever else the workspace borrows objects from."""
+    """What the runner has made for a run. `repos`: the mirror, and whatever else the workspace borrows objects from;
+    `commands`: of `gt`, see `agents.api.commands`."""
 
     run_dir: Path
     worktree: Path
     repos: Sequence[Path]
     start_sha: str
+    commands: Sequence[Mapping[str, Any]] = ()
 
 
 def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
@@ -49,6 +52,8 @@ def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
     if launch is not None:
         steps, env = launch.steps(steps), {**launch.env, **env}
     box = _box(run, made, values, launch.shown if launch is not None else ())
+    if not gates:
+        _write_prompt(run, made, has_gt=_show_gt(made, box, env))
     candidate = run.brief.get("candidate") or {}
     return {
         "run": run.pk,
@@ -113,23 +118,40 @@ def _agents_env(run: Run, made: Prepared, branch: str) -> dict[str, str]:
         "GASTOWN_AGENT": agent,
         "GASTOWN_BEAD": run.bead_id,
         "GASTOWN_BRANCH": branch,
-        "GASTOWN_PROMPT_FILE": str(_write_prompt(run, made)),
+        "GASTOWN_PROMPT_FILE": str(_prompt_file(made)),
     }
 
 
-def _write_prompt(run: Run, made: Prepared) -> Path:
+def _show_gt(made: Prepared, box: dict[str, Any], env: dict[str, str]) -> bool:
+    """Put `gt` first on the run's PATH; False where that cannot be, which the run's log says."""
+    if not made.commands:
+        return False
+    shown = programs.shown(Path(settings.GASTOWN_HOME), made.commands, sandbox.Box.of(box))
+    if shown is None:
+        box["notes"] = [*box["notes"], "no Python 3.9 or newer can be shown inside: there is no gt, tools are HTTP"]
+        return False
+    box["read_only"] = [*box["read_only"], *shown.read_only]
+    box["path"] = [str(shown.path), *box["path"]]
+    env["PATH"] = f"{shown.path}:{env.get('PATH', '')}"
+    return True
+
+
+def _prompt_file(made: Prepared) -> Path:
+    return made.run_dir / "prompt.md"
+
+
+def _write_prompt(run: Run, made: Prepared, *, has_gt: bool) -> None:
     """Write the prompt, with the mail that waits for the run, which is told of it by that."""
-    file = made.run_dir / "prompt.md"
     letters = mail.for_run(run)
     text = prompts.render(
         run.brief,
         prompts.Reader(str(run.kind), _name(run), run.bead_id, run.branch, run.target),
         guides=guides.named(made.repos[0], made.start_sha, run.purpose),
         mail=[mail.data(m) for m in letters],
+        has_gt=has_gt,
     )
     mail.note_told(letters, run)
-    file.write_text(text)
-    return file
+    _prompt_file(made).write_text(text)
 
 
 def _box(run: Run, made: Prepared, values: dict[str, str], program: Iterable[Path]) -> dict[str, Any]:
@@ -139,7 +161,7 @@ def _box(run: Run, made: Prepared, values: dict[str, str], program: Iterable[Pat
     if run.kind != RunKind.GATES:
         space = work.workspace_of(run)
         home = space.home
-        shown += [space.origin, made.run_dir / "prompt.md"]
+        shown += [space.origin, _prompt_file(made)]
     allow = owner.private_networks()
     places = boxes.Places(made.worktree, home=home, read_only=shown, secrets=values, allow=allow)
     return boxes.box_for(run, places)

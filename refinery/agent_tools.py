@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from agents.api.tools import Args, Call, tool
-from agents.api.toolset import MAYOR, REFINERY, convoy_extras, prime_extras
+from agents.api.toolset.convoys import convoy_extras
+from agents.api.toolset.shared import MAYOR, REFINERY
+from agents.api.toolset.work import prime_extras
 from agents.models import Run
 from beads import inbox
 from beads.errors import Forbidden, NotFound
@@ -65,7 +67,7 @@ class QueueArgs(Args):
     rig: Annotated[str, Field(max_length=50)] | None = None
 
 
-@tool("gt_queue", MAYOR, QueueArgs)
+@tool("gt_queue", MAYOR, QueueArgs, reads=True)
 def queue(call: Call, args: QueueArgs) -> dict[str, Any]:
     """The town's merge queue in order: where each change stands, what it waits for, and when it lands."""
     board = boards.Board(call.run.town)

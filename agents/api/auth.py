@@ -9,6 +9,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from agents import tokens
+from agents.api.headers import bearer_of
 from agents.models import Run
 from beads.errors import Superseded
 
@@ -25,10 +26,7 @@ class RunPrincipal:
 
 def bearer(request: Request) -> str | None:
     """The bearer token of a request, or None."""
-    parts = get_authorization_header(request).split()
-    if len(parts) != 2 or parts[0].lower() != b"bearer":
-        return None
-    return parts[1].decode("ascii", "replace")
+    return bearer_of(get_authorization_header(request))
 
 
 class RunTokenAuthentication(BaseAuthentication):

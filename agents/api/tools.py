@@ -1,4 +1,4 @@
-"""The tool registry: one definition serves HTTP, `GET /api/tools` and OpenAPI.
+"""The tool registry: one definition serves HTTP, `GET /api/tools`, OpenAPI, MCP and `gt` (ADR 26).
 
 A call runs in one transaction that locks its run first, so it is ordered with the run's exit report: what comes after
 the end is refused and changes nothing. Tools record facts, write observations, or make new rows; none moves a status.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -54,23 +55,28 @@ Handler = Callable[[Call, Any], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool's one definition."""
+    """A tool's one definition. `reads`: it changes nothing, so asking again does no harm."""
 
     name: str
     roles: frozenset[Role]
     args: type[Args]
     handler: Handler
     doc: str
+    reads: bool = False
 
 
 REGISTRY: dict[str, Tool] = {}
 
 
-def tool(name: str, roles: frozenset[Role], args: type[Args] = NoArgs) -> Callable[[Handler], Handler]:
-    """Register the decorated handler; its docstring is the tool's description."""
+def tool(
+    name: str, roles: frozenset[Role], args: type[Args] = NoArgs, *, reads: bool = False
+) -> Callable[[Handler], Handler]:
+    """Register the decorated handler; its docstring is the tool's description. From this one definition come the HTTP
+    endpoint, its entry in OpenAPI, the tool of MCP (`agents.api.mcp`) and the command of `gt` (`agents.api.commands`).
+    """
 
     def register(handler: Handler) -> Handler:
-        REGISTRY[name] = Tool(name, roles, args, handler, (handler.__doc__ or "").strip())
+        REGISTRY[name] = Tool(name, roles, args, handler, inspect.cleandoc(handler.__doc__ or ""), reads)
         return handler
 
     return register

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView
 
-from agents.api import schema, toolset, usage_tools, views  # noqa: F401 - tools register on import
+from agents.api import schema, toolset, views  # noqa: F401 - tools register on import
 
 urlpatterns = [
     path("tools", views.ToolsView.as_view(), name="tools"),

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
-from typing import IO, Annotated, Any, Literal, TypeVar, cast
+from collections.abc import Mapping
+from typing import IO, Annotated, Any, Literal, cast
 
-import structlog
-from django.core.cache import cache
 from django.core.exceptions import RequestDataTooBig
-from django.db import DataError, OperationalError
 from django.http import Http404
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from psycopg.errors import DeadlockDetected
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from rest_framework import exceptions
 from rest_framework.parsers import JSONParser
@@ -22,66 +17,25 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
-from structlog.contextvars import bound_contextvars
 
 from agents import mail, reports, runs, tokens, work
-from agents.api import tools
+from agents.api import calls, tools
 from agents.api.auth import RunPrincipal, RunTokenAuthentication, bearer
+from agents.api.headers import KEY
 from agents.models import Run
 from agents.runtime.crashpoints import crashpoint
 from beads import inbox
-from beads.errors import Conflict, Forbidden, GastownError, Invalid, LostRace, NotFound, Unavailable
-
-log = structlog.get_logger(__name__)
-MAX_BODY = 1024 * 1024
-DEADLOCKS = 3
-T = TypeVar("T")
-KEY = re.compile(r"[!-~]{1,200}")
-_STATUS: tuple[tuple[type[GastownError], int], ...] = (
-    (Invalid, 400),
-    (Forbidden, 403),
-    (NotFound, 404),
-    (Conflict, 409),
-    (LostRace, 409),
-    (tools.Throttled, 429),
-    (Unavailable, 503),
-)
-
-
-def envelope(code: str, message: str, http: int, details: Mapping[str, Any] | None = None) -> Response:
-    """An error answer."""
-    return Response({"ok": False, "error": {"code": code, "message": message, "details": dict(details or {})}}, http)
+from beads.errors import Forbidden, Invalid
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """Every error → the envelope. A bug is logged and answered without its insides."""
-    if isinstance(error, GastownError):
-        http = next((number for kind, number in _STATUS if isinstance(error, kind)), 400)
-        return envelope(error.code, error.message, http, error.details)
-    if isinstance(error, Http404):
-        return envelope("not_found", "no such page", 404)
-    if isinstance(error, RequestDataTooBig):
-        return envelope("too_large", f"the body is larger than {MAX_BODY} bytes", 413)
-    if isinstance(error, exceptions.APIException):
-        names = {
-            401: "unauthenticated",
-            403: "forbidden",
-            404: "not_found",
-            405: "method_not_allowed",
-            429: "throttled",
-        }
-        answer = envelope(names.get(error.status_code, "invalid"), str(error.detail), error.status_code)
-        header = getattr(error, "auth_header", None)
-        if header:
-            answer["WWW-Authenticate"] = header
-        return answer
-    if isinstance(error, DataError):
-        return envelope("invalid", "the data cannot be stored", 400)
-    if isinstance(error, OperationalError):
-        log.error("api.database", error=str(error))
-        return envelope("unavailable", "the database cannot be reached", 503)
-    log.error("api.error", exc_info=error)
-    return envelope("internal", "an internal error; it has been logged", 500)
+    """Every error → the envelope."""
+    told = calls.refusal(error)
+    error_data = {"code": told.code, "message": told.message, "details": dict(told.details)}
+    answer = Response({"ok": False, "error": error_data}, told.http)
+    if header := getattr(error, "auth_header", None):
+        answer["WWW-Authenticate"] = header
+    return answer
 
 
 class StrictJSONParser(JSONParser):
@@ -123,7 +77,7 @@ class Door(APIView):
         except ValueError:
             length = 0
         super().initial(request, *args, **kwargs)
-        if length > MAX_BODY:
+        if length > calls.MAX_BODY:
             raise RequestDataTooBig
         if (
             request.method == "POST"
@@ -143,42 +97,12 @@ class ToolView(Door):
     def post(self, request: Request, name: str) -> Response:
         """Run one tool for the token's run."""
         run = cast(Run, request.auth)
-        _throttle(run)
         key = request.headers.get("Idempotency-Key")
         if key is not None and not KEY.fullmatch(key):
             raise Invalid("Idempotency-Key: 1 to 200 visible ASCII characters", field="Idempotency-Key")
         body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
-        with bound_contextvars(town=run.town.slug, run=run.pk, bead=run.bead_id, tool=name):
-            http, data = _insisted(lambda: tools.call(name, run, body, timezone.now(), key))
-        crashpoint("door.called")
+        http, data = calls.carry_out(run, name, body, key)
         return Response({"ok": True, "data": data}, http)
-
-
-def _insisted(act: Callable[[], T]) -> T:
-    """Do it, again when PostgreSQL has undone it for a deadlock: a call holds its run and asks for its town's row (a
-    foreign key), while a tick holds the town and asks for the run. One of the two is undone whole: it may try again.
-    """
-    for _ in range(DEADLOCKS):
-        try:
-            return act()
-        except OperationalError as error:
-            if not isinstance(error.__cause__, DeadlockDetected):
-                raise
-            log.info("api.deadlock", error=str(error).splitlines()[0])
-    return act()
-
-
-def _throttle(run: Run) -> None:
-    """At most so many calls a minute and run (per server process: a brake, not a quota)."""
-    minute = int(timezone.now().timestamp() // 60)
-    key = f"calls:{run.pk}:{minute}"
-    cache.add(key, 0, 120)
-    try:
-        calls = cache.incr(key)
-    except ValueError:  # it was culled in between
-        return
-    if calls > tools.CALLS_PER_MINUTE:
-        raise tools.Throttled(f"more than {tools.CALLS_PER_MINUTE} calls a minute")
 
 
 class ToolsView(Door):
@@ -359,7 +283,7 @@ class ExitView(ShimDoor):
         told = body.model_dump()
         reports.read_steps(told["steps"])
         settled = work.settle(run, told)
-        _insisted(lambda: runs.record_exit(run.pk, settled, timezone.now()))
+        calls.insisted(lambda: runs.record_exit(run.pk, settled, timezone.now()))
         crashpoint("door.exited")
         return Response({"ok": True, "data": {}})
 

@@ -40,6 +40,7 @@ from beads.ledger.convoys import (
 from beads.ledger.escalations import (
     Problem,
     acknowledge,
+    answer_question,
     close_escalation,
     escalate,
     remove_escalations,
@@ -82,6 +83,7 @@ __all__ = [
     "Problem",
     "Transition",
     "acknowledge",
+    "answer_question",
     "ask_branch",
     "block",
     "branch_landed",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.db.models import Q
 
-from beads import prune
+from beads import prune, questions
 from beads.errors import LostRace
 from beads.ledger.beads import Draft, Transition, create_bead, move, note
 from beads.ledger.texts import MAX_BODY, MAX_TITLE
@@ -47,6 +47,12 @@ def acknowledge(escalation: Escalation, who: str, now: dt.datetime, reason: str 
         acknowledged_at=now, acknowledged_by=who[:100]
     ):
         note(escalation.bead, "acknowledged", who, reason)
+
+
+def answer_question(escalation: Escalation, who: str, now: dt.datetime, text: str) -> None:
+    """Keep a person's answer to an agent's question, and close it. LostRace when it was closed before."""
+    note(escalation.bead, questions.ANSWERED, who, text)
+    close_escalation(escalation, who, now, "answered")
 
 
 def settle_escalations(about: Iterable[str], who: str, now: dt.datetime, reason: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from django.db import transaction
 from django.utils import timezone
 
 from agents.lifecycle import RunState
 from agents.models import Run
-from beads import inbox, outbox
+from beads import inbox, outbox, questions
 from beads.actors import Actor
-from beads.errors import Conflict
+from beads.errors import Conflict, NotFound
 from beads.lifecycle import EffectState
 from beads.models import Effect, Escalation, Fact
 from refinery import facts
-from refinery.decisions.verbs import Offer, Page, Shell, verb
+from refinery.decisions.verbs import Hint, Offer, Page, Shell, verb
 
 
 @verb(
@@ -82,6 +84,37 @@ def close_escalation(escalation: Escalation, *, by: Actor, reason: str = "") -> 
     if escalation.closed_at is not None:
         raise Conflict(f"{escalation.pk} is closed")
     inbox.record(escalation.town, "escalation.close", escalation.pk, {"reason": reason}, actor=by)
+
+
+_ANSWER = Hint("what the agent is told", metavar="TEXT", label="Your answer", lines=3, positional=True)
+
+
+@verb(
+    Escalation,
+    "answer",
+    offer=Offer("Answer", when=lambda one: one.closed_at is None and questions.is_question(one), console=False),
+    shell=Shell("answer an agent's question", "{id} is answered"),
+    page=Page("Your answer is on its way to the agent."),
+)
+def answer(escalation: Escalation, *, by: Actor, text: Annotated[str, _ANSWER]) -> None:
+    """Answer an agent's question. Whoever works on it is told, now or next."""
+    if not questions.is_question(escalation):
+        raise Conflict(f"{escalation.pk} asks nothing: acknowledge or close it")
+    if escalation.closed_at is not None:
+        raise Conflict(f"{escalation.pk} is closed")
+    inbox.record(escalation.town, "question.answered", escalation.pk, {"text": text}, actor=by)
+
+
+@verb(Run, "answer", shell=Shell("answer the question that a run has asked", "the question of run {id} is answered"))
+def answer_run(run: Run, *, by: Actor, text: Annotated[str, _ANSWER]) -> None:
+    """Answer the one open question about a run's work. Raises NotFound without one, Conflict for several."""
+    asked = list(questions.unanswered([run.bead_id]))
+    if not asked:
+        raise NotFound(f"run {run.pk} has asked nothing that is open")
+    if len(asked) > 1:
+        names = ", ".join(one.pk for one in asked)
+        raise Conflict(f"run {run.pk} has asked {len(asked)} questions: answer one of {names} (escalations answer)")
+    answer(asked[0], by=by, text=text)
 
 
 @verb(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
-from beads import ledger
+from beads import ledger, questions
+from beads.models import Escalation
 from refinery.facts import hearsay, subjects
-from refinery.facts.payloads import Escalated, LimitTold, ModelRefused, Reason
+from refinery.facts.payloads import Answered, Asked, Escalated, LimitTold, ModelRefused, Reason
 from refinery.facts.registry import Taken, fact
+from refinery.store import notices
 
 
 @fact("escalation.raised", says=Escalated, replayable=True)
@@ -66,5 +69,28 @@ def acknowledged(it: Taken[Reason]) -> None:
 def closed(it: Taken[Reason]) -> None:
     """A person has dealt with it; their words go to the work that it is about."""
     escalation = subjects.escalation(it)
+    if questions.is_question(escalation) and it.said.reason.strip():
+        _answer(it, escalation, it.said.reason)
+        return
     ledger.close_escalation(escalation, it.actor, it.now, it.said.reason)
     hearsay.answer(escalation, it.actor, it.said.reason)
+
+
+@fact("question.asked", says=Asked)
+def asked(it: Taken[Asked]) -> None:
+    """People who asked to hear what needs them hear of an agent's question."""
+    question = subjects.escalation(it)
+    title = f"{it.actor} asks: {question.bead.title}"
+    notice = notices.Notice("needs_you", question.bead, title, question.bead.body, question.pk)
+    notices.tell(it.town, notice, it.now)
+
+
+@fact("question.answered", says=Answered)
+def answered(it: Taken[Answered]) -> None:
+    """A person has answered an agent's question."""
+    _answer(it, subjects.escalation(it), it.said.text)
+
+
+def _answer(it: Taken[Any], question: Escalation, text: str) -> None:
+    ledger.answer_question(question, it.actor, it.now, text)
+    hearsay.answer_question(question, it.actor, text, it.now)

@@ -39,6 +39,18 @@ def answer(escalation: Escalation, actor: str, text: str) -> None:
         say(escalation.about, actor, "answered", text)
 
 
+def answer_question(question: Escalation, actor: str, text: str, now: dt.datetime) -> None:
+    """A person's answer goes to whoever does the work now, with a nudge, or does it next."""
+    work = question.about
+    if work is None:
+        return
+    subject = f"Answered: {question.bead.title}"[:300]
+    letter = mail.Letter(subject, text, kind=KINDS["answered"], about=question.bead)
+    mail.send(question.town, actor, mail.WORKER, letter, bead=work)
+    for run in Run.objects.select_related("agent").live().filter(bead=work, agent__isnull=False):
+        mail.nudge(run, actor, f"your question {question.pk} is answered: gt_mail_check, or gt_ask again", now)
+
+
 def tell_at_work(
     entry: ReviewEntry, actor: str, feedback: str, items: Sequence[Mapping[str, Any]], now: dt.datetime
 ) -> None:

@@ -47,6 +47,18 @@ class Escalated(Payload):
     severity: Literal["low", "medium", "high", "critical"] = "medium"
 
 
+class Asked(Payload):
+    """question.asked: by an agent's run"""
+
+    run: Annotated[str, Field(min_length=1, max_length=32)]
+
+
+class Answered(Payload):
+    """question.answered: a person's words"""
+
+    text: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
 class LimitTold(Payload):
     """limit.reached: a run was refused more than `[limits]` allows"""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.urls import reverse
 
+from beads import questions
 from beads.models import Convoy, Escalation
 from refinery.core.beadviews import BeadView
 from refinery.core.stages import ASKS_PERSON
@@ -20,7 +21,8 @@ from refinery.core.world import World
 class Need:
     """Something that waits for a person. `act`: a URL to post to, with its button's `label`; else `url` is followed.
 
-    `asks`: the label of a field for a reason, which is sent with it. `more`: further buttons, as (URL, label).
+    `reason`: the label of a field for a reason, which may stay empty; `asks`: of a box for an answer; both are sent.
+    `more`: further buttons, as (URL, label).
     `right`: what the person must be allowed to do for the button to be there (review or steer).
     """
 
@@ -33,8 +35,9 @@ class Need:
     label: str = ""
     right: str = "steer"
     more: tuple[tuple[str, str], ...] = ()
-    since: dt.datetime | str | None = None
     asks: str = ""
+    reason: str = ""
+    since: dt.datetime | str | None = None
 
 
 def of_entries(rows: Iterable[dict[str, Any]]) -> list[Need]:
@@ -114,14 +117,36 @@ def of_convoy(convoy: Convoy, phase: str, why: str, *, alone: bool = False) -> l
         return [Need(convoy.pk, "staged", title, told, url, act, "Start it", since=since)]
     if phase in ("needs_attention", "failed"):
         act = reverse("convoy-act", args=[convoy.pk, "retry"])
-        asks = "Reason, for whoever works on it next" if alone else ""
-        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since, asks=asks)]
+        reason = "Reason, for whoever works on it next" if alone else ""
+        return [Need(convoy.pk, "failed", title, why, url, act, "Retry what failed", since=since, reason=reason)]
     return []
 
 
-def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
-    """Open escalations that nobody has acknowledged, but for those whose cause is listed anyway."""
+def of_questions(rows: Iterable[Escalation]) -> list[Need]:
+    """Questions of agents that nobody has answered."""
     return [
+        Need(
+            e.pk,
+            "question",
+            e.bead.title,
+            e.bead.body if e.bead.body.strip() != e.bead.title else "",
+            reverse("bead", args=[e.about_id or e.pk]),
+            reverse("escalation-act", args=[e.pk, "answer"]),
+            "Answer",
+            asks=f"Answer {e.bead.created_by}",
+            more=((reverse("escalation-act", args=[e.pk, "close"]), "It needs no answer"),),
+            since=e.bead.created_at,
+        )
+        for e in rows
+        if e.closed_at is None
+    ]
+
+
+def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
+    """Open escalations that nobody has acknowledged, but for those whose cause is listed anyway. Questions
+    come first, whatever else is listed of the same work."""
+    rows = list(rows)
+    return of_questions(e for e in rows if questions.is_question(e)) + [
         Need(
             e.pk,
             e.severity,
@@ -132,7 +157,7 @@ def of_escalations(rows: Iterable[Escalation], known: set[str]) -> list[Need]:
             since=e.bead.created_at,
         )
         for e in rows
-        if e.about_id not in known and e.acknowledged_at is None
+        if e.about_id not in known and e.acknowledged_at is None and not questions.is_question(e)
     ]
 
 

@@ -16,14 +16,14 @@ from django.utils import timezone
 
 from agents.lifecycle import RunState
 from agents.models import Mail, Run
-from beads import lists
+from beads import lists, questions
 from beads.lifecycle import BeadStatus
 from beads.models import Bead, Escalation, Town
 from refinery import links
 from refinery.core import estimates
 from refinery.core.states import EntryKind, GateOutcome
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, boards, outcomes, spending, ways
+from refinery.pages import ansi, attention, boards, outcomes, spending, ways
 from refinery.pages.live import Topic
 from refinery.store.results import telling
 
@@ -135,6 +135,7 @@ def run(run: Run, most: int = LISTED) -> dict[str, Any]:
         "made": outcomes.made(run),
         "failed": [telling(result) for result in run.gate_results.exclude(outcome=GateOutcome.PASS).defer("output")],
         "restore": outcomes.restore(run),
+        "needs": attention.of_questions(questions.unanswered([run.bead_id])),
         "log": ansi.spans(text),
         "cut": cut,
         "calls": lists.first(run.tool_calls.order_by("-id").values("pk", "tool", "created_at"), most),

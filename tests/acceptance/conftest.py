@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from django.utils import timezone
 
+from agents.api import commands
 from agents.runner import Runner
 from beads import config as configs
 from beads import ledger, plans
@@ -53,7 +54,7 @@ class Stage:
         self.commit("main", {"README.md": "# Project\n", "signs.txt": "one\ntwo\nthree\n"}, start=None)
         self.town: Town
         self.rig: Rig
-        self.runner = Runner()
+        self.runner = Runner(commands.table())
         self.hold: set[str] = set()  # kinds of effects that are kept back
         self.listener = psycopg.connect(**listen_parameters(), autocommit=True)
         self.listener.execute(f"listen {WAKE_CHANNEL}")

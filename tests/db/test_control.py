@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from agents.api.tools import Call
-from agents.api.toolset import ConvoyArgs, convoy_status
+from agents.api.toolset.convoys import ConvoyArgs, convoy_status
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, ledger

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from agents import runs
 from agents.api import tools
-from agents.api.views import _insisted
+from agents.api.calls import insisted
 from agents.models import Run
 from beads import ledger
 from tests.db.conftest import Place
@@ -41,7 +41,7 @@ def test_a_call_that_a_deadlock_has_undone_is_made_again() -> None:
                 row = cursor.fetchone()
                 assert row is not None
                 backend.append(row[0])
-            told.append(_insisted(lambda: tools.call("gt_escalate", run, {"title": "help"}, timezone.now()))[0])
+            told.append(insisted(lambda: tools.call("gt_escalate", run, {"title": "help"}, timezone.now()))[0])
         finally:
             connection.close()
 
@@ -71,5 +71,5 @@ def test_what_is_no_deadlock_is_not_tried_again() -> None:
         raise OperationalError("the connection is closed")
 
     with pytest.raises(OperationalError):
-        _insisted(act)
+        insisted(act)
     assert len(tries) == 1

@@ -9,8 +9,8 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from agents import mail, roster, runs
-from agents.api import toolset
 from agents.api.tools import Call
+from agents.api.toolset import talk
 from agents.lifecycle import RunKind, RunOutcome
 from agents.models import Agent, Run
 from beads import config as configs
@@ -167,7 +167,7 @@ def test_a_hint_for_a_refinery_reaches_each_of_its_runs_once_and_a_reminder_only
         runs.claim(picked[0].pk, picked[1], reviewed.now)
     agent = Agent.objects.get(role="refinery")
     silent, busy = Run.objects.select_related("town", "agent", "bead").filter(agent=agent).order_by("created_at", "pk")
-    toolset.nudge(Call(busy, reviewed.now), toolset.NudgeArgs(to=agent.name, message="the docs moved"))
+    talk.nudge(Call(busy, reviewed.now), talk.NudgeArgs(to=agent.name, message="the docs moved"))
     for run in (silent, busy):
         assert mail.take_nudges(run, reviewed.now) == [f"{agent.name}: the docs moved"]
         assert mail.take_nudges(run, reviewed.now) == []

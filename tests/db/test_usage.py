@@ -17,7 +17,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from agents import runs, usage
-from agents.api import tools, usage_tools
+from agents.api import tools
+from agents.api.toolset import usage as usage_tools
 from agents.lifecycle import Channel, RunKind
 from agents.models import Run, Usage
 from agents.usage import Reading

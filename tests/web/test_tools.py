@@ -149,7 +149,7 @@ def test_the_registry_and_the_schema_name_every_tool(polecat: Agent, client: Cli
     wanted = (
         "gt_prime gt_done gt_request_changes gt_mail_send gt_mail_check gt_nudge gt_status gt_checkpoint gt_escalate "
         "gt_bead_show gt_bead_list gt_bead_create gt_sling gt_convoy_create gt_convoy_start gt_convoy_status "
-        "gt_run_gates gt_queue gt_report_usage"
+        "gt_run_gates gt_queue gt_ask gt_report_usage"
     )
     assert names == set(wanted.split())
     schema = client.get("/api/schema/", headers={**headers, "Accept": "application/vnd.oai.openapi+json"})

@@ -10,6 +10,7 @@ import structlog
 from django.core.management.base import BaseCommand
 from django.db import OperationalError
 
+from agents.api import commands
 from agents.runner import Runner
 from beads import installations
 
@@ -21,7 +22,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until SIGTERM; shims go on without us. Raises Refused when another installation works here."""
-        runner = Runner()
+        runner = Runner(commands.table())
 
         def stop(*_: object) -> None:
             runner.stopping = True
