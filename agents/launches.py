@@ -36,6 +36,7 @@ class Prepared:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     shown: tuple[Path, ...]
+    token_as: tuple[str, ...] = ()  # variables that are to be the run's token
 
     def steps(self, steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A run's steps, with the command of the one that is the preset's."""
@@ -77,7 +78,34 @@ def of_run(run: Run, home: Path) -> Prepared | None:
     agent = boxes.agent_of(config, run)
     if step is None or agent is None:
         return None
-    return prepare(config, agent, str(run.kind), home, model=str(step.get("model") or ""))
+    model = str(step.get("model") or "")
+    town = run.rig.town
+    if not by_the_door(agent, model, town):
+        return prepare(config, agent, str(run.kind), home, model=model)
+    api = PRESETS[str(agent.preset)].api(model)
+    assert api is not None
+    place = {api.base_url_env: f"{_server(config)}{api.door}"}
+    asks = agent.model_copy(update={"env": {**agent.env, **place, api.key: "token"}})
+    made = prepare(config, asks, str(run.kind), home, model=model)
+    return Prepared(made.argv, {**made.env, **place}, made.shown, (api.key,))
+
+
+def by_the_door(agent: AgentCommand, model: str, town: Town | None) -> bool:
+    """True when a preset's runs ask their model through the model door: the role has neither a key nor another address
+    of its own, and the town has the key."""
+    api = PRESETS[str(agent.preset)].api(model) if agent.preset else None
+    if api is None or not api.door or town is None:
+        return False
+    if {*agent.secrets, *agent.env} & {*api.keys, api.base_url_env}:
+        return False
+    return api.key in secrets.names(town)
+
+
+def _server(config: Config) -> str:
+    """The server's URL as a run's command sees it."""
+    if boxes.is_off(config):
+        return str(settings.GASTOWN_URL)
+    return network.variables(False, settings.GASTOWN_URL)["GASTOWN_URL"]
 
 
 def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model: str) -> Prepared:
@@ -90,7 +118,6 @@ def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model
     if preset.needs_model and not model:
         raise Invalid(str(_no_model(preset, role)), field=f"agents.{role}.model")
     boxed = not boxes.is_off(config)
-    tools = network.variables(False, settings.GASTOWN_URL)["GASTOWN_URL"] if boxed else settings.GASTOWN_URL
     launch = preset.start(
         Start(
             place.program,
@@ -98,7 +125,7 @@ def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model
             model=model,
             env=agent.env,
             secrets=agent.secrets,
-            tools=tools if SERVES_MCP else "",
+            tools=_server(config) if SERVES_MCP else "",
         )
     )
     for name, text in launch.files.items():
@@ -121,7 +148,7 @@ def lacking(config: Config, agent: AgentCommand, role: str, town: Town | None) -
     if preset.needs_model and not any(names):
         lacks.append(_no_model(preset, role))
     api = preset.api(next(filter(None, names), ""))
-    if api is None:
+    if api is None or by_the_door(agent, next(filter(None, names), ""), town):
         return lacks
     given = {*agent.secrets, *agent.env}
     if not given & {*api.keys}:

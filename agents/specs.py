@@ -73,6 +73,7 @@ def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
         "parallel": bool(run.brief.get("parallel")),
         "every": bool(run.brief.get("every")),
         "env": env,
+        "token_as": list(launch.token_as) if launch is not None else [],
         "sandbox": box["kind"],
         "box": box,
     }

@@ -53,6 +53,8 @@ def attempt(config: Config, role: str, agent: AgentCommand, town: Town) -> Trial
     """Check a role that is a preset, and start it. Raises NoSandbox where none can be had."""
     preset = PRESETS[str(agent.preset)]
     place = launches.found(config, preset)
+    if launches.by_the_door(agent, agent.model_for("work", 2), town):
+        agent = _past_the_door(config, agent)
     lacks = [*launches.lacking(config, agent, role, town), *launches.unset(agent, role, town)]
     about = Trial(role, preset.name, place.path if place else "", version(config, preset.name))
     if lacks:
@@ -70,6 +72,17 @@ def attempt(config: Config, role: str, agent: AgentCommand, town: Town) -> Trial
     events = [event for line in output.splitlines() for event in preset.parse(line)]
     found = _judged(role, agent, result, events, log)
     return Trial(about.role, about.preset, about.program, about.version, found, seconds, bill(events), output[-20_000:])
+
+
+def _past_the_door(config: Config, agent: AgentCommand) -> AgentCommand:
+    """The same with the key itself: no run is here whose token would open the model door, nor anything to be read."""
+    api = PRESETS[str(agent.preset)].api(agent.model_for("work", 2))
+    assert api is not None
+    base = getattr(config.providers, api.door.split("/")[2]).base_url
+    host, port = owner.place_of(base or f"https://{api.host}")
+    env = {**agent.env, **({api.base_url_env: base} if base else {})}
+    told = {"secrets": (*agent.secrets, api.key), "network": (f"{host}:{port}",), "env": env}
+    return agent.model_copy(update=told)
 
 
 def version(config: Config, name: str) -> str:

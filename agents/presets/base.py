@@ -67,6 +67,7 @@ class Api:
     base_url_env: str
     host: str
     also: tuple[str, ...] = ()  # other secrets that open it as well
+    door: str = ""  # the server's path that passes its calls on (`agents.model_door`)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -79,9 +80,10 @@ ANTHROPIC = Api(
     "ANTHROPIC_BASE_URL",
     "api.anthropic.com:443",
     also=("CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN"),
+    door="/model/anthropic",
 )
-OPENAI = Api("OPENAI_API_KEY", "OPENAI_BASE_URL", "api.openai.com:443")
-GOOGLE = Api("GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "generativelanguage.googleapis.com:443")
+OPENAI = Api("OPENAI_API_KEY", "OPENAI_BASE_URL", "api.openai.com:443", door="/model/openai/v1")
+GOOGLE = Api("GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "generativelanguage.googleapis.com:443", door="/model/google")
 PROVIDERS = {  # a model's name begins with its provider: anthropic/…
     "anthropic": ANTHROPIC,
     "openai": OPENAI,

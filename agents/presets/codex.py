@@ -96,6 +96,6 @@ PRESET = Preset(
     install="npm install -g @openai/codex",
     start=_start,
     parse=_parse,
-    models=Api(OPENAI.key, OPENAI.base_url_env, OPENAI.host, also=("CODEX_API_KEY",)),
+    models=Api(OPENAI.key, OPENAI.base_url_env, OPENAI.host, also=("CODEX_API_KEY",), door=OPENAI.door),
     sessions=".codex/sessions",
 )

@@ -210,7 +210,7 @@ class Shim:
         """An agent's token, which it has from its claim on; gates call no tools."""
         if self.spec["kind"] == "gates":
             return {}
-        return {"GASTOWN_TOKEN": self.token}
+        return dict.fromkeys(("GASTOWN_TOKEN", *self.spec.get("token_as", ())), self.token)
 
     # -- the end --
 
