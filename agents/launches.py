@@ -25,7 +25,7 @@ from beads.errors import Invalid
 from beads.models import Rig, Town
 from beads.values import NONE, OPEN
 
-SERVES_MCP = False  # until /mcp is there
+SERVES_MCP = True
 OWN = ".agents/bin"  # what `make agents` has installed, in a checkout
 
 

@@ -18,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 
 from agents import runs, usage
 from agents.api import tools
+from agents.api.toolset import usage as usage_tools
 from agents.lifecycle import Channel, RunKind
 from agents.models import Run, Usage
 from agents.usage import Reading
