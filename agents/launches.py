@@ -25,7 +25,6 @@ from beads.errors import Invalid
 from beads.models import Rig, Town
 from beads.values import NONE, OPEN
 
-SERVES_MCP = True
 OWN = ".agents/bin"  # what `make agents` has installed, in a checkout
 
 
@@ -125,7 +124,7 @@ def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model
             model=model,
             env=agent.env,
             secrets=agent.secrets,
-            tools=_server(config) if SERVES_MCP else "",
+            tools=_server(config),
         )
     )
     for name, text in launch.files.items():

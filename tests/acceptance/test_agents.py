@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agents import launches, trials
+from agents import launches, trials, usage
 from agents.models import Run
 from agents.presets import PRESETS, Event, Start, bill
 from agents.runtime import gitcmd, sandbox
@@ -24,12 +24,14 @@ from beads import config as configs
 from beads import ledger, secrets
 from beads.models import Bead
 from refinery.pages import boards
+from tests.acceptance import modeldesk
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.modelserver import PLAYS, ModelServer
 from tests.acceptance.modelserver.plays import WRITE, script
 from tests.acceptance.scenes import NOBODY, Scene
 
 pytestmark = pytest.mark.agents
+site = modeldesk.site
 KEY = "sk-the-real-key-of-the-town"
 
 
@@ -129,6 +131,38 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
         assert said == booked
     else:  # what was ended by us, for its change has landed, has not told its last
         assert said <= booked
+
+
+PROVIDERS = {"claude": "anthropic", "codex": "openai", "gemini": "google"}
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_by_the_model_door_three_lines_do_and_the_books_are_the_models_own(
+    stage: Stage, model: ModelServer, site: str, settings: Any, name: str
+) -> None:
+    """The role names its preset alone: the key stays outside, and what each call used is booked."""
+    settings.GASTOWN_URL = site
+    open_town(stage, name, model)
+    cli = CLIS[name]
+    role = {"preset": name, "model": cli.model}
+    config = {
+        "agents": {"polecat": role, "refinery": role},
+        "providers": {PROVIDERS[name]: {"base_url": model.url + cli.path}},
+        "dispatch": {"max_attempts": 2},
+    }
+    ledger.set_config(stage.rig, configs.validate(config))
+    stage.rig.refresh_from_db()
+    bead = ended(stage, stage.sling("Write the file", "Write a file of your own."))
+    runs = list(Run.objects.exclude(kind="gates").order_by("created_at"))
+    assert bead.resolution == "merged", _logs(runs)
+    assert {one.key for one in model.books} == {KEY}
+    assert all(KEY not in Path(run.log_path).read_text(errors="replace") for run in runs)
+    charged = [one.tokens for one in model.books if one.status == 200]
+    booked = usage.total(usage.of_bead(bead))
+    assert booked.calls == len(charged) and booked.uncounted == 0
+    assert (booked.input, booked.cached, booked.output) == (
+        sum(t.fresh for t in charged), sum(t.cached for t in charged), sum(t.output for t in charged),
+    )  # fmt: skip
 
 
 def _logs(runs: list[Run]) -> str:
