@@ -10,6 +10,7 @@ from django.db.models import Model
 from django.test import Client
 
 from agents.models import Run
+from beads import config as configs
 from beads import inbox, ledger, outbox, plans
 from beads.actors import Actor
 from beads.lifecycle import BeadStatus, Resolution
@@ -35,6 +36,18 @@ def act(client: Client, action: str, row: Model) -> Any:
     """Choose an action for one row and say why, as the form does."""
     form = {"action": action, "_selected_action": [str(row.pk)], "reason": WHY}
     return client.post(page(row), form, follow=True)
+
+
+def capped(make: Callable[[Place], Any]) -> Callable[[Place], Any]:
+    """A row of a town whose config has budgets."""
+
+    def made(place: Place) -> Any:
+        row = make(place)
+        budget = {"bead": "1 USD", "convoy": "1 USD", "day": "1 USD"}
+        ledger.set_config(place.town, configs.validate({**place.town.config, "budget": budget}))
+        return row
+
+    return made
 
 
 def staged(place: Place) -> Convoy:

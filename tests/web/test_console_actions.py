@@ -17,6 +17,7 @@ from tests.web.consoles import (
     WHY,
     act,
     admitted_entry,
+    capped,
     drained_fact,
     escalation,
     failed_bead,
@@ -65,6 +66,9 @@ CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     "run_effect_again": (failed_effect, {"state": "pending", "attempts": 0}),
     "acknowledge": (escalation, "escalation.ack"),
     "close_escalation": (escalation, "escalation.close"),
+    "budget_bead": (capped(lambda p: p.bead()), "budget.set"),
+    "budget_convoy": (capped(staged), "budget.set"),
+    "budget_town": (capped(of_place("town")), {}),
 }
 
 
