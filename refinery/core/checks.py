@@ -52,7 +52,11 @@ def known(check: CheckView, rig: RigView, now: dt.datetime) -> KnownCheck:
     """What entries of its lane may know of a check."""
     entry = check.entry
     gates = {key_of(gate) for gate in rig.config.refinery.gates}
-    latest = {key_of(result): result for result in check.latest if key_of(result) in gates}
+    # its own latest, even while it is built again; but where it is, what is known of that tree, whoever's run it was: a
+    # check whose tree another lane's check has answered is held by that, and so nobody of its lane is to blame either
+    told = {key_of(result): result for result in check.latest}
+    told |= results_on(entry.candidate, entry.gates) if entry.candidate else {}
+    latest = {key: result for key, result in told.items() if key in gates}
     broken = {
         key: Broken(result.words, result.exit, result.files)
         for key, result in latest.items()

@@ -209,3 +209,15 @@ def test_gates_that_were_asked_for_again_are_stopped_and_begun_anew() -> None:
     check = replace(CHECK, asked_at=NOW + dt.timedelta(seconds=1))
     (decision,) = [d for d in plan(world(check=check, runs=(old,))) if d.subject == "run run-1"]
     assert decision.why == "its gates were asked for again"
+
+
+def test_a_check_that_another_lanes_run_has_answered_lets_nobody_of_its_lane_be_blamed_either() -> None:
+    """Two lanes whose targets are the same tree: one run of the gates answers both checks."""
+    result = replace(BELOW, outcome="fail", exit=1, run="run-of-the-other-check")
+    held = replace(CHECK.entry, gates=(result,), held="gates_broken", held_text="it fails there, too")
+    check = replace(CHECK, entry=held, latest=())
+    known = checks.known(check, RIG, NOW)
+    assert known.answered and set(known.broken) == {KEY}
+    assert standing(failing(ground=Ground(check=known)), RIG, NOW).stage == Stage.EXCUSED
+    mended = replace(held, gates=(replace(BELOW, run="run-of-the-other-check"),))
+    assert not checks.known(replace(check, entry=mended, latest=(result,)), RIG, NOW).broken
