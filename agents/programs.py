@@ -78,9 +78,15 @@ def _fit(python: str, bwrap: str, roots: tuple[str, ...]) -> bool:
         return False
 
 
+@cache
+def _sources() -> dict[str, bytes]:
+    """The program, as this process has found it: read once, not for each run."""
+    return {one.name: one.read_bytes() for one in sorted(SOURCES.glob("*.py"))}
+
+
 def _written(home: Path, table: str, python: str) -> Path:
     """The folder with the program. Whoever comes first writes it, whole or not at all."""
-    sources = {one.name: one.read_bytes() for one in sorted(SOURCES.glob("*.py"))}
+    sources = _sources()
     mark = hashlib.sha256(repr((sorted(sources.items()), table, python)).encode()).hexdigest()[:16]
     folder = home / "gt" / mark
     if (folder / "bin" / "gt").exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -13,6 +13,7 @@ from django.db import DatabaseError, close_old_connections, connection
 
 log = structlog.get_logger(__name__)
 SAY_SECONDS = 60.0
+T = TypeVar("T")
 
 WAKE_CHANNEL = "gastown_wake"  # a town has facts that wait: its name
 CHANGED_CHANNEL = "gastown_changed"  # what pages show has changed: a town's name, or RUN_TOPIC and a run's id
@@ -25,6 +26,22 @@ def listen_parameters() -> dict[str, Any]:
     """Connection parameters of Django's database, for a listening psycopg connection of one's own."""
     parameters = connection.get_connection_params()
     return {k: v for k, v in parameters.items() if k not in ("cursor_factory", "context", "pool")}
+
+
+def look_until(
+    look: Callable[[], T], done: Callable[[T], bool], *, at_most: float | None = None, every: float = 0.5
+) -> T:
+    """Look at once, at each fact of any town, and every so many seconds, until what is seen is `done` or `at_most`
+    seconds are over (None: for as long as it takes); returns what was seen last."""
+    end = math.inf if at_most is None else time.monotonic() + at_most
+    with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
+        listener.execute(f"listen {WAKE_CHANNEL}")
+        while True:
+            seen = look()
+            left = min(every, end - time.monotonic())
+            if done(seen) or left <= 0:
+                return seen
+            list(listener.notifies(timeout=left, stop_after=1))
 
 
 def keep_on(part: str, serve: Callable[[], None], stopping: Callable[[], bool]) -> None:

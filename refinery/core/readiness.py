@@ -103,7 +103,8 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
     if convoy is not None and convoy.lands_once and not convoy.is_cut_in(bead.rig):
         return "its convoy's feature branch is being created"
-    return _rig_wait(world, rig) or budget_wait(world, bead) or retry_wait(world, bead)
+    nobody = unmanned(rig.slug) if rig.config.agents.polecat is None else ""
+    return rig_wait(world, rig, nobody) or budget_wait(world, bead) or retry_wait(world, bead)
 
 
 def budget_wait(world: World, bead: BeadView) -> str | None:
@@ -112,14 +113,14 @@ def budget_wait(world: World, bead: BeadView) -> str | None:
     return waits(cap) if cap is not None else None
 
 
-def _rig_wait(world: World, rig: RigView) -> str | None:
-    """Why nobody is sent to work in a rig now."""
+def rig_wait(world: World, rig: RigView, nobody: str) -> str | None:
+    """Why nobody is sent to work in a rig now. `nobody`: what is said where no agent is configured who could be."""
     if rig.problems:
         return f"the config is refused: {rig.problems[0]}"
     if rig.outage is not None:
         return rig.outage.words(world.now)
-    if rig.config.agents.polecat is None:
-        return unmanned(rig.slug)
+    if nobody:
+        return nobody
     if world.breaker_open and not world.probe_due:
         return breaker(world)
     return None

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from django.db import transaction
 from django.utils import timezone
 
 from beads import config as configs
 from beads import inbox, ops
 from beads.actors import Actor
-from beads.channels import WAKE_CHANNEL, listen_parameters
+from beads.channels import look_until
 from beads.errors import Invalid
 from beads.models import Rig, Town
 from refinery.core.states import EntryKind, EntryState
@@ -88,15 +86,7 @@ def wait(asked: Asked, at_most: float | None = None) -> dict[str, Any]:
     patience = asked.patience
     if at_most is not None:
         patience = min(at_most, patience)
-    end = time.monotonic() + patience
-    with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
-        listener.execute(f"listen {WAKE_CHANNEL}")
-        while True:
-            told = outcome(asked)
-            left = min(LOOK_SECONDS, end - time.monotonic())
-            if told["ok"] is not None or left <= 0:
-                return told
-            list(listener.notifies(timeout=left, stop_after=1))
+    return look_until(lambda: outcome(asked), lambda told: told["ok"] is not None, at_most=patience, every=LOOK_SECONDS)
 
 
 def outcome(asked: Asked) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+from django.db.models import Model, QuerySet
 
 from agents.models import Run
 from beads.errors import Invalid, NotFound
@@ -11,6 +13,7 @@ from beads.prepared import Prepared
 from refinery.facts.registry import Taken
 from refinery.models import Forecast, Landing, ReviewEntry
 
+M = TypeVar("M", bound=Model)
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
 _ENTRY = Prepared(
     lambda pk, town: ReviewEntry.objects.select_related("bead", "source", "rig").filter(pk=pk, bead__town=town)
@@ -65,25 +68,23 @@ def escalation(it: Taken[Any]) -> Escalation:
 
 def branch(it: Taken[Any]) -> ConvoyBranch:
     """The convoy's branch."""
-    found = ConvoyBranch.objects.filter(pk=_number(it), rig__town=it.town).first()
-    if found is None:
-        raise NotFound(f"no convoy branch {it.subject}")
-    return found
+    return _of_a_rig(it, ConvoyBranch.objects.all(), "convoy branch")
 
 
 def landing(it: Taken[Any]) -> Landing:
     """The landing."""
-    found = Landing.objects.filter(pk=_number(it), rig__town=it.town).first()
-    if found is None:
-        raise NotFound(f"no landing {it.subject}")
-    return found
+    return _of_a_rig(it, Landing.objects.all(), "landing")
 
 
 def forecast(it: Taken[Any]) -> Forecast:
     """The lane's forecast."""
-    found = Forecast.objects.filter(pk=_number(it), rig__town=it.town).first()
+    return _of_a_rig(it, Forecast.objects.all(), "forecast")
+
+
+def _of_a_rig(it: Taken[Any], rows: QuerySet[M], what: str) -> M:
+    found = rows.filter(pk=_number(it), rig__town=it.town).first()
     if found is None:
-        raise NotFound(f"no forecast {it.subject}")
+        raise NotFound(f"no {what} {it.subject}")
     return found
 
 

@@ -49,8 +49,10 @@ def load(town: Town, now: dt.datetime) -> World:
     shown = _shown(town, entries)
     beads = tuple(_bead(b, blockers, by_bead) for b in queries.ISSUES(town.pk))
     requests = requestrows.of_town(town, by_bead)
-    accounts = {b.id: (b.rig, b.convoy or "") for b in (*beads, *requests)}
-    accounts = {view.account: (view.rig, view.convoy or "") for view in views.values()} | accounts
+    accounts = {}
+    if any(rig.config.budget.any for rig in rigs.values()):
+        accounts = {view.account: (view.rig, view.convoy or "") for view in views.values()}
+        accounts |= {b.id: (b.rig, b.convoy or "") for b in (*beads, *requests)}
     return World(
         now=now,
         town=town.slug,

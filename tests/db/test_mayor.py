@@ -11,7 +11,7 @@ from django.core.management import call_command
 
 from agents import mail, prompts, runs
 from agents.api import tools
-from agents.api.toolset import planner
+from agents.api.toolset.shared import MAYOR
 from agents.lifecycle import RunKind
 from agents.models import Agent, Mail, Run
 from beads import config as configs
@@ -335,7 +335,7 @@ def test_paused_it_waits_and_says_so(town: Place) -> None:
 
 
 def test_the_mayors_words_are_of_a_request_alone(town: Place) -> None:
-    assert tools.REGISTRY["gt_mayor_answer"].roles == planner.MAYOR
+    assert tools.REGISTRY["gt_mayor_answer"].roles == MAYOR
     agent = Agent.objects.create(town=town.town, name="mayor", role="mayor")
     work_ = runs.Assignment(RunKind.MAYOR, "work", target="main", steps=[], brief={})
     run = runs.queue_run(town.bead("Plan"), work_, agent=agent)

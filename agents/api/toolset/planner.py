@@ -12,13 +12,12 @@ from pydantic import Field
 
 from agents import filing, runs
 from agents.api.tools import Args, Call, tool
-from agents.lifecycle import Role, RunKind
+from agents.api.toolset.shared import MAYOR, sender
+from agents.lifecycle import RunKind
 from agents.models import Run
 from beads import inbox
 from beads.errors import Conflict, Invalid
 from beads.lifecycle import BeadType
-
-MAYOR = frozenset({Role.MAYOR})
 
 
 class WordsArgs(Args):
@@ -53,7 +52,7 @@ def _say(call: Call, kind: str, text: str, twice: str) -> dict[str, Any]:
     if not text.strip():
         raise Invalid("text is empty", field="text")
     key = f"{kind}:{run.pk}"
-    by = run.agent.name if run.agent else run.pk
+    by = sender(call)
     if not inbox.record(run.town, kind, run.pk, {"text": text.strip()}, actor=by, dedupe_key=key):
         if (inbox.payload_of(key) or {}).get("text") != text.strip():
             raise Conflict(twice)

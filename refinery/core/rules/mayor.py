@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from agents.lifecycle import RunKind, RunOutcome
 from beads.lifecycle import BeadStatus
-from refinery.core.actions import Action, Decision, Escalate, MoveBead, Settle, StartRun
-from refinery.core.readiness import breaker, budget_wait, retry_wait, same_set_up_error
+from refinery.core.actions import Decision, Escalate, MoveBead, Ruling, Settle, StartRun
+from refinery.core.readiness import budget_wait, retry_wait, rig_wait, same_set_up_error
 from refinery.core.requestviews import Product, RequestView
 from refinery.core.rules.beads import cannot_start, start_key
 from refinery.core.telling import short
@@ -19,7 +19,6 @@ from refinery.core.world import World
 
 PLAN = "plan"  # what a run of the mayor is for
 WAITS_FOR_ANSWER = "asks"
-Ruling = tuple[str, str, tuple[Action, ...]]
 
 
 def no_mayor(rig: str) -> str:
@@ -69,15 +68,8 @@ def _waits(world: World, request: RequestView) -> str | None:
     rig = world.rigs[request.rig]
     if why := world.stopped(rig) or world.no_room:
         return why
-    if rig.problems:
-        return f"the config is refused: {rig.problems[0]}"
-    if rig.outage is not None:
-        return rig.outage.words(world.now)
-    if rig.config.agents.mayor is None:
-        return no_mayor(rig.slug)
-    if world.breaker_open and not world.probe_due:
-        return breaker(world)
-    return budget_wait(world, request) or retry_wait(world, request)
+    nobody = no_mayor(rig.slug) if rig.config.agents.mayor is None else ""
+    return rig_wait(world, rig, nobody) or budget_wait(world, request) or retry_wait(world, request)
 
 
 def _after_run(world: World, request: RequestView) -> Ruling:

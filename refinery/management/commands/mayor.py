@@ -5,15 +5,13 @@ Exit 0 when there is one of these, 1 when it failed, 3 when it takes longer than
 
 from __future__ import annotations
 
-import time
 from argparse import ArgumentParser
 from typing import Any
 
-import psycopg
 from django.conf import settings
 from django.urls import reverse
 
-from beads.channels import WAKE_CHANNEL, listen_parameters
+from beads.channels import look_until
 from beads.command import ExitWith, GastownCommand, Said, actor
 from beads.errors import Invalid
 from beads.finders import bead_of, rig_of, town_of
@@ -58,17 +56,13 @@ class Command(GastownCommand):
 
     def _wait(self, request: Bead, known: int, timeout: float) -> dict[str, Any]:
         """Until something came of it. `known`: so much had been said when it was answered, and does not count."""
-        end = time.monotonic() + timeout
-        with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
-            listener.execute(f"listen {WAKE_CHANNEL}")
-            while True:
-                seen = _look(request)
-                left = min(LOOK_SECONDS, end - time.monotonic())
-                if (seen["question"] and len(seen["said"]) > known) or seen["status"] in ("closed", "failed"):
-                    return seen
-                if left <= 0:
-                    return seen | {"timeout": True}
-                list(listener.notifies(timeout=left, stop_after=1))
+
+        def done(seen: dict[str, Any]) -> bool:
+            """It has asked something new, or ended."""
+            return (seen["question"] and len(seen["said"]) > known) or seen["status"] in ("closed", "failed")
+
+        seen = look_until(lambda: _look(request), done, at_most=timeout, every=LOOK_SECONDS)
+        return seen if done(seen) else seen | {"timeout": True}
 
 
 def _look(request: Bead) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from argparse import ArgumentParser
 from typing import Any
 
-import psycopg
 from django.db import transaction
 from django.db.models import Q
 
 from agents.models import Run
-from beads.channels import WAKE_CHANNEL, listen_parameters
+from beads.channels import look_until
 from beads.command import ExitWith, GastownCommand
 from beads.finders import bead_of
 from beads.lifecycle import LIVE, BeadStatus
@@ -53,24 +51,13 @@ class Command(GastownCommand):
                 return _entry(entry_of(mq))
             return _idle()
 
-        end = None
-        if timeout is not None:
-            end = time.monotonic() + timeout
-        with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
-            listener.execute(f"listen {WAKE_CHANNEL}")
-            while True:
-                good, data = look()
-                if good:
-                    return data
-                data["links"] = links.addresses(str(data.get("detail") or data.get("reason") or ""))
-                if good is not None:
-                    return ExitWith(data, 1)
-                left = LOOK_SECONDS
-                if end is not None:
-                    left = min(LOOK_SECONDS, end - time.monotonic())
-                if left <= 0:
-                    return ExitWith(data | {"timeout": True}, TIMED_OUT)
-                list(listener.notifies(timeout=left, stop_after=1))
+        good, data = look_until(look, lambda seen: seen[0] is not None, at_most=timeout, every=LOOK_SECONDS)
+        if good:
+            return data
+        data["links"] = links.addresses(str(data.get("detail") or data.get("reason") or ""))
+        if good is not None:
+            return ExitWith(data, 1)
+        return ExitWith(data | {"timeout": True}, TIMED_OUT)
 
 
 def _bead(bead: Bead) -> tuple[bool | None, dict[str, Any]]:
