@@ -47,7 +47,8 @@ def _registry() -> Registry[Any]:
     known = described()
     assert known is not None
     registry: Registry[Any] = Registry()
-    return registry.with_resource("github", DRAFT202012.create_resource(known))
+    made: Registry[Any] = registry.with_resource("github", DRAFT202012.create_resource(known))
+    return made
 
 
 @functools.cache

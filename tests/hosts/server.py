@@ -99,7 +99,8 @@ class Server:
             fault.times -= 1
             text = text[: size // 2]
             handler.close_connection = True
-        handler.send_response(status)
+        handler.send_response_only(status)
+        handler.send_header("Date", self.github.date())
         for key, value in headers.items():
             handler.send_header(key, value)
         handler.send_header("Content-Type", "application/json; charset=utf-8")

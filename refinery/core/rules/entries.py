@@ -27,7 +27,14 @@ from refinery.core.standing import is_judged, proving, stands
 from refinery.core.states import LandingState
 from refinery.core.world import RigView, World
 
-_NEEDS_OTHERS = (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY)
+_NEEDS_OTHERS = (
+    Stage.BLOCKED,
+    Stage.HELD,
+    Stage.NO_REVIEWER,
+    Stage.NEEDS_APPROVAL,
+    Stage.MERGE_DELAY,
+    Stage.HOST_UNKNOWN,
+)
 
 
 def decide(world: World) -> Iterator[Decision]:
