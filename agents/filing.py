@@ -43,9 +43,10 @@ def asked_first(town: Town, rigs: Iterable[Rig]) -> bool:
 def file(call: Call, rigs: Iterable[Rig], count: int, *, planned: bool = False) -> Filed:
     """Take `count` beads for `rigs` from the budgets of the run and of the town's day; call it before they are made.
 
-    `planned`: they are a convoy's. A person looks at it as a whole before any of it is begun, so it may be larger; where
-    nobody is asked, they count as all others do. Returns what the ledger is to note of each. Of the rigs concerned (the run's own is one of them) the strictest word
-    counts. Raises LimitReached naming the key, its value and what was asked for; nothing is taken then.
+    `planned`: they are a convoy's. A person looks at it as a whole before any of it is begun, so it may be larger;
+    where nobody is asked, they count as all others do. Returns what the ledger is to note of each. Of the rigs
+    concerned (the run's own is one of them) the strictest word counts. Raises LimitReached naming the key, its value
+    and what was asked for; nothing is taken then.
     """
     run = call.run
     concerned = [run.rig, *rigs]
