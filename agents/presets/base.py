@@ -273,12 +273,12 @@ def usage(given: tuple[object, object, object], **more: Any) -> tuple[Event, ...
     """The event of (input without cache, cached, output). Where one of these is no number of tokens there is none, but
     a note where something was said that cannot be."""
     fresh, cached, output = (tokens(one) for one in given)
-    if fresh is None or cached is None or output is None:
-        if all(one is None for one in given):
-            return ()
-        told = ", ".join(_told(one) for one in given)
-        return (Event(EventKind.NOTE, f"usage that cannot be is not counted (input, cached, output: {told})"),)
-    return (Event(EventKind.USAGE, usage=Usage(fresh, cached, output, **more)),)
+    if fresh is not None and cached is not None and output is not None:
+        return (Event(EventKind.USAGE, usage=Usage(fresh, cached, output, **more)),)
+    if all(one is None or tokens(one) is not None for one in given):
+        return ()
+    told = ", ".join(_told(one) for one in given)
+    return (Event(EventKind.NOTE, f"usage that cannot be is not counted (input, cached, output: {told})"),)
 
 
 def _told(value: object) -> str:
@@ -305,12 +305,20 @@ def edits(arguments: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def both(one: object, other: object) -> object:
-    """The sum of two numbers of tokens; None where one is none."""
+    """The sum of two numbers of tokens; where one is none, that."""
     found = tokens(one), tokens(other)
-    return found[0] + found[1] if found[0] is not None and found[1] is not None else None
+    if found[0] is None:
+        return one
+    if found[1] is None:
+        return other
+    return found[0] + found[1]
 
 
 def less(whole: object, part: object) -> object:
-    """`whole` without `part`; what is no number stays what it is."""
+    """`whole` without `part`; where one is no number of tokens, that."""
     found = tokens(whole), tokens(part)
-    return found[0] - found[1] if found[0] is not None and found[1] is not None else None
+    if found[0] is None:
+        return whole
+    if found[1] is None:
+        return part
+    return found[0] - found[1]

@@ -132,6 +132,7 @@ class Transcript:
             self._append({"kind": EventKind.USAGE, "sum": _usage(_whole(sums))}, last=True)
         if self._file is not None:
             self._file.close()
+            self._file = None
 
     def _take(self, line: bytes | None) -> None:
         if line is None:
