@@ -2,7 +2,7 @@
 
 The file is lines of JSON (`agents.runtime.transcript`). A place in it is a count of bytes, so a part is found without
 reading the rest; only a search reads all of it, which is `MOST_FILE` at most. A line that is none is passed over, and
-everything shown was written by an agent: it goes through `ansi.spans` or `reveal_hidden`.
+everything shown was written by an agent: it goes through `ansi.spans`, `reveal_hidden` or `sanitize`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agents.presets.base import money
 from agents.runtime.transcript import MOST_FILE, MOST_TEXT, NAME
 from beads import budget
 from refinery.core.telling import short
-from refinery.core.text import reveal_hidden
+from refinery.core.text import sanitize
 from refinery.pages import ansi
 
 WINDOW = 256 << 10  # bytes that are read for one page
@@ -315,4 +315,4 @@ def plain(row: Row) -> str:
         said = used(row.usage) or used(row.sum)
     if row.kind == "session":
         said = f"session {row.session}"
-    return f"{row.time[11:19]} {mark}{reveal_hidden(said.rstrip())}"
+    return f"{row.time[11:19]} {mark}{sanitize(said.rstrip())}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from agents.models import Run, Usage
@@ -125,6 +126,19 @@ def test_both_are_taken_away_as_files_by_who_may_see_the_run(told: Told, viewer:
     assert viewer.get(f"{told.path}transcript.jsonl").status_code == 404
     assert viewer.get(f"{told.path}log.txt").status_code == 404
     assert Client().get(f"{told.path}log.txt").status_code == 302
+
+
+@pytest.mark.django_db
+def test_the_command_says_the_same(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    told.made.feed((STREAMS / "opencode-edits.txt").read_bytes())
+    told.says(text("\x1b[2J\u202ehidden"))
+    call_command("runs", "transcript", told.run.pk)
+    said = capsys.readouterr().out
+    assert "> write notes/new.txt" in said and "< Could not find oldString" in said
+    assert "\x1b" not in said and "\u202e" not in said
+    call_command("runs", "transcript", told.run.pk, "--json")
+    events = json.loads(capsys.readouterr().out)["data"]["events"]
+    assert [e["kind"] for e in events][:4] == ["session", "text", "call", "result"]
 
 
 # -- the shim's doors -------------------------------------------------------------------------------------------------
