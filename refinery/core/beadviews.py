@@ -44,6 +44,7 @@ class RunView:
     work: str = ""
     work_text: str = ""
     last_line: str = ""
+    words: str = ""  # an agent's last ones, by its transcript
     stillborn: bool = False  # it failed within seconds, having neither committed nor called a tool
     result: str = ""
     summary: str = ""

@@ -235,7 +235,12 @@ def last_words(log: str) -> str:
 
 def of_steps(steps: Sequence[Mapping[str, Any]]) -> str:
     """What the command of a run has said last, by its steps' results: often it is why it ended."""
-    return last_words(str(steps[-1].get("output") or "")) if steps else ""
+    return of_transcript(steps) or (last_words(str(steps[-1].get("output") or "")) if steps else "")
+
+
+def of_transcript(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What an agent has said last, where its run has a transcript; else empty. Not what its program has printed."""
+    return last_words(str(steps[-1].get("words") or "")) if steps else ""
 
 
 def _is_error(line: str) -> bool:

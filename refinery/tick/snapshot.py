@@ -21,7 +21,7 @@ from refinery.core.convoyviews import ConvoyView
 from refinery.core.entryviews import LaneView
 from refinery.core.relations import ForecastView, Refused
 from refinery.core.states import EntryKind, EntryState
-from refinery.core.telling import of_steps
+from refinery.core.telling import of_steps, of_transcript
 from refinery.core.world import BREAKER_WINDOW, AgentView, RigView, World
 from refinery.models import Forecast, Lane, ReviewEntry
 from refinery.tick import convoyrows, entryrows, grounds, money, outside, queries, requestrows
@@ -173,6 +173,11 @@ def run_view(r: Run) -> RunView:
     retried = r.bead.retried_at
     forgotten = retried is not None and r.created_at < retried and r.state == RunState.ENDED
     stillborn = bool(cast(Any, r).stillborn) and not forgotten
+    last_line = words = ""
+    if r.state == RunState.RUNNING and r.exited_at:
+        last_line, words = of_steps(r.step_results), of_transcript(r.step_results)
+    elif stillborn:
+        last_line = of_steps(r.step_results)
     return RunView(
         id=r.pk,
         bead=r.bead_id,
@@ -203,7 +208,8 @@ def run_view(r: Run) -> RunView:
         on_remote=r.on_remote,
         work=r.work,
         work_text=r.work_text,
-        last_line=of_steps(r.step_results) if stillborn or (r.state == RunState.RUNNING and r.exited_at) else "",
+        last_line=last_line,
+        words=words,
         stillborn=stillborn,
         publish_requested=r.publish_requested_at is not None,
         result=r.result,

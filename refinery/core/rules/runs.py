@@ -121,20 +121,27 @@ def conclude(run: RunView) -> tuple[str, str]:
     if run.work == "unsaved" and run.result == RunResult.DONE:
         return "lost", run.exit_error or "its work could not be taken in"
     if run.result == RunResult.DONE and run.work in ("refused", "uncommitted"):
-        return "failed", f"it said gt_done, but {run.work_text or run.work}"
+        return "failed", f"it said gt_done, but {run.work_text or run.work}{_quoted(run.words)}"
     if run.result:
         return "done", run.summary or "reported its result"
-    said = f': "{run.last_line}"' if run.last_line else ""
+    said = _quoted(run.last_line)
     if run.stop_requested:
         if run.stop_counts:
             return "failed", f"{run.stop_reason or 'stopped'}{said}"
-        return "stopped", run.stop_reason or "stopped"
+        return "stopped", f"{run.stop_reason or 'stopped'}{_quoted(run.words)}"
     if run.exit_error:
         # a limit that it has reached is the run's own doing and uses up an attempt; anything else is the host's fault
         if _LIMIT.fullmatch(run.exit_error):
             return "failed", f"{run.exit_error}{said}"
         return "lost", run.exit_error
     return "failed", f"ended without gt_done ({how}){said}"
+
+
+def _quoted(words: str) -> str:
+    """What an agent has said last, behind a sentence; empty where that is not known."""
+    if not words:
+        return ""
+    return f': "{words}"'
 
 
 def _unwanted(world: World, run: RunView) -> str:
