@@ -90,7 +90,8 @@ class World:
     refinery_runs: Mapping[tuple[int, str | None], tuple[str, ...]] = field(default_factory=dict)
     failures_in_a_row: int = 0
     last_failure_at: dt.datetime | None = None
-    escalated: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()  # the keys of open escalations
+    escalated: frozenset[str] = frozenset()  # theirs, and those of what was told about beads that still live
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     behind: bool = False
     budgets: Budgets = field(default_factory=Budgets)

@@ -53,6 +53,7 @@ def load(town: Town, now: dt.datetime) -> World:
     if any(rig.config.budget.any for rig in rigs.values()):
         accounts = {view.account: (view.rig, view.convoy or "") for view in views.values()}
         accounts |= {b.id: (b.rig, b.convoy or "") for b in (*beads, *requests)}
+    escalated = list(queries.ESCALATED(town.pk))
     return World(
         now=now,
         town=town.slug,
@@ -73,7 +74,8 @@ def load(town: Town, now: dt.datetime) -> World:
         refinery_runs=_refinery_runs(town, live_runs),
         failures_in_a_row=failures,
         last_failure_at=last_failure,
-        escalated=frozenset(queries.ESCALATED(town.pk)),
+        needs=frozenset(key for key, closed in escalated if closed is None),
+        escalated=frozenset(key for key, _ in escalated),
         effects=effects,
         no_room=room.lacking(),
         behind=inbox.has_pending(town),  # read after the effects: an answer is recorded as they are ended

@@ -19,7 +19,6 @@ from refinery.core.actions import (
     OpenEntry,
     PublishRun,
     Ruling,
-    Settle,
     StartRun,
 )
 from refinery.core.approvals import objection
@@ -38,6 +37,7 @@ from refinery.core.readiness import (
     stays,
     unmanned,
 )
+from refinery.core.rules.needs import raised, settled
 from refinery.core.rules.rework import nothing_committed
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.standing import phase_of
@@ -64,10 +64,11 @@ def _breaker(world: World) -> Iterator[Decision]:
         why = f"{world.failures_in_a_row} runs in a row failed within 30 minutes: dispatch pauses"
         text = f"{why}. Look at their logs. One run is tried every 5 minutes; the first that succeeds ends the pause."
         alarm = Escalate("breaker", "Dispatch paused: too many runs fail", text, "high")
-        yield Decision(subject, "breaker", why, () if "breaker" in world.escalated else (alarm,))
-    elif "breaker" in world.escalated:
-        why = "runs succeed again, or the failures are long past"
-        yield Decision(subject, "breaker-closed", why, (Settle("breaker", why),))
+        yield Decision(subject, "breaker", why, raised(world, alarm))
+        return
+    why = "runs succeed again, or the failures are long past"
+    if over := settled(world, "breaker", why):
+        yield Decision(subject, "breaker-closed", why, over)
 
 
 def _unmanned(world: World) -> Iterator[Decision]:
@@ -82,10 +83,13 @@ def _unmanned(world: World) -> Iterator[Decision]:
         if waiting[rig.id]:
             text = f"{why}. Beads that wait for it: {waiting[rig.id]}"
             alarm = Escalate(key, f"Nobody works in rig {rig.slug}", text, "medium")
-            yield Decision(f"rig {rig.slug}", "unmanned", why, () if key in world.escalated else (alarm,))
-        elif key in world.escalated:
-            settled = "agents.polecat.command is set" if rig.config.agents.polecat else "no bead waits for it any more"
-            yield Decision(f"rig {rig.slug}", "manned", settled, (Settle(key, settled),))
+            yield Decision(f"rig {rig.slug}", "unmanned", why, raised(world, alarm))
+            continue
+        ended = "agents.polecat.command is set"
+        if rig.id in empty:
+            ended = "no bead waits for it any more"
+        if over := settled(world, key, ended):
+            yield Decision(f"rig {rig.slug}", "manned", ended, over)
 
 
 def _order(world: World, bead: BeadView) -> tuple[object, ...]:
@@ -102,9 +106,7 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
         why = "the review entry it was for has ended"
         return "unneeded", why, (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, why, "superseded"),)
     if bead.live_run is not None:
-        runs = bead.live_run.state == RunState.RUNNING and start_key(bead) in world.escalated
-        over = (Settle(start_key(bead), "runs start again"),) if runs else ()
-        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", over
+        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", runs_again(world, bead)
     if entry is not None:
         if bead.status == BeadStatus.IN_REVIEW:
             phase = phase_of(world, entry).replace("_", " ")
@@ -164,15 +166,21 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
             return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why), *alarm)
 
 
-def start_key(bead: BeadView) -> str:
-    """The key of the need that runs of the bead's rig cannot be started."""
+def runs_again(world: World, bead: BeadView) -> tuple[Action, ...]:
+    """The end of the need that runs of a rig cannot be started: the bead's run has."""
+    if bead.live_run is None or bead.live_run.state != RunState.RUNNING:
+        return ()
+    return settled(world, _start_key(bead), "runs start again")
+
+
+def _start_key(bead: BeadView) -> str:
     return f"start:{bead.rig}"
 
 
 def cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
     """What keeps all runs of a rig from starting is one need, until one of them runs."""
     lasting = stays(run) or host_faults(bead.runs) >= HOST_FAULTS_FREE
-    if run.outcome != RunOutcome.START_FAILED or not lasting or start_key(bead) in world.escalated:
+    if run.outcome != RunOutcome.START_FAILED or not lasting:
         return ()
     rig = world.rigs[bead.rig].slug
     text = (
@@ -180,7 +188,8 @@ def cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ..
         f"What to do: mend that (gastown doctor looks at this machine; gastown rig config {rig} --config FILE replaces "
         "the config). It is tried again by itself, more and more rarely."
     )
-    return (Escalate(start_key(bead), f"Rig {rig}: runs cannot be started: {run.reason}"[:300], text, "high", bead.id),)
+    title = f"Rig {rig}: runs cannot be started: {run.reason}"[:300]
+    return raised(world, Escalate(_start_key(bead), title, text, "high", bead.id))
 
 
 def _always(world: World, bead: BeadView) -> bool:

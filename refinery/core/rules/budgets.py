@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from beads.budget import Cap, CapScope, money, tokens
-from refinery.core.actions import Decision, Escalate, Settle
+from refinery.core.actions import Decision, Escalate
+from refinery.core.rules.needs import settled
 from refinery.core.world import World
 
 PREFIX = "budget:"
@@ -22,11 +23,10 @@ def decide(world: World) -> Iterator[Decision]:
         today.add(key)
         rule = "budget-used-up" if cap.reached else "budget-near"
         yield Decision(f"budget {cap.scope}:{cap.subject}", rule, str(cap), _told(world, cap, account, key))
-    past = sorted(k for k in world.escalated if k.startswith((f"{PREFIX}day:", f"{PREFIX}near:day:")))
-    for key in past:
-        if key not in today:
-            why = "the day is over, or there is more to spend"
-            yield Decision(f"budget {key.removeprefix(PREFIX)}", "budget-day-over", why, (Settle(key, why),))
+    of_days = (f"{PREFIX}day:", f"{PREFIX}near:day:")
+    for key in sorted(key for key in world.needs - today if key.startswith(of_days)):
+        why = "the day is over, or there is more to spend"
+        yield Decision(f"budget {key.removeprefix(PREFIX)}", "budget-day-over", why, settled(world, key, why))
 
 
 def key_of(cap: Cap) -> str:

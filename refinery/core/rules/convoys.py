@@ -22,6 +22,7 @@ from refinery.core.actions import (
 )
 from refinery.core.convoyviews import BranchView, ConvoyView, LandingEntry
 from refinery.core.keys import branch_key
+from refinery.core.rules.needs import told_once
 from refinery.core.states import EntryState
 from refinery.core.telling import short
 from refinery.core.world import World
@@ -46,7 +47,7 @@ def _one(world: World, convoy: ConvoyView) -> Ruling:
         since = max((b.closed_at for b in convoy.failed_beads if b.closed_at), default=convoy.started_at)
         key = f"convoy:{convoy.id}:{since.isoformat()}"
         alarm = Escalate(key, f"Convoy needs attention: {convoy.title}", why, "high", convoy.id)
-        return "needs-attention", why, () if key in world.escalated else (alarm,)
+        return "needs-attention", why, told_once(world, alarm)
     if not convoy.all_closed:
         done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
         return "active", f"{done} of {len(convoy.beads)} beads closed", ()

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from agents.lifecycle import RunKind, RunOutcome
 from beads.lifecycle import BeadStatus
-from refinery.core.actions import Decision, Escalate, MoveBead, Ruling, Settle, StartRun
+from refinery.core.actions import Decision, Escalate, MoveBead, Ruling, StartRun
 from refinery.core.readiness import budget_wait, retry_wait, rig_wait, same_set_up_error
 from refinery.core.requestviews import Product, RequestView
-from refinery.core.rules.beads import cannot_start, start_key
+from refinery.core.rules.beads import cannot_start, runs_again
 from refinery.core.telling import short
 from refinery.core.world import World
 
@@ -46,10 +46,8 @@ def _one(world: World, request: RequestView, at_work: str, before: int) -> Rulin
         why = "cancelled"
         return "cancel", why, (MoveBead(request.id, request.status, BeadStatus.CLOSED, why, "cancelled"),)
     if request.live_run is not None:
-        key = start_key(request)
-        over = request.live_run.state == "running" and key in world.escalated
         why = f"the mayor is at it: run {request.live_run.id} is {request.live_run.state}"
-        return "in-work", why, (Settle(key, "runs start again"),) if over else ()
+        return "in-work", why, runs_again(world, request)
     if request.status == BeadStatus.IN_PROGRESS:
         return _after_run(world, request)
     if request.question:
