@@ -161,7 +161,7 @@ def test_what_keeps_runs_from_starting_is_one_need_until_one_runs_and_another_on
         place.tick()
 
     def needs() -> list[bool]:
-        return [e.closed_at is None for e in Escalation.objects.filter(about=bead).order_by("pk")]
+        return [e.closed_at is None for e in Escalation.objects.filter(about=bead).order_by("bead__created_at")]
 
     cannot_start()
     cannot_start()

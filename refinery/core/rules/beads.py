@@ -41,6 +41,7 @@ from refinery.core.rules.needs import raised, settled
 from refinery.core.rules.rework import nothing_committed
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.standing import phase_of
+from refinery.core.telling import led_by
 from refinery.core.world import World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses
@@ -157,9 +158,11 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
             if bead.attempts_used >= limit:
                 return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
             why = f"attempt {bead.attempts_used} failed: {run.reason}"
-            show = run.work == "new" and not run.on_remote and not run.publish_requested
-            shown = (PublishRun(run.id),) if show and _always(world, bead) else ()
-            return "attempt-failed", why, (*shown, MoveBead(bead.id, bead.status, BeadStatus.OPEN, why))
+            again = MoveBead(bead.id, bead.status, BeadStatus.OPEN, why)
+            hidden = run.work == "new" and not run.on_remote and not run.publish_requested
+            if hidden and _always(world, bead):
+                return "attempt-failed", why, (PublishRun(run.id), again)
+            return "attempt-failed", why, (again,)
         case _:
             why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
             alarm = cannot_start(world, bead, run)
@@ -204,8 +207,9 @@ def _shown(world: World, bead: BeadView) -> bool:
 
 def _nothing_changed(bead: BeadView, run: RunView) -> Ruling:
     """It is said to be done, and there is no commit: never closed for that word alone, and never tried again for it."""
-    said = f': "{run.summary}"' if run.summary else ""
-    why = f"its agent says that it is done, and changed nothing{said}"
+    why = "its agent says that it is done, and changed nothing"
+    if run.summary:
+        why += f': "{run.summary}"'
     text = (
         f"{why}. Run {run.id} made no commit. If nothing was needed: bead confirm {bead.id}. "
         f"To let it be tried again: bead retry {bead.id}"
@@ -225,8 +229,10 @@ def _publish(world: World, bead: BeadView, run: RunView) -> Ruling:
     asked = world.effects.get(key)
     if asked is not None and asked.state == EffectState.FAILED:
         return _not_published(world, bead, asked.error)
-    again = not run.publish_requested or world.unanswered(key)
-    return "publish", "its commits are being published", (PublishRun(run.id),) if again else ()
+    why = "its commits are being published"
+    if run.publish_requested and not world.unanswered(key):
+        return "publish", why, ()
+    return "publish", why, (PublishRun(run.id),)
 
 
 def _not_published(world: World, bead: BeadView, error: str) -> Ruling:
@@ -278,7 +284,7 @@ def _unchanged(
 ) -> tuple[str, tuple[Action, ...]]:
     """Nothing was committed: the author's answer goes to who asked. Gates read no answers: they would fail again, and a
     person is told at once."""
-    why = f"nothing was committed: {run.summary}" if run.summary else "nothing was committed"
+    why = f"nothing was committed{led_by(': ', run.summary)}"
     actions = (*actions, Answered(entry.id, entry.head, run.summary))
     if (failed := red(entry, world.rigs[entry.rig])) and objection(entry) is None and not entry.held:
         text = f"{nothing_committed(failed, run.summary)}. The gates would fail again"
@@ -307,8 +313,10 @@ def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Ruling
 
 def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling:
     wait = bead_wait(world, bead)
+    if wait is not None and wait == bead.unreleased:
+        return UNRELEASED, wait, ()
     if wait is not None:
-        return UNRELEASED if wait == bead.unreleased else "wait", wait, ()
+        return "wait", wait, ()
     if world.breaker_open:
         if slots["probe"]:
             return "wait", breaker(world), ()
@@ -317,10 +325,12 @@ def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling
     if slots[bead.rig] >= limit:
         return NO_SLOT, f"all {limit} polecats of the rig are busy", ()
     slots[bead.rig] += 1
-    before = bead.published_head
-    start_sha = before.head_sha if before else ""
-    prefer = bead.last_run.agent if bead.last_run else None
-    if bead.purpose != Purpose.WORK and not start_sha:
+    start_sha, prefer = "", None
+    if bead.last_run is not None:
+        prefer = bead.last_run.agent
+    if bead.published_head is not None:
+        start_sha = bead.published_head.head_sha
+    elif bead.purpose != Purpose.WORK:
         start_sha = world.entry[bead.parent or ""].head
     start = StartRun(
         bead=bead.id,

@@ -38,16 +38,19 @@ def decide(world: World) -> Iterator[Decision]:
 
 def _outage(world: World, outage: OutageView, rigs: list[str]) -> Decision:
     key = OUTAGE + outage.key
-    who = f"rig {rigs[0]}" if len(rigs) == 1 else f"rigs {', '.join(rigs)}"
+    who = f"rig {rigs[0]}"
+    if rigs[1:]:
+        who = f"rigs {', '.join(rigs)}"
     why = f"{who}: {outage.words(world.now)}"
     long = outage.failures > 1 and world.now - outage.since >= LONG
     if key in world.needs or not (outage.lasting or outage.failures >= PATIENCE or long):
         return Decision(key, "outage", why)
     text = f"Since {moment(outage.since, world.now)}, for {who}: {outage.error.rstrip(' .')}."
-    remedy = f"\n\nWhat to do: {outage.remedy}." if outage.remedy else ""
+    if outage.remedy:
+        text += f"\n\nWhat to do: {outage.remedy}."
     goes_on = "It is looked at again by itself, every minute at most; what waits for it then goes on."
     title = f"{who[0].upper()}{who[1:]}: the remote does not work: {outage.error}"[:300]
-    told = Escalate(key, title, f"{text}{remedy}\n\n{goes_on}", "high")
+    told = Escalate(key, title, f"{text}\n\n{goes_on}", "high")
     return Decision(key, "outage", why, (told,))
 
 
