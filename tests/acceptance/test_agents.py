@@ -31,7 +31,7 @@ from tests.acceptance.modelserver.plays import WRITE, script
 from tests.acceptance.scenes import NOBODY, Scene
 
 pytestmark = pytest.mark.agents
-site = modeldesk.site
+site, door_stage = modeldesk.site, modeldesk.door_stage
 KEY = "sk-the-real-key-of-the-town"
 
 
@@ -133,15 +133,18 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
         assert said <= booked
 
 
-PROVIDERS = {"claude": "anthropic", "codex": "openai", "gemini": "google"}
+PROVIDERS = {
+    "claude": "anthropic", "codex": "openai", "opencode": "openai", "kilo": "openai", "mini": "openai",
+    "gemini": "google",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_by_the_model_door_three_lines_do_and_the_books_are_the_models_own(
-    stage: Stage, model: ModelServer, site: str, settings: Any, name: str
+    model: ModelServer, door_stage: Stage, name: str
 ) -> None:
     """The role names its preset alone: the key stays outside, and what each call used is booked."""
-    settings.GASTOWN_URL = site
+    stage = door_stage
     open_town(stage, name, model)
     cli = CLIS[name]
     role = {"preset": name, "model": cli.model}
@@ -153,6 +156,7 @@ def test_by_the_model_door_three_lines_do_and_the_books_are_the_models_own(
     ledger.set_config(stage.rig, configs.validate(config))
     stage.rig.refresh_from_db()
     bead = ended(stage, stage.sling("Write the file", "Write a file of your own."))
+    stage.until(lambda: not Run.objects.exclude(state="ended").exists())  # the last words of who reviewed cost, too
     runs = list(Run.objects.exclude(kind="gates").order_by("created_at"))
     assert bead.resolution == "merged", _logs(runs)
     assert {one.key for one in model.books} == {KEY}
