@@ -201,6 +201,21 @@ def test_a_check_says_that_it_works_or_what_is_missing(stage: Stage, model: Mode
     assert "\n" not in str(unknown.lacks[0]) and KEY not in unknown.output
 
 
+def test_a_check_past_the_door_takes_the_key_by_the_towns_own_name(stage: Stage, model: ModelServer) -> None:
+    """`[providers.…] secret`: as the door would, the check uses it, and a key that is refused is named by it."""
+    open_town(stage, "claude", model, refinery=False)
+    secrets.set_secret(stage.town, "LLM_KEY", KEY, str(WHO))
+    provider = {"base_url": model.url, "secret": "LLM_KEY"}
+    told = {"agents": {"polecat": {"preset": "claude", "model": "sonnet"}}, "providers": {"anthropic": provider}}
+    ledger.set_config(stage.rig, configs.validate(told))
+    stage.rig.refresh_from_db()
+    model.play, model.keys = PLAYS["hello"], {KEY}
+    works = check(stage, "claude")
+    assert works.lacks == (), works.output
+    model.keys = {"another"}
+    assert "gastown secret set LLM_KEY" in check(stage, "claude").lacks[0].line
+
+
 def readable(path: str) -> bool:
     """True when every user can come to this path."""
     places = [Path(path), *Path(path).parents]
