@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from beads.models import Bead, Convoy, Escalation
+from beads.models import Bead, Convoy, Escalation, Town
 from refinery.pages import mayor, views
 from refinery.review import views as reviews
 
@@ -14,6 +14,7 @@ urlpatterns = [
     path("towns/<slug:slug>/mayor/", mayor.show, name="mayor"),
     path("towns/<slug:slug>/mayor/ask/", mayor.ask, name="mayor-ask"),
     path("towns/<slug:slug>/usage.csv", views.usage_csv, name="usage-csv"),
+    path("towns/<slug:key>/<str:verb>/", views.act, {"subject": Town}, name="town-act"),
     path("convoys/<str:key>/", views.convoy, name="convoy"),
     path("convoys/<str:key>/<str:verb>/", views.act, {"subject": Convoy}, name="convoy-act"),
     path("beads/<str:key>/", views.bead, name="bead"),

@@ -107,6 +107,7 @@ def convoy_budget(convoy: Convoy, *, by: Actor, to: To = "", reason: Heard = "")
     "budget",
     offer=Offer("Budget of today: as much again", "What the day's budget has stopped goes on.", lambda town: True),
     shell=Shell("let this day (UTC) cost more: as much again, or --to another cap", "{budget}", _said),
+    page=Page("Today may cost more: it goes on."),
 )
 def town_budget(town: Town, *, by: Actor, to: To = "", reason: Heard = "") -> str:
     """Let a town's day (UTC) cost more; tomorrow has the config's cap again."""

@@ -146,7 +146,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
 @login_required
 @require_POST
 def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> HttpResponse:
-    """Carry out a verb of a bead, a convoy or an escalation; goes back to where it was pressed, or to its convoy."""
+    """Carry out a verb; goes back to where it was pressed, or to its convoy, else to its subject's page."""
     found, row = acting.wanted(request, subject, key, verb)
     try:
         if said := acting.carried_out(request, found, row, request.POST):
@@ -155,8 +155,11 @@ def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> Http
         messages.error(request, error.message)
     if subject is Convoy:  # whoever has started one wants to see it go
         return redirect("convoy", key)
-    home = reverse("mail") if subject is Escalation else reverse("bead", args=[key])
-    return redirect(WayBack(request).url or home)
+    if back := WayBack(request).url:
+        return redirect(back)
+    if subject is Escalation:
+        return redirect("mail")
+    return redirect("town" if subject is Town else "bead", key)
 
 
 @login_required

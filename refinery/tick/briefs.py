@@ -72,7 +72,9 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         "kind": purpose,
         "title": bead.title,
         "body": bead.body,
-        "gates": [{"name": g.name, "run": g.command} for g in config.refinery.gates],
+        "gates": [
+            {"name": g.name, "run": g.command, "timeout": g.timeout.total_seconds()} for g in config.refinery.gates
+        ],
     }
     convoy = bead.convoy or (entry.convoy if entry else None)
     if convoy is not None:

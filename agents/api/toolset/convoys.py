@@ -54,7 +54,7 @@ def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
     rig = rig_of(call, args.rig)
     config = configs.effective(rig.town.config, rig.config).convoy
     plan = plans.parse(args.beads, "beads", rig, lambda slug: rig_of(call, slug))
-    filed = filing.file(call, [rig, *(item["rig"] for item in plan)], len(plan))
+    filed = filing.file(call, [rig, *(item["rig"] for item in plan)], len(plan), planned=True)
     mode = args.merge_mode or config.merge_mode
     made = ledger.create_convoy(rig, args.title, mode, plan, actor=sender(call), filed=filed)
     tell_filed(call, made.bead, filed)

@@ -70,6 +70,8 @@ def word(value: object) -> str:
 
 def run_gates(table: list[Tool]) -> int:
     """The rig's gates, one after the other, here in the workspace; returns 0 when all pass."""
+    import contextlib
+    import signal
     import subprocess
 
     prime = next(tool for tool in table if tool["name"] == "gt_prime")
@@ -82,10 +84,17 @@ def run_gates(table: list[Tool]) -> int:
     where, failed = top.stdout.strip() or ".", []
     for gate in gates:
         tell(f"gate {gate['name']}: {gate['run']}")
-        done = subprocess.run(["sh", "-c", gate["run"]], env=environment, cwd=where, check=False)
-        code = done.returncode
-        tell(f"gate {gate['name']}: " + ("pass" if code == 0 else f"exit {code}"))
-        failed += [gate["name"]] if code else []
+        started = subprocess.Popen(["sh", "-c", gate["run"]], env=environment, cwd=where, start_new_session=True)
+        try:
+            said = f"exit {code}" if (code := started.wait(gate.get("timeout"))) else "pass"
+        except subprocess.TimeoutExpired:
+            said = f"not done after {gate['timeout']:g} s"
+        finally:  # and what it has started goes with it
+            with contextlib.suppress(OSError):
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+        tell(f"gate {gate['name']}: {said}")
+        failed += [gate["name"]] if said != "pass" else []
     if failed:
         raise Failed(f"{len(failed)} of {len(gates)} gates did not pass here: {', '.join(failed)}")
     return 0
