@@ -116,6 +116,8 @@ def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model
         raise Invalid(str(_no_program(preset, role)), field=f"agents.{role}.preset")
     if preset.needs_model and not model:
         raise Invalid(str(_no_model(preset, role)), field=f"agents.{role}.model")
+    if wrong := preset.refuses(model):
+        raise Invalid(f"model: {wrong}", field=f"agents.{role}.model")
     boxed = not boxes.is_off(config)
     launch = preset.start(
         Start(
@@ -146,6 +148,8 @@ def lacking(config: Config, agent: AgentCommand, role: str, town: Town | None) -
     lacks = [] if find.find(preset, search_path(config)) else [_no_program(preset, role)]
     if preset.needs_model and not any(names):
         lacks.append(_no_model(preset, role))
+    for wrong in filter(None, map(preset.refuses, names)):
+        lacks.append(Lack(f"agents.{role}.model", wrong, 'model = "anthropic/…"'))
     api = preset.api(next(filter(None, names), ""))
     if api is None or by_the_door(config, agent, next(filter(None, names), ""), town):
         return lacks
@@ -164,6 +168,29 @@ def lacking(config: Config, agent: AgentCommand, role: str, town: Town | None) -
             )
         )
     return lacks
+
+
+def check_model(rig: Rig, model: str) -> None:
+    """May the polecats of a rig work with this model? Empty is the config's, which is theirs; where no polecat is
+    configured yet, nobody can tell. Raises Invalid."""
+    agent = configs.usable(rig.town.config, rig.config)[0].agents.polecat
+    if not model or agent is None:
+        return
+    if agent.preset is None:
+        wrong = f"the polecats of rig {rig.slug} are a command, which takes no model: say it there, or use a preset"
+    else:
+        wrong = PRESETS[str(agent.preset)].refuses(model)
+    if wrong:
+        raise Invalid(f"model: {wrong}", field="model")
+
+
+def check_models(plan: Iterable[Mapping[str, Any]]) -> None:
+    """As `check_model`, of the beads of a plan."""
+    for item in plan:
+        try:
+            check_model(item["rig"], item["model"])
+        except Invalid as error:
+            raise Invalid(f"{item['key']}: {error.message}", field="model") from None
 
 
 def notes(owner: Town | Rig) -> list[str]:

@@ -172,6 +172,12 @@ class Preset:
     needs_model: bool = False
     version: str = "--version"
 
+    def refuses(self, model: str) -> str:
+        """Why it cannot be started with a model of this name; empty: it can. No name at all is its own choice."""
+        if self.models is None and model and "/" not in model:
+            return f"{self.name} takes provider/model, such as anthropic/{model}, and not {model!r} alone"
+        return ""
+
     def api(self, model: str) -> Api | None:
         """The API that this model is asked at; None where that is not known."""
         return self.models or PROVIDERS.get(model.partition("/")[0])

@@ -6,6 +6,7 @@ from tests.mutations.mutation import Mutation
 
 DOOR = "tests/acceptance/test_model_door.py"
 PROXY = "tests/acceptance/test_model_proxy.py"
+MODELS = "tests/db/test_models.py"
 KEYS = "tests/db/test_model_keys.py"
 APIS = "tests/unit/test_model_apis.py"
 USAGE = "tests/db/test_usage.py"
@@ -53,6 +54,27 @@ MUTATIONS = (
         "    if named := _provider(config, api).secret:",
         "    if (named := _provider(config, api).secret) and not api.opened_by:",
         KEYS,
+    ),
+    Mutation(
+        "a bead's own model does not win",
+        "beads/config/agents.py",
+        "        return own or self.models.get(",
+        "        return self.models.get(",
+        MODELS,
+    ),
+    Mutation(
+        "a bead's model is its judge's, too",
+        "refinery/tick/briefs.py",
+        "    if purpose not in REFINERY:\n        own = work.model",
+        "    if purpose:\n        own = work.model",
+        MODELS,
+    ),
+    Mutation(
+        "a model that the rig's agent cannot take is found out by its run",
+        "refinery/decisions/work.py",
+        "    launches.check_model(rig, draft.model)",
+        "    launches.check_model(rig, '')",
+        MODELS,
     ),
     Mutation(
         "a cap does not refuse the next call",
