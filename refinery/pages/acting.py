@@ -17,7 +17,7 @@ from beads import people
 from beads.actors import Actor
 from beads.errors import NotFound
 from beads.forms import Fields
-from beads.models import Bead, Convoy, Escalation, TownRole
+from beads.models import Bead, Convoy, Escalation, Town, TownRole
 from refinery.decisions import verbs
 from refinery.decisions.forms import form_of
 from refinery.decisions.subjects import SUBJECTS
@@ -28,6 +28,7 @@ ADDRESSES: dict[type[Model], str] = {
     Convoy: "convoy-act",
     Escalation: "escalation-act",
     ReviewEntry: "review-act",
+    Town: "town-act",
 }
 
 

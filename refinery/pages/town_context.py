@@ -66,7 +66,7 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
     for row in convoys:
         if row["convoy"].pk in live:
             waiting += attention.of_convoy(row["convoy"], row["phase"], row["reason"])
-    open_escalations = Escalation.objects.select_related("bead").filter(town=town, closed_at=None)
+    open_escalations = Escalation.objects.select_related("bead", "town").filter(town=town, closed_at=None)
     escalated = lists.first(open_escalations.order_by("-pk"), most)
     waiting += attention.of_escalations(escalated.rows, {n.key for n in waiting})
     runs = list(contexts.live_runs(town))

@@ -45,6 +45,7 @@ VERBS = {
         "land-now",
     ),
     "escalation-act": ("ack", "close"),
+    "town-act": ("budget",),
     "bead-act": ("release", "cancel", "retry", "confirm", "answer", "edit"),
     "convoy-act": ("start", "close", "retry"),
     "mayor-ask": (),
