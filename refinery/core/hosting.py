@@ -15,7 +15,9 @@ _NAME = re.compile(r"/?([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+?)(?:\.git)?/?")
 def _parts(remote: str) -> tuple[str, str]:
     """(host, path) of a remote's URL; empty for a path on this machine."""
     found = _REMOTE.fullmatch(remote)
-    return (found[1].lower(), found[2]) if found else ("", "")
+    if found is None:
+        return "", ""
+    return found[1].lower(), found[2]
 
 
 def repository(config: Config, remote: str) -> str:
@@ -23,7 +25,9 @@ def repository(config: Config, remote: str) -> str:
     if config.pr.repository:
         return config.pr.repository
     found = _NAME.fullmatch(_parts(remote)[1])
-    return found[1] if found else ""
+    if found is None:
+        return ""
+    return found[1]
 
 
 def api(config: Config) -> str:
@@ -37,15 +41,19 @@ def _is_there(config: Config, remote: str) -> bool:
     """True when the remote is a repository of GitHub, or of the Enterprise that the config names."""
     host = _parts(remote)[0]
     own = re.sub(r"^https?://|:\d+/?$|/$", "", config.pr.url).lower()
-    return host in (GITHUB, own) if host else bool(own and config.pr.repository)
+    if not host:  # a path on this machine is where the config says
+        return bool(own and config.pr.repository)
+    return host in (GITHUB, own)
 
 
 def provider(config: Config, remote: str) -> Provider:
     """Who hosts a rig's reviews: `github` or `builtin`."""
     asked = config.pr.provider
-    if asked == Provider.AUTO and not (config.pr.credential and _is_there(config, remote)):
+    if asked == Provider.AUTO and config.pr.credential and _is_there(config, remote):
+        return Provider.GITHUB
+    if asked == Provider.AUTO:
         return Provider.BUILTIN
-    return Provider.BUILTIN if asked == Provider.BUILTIN else Provider.GITHUB
+    return asked
 
 
 def problem(config: Config, remote: str) -> str:

@@ -32,7 +32,9 @@ _SAID_NO = (Conflict, Forbidden, Invalid, NotFound, Refused)
 def actor(rig: Rig, login: str) -> Actor:
     """Who an account of the host is."""
     known = configs.usable(rig.town.config, rig.config)[0].pr.people.get(login)
-    return Actor(PERSON_THERE, known) if known else Actor(HOST, login)
+    if known is None:
+        return Actor(HOST, login)
+    return Actor(PERSON_THERE, known)
 
 
 @does(effects.HearPull)
@@ -160,8 +162,9 @@ def _cancel(there: _There, by: Actor, asks: commands.Command) -> tuple[str, str]
 
 
 def _why(there: _There, by: Actor, asks: commands.Command) -> tuple[str, str]:
-    told = "not in the queue" if there.entry is None else "as said above"
-    return f"{by.name} asked why: {told}", ""
+    if there.entry is None:
+        return f"{by.name} asked why: it is not in the queue", ""
+    return f"{by.name} asked why: as said above", ""
 
 
 _DO: dict[str, Callable[[_There, Actor, commands.Command], tuple[str, str]]] = {

@@ -117,7 +117,9 @@ def push(work: effects.PushPull) -> Result | None:
 def report(work: effects.ReportPull) -> Result | None:
     """Say how its checks are."""
     row = _row(work.pull)
-    url = pulltexts.url(row.entry) if row.entry else ""
+    url = ""
+    if row.entry is not None:
+        url = pulltexts.url(row.entry)
     statuses = [Status(context, state, pulltexts.plain(text), url) for context, state, text in work.statuses]
 
     def _say(host: Host) -> Result:

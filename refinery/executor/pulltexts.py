@@ -28,7 +28,7 @@ def plain(text: str) -> str:
 
 def words(text: str) -> str:
     """A sentence in Markdown, of which every character stands for itself."""
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", escape(plain(text) if "\n" not in text else sanitize(text)))
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", escape(" ".join(sanitize(text).split())))
 
 
 def quoted(text: str) -> str:
@@ -77,7 +77,9 @@ def body(entry: ReviewEntry) -> str:
 
 def _spent(bead: Bead) -> str:
     found = usage.total(usage.of_bead(bead))
-    return "" if not found.tokens else f"{found.tokens:,} tokens"
+    if not found.tokens:
+        return ""
+    return f"{found.tokens:,} tokens"
 
 
 def comment(hidden: str, entry: ReviewEntry | None, lines: tuple[str, ...]) -> str:

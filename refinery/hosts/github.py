@@ -67,7 +67,9 @@ class GitHubHost:
     def _calls(self, etags: dict[str, str]) -> Iterator[int]:
         """The pull requests with a new comment that calls us. Since when is told by GitHub's clock, not by ours; what
         is seen a little late is not missed, and what was seen before is known by its id."""
-        since = dt.datetime.fromisoformat(etags["said"]) if etags.get("said") else self._now
+        since = self._now
+        if etags.get("said"):
+            since = dt.datetime.fromisoformat(etags["said"])
         known = set(etags.get("calls", "").split(","))
         wanted = {"sort": "updated", "direction": "desc", "since": f"{since - OVERLAP:%Y-%m-%dT%H:%M:%SZ}"}
         latest, recent = since, []
@@ -81,7 +83,9 @@ class GitHubHost:
 
     def _changed(self, name: str, path: str, wanted: Mapping[str, Any], etags: dict[str, str]) -> Iterator[Any]:
         """The rows of a list, unless it is as it was when its ETag was kept."""
-        headers = {"If-None-Match": etags[name]} if name in etags else {}
+        headers = {}
+        if name in etags:
+            headers["If-None-Match"] = etags[name]
         found = self._ask("GET", path, params={**wanted, "per_page": PAGE}, headers=headers)
         if found.status_code == 304:
             return
@@ -106,9 +110,11 @@ class GitHubHost:
         said = list(self._pages(f"{self.place}/issues/{number}/comments", {}))
         commands = [c for c in said if is_command(c.get("body") or "")]
         authors = {(c.get("author") or {}).get("login") for c in self._pages(f"{place}/commits", {})}
-        state = PullState.OPEN
-        if _text(row, "state") == "closed":
-            state = PullState.MERGED if row.get("merged") else PullState.CLOSED
+        state, merged_as = PullState.OPEN, ""
+        if row.get("merged"):
+            state, merged_as = PullState.MERGED, str(row.get("merge_commit_sha") or "")
+        elif _text(row, "state") == "closed":
+            state = PullState.CLOSED
         return Pull(
             number=_number(row, "number"),
             head=_text(row, "head", "sha"),
@@ -122,7 +128,7 @@ class GitHubHost:
             url=_text(row, "html_url")[:500],
             draft=bool(row.get("draft")),
             mergeable=row.get("mergeable"),
-            merge_sha=str(row.get("merge_commit_sha") or "")[:64] if state == PullState.MERGED else "",
+            merge_sha=merged_as[:64],
             authors=tuple(sorted(a[:100] for a in authors if a))[:100],
             labels=tuple(str(one.get("name"))[:100] for one in row.get("labels") or [])[:50],
             reviews=tuple(self._review(r) for r in reviews[-REVIEWS:] if r.get("state") in _OPINIONS),
@@ -301,20 +307,22 @@ def _rows(response: httpx.Response) -> list[Any]:
 
 def _text(row: Any, *keys: str) -> str:
     for key in keys:
-        row = row.get(key) if isinstance(row, dict) else None
+        if not isinstance(row, dict):
+            break
+        row = row.get(key)
     if not isinstance(row, str):
         raise HostUnknown("down", f"GitHub's answer lacks {'.'.join(keys)}")
     return row
 
 
 def _number(row: Any, key: str) -> int:
-    found = row.get(key) if isinstance(row, dict) else None
+    found = row.get(key)
     if not isinstance(found, int):
         raise HostUnknown("down", f"GitHub's answer lacks {key}")
     return found
 
 
 def _remark(row: Mapping[str, Any]) -> Remark:
-    side = "old" if row.get("side") == "LEFT" else "new"
+    side = {"LEFT": "old"}.get(row.get("side") or "", "new")
     line = row.get("line") or row.get("original_line") or 0
     return Remark(str(row.get("path") or "")[:1000], int(line), side, str(row.get("body") or "")[:LINE])

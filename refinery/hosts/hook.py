@@ -33,8 +33,8 @@ def hook(request: HttpRequest, provider: str, rig: str) -> HttpResponse:
         body = request.body
     except RequestDataTooBig:
         return _said(413, "too_large")
-    found = Rig.objects.select_related("town").filter(slug=rig).first() if provider == "github" else None
-    if found is None or not _is_signed(found, body, request.headers.get(SIGNATURE, "")):
+    found = Rig.objects.select_related("town").filter(slug=rig).first()
+    if found is None or provider != "github" or not _is_signed(found, body, request.headers.get(SIGNATURE, "")):
         return _said(401, "unauthenticated")
     event, delivery = request.headers.get(EVENT, "")[:60], request.headers.get(DELIVERY, "")[:60]
     if not event or not delivery:
@@ -46,7 +46,9 @@ def hook(request: HttpRequest, provider: str, rig: str) -> HttpResponse:
     hint = {"event": event, "number": _number(told), "calls": _calls(told)}
     key = f"hook:{found.pk}:{delivery}"
     new = inbox.record(found.town, "host.hint", str(found.pk), hint, actor="host", dedupe_key=key)
-    return _said(202, "noted" if new else "known")
+    if not new:
+        return _said(202, "known")
+    return _said(202, "noted")
 
 
 def _said(status: int, code: str) -> JsonResponse:
@@ -68,7 +70,9 @@ def _is_signed(rig: Rig, body: bytes, signature: str) -> bool:
 
 def _part(told: Any, *keys: str) -> Any:
     for key in keys:
-        told = told.get(key) if isinstance(told, dict) else None
+        if not isinstance(told, dict):
+            return None
+        told = told.get(key)
     return told
 
 

@@ -68,7 +68,7 @@ def _transport() -> httpx.BaseTransport:
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             """Send it to an address that is allowed."""
             host, port = request.url.host, request.url.port
-            named = owner.allowed().place(host, port or (443 if request.url.scheme == "https" else 80))
+            named = owner.allowed().place(*owner.place_of(str(request.url)))
             if request.url.scheme != "https" and not named:
                 raise HostUnknown("denied", f"{host} would get the credential over plain http")
             request.extensions = {**request.extensions, "sni_hostname": host}

@@ -73,7 +73,7 @@ def rig_view(town: Town, rig: Rig, troubles: Mapping[str, Outage]) -> RigView:
         problems=tuple(problems),
         outage=_outage(rig, troubles, config.git.credential),
         host=host,
-        repository=hosting.repository(config, rig.remote_url) if host else "",
+        repository=hosting.repository(config, rig.remote_url),
     )
 
 
@@ -92,7 +92,13 @@ def with_hosts(town: Town, rigs: dict[int, RigView]) -> tuple[PullView, ...]:
 
 def _pull(row: HostedPull) -> PullView:
     beside = cast(Any, row)
-    over = row.entry_id is not None and beside.entry_state != EntryState.ACTIVE
+    end = {}
+    if row.entry_id is not None and beside.entry_state != EntryState.ACTIVE:
+        end = {
+            "outcome": beside.entry_reason,
+            "outcome_text": beside.entry_text,
+            "merge_sha": beside.entry_sha or "",
+        }
     return PullView(
         id=row.pk,
         rig=row.rig_id,
@@ -108,7 +114,5 @@ def _pull(row: HostedPull) -> PullView:
         reported=row.reported,
         answer=row.answer,
         entry=row.entry_id or "",
-        outcome=beside.entry_reason if over else "",
-        outcome_text=beside.entry_text if over else "",
-        merge_sha=(beside.entry_sha or "") if over else "",
+        **end,
     )

@@ -133,3 +133,20 @@ def test_a_host_that_is_down_for_a_while_loses_nothing_and_lets_nothing_land(hos
 
 def _why(hosted: Hosted, entry: ReviewEntry) -> str:
     return next(d.why for d in reconciler.explain(hosted.stage.town) if d.subject == f"entry {entry.pk}")
+
+
+def test_a_push_that_protection_refuses_is_told_there_with_its_words(hosted: Hosted) -> None:
+    hosted.open(merge_strategy="pr")
+    entry = change(hosted)
+    hosted.stage.until(lambda: hosted.row() and not hosted.pull().draft)
+    guard = hosted.stage.remote / "hooks/pre-receive"
+    guard.parent.mkdir(exist_ok=True)
+    guard.write_text("#!/bin/sh\necho 'GH006: Protected branch update failed' >&2\nexit 1\n")
+    guard.chmod(0o755)
+    hosted.github.review(hosted.pull(), "rita", "APPROVED")
+    hosted.deliver()
+    hosted.stage.until(lambda: ReviewEntry.objects.get(pk=entry.pk).held == "push_refused")
+    HostedPull.objects.update(told_at=None)  # half a minute goes by
+    hosted.stage.until(lambda: "GH006" in hosted.said())
+    assert hosted.pull().state == "open"
+    assert hosted.github.statuses[hosted.pull().head]["gastown"]["state"] == "error"

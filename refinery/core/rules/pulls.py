@@ -15,12 +15,13 @@ from beads.config import MergeStrategy
 from beads.lifecycle import EffectState
 from beads.values import moment
 from refinery.core import effects
-from refinery.core.actions import Action, AskHost, CloseEntry, Decision, Escalate, NewHead, Settle
+from refinery.core.actions import Action, AskHost, CloseEntry, Decision, Escalate, NewHead
 from refinery.core.entryviews import EntryView
 from refinery.core.gating import results_on
 from refinery.core.order import in_queue_order, is_feature_lane
 from refinery.core.pullviews import HostView, Opinion, Pull, PullState, PullView, Review
 from refinery.core.reasons import Exit
+from refinery.core.rules import needs
 from refinery.core.stages import Stage
 from refinery.core.standing import phase_of, stands
 from refinery.core.states import EntryKind, GateOutcome, LandingState
@@ -57,8 +58,10 @@ def _asks(world: World, subject: str, rig: RigView, ask: Ask) -> Decision:
     """The host is asked, unless it is being asked; what it has refused for good is not asked again by itself."""
     rule, why, work = ask
     known = world.effects.get(work.key)
+    if known is None and world.behind:
+        return Decision(subject, rule, why)  # its answer may be among the facts that wait
     if known is None:
-        return Decision(subject, rule, why, (AskHost(rig.id, work),) if not world.behind else ())
+        return Decision(subject, rule, why, (AskHost(rig.id, work),))
     if known.state == EffectState.PENDING:
         return Decision(subject, rule, known.trouble(why, world.now) or why)
     return Decision(subject, f"{rule}-refused", f"{why}, which failed: {known.error}")
@@ -69,28 +72,29 @@ def _asks(world: World, subject: str, rig: RigView, ask: Ask) -> Decision:
 
 def _host(world: World, rig: RigView, host: HostView) -> Decision:
     subject, key = f"host {rig.slug}", HOST + rig.slug
-    told = key in world.escalated
-    settled: tuple[Action, ...] = (Settle(key, "it answers again"),) if told and not host.trouble else ()
     if host.trouble and host.next_try_at is not None and world.now < host.next_try_at:
         why = f"{host.trouble}; asked again at {moment(host.next_try_at, world.now)}"
-        return Decision(subject, "host-unknown", why, _tell(rig, host, why, told))
+        return Decision(subject, "host-unknown", why, _told(world, rig, host, why))
+    over: tuple[Action, ...] = ()
+    if not host.trouble:
+        over = needs.settled(world, key, "it answers again")
     every = rig.config.pr.poll_interval
     if not host.trouble and host.polled_at is not None and world.now < host.polled_at + every:
-        return Decision(subject, "host-known", f"looked at {moment(host.polled_at, world.now)}", settled)
+        return Decision(subject, "host-known", f"looked at {moment(host.polled_at, world.now)}", over)
     asked = _asks(world, subject, rig, ("look", "it is looked at what has changed", effects.PollHost(rig.id)))
-    return Decision(subject, asked.rule, asked.why, (*settled, *asked.actions))
+    return Decision(subject, asked.rule, asked.why, (*over, *asked.actions))
 
 
-def _tell(rig: RigView, host: HostView, why: str, told: bool) -> tuple[Action, ...]:
+def _told(world: World, rig: RigView, host: HostView, why: str) -> tuple[Action, ...]:
     """One need for what a person has to mend at once, or for what lasts."""
-    if told or not (host.kind in ("denied", "gone") or host.failures >= PATIENCE):
+    if host.kind not in ("denied", "gone") and host.failures < PATIENCE:
         return ()
     title = f"Rig {rig.slug}: its pull requests cannot be read: {host.trouble}"[:300]
     text = f"{why}.\n\nNothing is approved, merged or closed meanwhile; what was begun goes on when it answers again."
     if host.kind == "denied":
         name = rig.config.pr.credential or "NAME"
         text += f"\n\nWhat to do: gastown secret set {name} (a token that may write contents, pull requests, statuses)."
-    return (Escalate(HOST + rig.slug, title, text, "high"),)
+    return needs.raised(world, Escalate(HOST + rig.slug, title, text, "high"))
 
 
 # -- pull requests --
@@ -211,26 +215,37 @@ def _overall(stage: Stage) -> str:
         return "success"
     if stage in _BAD:
         return "failure"
-    return "error" if stage in (Stage.HELD, Stage.GATE_ERROR, Stage.BUILD_ERROR) else "pending"
+    if stage in (Stage.HELD, Stage.GATE_ERROR, Stage.BUILD_ERROR):
+        return "error"
+    return "pending"
 
 
 def _to_tell(world: World, rig: RigView, row: PullView, entry: EntryView | None) -> Ask | None:
-    """What our one comment there says, when it says something else now."""
-    lines = _lines(world, rig, row, entry)
-    named = digest(lines)
-    if not lines or named == row.told:
+    """What our one comment there says, when it says something else now. Its place in the queue is as it was then: who
+    lands does not make us write to everybody who waits."""
+    said = _said(world, row, entry)
+    named = digest(said)
+    if not said or named == row.told:
         return None
     fresh = row.told_at is None or not row.told or row.outcome or world.now >= row.told_at + TELL_EVERY
-    return ("tell", "people are told how it stands", effects.TellPull(row.id, lines, named)) if fresh else None
+    if not fresh:
+        return None
+    lines = (*said, *_place(world, entry))
+    return "tell", "people are told how it stands", effects.TellPull(row.id, lines, named)
 
 
-def _lines(world: World, rig: RigView, row: PullView, entry: EntryView | None) -> tuple[str, ...]:
-    said = (row.answer,) if row.answer else ()
+def _place(world: World, entry: EntryView | None) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    lane = in_queue_order(e for e in world.entries if (e.rig, e.target) == (entry.rig, entry.target))
+    return (f"Place {lane.index(entry) + 1} of {len(lane)} for {entry.target}.",)
+
+
+def _said(world: World, row: PullView, entry: EntryView | None) -> tuple[str, ...]:
+    said = tuple(filter(None, (row.answer,)))
     if entry is not None:
         stage = phase_of(world, entry).replace("_", " ")
-        lane = in_queue_order(e for e in world.entries if (e.rig, e.target) == (entry.rig, entry.target))
-        place = f"Place {lane.index(entry) + 1} of {len(lane)} for {entry.target}."
-        return (f"{stage}: {stands(world, entry).why}", place, *said)
+        return (f"{stage}: {stands(world, entry).why}", *said)
     if not row.outcome:
         return said
     if row.merge_sha:
