@@ -63,7 +63,7 @@ def hear(work: effects.HearPull) -> Result | None:
         told["answer"] = _review(host, entry, row.number, review)
         return _heard()
 
-    return asked(row.rig, _take)
+    return asked(row.rig, _take, writes=False)
 
 
 def _review(host: Host, entry: ReviewEntry, number: int, review: Review) -> str:

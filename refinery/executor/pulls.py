@@ -25,12 +25,13 @@ from refinery.hosts.opening import host_of
 from refinery.models import HostedPull, ReviewEntry, RigHost
 
 
-def asked(rig: Rig, act: Callable[[Host], Result | None]) -> Result | None:
-    """What comes of asking the rig's host. Raises Refused for what it will not do, however often it is asked."""
+def asked(rig: Rig, act: Callable[[Host], Result | None], *, writes: bool = True) -> Result | None:
+    """What comes of asking the rig's host. Raises Refused for what it will not do, however often it is asked: then it
+    works but for that, also where it lacks the right to write just this."""
     try:
         return act(host_of(rig))
     except HostUnknown as error:
-        if error.kind == "refused":
+        if error.kind == "refused" or (writes and error.kind == "forbidden"):
             raise Refused(error.message) from error
         return "host.unknown", str(rig.pk), {"kind": error.kind, "error": error.message, "wait": error.wait}
 
@@ -63,23 +64,29 @@ def poll(work: effects.PollHost) -> Result | None:
         }
         return "host.polled", str(rig.pk), told
 
-    return asked(rig, look)
+    return asked(rig, look, writes=False)
 
 
 @does(effects.ReadPull)
 def read(work: effects.ReadPull) -> Result | None:
-    """Read one, and see whether what it says it was merged as is on its base."""
+    """Read one, and see whether what it says it was merged as is on its base. One that is no more is over."""
     rig = Rig.objects.select_related("town").get(pk=work.rig)
+    row = HostedPull.objects.get(rig=rig, number=work.number)
     began = timezone.now()
 
     def look(host: Host) -> Result:
-        pull = host.read(work.number)
+        try:
+            pull = host.read(work.number)
+        except HostUnknown as error:
+            if error.kind != "gone":
+                raise
+            host.lacking()  # it raises where the whole repository is gone, and nothing is known of this one
+            return "pull.ended", str(row.pk), {}
         if pull.merge_sha:
             pull = dataclasses.replace(pull, on_target=_is_on(rig, pull))
-        state = {"at": began.isoformat(), "state": pullviews.dump(pull)}
-        return "pull.read", f"{rig.pk}#{work.number}", state
+        return "pull.read", f"{rig.pk}#{work.number}", {"at": began.isoformat(), "state": pullviews.dump(pull)}
 
-    return asked(rig, look)
+    return asked(rig, look, writes=False)
 
 
 def _is_on(rig: Rig, pull: Pull) -> bool:

@@ -56,7 +56,7 @@ def read(it: Taken[PullRead]) -> None:
     pull = pullviews.load(it.said.state)
     if row is None or row.entry is None or pull is None or row.entry.state != EntryState.ACTIVE:
         return
-    if pull.state == pullviews.PullState.CLOSED and pull.head == row.head:
+    if pull.state == pullviews.PullState.CLOSED:
         entries.request_reject(row.entry, f"pull request #{number} was closed on its host")
     elif pull.base != row.entry.target:
         entries.request_reject(row.entry, f"pull request #{number} is for {pull.base[:100]} now: ask for it again")

@@ -15,9 +15,9 @@ __all__ = ["Host", "HostUnknown", "Offer", "Polled", "Pull", "Remark", "Seen", "
 class HostUnknown(GastownError):
     """The host did not say: nothing follows from that, least of all that something is approved, green or absent.
 
-    `kind`: `down` (no answer, or half of one), `limited` (too many requests), `denied` (the credential, or a right that
-    it lacks), `gone` (no such repository or pull request), `refused` (it will not do this). `wait`: for so many seconds
-    it is not to be asked; 0: it does not say.
+    `kind`: `down` (no answer, or half of one), `limited` (too many requests), `denied` (the credential is none),
+    `forbidden` (a right that it lacks), `gone` (no such repository or pull request), `refused` (it will not do this).
+    `wait`: for so many seconds it is not to be asked; 0: it does not say.
     """
 
     code = "host_unknown"

@@ -281,7 +281,7 @@ def _unknown(response: httpx.Response) -> HostUnknown:
         wait = max(float(headers["x-ratelimit-reset"]) - time.time(), 1.0)
     if status == 429 or (status == 403 and (wait or "rate limit" in said.lower())):
         return HostUnknown("limited", f"GitHub lets us ask no more for now: {said}", wait or 60.0)
-    kinds = {401: "denied", 403: "denied", 404: "gone", 410: "gone"}
+    kinds = {401: "denied", 403: "forbidden", 404: "gone", 410: "gone"}
     if status >= 500:
         return HostUnknown("down", f"GitHub answers {status}: {said}", wait)
     return HostUnknown(kinds.get(status, "refused"), f"GitHub refuses ({status}): {said}")

@@ -15,7 +15,7 @@ class RigHost(models.Model):
     rig = models.OneToOneField(Rig, on_delete=models.CASCADE, primary_key=True, related_name="host")
     etags = models.JSONField(default=dict, blank=True, help_text="of the last look, by what was asked")
     polled_at = models.DateTimeField(null=True, blank=True, help_text="begin of the last look that was answered")
-    kind = models.CharField(max_length=20, blank=True, help_text="down, limited, denied, gone or refused")
+    kind = models.CharField(max_length=20, blank=True, help_text="why it does not say: see refinery.hosts.base")
     trouble = models.TextField(blank=True)
     since = models.DateTimeField(null=True, blank=True)
     failures = models.PositiveIntegerField(default=0)

@@ -63,7 +63,7 @@ def test_a_comment_that_somebody_has_deleted_is_made_again(hosted: Hosted, host:
         ({"status": 500, "half": True}, "down", 0),
         ({"status": 429, "headers": (("Retry-After", "7"),)}, "limited", 7),
         ({"status": 403, "message": "You have exceeded a secondary rate limit"}, "limited", 60),
-        ({"status": 403, "message": "Resource not accessible by integration"}, "denied", 0),
+        ({"status": 403, "message": "Resource not accessible by integration"}, "forbidden", 0),
         ({"status": 401}, "denied", 0),
         ({"status": 404}, "gone", 0),
         ({"status": 301, "headers": (("Location", "/elsewhere"),)}, "gone", 0),

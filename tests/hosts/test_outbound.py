@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from agents.models import Mail
+from beads import secrets
 from beads.actors import Actor
-from beads.models import Bead
+from beads.models import Bead, Escalation
 from refinery.decisions import reviews
 from refinery.models import HostedPull, Landing, ReviewEntry, RigHost
 from refinery.tick import reconciler
@@ -150,3 +151,25 @@ def test_a_push_that_protection_refuses_is_told_there_with_its_words(hosted: Hos
     hosted.stage.until(lambda: "GH006" in hosted.said())
     assert hosted.pull().state == "open"
     assert hosted.github.statuses[hosted.pull().head]["gastown"]["state"] == "error"
+
+
+def test_a_token_without_the_right_to_say_statuses_is_told_of_and_all_else_goes_on(hosted: Hosted) -> None:
+    hosted.open(merge_strategy="pr")
+    hosted.server.fail("POST .*/statuses/", 403, message="Resource not accessible by integration", times=10_000)
+    entry = change(hosted)
+    hosted.stage.until(lambda: hosted.row() and hosted.stage.phase(entry) == "awaiting_human")
+    hosted.github.review(hosted.pull(), "rita", "APPROVED")
+    hosted.deliver()
+    hosted.stage.await_phase(entry, "merged")
+    (told,) = Escalation.objects.filter(key="effect:report_pull:main")
+    assert "not accessible" in told.bead.body
+    assert not RigHost.objects.exclude(trouble="").exists()
+
+
+def test_a_refused_token_is_told_with_the_command_that_mends_it(hosted: Hosted) -> None:
+    hosted.open(merge_strategy="pr")
+    hosted.github.token = "ghp_revoked"
+    told = hosted.stage.until(lambda: Escalation.objects.filter(key="pr-host:proj", closed_at=None).first())
+    assert "gastown secret set GITHUB_TOKEN" in told.bead.body
+    secrets.set_secret(hosted.stage.town, "GITHUB_TOKEN", "ghp_revoked", "test")
+    hosted.stage.until(lambda: not Escalation.objects.filter(key="pr-host:proj", closed_at=None).exists())

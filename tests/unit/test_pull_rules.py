@@ -214,3 +214,13 @@ def test_a_pull_request_is_kept_as_json_and_read_again() -> None:
     assert pullviews.load(pullviews.dump(pull)) == pull
     assert pullviews.load({"number": "x"}) is None
     assert pullviews.load({}) is None
+
+
+def test_what_the_host_refuses_for_good_keeps_nothing_else_from_being_done() -> None:
+    first = asked(of(world(ROW), "pull"))
+    assert isinstance(first, effects.ReportPull)
+    then = of(world(ROW, effects={first.key: EffectView("failed", "no right to")}), "pull")
+    second = asked(then)
+    assert isinstance(second, effects.TellPull)
+    both = {work.key: EffectView("failed", "no right to") for work in (first, second)}
+    assert of(world(ROW, effects=both), "pull").rule == "report-refused"

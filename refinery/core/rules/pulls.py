@@ -67,6 +67,11 @@ def _asks(world: World, subject: str, rig: RigView, ask: Ask) -> Decision:
     return Decision(subject, f"{rule}-refused", f"{why}, which failed: {known.error}")
 
 
+def _was_refused(world: World, ask: Ask) -> bool:
+    known = world.effects.get(ask[2].key)
+    return known is not None and known.state == EffectState.FAILED
+
+
 # -- the host --
 
 
@@ -87,11 +92,11 @@ def _host(world: World, rig: RigView, host: HostView) -> Decision:
 
 def _told(world: World, rig: RigView, host: HostView, why: str) -> tuple[Action, ...]:
     """One need for what a person has to mend at once, or for what lasts."""
-    if host.kind not in ("denied", "gone") and host.failures < PATIENCE:
+    if host.kind not in ("denied", "forbidden", "gone") and host.failures < PATIENCE:
         return ()
     title = f"Rig {rig.slug}: its pull requests cannot be read: {host.trouble}"[:300]
     text = f"{why}.\n\nNothing is approved, merged or closed meanwhile; what was begun goes on when it answers again."
-    if host.kind == "denied":
+    if host.kind in ("denied", "forbidden"):
         name = rig.config.pr.credential or "NAME"
         text += f"\n\nWhat to do: gastown secret set {name} (a token that may write contents, pull requests, statuses)."
     return needs.raised(world, Escalate(HOST + rig.slug, title, text, "high"))
@@ -119,11 +124,14 @@ def _one(world: World, rig: RigView, row: PullView) -> Decision:
             return moved
         if (outside := _merged_there(subject, row, pull, entry)) is not None:
             return outside
-    asks = _to_hear(row, pull, entry) or _to_report(world, rig, row, pull, entry) or _to_tell(world, rig, row, entry)
-    if asks is None and entry is None:
-        asks = _to_end(row, pull)
-    if asks is not None:
-        return _asks(world, subject, rig, asks)
+    asks = [*_to_hear(row, pull, entry), *_to_report(world, rig, row, pull, entry), *_to_tell(world, row, entry)]
+    if not asks and entry is None:
+        asks = [*_to_end(row, pull)]
+    for ask in asks:  # what the host has refused for good keeps nothing else from being done
+        if not _was_refused(world, ask):
+            return _asks(world, subject, rig, ask)
+    if asks:
+        return _asks(world, subject, rig, asks[0])
     return Decision(subject, "pull-known", f"{pull.state} at {pull.head[:12]}; everything is said")
 
 
@@ -167,20 +175,19 @@ def counts(review: Review, pull: Pull) -> bool:
     return review.right.writes and review.by != pull.author and review.by not in pull.authors
 
 
-def _to_hear(row: PullView, pull: Pull, entry: EntryView | None) -> Ask | None:
-    """The oldest thing that was said there and not taken in yet."""
+def _to_hear(row: PullView, pull: Pull, entry: EntryView | None) -> Iterator[Ask]:
+    """What was said there and not taken in yet, in its order."""
     last = int(row.heard.get("c") or 0)
     for said in sorted(pull.commands, key=lambda c: c.id):
         if said.id > last:
             work = effects.HearPull(row.id, "c", str(said.id))
-            return "command", f"{said.by} has written {said.body[:60]!r}", work
+            yield "command", f"{said.by} has written {said.body[:60]!r}", work
     for review in pull.reviews if entry is not None else ():
         before = row.heard.get(f"r{review.id}")
         gone = review.opinion == Opinion.DISMISSED and before is None
         if before != review.opinion and counts(review, pull) and not gone:
             work = effects.HearPull(row.id, f"r{review.id}", review.opinion)
-            return "review", f"{review.by} has reviewed it: {review.opinion}", work
-    return None
+            yield "review", f"{review.by} has reviewed it: {review.opinion}", work
 
 
 def digest(*parts: object) -> str:
@@ -188,10 +195,10 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _to_report(world: World, rig: RigView, row: PullView, pull: Pull, entry: EntryView | None) -> Ask | None:
+def _to_report(world: World, rig: RigView, row: PullView, pull: Pull, entry: EntryView | None) -> Iterator[Ask]:
     """How the gates are, as statuses of its head; a draft of ours is ready for people when it is green."""
     if entry is None or pull.state != PullState.OPEN or pull.head != entry.head:
-        return None
+        return
     stage = stands(world, entry).stage
     statuses = [("gastown", _overall(stage), phase_of(world, entry).replace("_", " "))]
     current = entry.candidate
@@ -205,9 +212,8 @@ def _to_report(world: World, rig: RigView, row: PullView, pull: Pull, entry: Ent
             statuses.append((f"gastown/{gate.name}", state, text))
     ready = row.offered and pull.draft and stage in _GREEN
     named = digest(pull.head, statuses, ready)
-    if named == row.reported:
-        return None
-    return "report", "its checks are told", effects.ReportPull(row.id, pull.head, tuple(statuses), named, ready)
+    if named != row.reported:
+        yield "report", "its checks are told", effects.ReportPull(row.id, pull.head, tuple(statuses), named, ready)
 
 
 def _overall(stage: Stage) -> str:
@@ -220,18 +226,17 @@ def _overall(stage: Stage) -> str:
     return "pending"
 
 
-def _to_tell(world: World, rig: RigView, row: PullView, entry: EntryView | None) -> Ask | None:
+def _to_tell(world: World, row: PullView, entry: EntryView | None) -> Iterator[Ask]:
     """What our one comment there says, when it says something else now. Its place in the queue is as it was then: who
     lands does not make us write to everybody who waits."""
     said = _said(world, row, entry)
     named = digest(said)
     if not said or named == row.told:
-        return None
+        return
     fresh = row.told_at is None or not row.told or row.outcome or world.now >= row.told_at + TELL_EVERY
-    if not fresh:
-        return None
-    lines = (*said, *_place(world, entry))
-    return "tell", "people are told how it stands", effects.TellPull(row.id, lines, named)
+    if fresh:
+        lines = (*said, *_place(world, entry))
+        yield "tell", "people are told how it stands", effects.TellPull(row.id, lines, named)
 
 
 def _place(world: World, entry: EntryView | None) -> tuple[str, ...]:
@@ -253,11 +258,10 @@ def _said(world: World, row: PullView, entry: EntryView | None) -> tuple[str, ..
     return (f"has left the queue ({row.outcome.replace('_', ' ')}): {row.outcome_text}", *said)
 
 
-def _to_end(row: PullView, pull: Pull) -> Ask | None:
+def _to_end(row: PullView, pull: Pull) -> Iterator[Ask]:
     """It is over: its change has landed, was withdrawn, or it was closed there. Of others' pull requests we close only
     what has landed."""
     over = pull.state != PullState.OPEN
     ours = row.offered and row.outcome in (Exit.REJECTED, Exit.CANCELLED)
     if over or row.merge_sha or ours:
-        return "end", "it is over", effects.EndPull(row.id)
-    return None
+        yield "end", "it is over", effects.EndPull(row.id)
