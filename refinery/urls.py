@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.urls import path
 
 from beads.models import Bead, Convoy, Escalation, Town
-from refinery.hosts.hook import hook
 from refinery.pages import mayor, views
 from refinery.review import views as reviews
 
@@ -29,7 +28,6 @@ urlpatterns = [
     path("mail/", views.mail, name="mail"),
     path("account/", views.account, name="account"),
     path("escalations/<str:key>/<str:verb>/", views.act, {"subject": Escalation}, name="escalation-act"),
-    path("hooks/<slug:provider>/<slug:rig>/", hook, name="hook"),
     path("events/", views.events, name="events-all"),
     path("events/<slug:slug>/", views.events, name="events"),
 ]

@@ -9,7 +9,7 @@ import pytest
 from agents.models import Mail
 from beads import secrets
 from beads.actors import Actor
-from beads.models import Bead, Escalation
+from beads.models import Bead, Convoy, Escalation
 from refinery.decisions import reviews
 from refinery.models import HostedPull, Landing, ReviewEntry, RigHost
 from refinery.tick import reconciler
@@ -173,3 +173,22 @@ def test_a_refused_token_is_told_with_the_command_that_mends_it(hosted: Hosted) 
     assert "gastown secret set GITHUB_TOKEN" in told.bead.body
     secrets.set_secret(hosted.stage.town, "GITHUB_TOKEN", "ghp_revoked", "test")
     hosted.stage.until(lambda: not Escalation.objects.filter(key="pr-host:proj", closed_at=None).exists())
+
+
+@pytest.mark.long
+def test_a_convoy_is_one_pull_request_whose_commits_are_its_beads(hosted: Hosted) -> None:
+    hosted.open(agents=True, merge_strategy="pr")
+    stage = hosted.stage
+    convoy = stage.convoy("Signs", {"one": ("echo 1 > one.txt", []), "two": ("echo 2 > two.txt", ["one"])})
+    stage.until(lambda: hosted.row() and not hosted.pull().draft)
+    pull = hosted.pull()
+    assert pull.title == "Land convoy: Signs"
+    assert all(bead.title in pull.body for bead in convoy.beads.all())
+    with hosted.server.lock:
+        assert len(hosted.github.commits(pull)) == 2
+    hosted.github.review(pull, "rita", "APPROVED")
+    hosted.deliver()
+    stage.until(lambda: Convoy.objects.get(pk=convoy.pk).landed_sha)
+    assert (stage.file("one.txt"), stage.file("two.txt")) == ("1", "2")
+    stage.until(lambda: HostedPull.objects.get().ended_at)
+    assert len(hosted.github.pulls) == 1
