@@ -185,6 +185,13 @@ class Run(models.Model):
     def __str__(self) -> str:
         return self.id
 
+    @property
+    def agent_name(self) -> str:
+        """Its agent's name; empty for gates, which have none."""
+        if self.agent is None:
+            return ""
+        return self.agent.name
+
 
 class Usage(models.Model):
     """What a run used of one model in one day (UTC), as one channel saw it. What counts: see `agents.usage.counted`.

@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import transaction
 from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Sum
@@ -217,9 +217,9 @@ def caps(run: Run, budget: BudgetConfig, now: dt.datetime) -> list[Cap]:
         (CapScope.CONVOY, convoy, convoy, budget.convoy, of_convoy(convoy)),
         (CapScope.DAY, str(day), str(day), budget.day, of_day(run.town_id, day)),
     ]
-    raised = allowances(run.town_id, [(scope, key) for scope, _, key, limit, _ in asked if limit is not None and key])
+    words = allowances(run.town_id, [(scope, key) for scope, _, key, limit, _ in asked if limit is not None and key])
     found = [
-        Cap(scope, subject, raised[scope, key].amount if (scope, key) in raised else limit, total(rows))
+        Cap(scope, subject, raised(words, scope, key, limit), total(rows))
         for scope, subject, key, limit, rows in asked
         if limit is not None and key
     ]
@@ -232,6 +232,17 @@ class Word:
 
     amount: Amount
     at: dt.datetime
+
+
+Limit = TypeVar("Limit", Amount, Amount | None)
+
+
+def raised(words: Mapping[tuple[str, str], Word], scope: CapScope, subject: str, limit: Limit) -> Limit:
+    """What a cap is by people's words on it; without one, the config's `limit`."""
+    word = words.get((scope, subject))
+    if word is None:
+        return limit
+    return word.amount
 
 
 def allowances(town: int, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Word]:

@@ -70,18 +70,35 @@ Parse = Callable[[str], tuple[Event, ...]]
 
 @dataclass(frozen=True)
 class Api:
-    """A model's API: the secret that opens it, the variable that moves it elsewhere, where it is otherwise."""
+    """A model's API, and how a CLI is told of it: by which variables it takes the key and another address.
+
+    `host`: where it is otherwise, `path`: what its base URL has after the host. `provider`: its name where the server's
+    model door speaks it, as `[providers.…]` and `/model/…` have it; empty: it does not. `opened_by`: the town's secrets
+    of which the door takes the first that is set.
+    """
 
     key: str
     base_url_env: str
     host: str
-    also: tuple[str, ...] = ()  # other secrets that open it as well
-    door: str = ""  # the server's path that passes its calls on (`agents.model_door`)
+    also: tuple[str, ...] = ()  # other secrets that open it as well, as variables of the CLI
+    path: str = ""
+    provider: str = ""
+    opened_by: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Every secret that opens it, the usual one first."""
         return (self.key, *self.also)
+
+    @property
+    def url(self) -> str:
+        """Its own base URL."""
+        return f"https://{self.host.removesuffix(':443')}{self.path}"
+
+    @property
+    def door(self) -> str:
+        """The server's path that passes its calls on (`agents.model_door`); empty: there is none."""
+        return self.provider and f"/model/{self.provider}{self.path}"
 
 
 ANTHROPIC = Api(
@@ -89,10 +106,24 @@ ANTHROPIC = Api(
     "ANTHROPIC_BASE_URL",
     "api.anthropic.com:443",
     also=("CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN"),
-    door="/model/anthropic",
+    provider="anthropic",
+    opened_by=("ANTHROPIC_API_KEY",),
 )
-OPENAI = Api("OPENAI_API_KEY", "OPENAI_BASE_URL", "api.openai.com:443", door="/model/openai/v1")
-GOOGLE = Api("GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "generativelanguage.googleapis.com:443", door="/model/google")
+OPENAI = Api(
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "api.openai.com:443",
+    path="/v1",
+    provider="openai",
+    opened_by=("OPENAI_API_KEY",),
+)
+GOOGLE = Api(
+    "GEMINI_API_KEY",
+    "GOOGLE_GEMINI_BASE_URL",
+    "generativelanguage.googleapis.com:443",
+    provider="google",
+    opened_by=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+)
 PROVIDERS = {  # a model's name begins with its provider: anthropic/…
     "anthropic": ANTHROPIC,
     "openai": OPENAI,
@@ -157,6 +188,12 @@ class Preset:
         if self.reader is None:
             return self.parse
         return self.reader()
+
+    def refuses(self, model: str) -> str:
+        """Why it cannot be started with a model of this name; empty: it can. No name at all is its own choice."""
+        if self.models is None and model and "/" not in model:
+            return f"{self.name} takes provider/model, such as anthropic/{model}, and not {model!r} alone"
+        return ""
 
     def api(self, model: str) -> Api | None:
         """The API that this model is asked at; None where that is not known."""

@@ -7,12 +7,12 @@ none below /tmp. Usage includes what was cached, names no model and no cost, and
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 from agents.presets.base import (
     OPENAI,
-    Api,
     Event,
     EventKind,
     Launch,
@@ -37,7 +37,7 @@ def _start(start: Start) -> Launch:
     if base or start.has(OPENAI.key):
         told = {
             "name": "OpenAI",
-            "base_url": base or "https://api.openai.com/v1",
+            "base_url": base or OPENAI.url,
             "env_key": OPENAI.key,
             "wire_api": "responses",
         }
@@ -105,6 +105,6 @@ PRESET = Preset(
     install="npm install -g @openai/codex",
     start=_start,
     parse=_parse,
-    models=Api(OPENAI.key, OPENAI.base_url_env, OPENAI.host, also=("CODEX_API_KEY",), door=OPENAI.door),
+    models=dataclasses.replace(OPENAI, also=("CODEX_API_KEY",)),
     sessions=".codex/sessions",
 )

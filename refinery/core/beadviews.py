@@ -103,7 +103,7 @@ class BeadView:
     @property
     def last_run(self) -> RunView | None:
         """Its latest run."""
-        return self.runs[-1] if self.runs else None
+        return next(reversed(self.runs), None)
 
     @property
     def waiting_for(self) -> tuple[Blocker, ...]:

@@ -122,7 +122,7 @@ REFINERIES = Prepared(
 )
 ESCALATED = Prepared(
     lambda town: Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
-        "key", flat=True
+        "key", "closed_at"
     )
 )
 

@@ -75,8 +75,10 @@ def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple
 
 def _over(world: World, run: RunView) -> str:
     """Why it may spend no more, or an empty string. Gates spend nothing."""
-    cap = world.budgets.over(run.id, run.account) if run.kind != "gates" else None
-    return waits(cap) if cap is not None else ""
+    cap = world.budgets.over(run.id, run.account)
+    if cap is None or run.kind == "gates":
+        return ""
+    return waits(cap)
 
 
 def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] | None:
@@ -113,11 +115,11 @@ def _rounded(idle: dt.timedelta) -> str:
 
 def conclude(run: RunView) -> tuple[str, str]:
     """The outcome of a run that has reported its exit, with one sentence."""
-    how = f"signal {run.exit_signal}" if run.exit_signal else f"exit code {run.exit_code}"
+    how = f"exit code {run.exit_code}"
+    if run.exit_signal:
+        how = f"signal {run.exit_signal}"
     if run.kind == "gates":
-        if run.has_steps:
-            return "done", "its gates were run"
-        return ("stopped", "stopped") if run.stop_requested else ("lost", run.exit_error or how)
+        return _gates_ended(run, how)
     if run.work == "unsaved" and run.result == RunResult.DONE:
         return "lost", run.exit_error or "its work could not be taken in"
     if run.result == RunResult.DONE and run.work in ("refused", "uncommitted"):
@@ -144,6 +146,14 @@ def _quoted(words: str) -> str:
     return f': "{words}"'
 
 
+def _gates_ended(run: RunView, how: str) -> tuple[str, str]:
+    if run.has_steps:
+        return "done", "its gates were run"
+    if run.stop_requested:
+        return "stopped", "stopped"
+    return "lost", run.exit_error or how
+
+
 def _unwanted(world: World, run: RunView) -> str:
     """Why a live run should not go on, or an empty string."""
     if run.bead in world.final_beads_with_live_runs:
@@ -151,13 +161,15 @@ def _unwanted(world: World, run: RunView) -> str:
     check = world.check.get(run.bead)
     if check is not None and run.created_at < check.asked_at:
         return "its gates were asked for again"
-    entry = check.entry if check else world.entry.get(run.bead)
+    entry = world.entry.get(run.bead)
+    if check is not None:
+        entry = check.entry
     if entry is not None and run.kind in ("gates", "refinery"):
         if entry.reject_requested or entry.source_cancelled:
             return "its review entry is being withdrawn"
         if entry.waiting_for:
             return "its change is being worked on again"
-        wanted = {entry.candidate.sha, entry.candidate.head} if entry.candidate else set()
+        wanted = {*entry.commits}
         if run.purpose == "review":  # its verdict is of the head, whatever the car ahead has become meanwhile
             wanted |= entry.built_as
         if run.start_sha not in wanted:

@@ -27,7 +27,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "outcome": run.outcome,
         "reason": run.reason,
         "bead": run.bead_id,
-        "agent": run.agent.name if run.agent else "",
+        "agent": run.agent_name,
         "attempt": run.attempt,
         "rig": run.rig.slug,
         "status_message": run.status_message,
