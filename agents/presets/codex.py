@@ -97,5 +97,7 @@ PRESET = Preset(
     start=_start,
     parse=_parse,
     models=Api(OPENAI.key, OPENAI.base_url_env, OPENAI.host, also=("CODEX_API_KEY",), door=OPENAI.door),
-    sessions=".codex/sessions",
+    sessions=(".codex/sessions",),
+    lost=r"no rollout found for thread id|thread/resume failed",
+    anywhere=True,
 )

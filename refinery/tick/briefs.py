@@ -136,6 +136,7 @@ def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[st
     if purpose in REFINERY and entry is not None:
         return told | {"asked": words.for_review(found, entry)}, words.Words()
     told["attempts"] = words.attempts(bead, purpose)
+    told["questions"] = words.questions(found)
     if purpose == PLAN:
         told["request"] = planning.brief(bead)
     people = words.of_people(found.entries, bead.pk, entry)
@@ -210,6 +211,9 @@ def _history(bead: Bead, purpose: str) -> dict[str, Any]:
     if last is not None:
         told["previous"] = {"run": last.pk, "reason": last.reason}
         told["checkpoint"] = last.checkpoint
+    at_work = before.filter(claimed_at__isnull=False).order_by("-created_at").first()
+    if at_work is not None and at_work.salvage_ref.startswith("refs/"):
+        told["saved"] = at_work.salvage_ref
     return told
 
 
