@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+from agents.models import Run
 from beads.models import Bead, Convoy, Escalation
 from refinery.pages import mayor, views
 from refinery.review import views as reviews
@@ -22,6 +23,7 @@ urlpatterns = [
     path("reviews/<str:key>/<str:verb>/", reviews.act, name="review-act"),
     path("queue/", views.queue, name="queue"),
     path("runs/<str:key>/", views.run, name="run"),
+    path("runs/<str:key>/<str:verb>/", views.act, {"subject": Run}, name="run-act"),
     path("mail/", views.mail, name="mail"),
     path("account/", views.account, name="account"),
     path("escalations/<str:key>/<str:verb>/", views.act, {"subject": Escalation}, name="escalation-act"),

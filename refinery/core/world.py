@@ -21,6 +21,7 @@ from refinery.core.entryviews import (
     LaneView,
 )
 from refinery.core.outageviews import EffectView, OutageView
+from refinery.core.questions import AskedView
 from refinery.core.relations import KnownCheck
 from refinery.core.requestviews import RequestView
 from refinery.core.stages import Standing
@@ -91,6 +92,7 @@ class World:
     failures_in_a_row: int = 0
     last_failure_at: dt.datetime | None = None
     escalated: frozenset[str] = frozenset()
+    asked: Mapping[str, AskedView] = field(default_factory=dict)  # of people, by the bead that it is about
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     behind: bool = False
     budgets: Budgets = field(default_factory=Budgets)

@@ -121,6 +121,11 @@ class Board:
         return sorted(waiting, key=lambda b: (b.created_at, b.id))
 
     @cached_property
+    def held(self) -> list[BeadView]:
+        """What people have stopped, oldest first."""
+        return sorted((b for b in self.world.beads if b.hold), key=lambda b: (b.created_at, b.id))
+
+    @cached_property
     def known(self) -> pace.History:
         """How long things took recently: three queries, made at the first use."""
         return history_of.of_town(self.town)

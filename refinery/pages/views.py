@@ -39,6 +39,9 @@ class NoticesForm(Fields):
     kind = forms.MultipleChoiceField(choices=list(people.NOTICES.items()), required=False)
 
 
+_PAGES: dict[type[Model], str] = {Run: "run"}  # else a bead's
+
+
 def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
     """How many rows of each list somebody looks at: all of them (0) with `?all=1`."""
     if request.GET.get("all"):
@@ -146,7 +149,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
 @login_required
 @require_POST
 def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> HttpResponse:
-    """Carry out a verb of a bead, a convoy or an escalation; goes back to where it was pressed, or to its convoy."""
+    """Carry out a verb of a bead, a convoy, a run or an escalation; goes back to where it was pressed, or to its page."""
     found, row = acting.wanted(request, subject, key, verb)
     try:
         if said := acting.carried_out(request, found, row, request.POST):
@@ -155,7 +158,7 @@ def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> Http
         messages.error(request, error.message)
     if subject is Convoy:  # whoever has started one wants to see it go
         return redirect("convoy", key)
-    home = reverse("mail") if subject is Escalation else reverse("bead", args=[key])
+    home = reverse("mail") if subject is Escalation else reverse(_PAGES.get(subject, "bead"), args=[key])
     return redirect(WayBack(request).url or home)
 
 

@@ -133,10 +133,10 @@ def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[st
     """What an agent is told of what was said and tried, and which of it are people's words that it is given."""
     found = words.family(bead, entry)
     told: dict[str, Any] = {"beads": list(found.ids), "rounds": words.rounds(found, bead.pk)}
+    told["questions"] = words.questions(found.ids if purpose not in REFINERY else [bead.pk])
     if purpose in REFINERY and entry is not None:
         return told | {"asked": words.for_review(found, entry)}, words.Words()
     told["attempts"] = words.attempts(bead, purpose)
-    told["questions"] = words.questions(found)
     if purpose == PLAN:
         told["request"] = planning.brief(bead)
     people = words.of_people(found.entries, bead.pk, entry)

@@ -179,9 +179,9 @@ def attempts(bead: Bead, purpose: str) -> list[dict[str, Any]]:
     ]
 
 
-def questions(found: Family) -> list[dict[str, Any]]:
-    """What was asked of people about this work, the latest, in order, and what they said."""
-    asked = of_agents.asked_about(found.ids).order_by("-bead__created_at")[:EARLIER]
+def questions(beads: Iterable[str]) -> list[dict[str, Any]]:
+    """What was asked of people about these beads, the latest, in order, and what they said."""
+    asked = of_agents.asked_about(beads).order_by("-bead__created_at")[:EARLIER]
     return [_question(one) for one in reversed(asked)]
 
 
