@@ -40,11 +40,13 @@ def asked_first(town: Town, rigs: Iterable[Rig]) -> bool:
     return any(limits_of(town, rig).filed_beads != FiledBeads.DISPATCH for rig in rigs)
 
 
-def file(call: Call, rigs: Iterable[Rig], count: int) -> Filed:
+def file(call: Call, rigs: Iterable[Rig], count: int, *, planned: bool = False) -> Filed:
     """Take `count` beads for `rigs` from the budgets of the run and of the town's day; call it before they are made.
 
-    Returns what the ledger is to note of each. Of the rigs concerned (the run's own is one of them) the strictest word
-    counts. Raises LimitReached naming the key, its value and what was asked for; nothing is taken then.
+    `planned`: they are a convoy's. A person looks at it as a whole before any of it is begun, so it may be larger;
+    where nobody is asked, they count as all others do. Returns what the ledger is to note of each. Of the rigs
+    concerned (the run's own is one of them) the strictest word counts. Raises LimitReached naming the key, its value
+    and what was asked for; nothing is taken then.
     """
     run = call.run
     concerned = [run.rig, *rigs]
@@ -57,14 +59,21 @@ def file(call: Call, rigs: Iterable[Rig], count: int) -> Filed:
             f"limits.depth is {deepest}: your own bead {run.bead_id} is at depth {run.bead.depth}, so you may file "
             "none. Say with gt_done or gt_escalate what is left to do. Nothing was made",
         )
-    most = limits_of(run.town, run.rig).beads_per_run
-    made = Bead.objects.filter(filed_by=run.pk, type=BeadType.ISSUE).count()
-    _check("limits.beads_per_run", most, made, count, "beads were filed in this run")
+    waits = asked_first(run.town, concerned)
+    made = Bead.objects.filter(filed_by=run.pk, type=BeadType.ISSUE)
+    limits = limits_of(run.town, run.rig)
+    if planned and waits:
+        of_plans = made.exclude(convoy=None).count()
+        _check("limits.beads_per_plan", limits.beads_per_plan, of_plans, count, "beads were planned in this run")
+    else:
+        if waits:
+            made = made.filter(convoy=None)
+        _check("limits.beads_per_run", limits.beads_per_run, made.count(), count, "beads were filed in this run")
     _lock(run.town)
     of_day = Bead.objects.filter(town=run.town, type=BeadType.ISSUE, created_at__gt=call.now - DAY).exclude(filed_by="")
     today = min(limits_of(run.town, rig).beads_per_day for rig in concerned)
     _check("limits.beads_per_day", today, of_day.count(), count, "beads were filed by this town's agents in 24 hours")
-    return Filed(run.pk, depth, asked_first(run.town, concerned))
+    return Filed(run.pk, depth, waits)
 
 
 def escalate(call: Call) -> None:

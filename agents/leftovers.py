@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from django.db import connection
 
-from agents import boxes, runs, sessions, work
+from agents import boxes, programs, runs, sessions, work
 from agents.lifecycle import RunState
 from agents.models import Run
 from agents.runtime import cgroups, forkserver, gitcmd, harvest, insides, mirrors, processes, sandbox, trash, workspace
@@ -75,6 +75,7 @@ class Leftovers:
                 else:
                     self._later.pop(run.pk, None)
                     log.info("workspace.removed", run=run.pk)
+        programs.forget_old(self.home)
         trash.empty(self.home / "trash")
 
     def take_in(self, run: Run) -> dict[str, Any]:

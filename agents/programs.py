@@ -7,6 +7,7 @@ does not count: ours is first on PATH, and its Python is named by its whole path
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,17 +15,19 @@ import py_compile
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agents.runtime import gt, sandbox
+from agents.runtime import gt, sandbox, trash
 from agents.runtime.box import BUBBLEWRAP, Box, refused
 
 SOURCES = Path(gt.__file__).parent
 OLDEST = (3, 9)
+KEPT_SECONDS = 60 * 86400.0
 _START = "import sys; sys.path.insert(0, {lib!r}); import gt.commands; gt.commands.start({table!r})"
 
 
@@ -84,12 +87,21 @@ def _sources() -> dict[str, bytes]:
     return {one.name: one.read_bytes() for one in sorted(SOURCES.glob("*.py"))}
 
 
+def forget_old(home: Path) -> None:
+    """Put aside the folders that no run has been given for longer than a run may last: of servers of before."""
+    for folder in (home / "gt").glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if folder.stat().st_mtime < time.time() - KEPT_SECONDS:
+                trash.discard(folder, home / "trash")
+
+
 def _written(home: Path, table: str, python: str) -> Path:
     """The folder with the program. Whoever comes first writes it, whole or not at all."""
     sources = _sources()
     mark = hashlib.sha256(repr((sorted(sources.items()), table, python)).encode()).hexdigest()[:16]
     folder = home / "gt" / mark
     if (folder / "bin" / "gt").exists():
+        os.utime(folder)
         return folder
     made = home / "gt" / f".{mark}.{os.getpid()}.{os.urandom(4).hex()}"
     lib = made / "lib" / "gt"

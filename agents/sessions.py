@@ -3,7 +3,7 @@
 One for each piece of work and part in it: the bead whose change it is (`Run.account`), who is at it (a worker; a
 refinery's review, triage or conflict; the mayor), and the preset. Never shared beyond that. Nothing of it is in a
 backup, and all of it goes with its bead. What is kept is copied by `agents.runtime.sessions`, and read by nobody here:
-the name of a session is in the run's log, where its preset finds it.
+the name of a session is what the run's output has said (`Run.session`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from django.conf import settings
 from agents import boxes
 from agents.lifecycle import RunKind, RunOutcome
 from agents.models import Run
-from agents.presets import PRESETS, EventKind, Preset
+from agents.presets import PRESETS, Preset
 from agents.runtime import sessions
 from beads import config as configs
 from beads.config import AgentCommand, Sessions
 from beads.models import Bead
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # it becomes an argument of a command
-_HEAD = 512 << 10  # of a log: a session is named at its beginning
 _TRIED = 3  # runs that are looked at: one that got nowhere names none
 
 
@@ -92,29 +91,15 @@ def _earlier(run: Run, part: str, preset: Preset, *, boxed: bool) -> tuple[str, 
         return "", f"run {latest[0].pk} has failed going on with it"
     if not boxed and not preset.anywhere:
         return "", f"without a sandbox {preset.name} does not find it again"
-    names = (named(one, preset) for one in latest[:_TRIED] if _step(one.steps) == step)
-    name = next(filter(None, names), "")
-    return name, "" if name else "its log names none"
+    names = (one.session for one in latest[:_TRIED] if _step(one.steps) == step and _NAME.fullmatch(one.session))
+    name = next(names, "")
+    return name, "" if name else "it has named none"
 
 
 def _step(steps: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
     """Preset and model of a run's agent."""
     found: Mapping[str, Any] = next((step for step in steps if step.get("preset")), {})
     return str(found.get("preset") or ""), str(found.get("model") or "")
-
-
-def named(run: Run, preset: Preset) -> str:
-    """The last session that the beginning of a run's log names; empty where there is none that is a name."""
-    if not run.log_path:
-        return ""
-    try:
-        with open(run.log_path, "rb") as log:
-            text = log.read(_HEAD).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    events = (event for line in text.splitlines() for event in preset.parse(line))
-    names = [one.session for one in events if one.kind is EventKind.SESSION and _NAME.fullmatch(one.session)]
-    return names[-1] if names else ""
 
 
 def keep(run: Run, home: Path) -> None:

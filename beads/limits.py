@@ -19,10 +19,12 @@ class FiledBeads(StrEnum):
 
 
 class LimitsConfig(Section):
-    """[limits]: what agents may file. `depth`: a bead filed by a run of a bead filed by a run … at most so deep;
-    `beads_per_day`: of the whole town, by all its agents."""
+    """[limits]: what agents may file. `beads_per_plan`: of the convoys of one run of the mayor, where a person starts
+    them; without a person their beads count as all others. `depth`: a bead filed by a run of a bead filed by a run … at
+    most so deep; `beads_per_day`: of the whole town, by all its agents."""
 
     beads_per_run: Annotated[int, Field(ge=0, le=10_000)] = 5
+    beads_per_plan: Annotated[int, Field(ge=0, le=10_000)] = 50
     escalations_per_run: Annotated[int, Field(ge=0, le=10_000)] = 5
     mail_per_run: Annotated[int, Field(ge=0, le=10_000)] = 50
     depth: Annotated[int, Field(ge=0, le=100)] = 2

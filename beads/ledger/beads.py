@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from beads import prune
 from beads.errors import Conflict, Invalid, LostRace
-from beads.ledger.texts import MAX_BODY, MAX_TITLE, check_text
+from beads.ledger.texts import MAX_BODY, MAX_TITLE, check_model, check_text
 from beads.lifecycle import BeadStatus, BeadType, Purpose, is_final, may_move
 from beads.models import Bead, BeadEvent, Convoy, Dependency, Rig, Town
 
@@ -40,7 +40,8 @@ def note(bead: Bead, kind: str, actor: str, reason: str = "", **data: Any) -> No
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A bead that is to be made: what it says, and where it belongs. `plan_key`: its key in the convoy's plan."""
+    """A bead that is to be made: what it says, and where it belongs. `plan_key`: its key in the convoy's plan; `model`:
+    that of whoever works on it, empty: as the config says."""
 
     title: str
     body: str = ""
@@ -52,6 +53,7 @@ class Draft:
     parent: Bead | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
     depth: int = 0
+    model: str = ""
 
     def columns(self) -> dict[str, Any]:
         """The bead's columns that follow from it. Raises Invalid naming the field."""
@@ -67,6 +69,7 @@ class Draft:
             "plan_key": self.plan_key,
             "parent": self.parent,
             "context": dict(self.context),
+            "model": check_model(self.model),
             "depth": max(self.depth, self.parent.depth) if self.parent else self.depth,
         }
 
@@ -224,6 +227,14 @@ def release_convoy(convoy: Convoy, now: dt.datetime, *, actor: str) -> None:
 def set_priority(bead: Bead, priority: int) -> None:
     """Change a bead's priority (promotion of an entry)."""
     Bead.objects.filter(pk=bead.pk).update(priority=priority)
+
+
+def set_model(bead: Bead, model: str, *, actor: str, reason: str = "") -> None:
+    """Say which model works on a bead from its next run on; empty: the config says. LostRace when it is closed."""
+    model = check_model(model)
+    if Bead.objects.filter(pk=bead.pk).exclude(status=BeadStatus.CLOSED).update(model=model) != 1:
+        raise LostRace(f"{bead.pk} is closed")
+    note(bead, "model_set", actor, reason, model=model, old=bead.model)
 
 
 def edit(bead: Bead, said: Mapping[str, str | int], now: dt.datetime, *, actor: str, reason: str = "") -> None:

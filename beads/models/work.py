@@ -42,6 +42,7 @@ class Bead(models.Model):
     title = models.CharField(max_length=300)
     body = models.TextField(blank=True)
     priority = models.PositiveSmallIntegerField(default=2, help_text="0 (first) to 4 (last)")
+    model = models.CharField(max_length=200, blank=True, help_text="of whoever works on it; blank: the config says")
     convoy = models.ForeignKey("Convoy", on_delete=models.PROTECT, related_name="beads", null=True, blank=True)
     plan_key = models.CharField(max_length=100, blank=True, help_text="its key in the convoy's plan")
     parent = models.ForeignKey("self", on_delete=models.PROTECT, related_name="children", null=True, blank=True)

@@ -12,7 +12,7 @@ from beads.errors import Conflict, Invalid, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead
 from refinery.facts import hearsay, subjects
-from refinery.facts.payloads import Dependence, Edited, Hinted, Reason, WasFiled
+from refinery.facts.payloads import Dependence, Edited, Hinted, ModelSaid, Reason, WasFiled
 from refinery.facts.registry import Taken, fact
 from refinery.store import notices
 
@@ -108,6 +108,12 @@ def edit(it: Taken[Edited]) -> None:
     said = it.said.model_dump(include={"title", "body", "priority"})
     changed = {name: value for name, value in said.items() if value not in ("", None)}
     ledger.edit(subjects.bead(it), changed, it.now, actor=it.actor, reason=it.said.reason)
+
+
+@fact("bead.model", says=ModelSaid)
+def model(it: Taken[ModelSaid]) -> None:
+    """A person says with which model it is worked on. LostRace when it was closed meanwhile."""
+    ledger.set_model(subjects.bead(it), it.said.model, actor=it.actor, reason=it.said.reason)
 
 
 @fact("bead.filed", says=WasFiled)

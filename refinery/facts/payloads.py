@@ -219,6 +219,12 @@ class Edited(Reason):
     priority: Annotated[int, Field(ge=0, le=4)] | None = None
 
 
+class ModelSaid(Reason):
+    """bead.model: that of whoever works on it; empty: the config says"""
+
+    model: Annotated[str, Field(max_length=200)] = ""
+
+
 class EffectTold(Payload):
     """effect.failed and effect.struggling"""
 

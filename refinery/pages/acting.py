@@ -18,7 +18,7 @@ from beads import people
 from beads.actors import Actor
 from beads.errors import NotFound
 from beads.forms import Fields
-from beads.models import Bead, Convoy, Escalation, TownRole
+from beads.models import Bead, Convoy, Escalation, Town, TownRole
 from refinery.decisions import verbs
 from refinery.decisions.forms import form_of
 from refinery.decisions.subjects import SUBJECTS
@@ -30,6 +30,7 @@ ADDRESSES: dict[type[Model], str] = {
     Escalation: "escalation-act",
     ReviewEntry: "review-act",
     Run: "run-act",
+    Town: "town-act",
 }
 
 

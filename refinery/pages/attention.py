@@ -195,6 +195,8 @@ def _answers(e: Escalation) -> tuple[str, str, str, tuple[tuple[str, str], ...]]
     if e.key.startswith("budget:convoy:"):
         stop = (reverse("convoy-act", args=[about, "close"]), "Stop: close the convoy midway")
         return reverse("convoy-act", args=[about, "budget"]), "Go on: as much again", "steer", (stop, seen)
+    if e.key.startswith("budget:day:"):
+        return reverse("town-act", args=[e.town.slug, "budget"]), "Go on today: as much again", "steer", (seen,)
     if e.key == f"nothing:{about}":
         return reverse("bead-act", args=[about, "confirm"]), "Nothing was needed: close it", "steer", (again,)
     if e.key == f"failed:{about}":

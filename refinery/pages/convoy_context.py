@@ -94,7 +94,7 @@ def _ended(convoy: Convoy) -> bool:
 def _needs(convoy: Convoy, data: dict[str, Any], entries: list[dict[str, Any]]) -> list[Need]:
     found = attention.of_convoy(convoy, data["phase"], data["reason"], alone=True) + attention.of_entries(entries)
     about = Q(about=convoy.bead) | Q(about__convoy=convoy) | Q(about__review__convoy=convoy)
-    rows = Escalation.objects.select_related("bead").filter(about, closed_at=None)
+    rows = Escalation.objects.select_related("bead", "town").filter(about, closed_at=None)
     return found + attention.of_escalations(rows, {n.key for n in found})
 
 

@@ -42,7 +42,7 @@ def towns(found: Iterable[Town]) -> dict[str, Any]:
                 "needs": len(board.asked)
                 + sum(1 for c in board.world.convoys if c.started_at is None or c.failed_beads)
                 + len(board.unreleased)
-                + len(board.held),
+                + len(board.world.held),
             }
         )
     return {"rows": rows}
@@ -63,11 +63,11 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
     waiting = attention.of_checks(board.world, {key: s.reason for key, s in board.shown.items()})
     waiting += attention.of_entries(row for lane in lanes for row in lane["rows"])
     filed = lists.first(board.unreleased, most and MAX_FILED)
-    waiting += attention.of_filed(filed.rows) + attention.of_held(board.held)
+    waiting += attention.of_filed(filed.rows) + attention.of_held(board.world.held)
     for row in convoys:
         if row["convoy"].pk in live:
             waiting += attention.of_convoy(row["convoy"], row["phase"], row["reason"])
-    open_escalations = Escalation.objects.select_related("bead").filter(town=town, closed_at=None)
+    open_escalations = Escalation.objects.select_related("bead", "town").filter(town=town, closed_at=None)
     escalated = lists.first(open_escalations.order_by("-pk"), most)
     waiting += attention.of_escalations(escalated.rows, {n.key for n in waiting})
     runs = list(contexts.live_runs(town))

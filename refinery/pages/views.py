@@ -27,7 +27,7 @@ from beads import people
 from beads.errors import GastownError
 from beads.forms import Fields, WayBack
 from beads.models import Bead, Convoy, Escalation, Town
-from refinery.pages import acting, contexts, convoy_context, spending, town_context
+from refinery.pages import acting, contexts, convoy_context, spending, town_context, transcripts
 from refinery.pages.live import MAX_BROWSERS, Topic, hub
 from refinery.pages.render import page
 
@@ -39,7 +39,7 @@ class NoticesForm(Fields):
     kind = forms.MultipleChoiceField(choices=list(people.NOTICES.items()), required=False)
 
 
-_PAGES: dict[type[Model], str] = {Run: "run"}  # else a bead's
+_PAGES: dict[type[Model], str] = {Run: "run", Town: "town"}  # else a bead's
 
 
 def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
@@ -149,7 +149,7 @@ def bead(request: HttpRequest, key: str) -> HttpResponse:
 @login_required
 @require_POST
 def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> HttpResponse:
-    """Carry out a verb of a bead, a convoy, a run or an escalation; goes back to where it was pressed, or to its page."""
+    """Carry out a verb; goes back to where it was pressed, or to its convoy, else to its subject's page."""
     found, row = acting.wanted(request, subject, key, verb)
     try:
         if said := acting.carried_out(request, found, row, request.POST):
@@ -158,18 +158,43 @@ def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> Http
         messages.error(request, error.message)
     if subject is Convoy:  # whoever has started one wants to see it go
         return redirect("convoy", key)
-    home = reverse("mail") if subject is Escalation else reverse(_PAGES.get(subject, "bead"), args=[key])
-    return redirect(WayBack(request).url or home)
+    if back := WayBack(request).url:
+        return redirect(back)
+    if subject is Escalation:
+        return redirect("mail")
+    return redirect(_PAGES.get(subject, "bead"), key)
 
 
 @login_required
 @require_GET
 def run(request: HttpRequest, key: str) -> HttpResponse:
-    """One run with the end of its log."""
+    """One run with its transcript (`?q=`: what is looked for in it), or, with `?view=log`, the end of its log."""
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
     people.see(request.user, found.town)
-    topic = contexts.run_topic(found)
-    return page(request, "refinery/run.html", lambda: contexts.run(found, _most(request)), topic=topic, town=found.town)
+    topic, look = contexts.run_topic(found), transcripts.Look.of(request.GET)
+    return page(
+        request,
+        "refinery/run.html",
+        lambda: contexts.run(found, _most(request), look),
+        topic=topic,
+        town=found.town,
+    )
+
+
+@login_required
+@require_GET
+def output(request: HttpRequest, key: str, name: str) -> HttpResponse:
+    """A run's transcript, or its log, as a file."""
+    found = get_object_or_404(Run.objects.select_related("town"), pk=key)
+    people.see(request.user, found.town)
+    data = transcripts.whole(found, name)
+    if data is None:
+        raise Http404
+    kind, ending = transcripts.FILES[name]
+    answer = HttpResponse(data, content_type=kind)
+    answer["Content-Disposition"] = f'attachment; filename="{found.pk}-{name}.{ending}"'
+    answer["Cache-Control"] = "no-store"
+    return answer
 
 
 @login_required

@@ -25,7 +25,7 @@ def effects_of(town: Town) -> dict[str, EffectView]:
 def _outage(rig: Rig, troubles: Mapping[str, Outage], secret: str) -> OutageView | None:
     """The rig's own trouble, else its host's."""
     keys = (outages.rig_key(rig.pk), outages.host_key(rig.remote_url))
-    found = next((troubles[key] for key in keys if key in troubles), None) if troubles else None
+    found = next((troubles[key] for key in keys if key in troubles), None)
     if found is None:
         return None
     kind = failures.KINDS.get(found.kind, failures.KINDS["other"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -13,7 +14,9 @@ import pytest
 import uvicorn
 from django.core.management import call_command
 
+from agents import programs
 from agents.models import Run
+from agents.runtime.box import UNSANDBOXED, Box
 from beads import config as configs
 from beads import ledger, questions
 from beads.models import Bead
@@ -36,6 +39,8 @@ else
 fi
 git add -A; git commit -qm "Paint"
 gt run-gates
+touch slow
+gt run-gates > gates 2>&1 && exit 9; grep -q 'gate test: not done after 3 s' gates; rm slow gates
 gt status 2> wrong && exit 9; test $? = 2; grep -q 'message is missing' wrong; rm wrong
 gt sling "More" 2> wrong && exit 9; test $? = 1; grep -q 'not a tool of a polecat' wrong; rm wrong
 echo "painted it" | gt done --summary -
@@ -54,7 +59,11 @@ gt request-changes --file /tmp/request --json | grep -q '"ok":true'
 def open_town(stage: Stage, polecat: list[str], refinery: list[str] | None, *read_only: str) -> None:
     """A town whose agents see nothing of the test's own tools but what is named."""
     config: dict[str, Any] = {
-        "refinery": {"code_review": refinery is not None, "gates": ["test -f README.md"], "triage": "off"},
+        "refinery": {
+            "code_review": refinery is not None,
+            "gates": [{"name": "test", "run": "test ! -e slow || sleep 60", "timeout": "3s"}],
+            "triage": "off",
+        },
         "dispatch": {"backoff": ["1ms"], "heartbeat": "1s", "lease": "20s"},
         "sandbox": {"read_only": list(read_only)},
         "agents": {"polecat": {"command": polecat}} | ({"refinery": {"command": refinery}} if refinery else {}),
@@ -84,6 +93,18 @@ def test_gt_is_there_without_a_sandbox_too(stage: Stage, monkeypatch: pytest.Mon
     stage.until(lambda: going_on(bead) and Bead.objects.get(pk=bead.pk).status == "closed")
     run = Run.objects.get(bead=bead)
     assert (run.summary, run.status_message, run.sandbox) == ("no box", "bare", "unsandboxed")
+
+
+def test_the_programs_of_servers_of_before_are_put_aside(tmp_path: Path) -> None:
+    table = [{"name": "gt_done"}]
+    new = programs.shown(tmp_path, table, Box(UNSANDBOXED))
+    old = programs.shown(tmp_path, [*table, *table], Box(UNSANDBOXED))
+    assert new is not None and old is not None
+    for one in (new, old):
+        os.utime(one.path.parent, (1, 1))
+    assert programs.shown(tmp_path, table, Box(UNSANDBOXED)) == new
+    programs.forget_old(tmp_path)
+    assert (new.path.is_dir(), old.path.is_dir()) == (True, False)
 
 
 def going_on(bead: Bead) -> bool:

@@ -252,7 +252,7 @@ def test_a_cycle_is_refused_with_its_path_and_a_hundred_beads_by_the_limit(town:
     circle = [{"key": "a", "title": "A", "after": ["b"]}, {"key": "b", "title": "B", "after": ["a"]}]
     with pytest.raises(Invalid, match="dependency cycle: a → b → a"):
         call(town, run, "gt_convoy_create", title="Circle", beads=circle)
-    with pytest.raises(tools.LimitReached, match=r"limits\.beads_per_run is 5"):
+    with pytest.raises(tools.LimitReached, match=r"limits\.beads_per_plan is 50"):
         call(town, run, "gt_convoy_create", title="Much", beads=[{"key": str(n), "title": "x"} for n in range(100)])
     assert not Convoy.objects.exists()
 

@@ -190,7 +190,7 @@ def test_what_is_queued_or_waits_is_held_as_well(place: Place) -> None:
     place.tick()
     assert Run.objects.get(bead=bead).reason == "stopped before it started"
     assert why(place, second).startswith("stopped by cli:ann; it waits")
-    assert {b.id for b in boards.Board(place.town).held} == {bead.pk, second.pk}
+    assert {b.id for b in boards.Board(place.town).world.held} == {bead.pk, second.pk}
 
 
 def test_a_held_bead_is_cancelled_like_any_other(place: Place) -> None:

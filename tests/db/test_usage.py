@@ -377,14 +377,19 @@ def test_without_a_budget_the_tick_asks_no_more_than_before(place: Place) -> Non
 
 
 def test_a_person_presses_the_button_of_the_need(place: Place, client: Client, admin_user: Any) -> None:
-    capped(place, run="1 USD")
+    home = f"/towns/{place.town.slug}/"
+    capped(place, run="1 USD", day="1.5 USD")
     bead = place.bead()
     place.tick()
     run, _ = place.running()
     book(run, place.now, dear(place, "2"))
     place.tick()
     client.force_login(admin_user)
-    text = client.get(f"/towns/{place.town.slug}/").content.decode()
-    assert "Go on: as much again" in text and "Stop: cancel the bead" in text
+    text = client.get(home).content.decode()
+    for words in ("Go on: as much again", "Stop: cancel the bead", "Go on today: as much again"):
+        assert words in text
     assert client.post(f"/beads/{bead.pk}/budget/").status_code == 302
     assert Fact.objects.get(kind="budget.set").payload["amount"] == "1 USD"
+    assert client.post(f"{home}budget/")["Location"] == home
+    assert Fact.objects.filter(kind="budget.set").latest("id").payload["scope"] == "day"
+    assert client.post(f"{home}pause/").status_code == 404

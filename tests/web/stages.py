@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from agents.api import tools
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, ledger

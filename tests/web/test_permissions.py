@@ -45,7 +45,9 @@ VERBS = {
         "land-now",
     ),
     "escalation-act": ("ack", "close"),
-    "bead-act": ("release", "cancel", "retry", "confirm", "answer", "edit"),
+    "town-act": ("budget",),
+    "bead-act": ("release", "cancel", "retry", "confirm", "answer", "edit", "hold", "hint"),
+    "run-act": ("save", "hint"),
     "convoy-act": ("start", "close", "retry"),
     "mayor-ask": (),
 }

@@ -19,7 +19,6 @@ from refinery.core.actions import (
     OpenEntry,
     PublishRun,
     Ruling,
-    Settle,
     StartRun,
 )
 from refinery.core.approvals import objection
@@ -40,9 +39,11 @@ from refinery.core.readiness import (
     stays,
     unmanned,
 )
+from refinery.core.rules.needs import raised, settled
 from refinery.core.rules.rework import nothing_committed
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.standing import phase_of
+from refinery.core.telling import led_by
 from refinery.core.world import World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses
@@ -66,10 +67,11 @@ def _breaker(world: World) -> Iterator[Decision]:
         why = f"{world.failures_in_a_row} runs in a row failed within 30 minutes: dispatch pauses"
         text = f"{why}. Look at their logs. One run is tried every 5 minutes; the first that succeeds ends the pause."
         alarm = Escalate("breaker", "Dispatch paused: too many runs fail", text, "high")
-        yield Decision(subject, "breaker", why, () if "breaker" in world.escalated else (alarm,))
-    elif "breaker" in world.escalated:
-        why = "runs succeed again, or the failures are long past"
-        yield Decision(subject, "breaker-closed", why, (Settle("breaker", why),))
+        yield Decision(subject, "breaker", why, raised(world, alarm))
+        return
+    why = "runs succeed again, or the failures are long past"
+    if over := settled(world, "breaker", why):
+        yield Decision(subject, "breaker-closed", why, over)
 
 
 def _unmanned(world: World) -> Iterator[Decision]:
@@ -84,10 +86,13 @@ def _unmanned(world: World) -> Iterator[Decision]:
         if waiting[rig.id]:
             text = f"{why}. Beads that wait for it: {waiting[rig.id]}"
             alarm = Escalate(key, f"Nobody works in rig {rig.slug}", text, "medium")
-            yield Decision(f"rig {rig.slug}", "unmanned", why, () if key in world.escalated else (alarm,))
-        elif key in world.escalated:
-            settled = "agents.polecat.command is set" if rig.config.agents.polecat else "no bead waits for it any more"
-            yield Decision(f"rig {rig.slug}", "manned", settled, (Settle(key, settled),))
+            yield Decision(f"rig {rig.slug}", "unmanned", why, raised(world, alarm))
+            continue
+        ended = "agents.polecat.command is set"
+        if rig.id in empty:
+            ended = "no bead waits for it any more"
+        if over := settled(world, key, ended):
+            yield Decision(f"rig {rig.slug}", "manned", ended, over)
 
 
 def _order(world: World, bead: BeadView) -> tuple[object, ...]:
@@ -104,9 +109,7 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
         why = "the review entry it was for has ended"
         return "unneeded", why, (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, why, "superseded"),)
     if bead.live_run is not None:
-        runs = bead.live_run.state == RunState.RUNNING and start_key(bead) in world.escalated
-        over = (Settle(start_key(bead), "runs start again"),) if runs else ()
-        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", over
+        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", runs_again(world, bead)
     if entry is not None:
         if bead.status == BeadStatus.IN_REVIEW:
             phase = phase_of(world, entry).replace("_", " ")
@@ -159,24 +162,32 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
             if bead.attempts_used >= limit:
                 return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
             why = f"attempt {bead.attempts_used} failed: {run.reason}"
-            show = run.work == "new" and not run.on_remote and not run.publish_requested
-            shown = (PublishRun(run.id),) if show and _always(world, bead) else ()
-            return "attempt-failed", why, (*shown, MoveBead(bead.id, bead.status, BeadStatus.OPEN, why))
+            again = MoveBead(bead.id, bead.status, BeadStatus.OPEN, why)
+            hidden = run.work == "new" and not run.on_remote and not run.publish_requested
+            if hidden and _always(world, bead):
+                return "attempt-failed", why, (PublishRun(run.id), again)
+            return "attempt-failed", why, (again,)
         case _:
             why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
             alarm = cannot_start(world, bead, run)
             return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why), *alarm)
 
 
-def start_key(bead: BeadView) -> str:
-    """The key of the need that runs of the bead's rig cannot be started."""
+def runs_again(world: World, bead: BeadView) -> tuple[Action, ...]:
+    """The end of the need that runs of a rig cannot be started: the bead's run has."""
+    if bead.live_run is None or bead.live_run.state != RunState.RUNNING:
+        return ()
+    return settled(world, _start_key(bead), "runs start again")
+
+
+def _start_key(bead: BeadView) -> str:
     return f"start:{bead.rig}"
 
 
 def cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
     """What keeps all runs of a rig from starting is one need, until one of them runs."""
     lasting = stays(run) or host_faults(bead.runs) >= HOST_FAULTS_FREE
-    if run.outcome != RunOutcome.START_FAILED or not lasting or start_key(bead) in world.escalated:
+    if run.outcome != RunOutcome.START_FAILED or not lasting:
         return ()
     rig = world.rigs[bead.rig].slug
     text = (
@@ -184,7 +195,8 @@ def cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ..
         f"What to do: mend that (gastown doctor looks at this machine; gastown rig config {rig} --config FILE replaces "
         "the config). It is tried again by itself, more and more rarely."
     )
-    return (Escalate(start_key(bead), f"Rig {rig}: runs cannot be started: {run.reason}"[:300], text, "high", bead.id),)
+    title = f"Rig {rig}: runs cannot be started: {run.reason}"[:300]
+    return raised(world, Escalate(_start_key(bead), title, text, "high", bead.id))
 
 
 def _always(world: World, bead: BeadView) -> bool:
@@ -199,8 +211,9 @@ def _shown(world: World, bead: BeadView) -> bool:
 
 def _nothing_changed(bead: BeadView, run: RunView) -> Ruling:
     """It is said to be done, and there is no commit: never closed for that word alone, and never tried again for it."""
-    said = f': "{run.summary}"' if run.summary else ""
-    why = f"its agent says that it is done, and changed nothing{said}"
+    why = "its agent says that it is done, and changed nothing"
+    if run.summary:
+        why += f': "{run.summary}"'
     text = (
         f"{why}. Run {run.id} made no commit. If nothing was needed: bead confirm {bead.id}. "
         f"To let it be tried again: bead retry {bead.id}"
@@ -220,8 +233,10 @@ def _publish(world: World, bead: BeadView, run: RunView) -> Ruling:
     asked = world.effects.get(key)
     if asked is not None and asked.state == EffectState.FAILED:
         return _not_published(world, bead, asked.error)
-    again = not run.publish_requested or world.unanswered(key)
-    return "publish", "its commits are being published", (PublishRun(run.id),) if again else ()
+    why = "its commits are being published"
+    if run.publish_requested and not world.unanswered(key):
+        return "publish", why, ()
+    return "publish", why, (PublishRun(run.id),)
 
 
 def _not_published(world: World, bead: BeadView, error: str) -> Ruling:
@@ -273,7 +288,7 @@ def _unchanged(
 ) -> tuple[str, tuple[Action, ...]]:
     """Nothing was committed: the author's answer goes to who asked. Gates read no answers: they would fail again, and a
     person is told at once."""
-    why = f"nothing was committed: {run.summary}" if run.summary else "nothing was committed"
+    why = f"nothing was committed{led_by(': ', run.summary)}"
     actions = (*actions, Answered(entry.id, entry.head, run.summary))
     if (failed := red(entry, world.rigs[entry.rig])) and objection(entry) is None and not entry.held:
         text = f"{nothing_committed(failed, run.summary)}. The gates would fail again"
@@ -306,8 +321,10 @@ def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling
     if asked := waits_for_answer(world.asked.get(bead.id), bead.runs):
         return ASKS, f"its agent asks: {asked}", ()
     wait = bead_wait(world, bead)
+    if wait is not None and wait == bead.unreleased:
+        return UNRELEASED, wait, ()
     if wait is not None:
-        return UNRELEASED if wait == bead.unreleased else "wait", wait, ()
+        return "wait", wait, ()
     if world.breaker_open:
         if slots["probe"]:
             return "wait", breaker(world), ()
@@ -316,10 +333,12 @@ def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling
     if slots[bead.rig] >= limit:
         return NO_SLOT, f"all {limit} polecats of the rig are busy", ()
     slots[bead.rig] += 1
-    before = bead.published_head
-    start_sha = before.head_sha if before else ""
-    prefer = bead.last_run.agent if bead.last_run else None
-    if bead.purpose != Purpose.WORK and not start_sha:
+    start_sha, prefer = "", None
+    if bead.last_run is not None:
+        prefer = bead.last_run.agent
+    if bead.published_head is not None:
+        start_sha = bead.published_head.head_sha
+    elif bead.purpose != Purpose.WORK:
         start_sha = world.entry[bead.parent or ""].head
     start = StartRun(
         bead=bead.id,

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from agents.lifecycle import RunKind, RunOutcome
 from beads.lifecycle import BeadStatus
-from refinery.core.actions import Decision, Escalate, MoveBead, Ruling, Settle, StartRun
+from refinery.core.actions import Decision, Escalate, MoveBead, Ruling, StartRun
 from refinery.core.questions import ASKS
 from refinery.core.readiness import HELD, budget_wait, retry_wait, rig_wait, same_set_up_error
 from refinery.core.requestviews import Product, RequestView
-from refinery.core.rules.beads import cannot_start, start_key
-from refinery.core.telling import short
+from refinery.core.rules.beads import cannot_start, runs_again
+from refinery.core.telling import led_by, short
 from refinery.core.world import World
 
 PLAN = "plan"  # what a run of the mayor is for
@@ -47,10 +47,8 @@ def _one(world: World, request: RequestView, at_work: str, before: int) -> Rulin
         why = "cancelled"
         return "cancel", why, (MoveBead(request.id, request.status, BeadStatus.CLOSED, why, "cancelled"),)
     if request.live_run is not None:
-        key = start_key(request)
-        over = request.live_run.state == "running" and key in world.escalated
         why = f"the mayor is at it: run {request.live_run.id} is {request.live_run.state}"
-        return "in-work", why, (Settle(key, "runs start again"),) if over else ()
+        return "in-work", why, runs_again(world, request)
     if request.hold:
         back = (_back(request, request.hold),) if request.status == BeadStatus.IN_PROGRESS else ()
         return HELD, f"{request.hold}; it waits until a person lets it go on", back
@@ -61,8 +59,9 @@ def _one(world: World, request: RequestView, at_work: str, before: int) -> Rulin
     if (wait := _waits(world, request)) is not None:
         return "wait", wait, ()
     if at_work:
-        others = f", and {before} asked before it" if before else ""
-        return "in-line", f"the mayor is at work on {at_work}{others}: requests are taken in order", ()
+        if before:
+            at_work += f", and {before} asked before it"
+        return "in-line", f"the mayor is at work on {at_work}: requests are taken in order", ()
     start = StartRun(bead=request.id, kind=RunKind.MAYOR, brief=PLAN, expect_status=request.status)
     return "dispatch", f"the mayor takes it up: attempt {request.attempts_used + 1} starts", (start,)
 
@@ -72,7 +71,9 @@ def _waits(world: World, request: RequestView) -> str | None:
     rig = world.rigs[request.rig]
     if why := world.stopped(rig) or world.no_room:
         return why
-    nobody = no_mayor(rig.slug) if rig.config.agents.mayor is None else ""
+    nobody = ""
+    if rig.config.agents.mayor is None:
+        nobody = no_mayor(rig.slug)
     return rig_wait(world, rig, nobody) or budget_wait(world, request) or retry_wait(world, request)
 
 
@@ -83,7 +84,9 @@ def _after_run(world: World, request: RequestView) -> Ruling:
         return "no-run", "has no run: back in line", (_back(request, "has no run: back in line"),)
     made = request.products.get(run.id, Product())
     if made.asked:
-        why = f"the mayor asks: {short(request.question, 300)}" if request.question else "its question is answered"
+        why = "its question is answered"
+        if request.question:
+            why = f"the mayor asks: {short(request.question, 300)}"
         return "asked", why, (_back(request, why),)
     if made.convoys or made.beads:
         return "planned", why_planned(made, run.summary), (_end(request, why_planned(made, run.summary)),)
@@ -107,7 +110,7 @@ def _after_run(world: World, request: RequestView) -> Ruling:
 def why_planned(made: Product, summary: str = "") -> str:
     """What is said of a request that has led to a plan."""
     parts = [f"convoy {key}" for key in made.convoys] + [f"bead {key}" for key in made.beads]
-    return f"planned: {', '.join(parts)}" + (f": {summary}" if summary else "")
+    return f"planned: {', '.join(parts)}{led_by(': ', summary)}"
 
 
 def _back(request: RequestView, why: str) -> MoveBead:

@@ -1,21 +1,27 @@
-"""`bead show|list|release`, and the verbs of beads"""
+"""`bead show|list|release|export|import`, and the verbs of beads"""
 
 from __future__ import annotations
 
+import json
+import sys
 from argparse import ArgumentParser
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from agents.models import Run
-from beads import lists
+from beads import exchange, lists, private
 from beads.command import GastownCommand, Said, actor, table
 from beads.errors import Conflict, Invalid, NotFound
 from beads.finders import bead_of, rig_of, town_of
 from beads.lifecycle import LIVE
-from beads.models import Bead
+from beads.models import Bead, Dependency, Rig, Town
 from refinery import links
+from refinery.decisions import exchange as decisions
 from refinery.decisions import work
 from refinery.management.verbs import add_verbs
 from refinery.pages import boards, outcomes, ways
@@ -38,6 +44,14 @@ class Command(GastownCommand):
         release.add_argument("ids", nargs="*", metavar="ID")
         release.add_argument("--all-of", metavar="RUN", help="all that waits of what this run has filed")
         release.add_argument("--reason", default="")
+        export = self.sub(verbs, "export", self.export, "work as lines of JSON, as bd reads them")
+        export.add_argument("file", metavar="FILE", help="- is the standard output")
+        export.add_argument("--town")
+        export.add_argument("--rig")
+        export.add_argument("--status")
+        taking = self.sub(verbs, "import", self.take_in, "make beads of such lines; what is here or over is left out")
+        taking.add_argument("file", metavar="FILE", help="- is the standard input")
+        taking.add_argument("--rig", help="else the rig that a line names, or the only one")
         add_verbs(self, verbs, "bead")
 
     def show(self, id: str, **_: Any) -> Any:
@@ -68,6 +82,8 @@ class Command(GastownCommand):
             if bead.released_at:
                 released = f"released by {bead.released_by}"
             lines += ["", f"filed by {bead.created_by} in run {bead.filed_by}, depth {bead.depth}: {released}"]
+        if bead.model:
+            lines += ["", f"who works on it is started with the model {bead.model}"]
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
         lines += links.addresses(data["reason"])
         last = bead.runs.order_by("created_at").last()
@@ -84,18 +100,42 @@ class Command(GastownCommand):
 
     def list(self, town: str | None, rig: str | None, status: str | None, type: str, limit: int, **_: Any) -> Any:
         """Beads, the newest first."""
-        owner = rig_of(rig).town if rig else town_of(town)
-        found = Bead.objects.select_related("rig").filter(town=owner).order_by("-created_at")
-        if rig:
-            found = found.filter(rig__slug=rig)
-        if status:
-            found = found.filter(status=status)
+        owner, found = _asked(town, rig, status)
+        found = found.order_by("-created_at")
         if type != "all":
             found = found.filter(type=type)
         board = boards.Board(owner)
         shown = lists.first(found, limit)
         rows = [boards.bead_row(board, b) for b in shown.rows]
         return Said(rows, table(rows, ["id", "status", "priority", "rig", "title", "reason"], "no beads"), shown.note)
+
+    def export(self, file: str, town: str | None, rig: str | None, status: str | None, **_: Any) -> Any:
+        """Planned work, the oldest first. A file is there as a whole, or not at all."""
+        found = _asked(town, rig, status)[1].filter(type="issue", purpose="work").order_by("created_at", "id")
+        blockers: dict[str, list[str]] = defaultdict(list)
+        for bead, on in Dependency.objects.filter(bead__in=found).order_by("id").values_list("bead_id", "on_id"):
+            blockers[bead].append(on)
+        lines = [exchange.line(bead, blockers[bead.pk]) + "\n" for bead in found]
+        if file == "-":
+            return Said([json.loads(line) for line in lines], "".join(lines).rstrip("\n"))
+        try:
+            private.write(Path(file), "".join(lines))
+        except OSError as error:
+            raise Invalid(f"{file}: {error.strerror or error}", field="file") from error
+        return Said({"beads": len(lines), "file": file}, f"{len(lines)} beads are in {file}")
+
+    def take_in(self, file: str, rig: str | None, **_: Any) -> Any:
+        """Take in all of a file, or (when one line is wrong) nothing."""
+        try:
+            with sys.stdin.buffer if file == "-" else open(file, "rb") as lines:
+                items = exchange.read(file, lines)
+        except OSError as error:
+            raise Invalid(f"{file}: {error.strerror or error}", field="file") from error
+        taken = decisions.take_in(items, lambda named: _home(rig or named), by=actor())
+        data = {"made": taken.made, "known": list(taken.known), "over": list(taken.over)}
+        lines = [f"{theirs}: {ours}" for theirs, ours in taken.made.items()]
+        lines.append(f"{len(taken.made)} made, {len(taken.known)} were here before, {len(taken.over)} are over")
+        return Said(data, "\n".join(lines))
 
     def release(self, ids: Sequence[str], all_of: str | None, reason: str, **_: Any) -> Any:
         """Release all of them, or (when one cannot be) none."""
@@ -114,3 +154,24 @@ class Command(GastownCommand):
                 work.release_bead(bead, by=actor(), reason=reason)
         released = [bead.pk for bead in beads]
         return Said({"released": released}, f"released: {', '.join(released)}")
+
+
+def _asked(town: str | None, rig: str | None, status: str | None) -> tuple[Town, QuerySet[Bead]]:
+    """The beads of a rig, or of a town, and whose they are."""
+    owner = rig_of(rig).town if rig else town_of(town)
+    found = Bead.objects.select_related("rig").filter(town=owner)
+    if rig:
+        found = found.filter(rig__slug=rig)
+    if status:
+        found = found.filter(status=status)
+    return owner, found
+
+
+def _home(named: str) -> Rig:
+    """The rig of that name; without one the only rig. Raises Invalid, NotFound."""
+    if named:
+        return rig_of(named)
+    rigs = list(Rig.objects.select_related("town").order_by("slug")[:2])
+    if len(rigs) != 1:
+        raise Invalid("which rig is the work for? --rig RIG", field="rig")
+    return rigs[0]
