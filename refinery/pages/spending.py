@@ -21,10 +21,9 @@ from agents.lifecycle import RunOutcome
 from agents.models import Run, Usage
 from beads import budget
 from beads.budget import Spent
-from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution
+from beads.lifecycle import LANDED, BeadStatus, BeadType, Purpose, Resolution
 from beads.models import Bead, Convoy, Rig, Town
 
-LANDED = (Resolution.MERGED, Resolution.ALREADY_MERGED)
 LOST = (Resolution.CANCELLED, Resolution.SUPERSEDED, Resolution.GAVE_UP)
 NO_RESULT = (RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED, RunOutcome.STOPPED)
 COLUMNS = (
