@@ -57,7 +57,7 @@ lint: setup
 
 format: setup
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
-	@.venv/bin/djade --target-version 5.2 $(TEMPLATES) 2>/dev/null || true
+	@.venv/bin/djade --target-version 5.2 $(TEMPLATES) 2>/dev/null || .venv/bin/djade --target-version 5.2 --check $(TEMPLATES)
 
 soak: setup
 	@$(PY) -m pytest tests/soak.py -q -s -x -k model & model=$$!; \

@@ -93,7 +93,9 @@ class Gate(Section):
 
 
 def _gate(value: object) -> object:
-    return {"name": value.strip()[:200] or value, "run": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"name": value.strip()[:200] or value, "run": value}
+    return value
 
 
 class TrainConfig(Section):

@@ -57,7 +57,9 @@ def to_toml(overrides: Mapping[str, Any]) -> str:
 def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return [_without_none(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_none(v) for v in value]
+    return value
 
 
 def validate(overrides: Mapping[str, Any], source: str = "config") -> dict[str, Any]:
@@ -111,7 +113,9 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)
+        merged[key] = value
     return merged
 
 
@@ -158,10 +162,12 @@ def _refusal(error: Mapping[str, Any], source: str) -> Invalid:
     field = ".".join(where)
     if error["type"] == "extra_forbidden":
         guess = difflib.get_close_matches(where[-1], _known(where[:-1]), n=1)
-        hint = f"; did you mean {'.'.join([*where[:-1], guess[0]])}?" if guess else ""
-        return Invalid(f"{source}: unknown key {field}{hint}", field=field)
-    message = words_of(error)
-    return Invalid(f"{source}: {field}: {message}" if field else f"{source}: {message}", field=field)
+        told = f"{source}: unknown key {field}"
+        if guess:
+            told += f"; did you mean {'.'.join([*where[:-1], guess[0]])}?"
+        return Invalid(told, field=field)
+    named = ": ".join(filter(None, (source, field, words_of(error))))
+    return Invalid(named, field=field)
 
 
 def _known(path: list[str]) -> list[str]:

@@ -40,7 +40,7 @@ def script(asked: Asked, steps: Sequence[str], last: str) -> Turn:
 
 def is_refinery(asked: Asked) -> bool:
     """True when the prompt is a refinery's."""
-    return "a refinery" in asked.prompt
+    return "a refinery" in asked.prompt or "gt_request_changes" in asked.prompt
 
 
 def work(asked: Asked) -> Turn:

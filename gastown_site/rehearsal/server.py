@@ -27,6 +27,7 @@ class Booked:
     stream: bool
     key: str
     tools: tuple[str, ...]
+    earlier: int = 0  # prompts of runs before this one, in a session that goes on
 
 
 class ModelServer:
@@ -157,7 +158,16 @@ class _Handler(BaseHTTPRequestHandler):
         turn = self.model.play(asked)
         self._note(path, body, asked)
         self.model.book(
-            Booked(dialect.name, asked.model, 200, turn.tokens, asked.stream, key, tuple(sorted(asked.tools)))
+            Booked(
+                dialect.name,
+                asked.model,
+                200,
+                turn.tokens,
+                asked.stream,
+                key,
+                tuple(sorted(asked.tools)),
+                asked.earlier,
+            )
         )
         asked = replace(asked, model=self.model.name or asked.model)
         if asked.stream:

@@ -44,4 +44,4 @@ def approvals_needed(entry: EntryView, config: Config) -> int:
         return 0
     if config.refinery.merge_strategy == MergeStrategy.PR:
         return config.pr.required_approvals
-    return 0 if config.refinery.auto_merge else 1
+    return int(not config.refinery.auto_merge)

@@ -44,6 +44,7 @@ class RunView:
     work: str = ""
     work_text: str = ""
     last_line: str = ""
+    words: str = ""  # an agent's last ones, by its transcript
     stillborn: bool = False  # it failed within seconds, having neither committed nor called a tool
     result: str = ""
     summary: str = ""
@@ -91,6 +92,7 @@ class BeadView:
     parent: str | None = None
     cancel_requested: bool = False
     unreleased: str = ""  # who filed it, while it waits for a person's release
+    hold: str = ""  # who has stopped it, and why
     blockers: tuple[Blocker, ...] = ()
     runs: tuple[RunView, ...] = ()
 
@@ -102,7 +104,7 @@ class BeadView:
     @property
     def last_run(self) -> RunView | None:
         """Its latest run."""
-        return self.runs[-1] if self.runs else None
+        return next(reversed(self.runs), None)
 
     @property
     def waiting_for(self) -> tuple[Blocker, ...]:

@@ -17,6 +17,7 @@ from refinery.core.gating import results_on
 from refinery.core.relations import Broken, Ground, Key, KnownCheck
 from refinery.core.stages import Stage, Standing
 from refinery.core.states import BuildResult, GateOutcome
+from refinery.core.telling import led_by
 from refinery.core.world import CheckView, RigView
 
 PATIENCE = dt.timedelta(minutes=30)  # an entry waits so long for a check that gives no answer
@@ -32,7 +33,9 @@ class Tally:
 
 def key_of(gate: Gate | GateView) -> Key:
     """What a gate's results are known by."""
-    return (gate.name, gate.command) if isinstance(gate, Gate) else (gate.gate, gate.command)
+    if isinstance(gate, Gate):
+        return gate.name, gate.command
+    return gate.gate, gate.command
 
 
 def tally(check: CheckView, rig: RigView) -> Tally | None:
@@ -55,7 +58,8 @@ def known(check: CheckView, rig: RigView, now: dt.datetime) -> KnownCheck:
     # its own latest, even while it is built again; but where it is, what is known of that tree, whoever's run it was: a
     # check whose tree another lane's check has answered is held by that, and so nobody of its lane is to blame either
     told = {key_of(result): result for result in check.latest}
-    told |= results_on(entry.candidate, entry.gates) if entry.candidate else {}
+    if entry.candidate is not None:
+        told |= results_on(entry.candidate, entry.gates)
     latest = {key: result for key, result in told.items() if key in gates}
     broken = {
         key: Broken(result.words, result.exit, result.files)
@@ -67,7 +71,7 @@ def known(check: CheckView, rig: RigView, now: dt.datetime) -> KnownCheck:
     failed = entry.held not in ("", "gates_broken")
     return KnownCheck(
         id=entry.id,
-        head=entry.candidate.sha if entry.candidate else "",
+        head=entry.built.sha,
         broken=broken,
         answered=answered,
         barren=not answered and (failed or now >= check.asked_at + PATIENCE),
@@ -84,14 +88,15 @@ def ground(
     what its check says; `passes`: (rig, commit) → see `Ground`."""
     found = []
     for entry in entries:
-        base = entry.candidate.base if entry.candidate else ""
-        there = passes.get((entry.rig, base), {})
+        there = passes.get((entry.rig, entry.built.base), {})
         check = lanes.get((entry.rig, entry.target))
-        found.append(replace(entry, ground=Ground(there, check)) if there or check else entry)
+        if there or check:
+            entry = replace(entry, ground=Ground(there, check))
+        found.append(entry)
     return found
 
 
-def standing(check: CheckView, rig: RigView) -> Standing:
+def check_standing(check: CheckView, rig: RigView) -> Standing:
     """Where a check stands, in the words of entries."""
     entry = check.entry
     if entry.held:
@@ -116,8 +121,8 @@ def standing(check: CheckView, rig: RigView) -> Standing:
 def sentence(entry: EntryView, broken: tuple[GateView, ...]) -> str:
     """What is said of a target on which gates do not pass: one of them with how and its remedy, the others' names."""
     first = min(broken, key=lambda g: g.outcome != GateOutcome.ERROR)
-    how = "cannot be run" if first.outcome == GateOutcome.ERROR else "fails"
+    said = f"gate {first.gate!r} {first.verb} on {entry.target} itself, at {entry.built.sha[:12]}: {first.words}"
     others = [repr(g.gate) for g in broken if g is not first]
-    more = f". So {'does' if len(others) == 1 else 'do'} {', '.join(others)}" if others else ""
-    at = entry.candidate.sha[:12] if entry.candidate else ""
-    return f"gate {first.gate!r} {how} on {entry.target} itself, at {at}: {first.words}{more}"
+    if len(others) == 1:
+        return f"{said}. So does {others[0]}"
+    return said + led_by(". So do ", ", ".join(others))

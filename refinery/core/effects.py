@@ -19,6 +19,7 @@ import pydantic
 from beads.errors import Invalid
 from refinery.core.keys import branch_key, build_key, land_key, publish_key
 from refinery.core.relations import foresee_key
+from refinery.core.telling import led_by
 
 
 class Remote(Enum):
@@ -27,6 +28,12 @@ class Remote(Enum):
     NOTHING = auto()
     LOOK = auto()
     PUSH = auto()
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +55,7 @@ class Effect:
 
     def payload(self) -> dict[str, Any]:
         """What its row holds: JSON."""
-        return {
-            field.name: value.isoformat() if isinstance(value, dt.datetime) else value
-            for field in dataclasses.fields(self)
-            for value in (getattr(self, field.name),)
-        }
+        return {field.name: _as_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,9 @@ class Build(Effect):
     @property
     def asks(self) -> Remote:
         """Where the target is, unless it is built on a car."""
-        return Remote.NOTHING if self.on else Remote.LOOK
+        if self.on:
+            return Remote.NOTHING
+        return Remote.LOOK
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ class DeleteBranch(Effect):
     @property
     def key(self) -> str:
         """One for each branch."""
-        return f"delete:{self.rig}:{self.branch}" + (f":{self.entry}" if self.entry else "")
+        return f"delete:{self.rig}:{self.branch}{led_by(':', self.entry)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from beads.lifecycle import BeadStatus
 from refinery.core.beadviews import Blocker, RunView
 from refinery.core.relations import ForecastView, Ground, Ties
-from refinery.core.states import EntryKind, LandingState
+from refinery.core.states import EntryKind, GateOutcome, LandingState
+from refinery.core.telling import led_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,9 @@ class CandidateView:
     on_landed: bool = False
     seal: str = ""
     untouched: frozenset[tuple[str, ...]] = frozenset()
+
+
+NOT_BUILT = CandidateView(0, 0, "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,22 @@ class GateView:
     run: str = ""
 
     @property
+    def verb(self) -> str:
+        """What one says of it where it does not pass: it fails, or cannot be run."""
+        if self.outcome == GateOutcome.ERROR:
+            return "cannot be run"
+        return "fails"
+
+    @property
     def words(self) -> str:
         """Why it did not pass, how it ended in which run, and what mends that where it is known."""
         told = self.telling or self.detail
-        ended = "" if self.detail in told else self.detail
-        aside = "; ".join(part for part in (ended, f"run {self.run}" if self.run else "") if part)
-        return f"{told}{f' ({aside})' if aside else ''}{'; ' + self.remedy if self.remedy else ''}"
+        aside = [part for part in (self.detail,) if part not in told]
+        if self.run:
+            aside.append(f"run {self.run}")
+        if aside:
+            told += f" ({'; '.join(aside)})"
+        return told + led_by("; ", self.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +218,7 @@ class EntryView:
     ties: Ties = field(default_factory=Ties)
     ground: Ground = field(default_factory=Ground)
     runs: tuple[RunView, ...] = ()
+    question: str = ""  # what its refinery asks of people, and waits for
 
     @property
     def account(self) -> str:
@@ -214,6 +229,30 @@ class EntryView:
     def admitted(self) -> bool:
         """True while it is a car of its lane's train."""
         return self.admitted_at is not None
+
+    @property
+    def built(self) -> CandidateView:
+        """Its candidate; one without a commit and a tree while there is none."""
+        return self.candidate or NOT_BUILT
+
+    @property
+    def candidate_id(self) -> int | None:
+        """Its candidate's id; None while there is none."""
+        if self.candidate is None:
+            return None
+        return self.candidate.id
+
+    @property
+    def commits(self) -> frozenset[str]:
+        """The commits that runs for its candidate begin with: the candidate's, and its head."""
+        return frozenset({self.built.sha, self.built.head} - {""})
+
+    @property
+    def present_candidate(self) -> CandidateView | None:
+        """Its candidate, if that is of its present head."""
+        if self.built.head != self.head:
+            return None
+        return self.candidate
 
     @property
     def answered(self) -> bool:
@@ -231,10 +270,8 @@ class EntryView:
 
     def runs_of_candidate(self, kind: str) -> tuple[RunView, ...]:
         """All runs of a kind that were started on the current candidate."""
-        if self.candidate is None:
-            return ()
-        shas = {self.candidate.sha, self.candidate.head} - {""}
-        return tuple(r for r in self.runs if r.kind == kind and r.start_sha in shas)
+        commits = self.commits
+        return tuple(r for r in self.runs if r.kind == kind and r.start_sha in commits)
 
     @property
     def triages(self) -> tuple[RunView, ...]:

@@ -52,14 +52,16 @@ class Estimate:
             "estimate": self.words,
             "eta_seconds": _whole(self.seconds),
             "eta_p80_seconds": _whole(self.late),
-            "eta": self.at.isoformat(timespec="seconds") if self.at else None,
+            "eta": self.at and self.at.isoformat(timespec="seconds"),
             "eta_low_seconds": None if self.low is None else int(self.low),
             "overdue": self.overdue,
         }
 
 
 def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None else max(ceil(round(seconds, 3)), 1)
+    if seconds is None:
+        return None
+    return max(ceil(round(seconds, 3)), 1)
 
 
 UNKNOWN = Estimate("unknown")
@@ -77,7 +79,7 @@ def _told(world: World, span: Span) -> Estimate:
 
 def _rest(span: Span, since: dt.datetime | None, now: dt.datetime, what: str, whose: str) -> Span:
     """What is left of something that began then. Raises Untold when it has taken longer than it mostly does."""
-    passed = (now - since).total_seconds() if since else 0.0
+    passed = (now - (since or now)).total_seconds()
     if passed < span.high:
         return span.after(max(passed, 0.0))
     words = f"longer than usual: {what} was to take {lasting(span.low, span.high)}, at it for {exactly(passed)}"
@@ -148,11 +150,13 @@ _FALLS_OUT = {
 
 
 def _unpredictable(world: World, entry: EntryView, stage: Stage) -> str:
-    """Whom or what it waits for that keeps no time, or an empty string."""
+    """What an entry waits for whose duration nobody can predict, in words; empty where there is nothing such."""
     rig = world.rigs[entry.rig]
     told = phase(stage, admitted=entry.admitted)
+    if stage in (Stage.CHECKING, Stage.EXCUSED) and entry.ground.check:
+        return f"waits for check {entry.ground.check.id}"
     if stage in (Stage.CHECKING, Stage.EXCUSED):
-        return f"waits for check {entry.ground.check.id}" if entry.ground.check else "unknown: its gates have failed"
+        return "unknown: its gates have failed"
     if told == "awaiting_human" or len(approvals(entry)) < approvals_needed(entry, rig.config):
         return PERSON.words
     if told == "blocked":
@@ -164,8 +168,10 @@ def _unpredictable(world: World, entry: EntryView, stage: Stage) -> str:
         return ""
     if world.frozen(entry.rig, entry.target):
         return "the lane is frozen"
-    if not entry.admitted and (world.paused or rig.parked):
-        return "the rig is parked" if rig.parked else "the town is paused"
+    if not entry.admitted and rig.parked:
+        return "the rig is parked"
+    if not entry.admitted and world.paused:
+        return "the town is paused"
     return _FALLS_OUT.get(stage, "")
 
 
@@ -180,10 +186,11 @@ def _play(cars: Iterable[_Left], name: str, window: int, reviewers: int) -> list
     groups: list[tuple[int | str, float, float]] = []  # of the cars in the window: whose, begin, end
     for car in cars:
         whose = car.entry.batch or car.entry.id
+        begin = 0.0
         if groups and groups[-1][0] == whose:
             begin = groups.pop()[1]
-        else:
-            begin = groups[-window][2] if len(groups) >= window else 0.0
+        elif len(groups) >= window:
+            begin = groups[-window][2]
         ready = max(begin, side(car.alone)) + side(car.gates)
         if car.review is not None and car.reviewing:
             ready = max(ready, side(car.review))
@@ -192,7 +199,7 @@ def _play(cars: Iterable[_Left], name: str, window: int, reviewers: int) -> list
                 ready = max(ready, heapq.heappop(free))
             ready += side(car.review)
             heapq.heappush(free, ready)
-        ends.append(max(ready + side(car.landing), ends[-1] if ends else 0.0))
+        ends.append(max(ready + side(car.landing), *ends[-1:], 0.0))
         groups.append((whose, begin, ends[-1]))
     return ends
 
@@ -203,18 +210,19 @@ def _left(world: World, known: History, entry: EntryView, stage: Stage, lane: Ma
     if stage == Stage.LANDED:
         return _Left(entry, NOTHING, NOTHING, None, False, NOTHING)
     if stage == Stage.LANDING:
-        since = entry.landing.asked_at if entry.landing else None
-        push = _rest(known.of(rig.id, "landing"), since, now, "its landing", entry.id)
+        push = known.of(rig.id, "landing")
+        if entry.landing is not None:
+            push = _rest(push, entry.landing.asked_at, now, "its landing", entry.id)
         return _Left(entry, NOTHING, NOTHING, None, False, push)
     if entry.build_error:
         raise Untold("unknown: building it failed, and is tried again", f"unknown: {entry.id} could not be built yet")
     alone = _alone(known, entry, rig, now)
     gates = _landing_gates(known, entry, rig, now, stage, lane)
-    review = known.of(rig.id, "review") if _to_be_reviewed(entry, rig) else None
-    run = entry.live_run("refinery")
-    reviewing = review is not None and run is not None and run.purpose == "review"
-    if reviewing and review is not None and run is not None:
-        review = _rest(review, run.created_at, now, "its review", entry.id)
+    review, reviewing = None, False
+    if _to_be_reviewed(entry, rig):
+        review, run = known.of(rig.id, "review"), entry.live_run("refinery")
+        if run is not None and run.purpose == "review":
+            review, reviewing = _rest(review, run.created_at, now, "its review", entry.id), True
     return _Left(entry, alone, gates, review, reviewing, known.of(rig.id, "landing"))
 
 
@@ -232,10 +240,11 @@ def _alone(known: History, entry: EntryView, rig: RigView, now: dt.datetime) -> 
     if not proving(entry, rig, now):
         return NOTHING
     found = [g for g in entry.gates if g.alone and g.head == entry.head]
-    candidate = entry.candidate if entry.candidate and entry.candidate.head == entry.head else None
-    left = _gates(known, rig, rig.config.refinery.entry_gates, candidate, found)
+    left = _gates(known, rig, rig.config.refinery.entry_gates, entry.present_candidate, found)
     run = entry.live_run("gates")
-    return _rest(left, run.created_at, now, "gating", entry.id) if run else left
+    if run is None:
+        return left
+    return _rest(left, run.created_at, now, "gating", entry.id)
 
 
 def _landing_gates(
@@ -248,8 +257,9 @@ def _landing_gates(
     if car is not None and car.member and car.batch[-1] in lane and stage == Stage.BATCHED:
         entry = lane[car.batch[-1]]
         car = entry.car
-    candidate = entry.candidate if entry.candidate and entry.candidate.head == entry.head else None
-    found = list(results_on(candidate, entry.gates).values()) if candidate else []
+    candidate, found = entry.present_candidate, []
+    if candidate is not None:
+        found = list(results_on(candidate, entry.gates).values())
     stays = car is not None and car.coupling == "fits" and stage not in (Stage.TARGET_MOVED, Stage.HEAD_MOVED)
     left = _gates(known, rig, rig.config.refinery.landing_gates, candidate, found, certain=stays)
     run = entry.live_run("gates")
@@ -280,11 +290,15 @@ def _gates(
             continue
         span = known.gate(rig.id, gate, rig.config.refinery.gates)
         may_be_spared = has_passed or (candidate is None and gate.paths)
-        spans.append(replace(span, low=0.0) if may_be_spared else span)
+        if may_be_spared:
+            span = replace(span, low=0.0)
+        spans.append(span)
     if not spans:
         return NOTHING
-    at_once = rig.config.refinery.parallel_gates
-    return reduce(Span.beside if at_once else Span.__add__, spans) + known.around(rig.id)
+    together = Span.__add__
+    if rig.config.refinery.parallel_gates:
+        together = Span.beside
+    return reduce(together, spans) + known.around(rig.id)
 
 
 # -- convoys --------------------------------------------------------------------------------------------------------
@@ -335,7 +349,9 @@ def _ahead(told: Estimate) -> Span:
 
 def _work(known: History, bead: BeadView, now: dt.datetime) -> Span:
     span, run = known.of(bead.rig, "work"), bead.live_run
-    return _rest(span, run.created_at, now, f"the work on {bead.id}", bead.id) if run else span
+    if run is None:
+        return span
+    return _rest(span, run.created_at, now, f"the work on {bead.id}", bead.id)
 
 
 def cycle(rig: RigView, known: History) -> Span:

@@ -29,7 +29,7 @@ def judged(
     results = results_on(candidate, found)
     in_batch = entry.car is not None and bool(entry.car.batch)
     twice = rig.config.refinery.batch.max > 1 and not in_batch
-    known_bad = entry.ground.check.broken if entry.ground.check else {}
+    known_bad = entry.ground.broken
     missing: list[str] = []
     bad: list[GateView] = []
     for gate in gates:
@@ -63,12 +63,16 @@ def judged(
 def _blamed(entry: EntryView, candidate: CandidateView, bad: list[GateView], *, in_batch: bool) -> Standing:
     """What follows from gates that did not pass: first it must be known that they pass where the entry stands. (A batch
     is only cut.) An error counts for more than a failure: the host may be to blame for that, too."""
-    asked = {g: "passes" if in_batch else passes_below(entry.ground, candidate.base, g) for g in bad}
+    asked = dict.fromkeys(bad, "passes")
+    if not in_batch:
+        asked = {g: passes_below(entry.ground, candidate.base, g) for g in bad}
     named = ", ".join(repr(g.gate) for g in bad)
     check = entry.ground.check
     if "unknown" in asked.values():
-        see = f": see check {check.id}" if check else ""
-        return Standing(Stage.CHECKING, f"{_told(bad)}; whether {named} passes on {entry.target} is checked first{see}")
+        why = f"{_told(bad)}; whether {named} passes on {entry.target} is checked first"
+        if check is not None:
+            why += f": see check {check.id}"
+        return Standing(Stage.CHECKING, why)
     if "elsewhere" in asked.values():
         return Standing(Stage.STALE, f"{_told(bad)}; {named} passes on {entry.target} as it is now: built again")
     own = [g for g in bad if asked[g] == "passes"]
@@ -78,17 +82,20 @@ def _blamed(entry: EntryView, candidate: CandidateView, bad: list[GateView], *, 
         return Standing(Stage.GATE_FAILED, _told(own))
     assert check is not None
     first = min(bad, key=lambda g: g.outcome != GateOutcome.ERROR)
-    how = "cannot be run" if first.outcome == GateOutcome.ERROR else "fails"
     words = check.broken[first.gate, first.command].words
-    return Standing(
-        Stage.EXCUSED, f"waits: gate {first.gate!r} {how} on {entry.target}, too ({words}): see check {check.id}"
-    )
+    why = f"waits: gate {first.gate!r} {first.verb} on {entry.target}, too ({words}): see check {check.id}"
+    return Standing(Stage.EXCUSED, why)
 
 
 def _told(bad: list[GateView]) -> str:
-    how = {"error": "could not be run"}
-    named = ("" if g.telling else f" {g.gate!r}" for g in bad)  # the telling line begins with it
-    return "; ".join(f"gate{n} {how.get(g.outcome, 'failed')}: {g.words}" for n, g in zip(named, bad, strict=True))
+    return "; ".join(_one_told(gate) for gate in bad)
+
+
+def _one_told(gate: GateView) -> str:
+    how = {"error": "could not be run"}.get(gate.outcome, "failed")
+    if gate.telling:  # which begins with the gate's name
+        return f"gate {how}: {gate.words}"
+    return f"gate {gate.gate!r} {how}: {gate.words}"
 
 
 def _same_way(gate: GateView, there: Broken) -> bool:
@@ -107,11 +114,15 @@ def passes_below(ground: Ground, base: str, gate: GateView) -> str:
         return "passes"
     if check is None:
         return "unknown"
+    if key in check.broken and _same_way(gate, check.broken[key]):
+        return "fails"
     if key in check.broken:
-        return "fails" if _same_way(gate, check.broken[key]) else "passes"
-    if check.answered:
-        return "passes" if check.head == base else "elsewhere"
-    return "passes" if check.barren else "unknown"
+        return "passes"
+    if check.answered and check.head != base:
+        return "elsewhere"
+    if check.answered or check.barren:
+        return "passes"
+    return "unknown"
 
 
 def failing(entry: EntryView, rig: RigView) -> list[GateView]:

@@ -35,10 +35,12 @@ class Strategy:
     @property
     def name(self) -> str:
         """As it is written: `alone+train:8+batch:16`."""
-        parts = ["alone"] if self.alone else []
-        parts += [f"train:{self.window}"] if self.window > 1 else []
-        parts += [f"batch:{self.batch}"] if self.batch > 1 else []
-        return "+".join(parts) or "serial"
+        named = {
+            "alone": self.alone,
+            f"train:{self.window}": self.window > 1,
+            f"batch:{self.batch}": self.batch > 1,
+        }
+        return "+".join(part for part, is_so in named.items() if is_so) or "serial"
 
     @staticmethod
     def parse(text: str) -> Strategy:
@@ -95,7 +97,9 @@ def arrivals(load: Load) -> list[Change]:
     at = 0.0
     while at < load.hours * 60:
         at += chance.expovariate(load.per_hour / 60)
-        rival = changes[-1].id if changes and chance.random() < load.conflicting else ""
+        rival = ""
+        if changes and chance.random() < load.conflicting:
+            rival = changes[-1].id
         minutes = chance.uniform(load.shortest, load.longest)
         changes.append(Change(f"gt-{len(changes):06d}", at, minutes, chance.random() < load.failing, rival))
     return changes

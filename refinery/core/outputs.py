@@ -103,7 +103,9 @@ def _pytest(lines: Sequence[str]) -> Iterator[Place]:
         if title or line.startswith("="):
             if name and last:
                 yield Place(start, last[0], last[1], f"{name}: {message or last[2]}")
-            name, message, last, start = title["name"] if title else "", "", None, at
+            name, message, last, start = "", "", None, at
+            if title:
+                name = title["name"]
         elif name and line.startswith("E ") and not message:
             message = line[1:].strip()
         elif name and (found := _AT.match(line)) and _own(found["file"]):
@@ -123,7 +125,8 @@ def _tracebacks(lines: Sequence[str]) -> Iterator[Place]:
             name, frames = "", []
         elif frame := _FRAME.match(line):
             frames.append((frame["file"], int(frame["line"])))
-            start = start if len(frames) > 1 else at
+            if len(frames) == 1:
+                start = at
         elif frames and not line.startswith(" ") and _EXCEPTION.match(line):
             file, number = next((f for f in reversed(frames) if _own(f[0])), frames[-1])
             yield Place(start, file, number, f"{name}{line}")
@@ -225,8 +228,10 @@ def _eslint(lines: Sequence[str]) -> Iterator[Place]:
     for at, line in enumerate(lines):
         if file and (found := _ESLINT_AT.match(line)):
             yield Place(at, file, int(found["line"]), found["text"])
+        elif re.fullmatch(r"[^\s:][^:\n]{0,300}\.\w{1,6}", line):
+            file = line
         elif not line.startswith(" "):
-            file = line if re.fullmatch(r"[^\s:][^:\n]{0,300}\.\w{1,6}", line) else ""
+            file = ""
 
 
 _MOCHA_BEGINS = re.compile(r"^ +\d+ failing\b")
@@ -244,7 +249,9 @@ def _mocha(lines: Sequence[str]) -> Iterator[Place]:
         elif begun and (head := _MOCHA_HEAD.match(line)):
             titles, message, start = [head["name"]], "", at
         elif titles and not titles[-1].endswith(":"):
-            titles = [*titles, text] if text and len(titles) < 9 else []
+            titles.append(text)
+            if not text or len(titles) > 9:
+                titles = []
         elif titles and (found := _JEST_AT.match(line)):
             file = found["file"].removeprefix("file://")
             if _own(file):
@@ -278,10 +285,13 @@ def _tap(lines: Sequence[str]) -> Iterator[Place]:
 
 def _words(block: Sequence[str]) -> str:
     """What a block says at its start; after a colon, or where YAML begins a text, what is below belongs to it."""
-    first = _TAP_SAID.match(block[0])
-    words = [first["text"] if first else "", *(line.strip() for line in block[1:6])]
+    words = [line.strip() for line in block[1:6]]
+    if first := _TAP_SAID.match(block[0]):
+        words = [first["text"], *words]
     words = [word for word in words if word and word not in ("|-", "|", ">-", ">")]
-    return " ".join(words[:2]) if words and words[0].endswith(":") else "".join(words[:1])
+    if words and words[0].endswith(":"):
+        return " ".join(words[:2])
+    return "".join(words[:1])
 
 
 # -- shells, Java ---------------------------------------------------------------------------------------------------
@@ -297,7 +307,7 @@ def _bats(lines: Sequence[str]) -> Iterator[Place]:
         if head := _BATS_HEAD.match(line):
             name, start = head["name"], at
         elif name and (found := _BATS_AT.search(line)):
-            said = lines[at + 1].lstrip("# ").strip() if at + 1 < len(lines) else ""
+            said = "".join(lines[at + 1 : at + 2]).lstrip("# ").strip()
             yield Place(start, found["file"], int(found["line"]), f"{name}: {said}")
             name = ""
 

@@ -41,7 +41,9 @@ class Span:
     def after(self, passed: float) -> Span:
         """What is left of it when so much has passed, which must be less than `high`."""
         left = self.high - passed
-        usual = self.usual - passed if passed < self.low else max(self.usual - passed, left / 2)
+        usual = self.usual - passed
+        if passed >= self.low:
+            usual = max(usual, left / 2)
         return Span(max(self.low - passed, 0.0), usual, left)
 
 
@@ -75,9 +77,11 @@ class History:
         key = gate.name, gate.command
         found = self.spans.get((rig, key))
         if found is None:
-            since = " since the gates changed" if self._others(rig, present) else ""
+            unknown = "unknown"
+            if self._others(rig, present):
+                unknown = "unknown since the gates changed"
             count = self.counts.get((rig, key), 0)
-            raise Untold(f"unknown{since}: gate {gate.name!r} was timed {count} of {ENOUGH} times")
+            raise Untold(f"{unknown}: gate {gate.name!r} was timed {count} of {ENOUGH} times")
         return found
 
     def around(self, rig: int) -> Span:
@@ -128,7 +132,9 @@ def lasting(low: float, high: float) -> str:
 def due(low: float, high: float) -> str:
     """When something happens, in words: `in 2 to 5 min`, or `within 5 s`."""
     words = lasting(low, high)
-    return words.replace("up to", "within", 1) if words.startswith("up to") else f"in {words}"
+    if words.startswith("up to"):
+        return words.replace("up to", "within", 1)
+    return f"in {words}"
 
 
 def exactly(seconds: float) -> str:

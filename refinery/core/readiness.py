@@ -13,13 +13,15 @@ from beads.lifecycle import BeadStatus, Resolution
 from refinery.core.beadviews import BeadView, RunView
 from refinery.core.budgets import waits
 from refinery.core.convoyviews import ConvoyView
+from refinery.core.questions import ASKS
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.states import EntryState
-from refinery.core.telling import alike
+from refinery.core.telling import alike, led_by
 from refinery.core.world import RigView, World
 
 SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
-UNRELEASED, DISPATCH, NO_SLOT = "unreleased", "dispatch", "no-slot"  # rules that the phase of a bead depends on
+# rules that the phase of a bead depends on
+UNRELEASED, HELD, DISPATCH, NO_SLOT = "unreleased", "held", "dispatch", "no-slot"
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -66,7 +68,9 @@ def same_set_up_error(runs: Iterable[RunView]) -> str:
     if len(tried) < 2 or not all(r.outcome == RunOutcome.FAILED and r.stillborn and r.last_line for r in tried):
         return ""
     one, two = ((r.exit_code, r.exit_signal, alike(r.last_line)) for r in tried)
-    return tried[-1].last_line if one == two else ""
+    if one != two:
+        return ""
+    return tried[-1].last_line
 
 
 def next_try_at(bead: BeadView, config: Config) -> dt.datetime:
@@ -103,14 +107,18 @@ def bead_wait(world: World, bead: BeadView) -> str | None:
         return "waits for " + ", ".join(f"{b.id} ({b.status}{b.unreleased})" for b in bead.waiting_for)
     if convoy is not None and convoy.lands_once and not convoy.is_cut_in(bead.rig):
         return "its convoy's feature branch is being created"
-    nobody = unmanned(rig.slug) if rig.config.agents.polecat is None else ""
+    nobody = ""
+    if rig.config.agents.polecat is None:
+        nobody = unmanned(rig.slug)
     return rig_wait(world, rig, nobody) or budget_wait(world, bead) or retry_wait(world, bead)
 
 
 def budget_wait(world: World, bead: BeadView) -> str | None:
     """Which budget has nothing left for a bead; None when none holds it."""
     cap = world.budgets.held(world.account_of(bead))
-    return waits(cap) if cap is not None else None
+    if cap is None:
+        return None
+    return waits(cap)
 
 
 def rig_wait(world: World, rig: RigView, nobody: str) -> str | None:
@@ -136,8 +144,9 @@ def retry_wait(world: World, bead: BeadView) -> str | None:
         return f"its run could not be started: {last.reason}; tried again at {again}"
     if last is not None and last.outcome == RunOutcome.LOST:
         return f"its run was lost: {last.reason}; tried again at {again}"
-    said = f"; the last: {last.reason}" if last is not None and last.reason else ""
-    return f"attempt {bead.attempts_used + 1} starts at {again}{said}"
+    if last is not None:
+        again += led_by("; the last: ", last.reason)
+    return f"attempt {bead.attempts_used + 1} starts at {again}"
 
 
 def breaker(world: World) -> str:
@@ -148,11 +157,15 @@ def breaker(world: World) -> str:
 def bead_phase(bead: BeadView, rule: str) -> str:
     """The people's word for a live bead without a review entry, by the `rule` that decided about it: awaiting_human,
     waiting, ready, starting or working."""
+    if bead.live_run is not None and bead.live_run.state == RunState.RUNNING:
+        return "working"
     if bead.live_run is not None:
-        return "working" if bead.live_run.state == RunState.RUNNING else "starting"
-    if rule == UNRELEASED:
+        return "starting"
+    if rule in (UNRELEASED, HELD, ASKS):
         return "awaiting_human"
-    return "ready" if rule in (DISPATCH, NO_SLOT) else "waiting"
+    if rule in (DISPATCH, NO_SLOT):
+        return "ready"
+    return "waiting"
 
 
 def convoy_phase(convoy: ConvoyView) -> str:
@@ -165,7 +178,9 @@ def convoy_phase(convoy: ConvoyView) -> str:
         return "needs_attention"
     if any(entry.state == EntryState.ACTIVE for entry in convoy.landings):
         return "landing"
-    return "ready_to_land" if convoy.all_closed else "active"
+    if convoy.all_closed:
+        return "ready_to_land"
+    return "active"
 
 
 def ended_phase(status: str, resolution: str) -> str:
@@ -174,4 +189,6 @@ def ended_phase(status: str, resolution: str) -> str:
         return "failed"
     if resolution == Resolution.MERGED:
         return "landed"
-    return "cancelled" if resolution == Resolution.CANCELLED else "closed"
+    if resolution == Resolution.CANCELLED:
+        return "cancelled"
+    return "closed"

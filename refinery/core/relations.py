@@ -116,6 +116,13 @@ class Ground:
     passes: Mapping[Key, int] = field(default_factory=dict)
     check: KnownCheck | None = None
 
+    @property
+    def broken(self) -> Mapping[Key, Broken]:
+        """The gates that are known not to pass on the target."""
+        if self.check is None:
+            return {}
+        return self.check.broken
+
 
 @dataclass(frozen=True, slots=True)
 class Ties:

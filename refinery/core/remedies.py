@@ -85,7 +85,11 @@ def remedy(
         return found
     if _ROOM.search(said):
         return Remedy("no space is left: raise `disk` or `tmp` of this gate, or of [sandbox]; else see `df`", True)
-    return _module(said) or (_place(said) if boxed else None)
+    if found := _module(said):
+        return found
+    if boxed:
+        return _place(said)
+    return None
 
 
 def _no_network(said: str, network: Sequence[str] | None) -> Remedy | None:
@@ -105,8 +109,10 @@ def _program(said: str) -> Remedy | None:
     if outside := _OUTSIDE.search(said):
         return Remedy(outside[1], True)
     name = next((found[-1] for pattern in _PROGRAM if (found := pattern.findall(said))), "")
-    which = f"`{name}` is not there" if name else "a program that it starts is not there"
-    return Remedy(f"{which}: install it, or show it with [sandbox] path and read_only", True)
+    which = "a program that it starts"
+    if name:
+        which = f"`{name}`"
+    return Remedy(f"{which} is not there: install it, or show it with [sandbox] path and read_only", True)
 
 
 def _module(said: str) -> Remedy | None:

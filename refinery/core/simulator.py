@@ -52,8 +52,11 @@ class Simulation:
 
     def __init__(self, load: Load, strategy: Strategy) -> None:
         self.load, self.strategy = load, strategy
+        when = "landing"
+        if strategy.alone:
+            when = "both"
         refinery = {
-            "gates": [{"name": GATE, "run": GATE, "when": "both" if strategy.alone else "landing"}],
+            "gates": [{"name": GATE, "run": GATE, "when": when}],
             "code_review": False,
             "train": {"window": strategy.window},
             "batch": {"max": strategy.batch, "wait": "2m"},
@@ -109,10 +112,7 @@ class Simulation:
         self.results.setdefault(tree, []).append(not any(self.changes[c].bad for c in tree))
         entry = self.entries.get(entry_id)
         if entry is not None:
-            runs = tuple(
-                replace(r, state=RunState.ENDED, outcome=RunOutcome.DONE) if r.id == key else r for r in entry.runs
-            )
-            self.entries[entry_id] = replace(entry, runs=runs)
+            self.entries[entry_id] = _with_run(entry, key, state=RunState.ENDED, outcome=RunOutcome.DONE)
 
     def _settle(self) -> None:
         for _ in range(10_000):
@@ -137,7 +137,9 @@ class Simulation:
                 landed = on is not None and self.owners[on] in self.landed
                 candidate = replace(candidate, on_landed=landed)
                 if said := self.results.get(self.trees[candidate.id]):
-                    outcome = "pass" if said[-1] else "fail"
+                    outcome = "fail"
+                    if said[-1]:
+                        outcome = "pass"
                     alone = candidate.on is None and not candidate.seal
                     fails = said.count(False)
                     gates = (
@@ -162,21 +164,24 @@ class Simulation:
 
     def _failing(self) -> float | None:
         """As `refinery.tick.snapshot` tells it."""
-        latest = self.ended[-100:]
-        return failing_share(latest) if latest else None
+        if not self.ended:
+            return None
+        return failing_share(self.ended[-100:])
 
     def _build(self, key: str, on: int | None, seal: int | None = None) -> None:
         entry = self.entries[key]
         self.number += 1
-        below = self.trees[on] if on is not None else frozenset(self.landed)
+        below, base = frozenset(self.landed), f"main-{len(self.landed)}"
+        if on is not None:
+            below, base = self.trees[on], f"c{on}"
         tree = below | {key}
         rival = self.changes[key].rival
-        conflict = rival and rival in below
-        result = "conflict" if conflict else "built"
+        result = "built"
+        if rival and rival in below:
+            result = "conflict"
         sha = str(self.number)
-        base = f"c{on}" if on is not None else f"main-{len(self.landed)}"
         self.bases[self.number] = base
-        sealed = self.bases[seal] if seal is not None else ""
+        sealed = self.bases.get(seal or 0, "")
         made = CandidateView(
             self.number, entry.build_no, result, key, base, sha, f"tree-{hash(tree)}", on=on, seal=sealed
         )
@@ -192,8 +197,9 @@ class Simulation:
                 self._set(key, admitted_at=None, slot=None, batch=None)
             case Regroup(places=places):
                 for place in places:
-                    slot = self.entries[place.entry].slot if place.slot is None else place.slot
-                    self._set(place.entry, batch=place.batch, slot=slot)
+                    self._set(place.entry, batch=place.batch)
+                    if place.slot is not None:
+                        self._set(place.entry, slot=place.slot)
             case Prove(entry=key, build_no=number):
                 self._set(key, build_no=number + 1)
                 self._build(key, None)
@@ -273,8 +279,7 @@ class Simulation:
             self._push(self.minute + self.changes[key].minutes, "ends", run)
             entry = self.entries.get(key)
             if entry is not None:
-                runs = tuple(replace(r, state=RunState.RUNNING) if r.id == run else r for r in entry.runs)
-                self.entries[key] = replace(entry, runs=runs)
+                self.entries[key] = _with_run(entry, run, state=RunState.RUNNING)
         self.queued = waiting
 
     def _stop(self, run: str) -> None:
@@ -304,6 +309,14 @@ class Simulation:
             change.ejected = self.minute
 
 
+def _with_run(entry: EntryView, key: str, **columns: Any) -> EntryView:
+    """The entry, with other columns of one of its runs."""
+    runs = {run.id: run for run in entry.runs}
+    if key in runs:
+        runs[key] = replace(runs[key], **columns)
+    return replace(entry, runs=tuple(runs.values()))
+
+
 def simulate(load: Load, strategy: Strategy) -> Outcome:
     """One strategy under a load, against the oracle."""
     simulation = Simulation(load, strategy)
@@ -316,7 +329,9 @@ def simulate(load: Load, strategy: Strategy) -> Outcome:
     count = len(ratios)
 
     def _at(share: float) -> float:
-        return ratios[min(int(share * count), count - 1)] if ratios else float("nan")
+        if not ratios:
+            return float("nan")
+        return ratios[min(int(share * count), count - 1)]
 
     return Outcome(
         strategy.name,

@@ -148,7 +148,9 @@ def _state(upper: EntryView, lower: EntryView, rigs: Mapping[int, RigView], now:
     if lower.admitted and (not upper.admitted or (lower.slot or 0.0) < (upper.slot or 0.0)):
         return "ahead"
     told = phase(standing(lower, rigs[lower.rig], now).stage, admitted=lower.admitted)
-    return "waits" if told in ("blocked", "awaiting_human") else "queued"
+    if told in ("blocked", "awaiting_human"):
+        return "waits"
+    return "queued"
 
 
 # -- conflicts ahead of time ----------------------------------------------------------------------------------------
@@ -204,7 +206,8 @@ def _rivals(
                 held_back_by, resolving = _turn(rival, entry, mine), _being_resolved(rival)
         if entry.id in moving and not held_back_by:
             rivals = [c for c in told if c.id in first and _goes_ahead(first[c.id], entry)]
-            held_back_by = _why(rivals[0], first[rivals[0].id]) if rivals and not entry.admitted else ""
+            if rivals and not entry.admitted:
+                held_back_by = _why(rivals[0], first[rivals[0].id])
             first[entry.id] = entry
         if told or held_back_by:
             found[entry.id] = _tied(entry, clashes=told, held_back_by=held_back_by, resolving=resolving)
@@ -221,7 +224,9 @@ def _against_target(entry: EntryView, foreseen: Sequence[ConflictForecast]) -> f
     """The files in which an entry conflicts with its target, as far as its build shows, or else as is foreseen."""
     built = entry.candidate
     if built is not None and built.head == entry.head and built.result == BuildResult.CONFLICT:
-        return frozenset(built.files if built.on is None or built.on_landed else ())
+        if built.on is None or built.on_landed:
+            return frozenset(built.files)
+        return frozenset()
     return frozenset(name for c in foreseen if not c.id for name in c.files)
 
 
@@ -240,7 +245,9 @@ def _is_turn_of(rival: EntryView, entry: EntryView, mine: frozenset[str], graph:
 
 def _turn(rival: EntryView, entry: EntryView, mine: frozenset[str]) -> str:
     where = files(ConflictForecast("", tuple(sorted(mine.intersection(rival.contested)))))
-    how = "is being resolved" if _being_resolved(rival) else "comes first"
+    how = "comes first"
+    if _being_resolved(rival):
+        how = "is being resolved"
     return f"held back: it conflicts with {entry.target} in {where}, and so did {rival.id}, which {how}"
 
 
@@ -252,14 +259,18 @@ def _goes_ahead(rival: EntryView, entry: EntryView) -> bool:
 
 
 def _why(clash: ConflictForecast, rival: EntryView) -> str:
-    where = "is in the train" if rival.admitted else "comes first"
+    where = "comes first"
+    if rival.admitted:
+        where = "is in the train"
     return f"held back: it would conflict with {rival.id}, which {where}, in {files(clash)}"
 
 
 def files(clash: ConflictForecast) -> str:
     """The first files of a conflict, in words."""
-    more = len(clash.files) - 3
-    return ", ".join(clash.files[:3]) + (f" and {more} more" if more > 0 else "") or "(no file named)"
+    named = ", ".join(clash.files[:3])
+    if len(clash.files) > 3:
+        named += f" and {len(clash.files) - 3} more"
+    return named or "(no file named)"
 
 
 def due(world: World, lane: Lane, entries: Iterable[EntryView]) -> tuple[str, str, tuple[str, ...]] | None:
@@ -270,19 +281,19 @@ def due(world: World, lane: Lane, entries: Iterable[EntryView]) -> tuple[str, st
     wanted = tuple(dict.fromkeys(e.head for e in in_queue_order(entries)))[:COMPARED]
     if len(wanted) < 2:
         return None
-    view = world.lanes.get(lane)
-    known = view.forecast if view is not None else None
+    known = world.lane(*lane).forecast
     if known is None:
         return "foresee", "the first two entries of the lane", wanted
     if known.number > known.answered:
         key = foresee_key(known.id, known.number)
         effect = world.effects.get(key)
         if effect is not None and effect.state == EffectState.FAILED:
-            same = set(wanted) <= set(known.asked) and known.tip == known.asked_tip
-            why = f"what will happen cannot be foreseen: {effect.error}"
-            return "foresee-failed", why, () if same else wanted
-        lost = world.unanswered(key)
-        return "foreseeing", "git is asked who stands on whom and who conflicts", wanted if lost else ()
+            if set(wanted) <= set(known.asked) and known.tip == known.asked_tip:
+                wanted = ()  # the same would fail again
+            return "foresee-failed", f"what will happen cannot be foreseen: {effect.error}", wanted
+        if not world.unanswered(key):
+            wanted = ()
+        return "foreseeing", "git is asked who stands on whom and who conflicts", wanted
     if not set(wanted) <= known.heads:
         return "foresee", "there are new heads", wanted
     if known.base == known.tip and set(wanted[:PAIRED]) <= known.paired:
@@ -294,8 +305,7 @@ def due(world: World, lane: Lane, entries: Iterable[EntryView]) -> tuple[str, st
 
 def uncompared(world: World, entry: EntryView) -> bool:
     """True while git is being asked whether an entry stands on another one that should land first."""
-    view = world.lanes.get((entry.rig, entry.target))
-    known = view.forecast if view is not None else None
+    known = world.lane(entry.rig, entry.target).forecast
     if known is None or entry.head in known.heads or entry.head not in known.asked:
         return False
     effect = world.effects.get(foresee_key(known.id, known.number))

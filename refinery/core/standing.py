@@ -14,6 +14,7 @@ from refinery.core.order import is_feature_lane
 from refinery.core.reasons import Held
 from refinery.core.stages import WAITS_FOR_PERSON, Stage, Standing, phase
 from refinery.core.states import BuildResult, GateOutcome, Judgement
+from refinery.core.telling import led_by
 from refinery.core.world import RigView, World
 
 _BY_GATES = frozenset({Held.GATE_ERROR, Held.REWORK_LIMIT})
@@ -104,7 +105,7 @@ def _unbuilt(entry: EntryView) -> Standing:
         return Standing(Stage.UNBUILT, "has a new head")
     if entry.admitted:
         return Standing(Stage.BUILDING, entry.build_error or "the candidate is being built")
-    under = f"; stands on {', '.join(b.id for b in entry.ties.stacked_on)}" if entry.ties.stacked_on else ""
+    under = led_by("; stands on ", ", ".join(b.id for b in entry.ties.stacked_on))
     return Standing(Stage.UNBUILT, f"waits for its turn{under}")
 
 
@@ -140,7 +141,9 @@ def _asked_for(entry: EntryView, rig: RigView) -> str:
     if failed := red(entry, rig):
         return f": {failed}"
     where = reviewed(entry, rig)
-    return f": {where.why}" if where is not None and where.stage == Stage.CHANGES_REQUESTED else ""
+    if where is None or where.stage != Stage.CHANGES_REQUESTED:
+        return ""
+    return f": {where.why}"
 
 
 def _alone(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing | None:
@@ -179,7 +182,9 @@ def _held_back(entry: EntryView) -> Standing | None:
     if not under:
         if not entry.ties.held_back_by or entry.admitted:
             return None
-        return Standing(Stage.BLOCKED if entry.ties.resolving else Stage.BEHIND, entry.ties.held_back_by)
+        if entry.ties.resolving:
+            return Standing(Stage.BLOCKED, entry.ties.held_back_by)
+        return Standing(Stage.BEHIND, entry.ties.held_back_by)
     names = ", ".join(b.id for b in under)
     if stuck := [b.id for b in under if b.state == "waits"]:
         return Standing(Stage.BLOCKED, f"stands on {names} and lands after it; {', '.join(stuck)} waits for others")
@@ -187,7 +192,9 @@ def _held_back(entry: EntryView) -> Standing | None:
 
 
 def _elsewhere(entry: EntryView, blocker: Blocker) -> str:
-    return ", in another rig" if blocker.rig not in (None, entry.rig) else ""
+    if blocker.rig in (None, entry.rig):
+        return ""
+    return ", in another rig"
 
 
 _OF_THE_TREE = frozenset(
@@ -240,14 +247,21 @@ def reviewed(entry: EntryView, rig: RigView) -> Standing | None:
         and agent.id <= entry.answered_to
     ):
         agent = None  # its author has answered instead of changing it: the answer is reviewed
-    if against is None and agent is not None and agent.decision == Judgement.REQUEST_CHANGES:
-        against = agent if agent.id > max((v.id for v in approved), default=0) else None
+    if (
+        against is None
+        and agent is not None
+        and agent.decision == Judgement.REQUEST_CHANGES
+        and all(agent.id > v.id for v in approved)
+    ):
+        against = agent
     if against is not None:
         return Standing(Stage.CHANGES_REQUESTED, f"{against.by} asked for changes")
     if not rig.config.refinery.code_review or approved or (agent is not None and agent.decision == Judgement.APPROVE):
         return None
     if entry.live_run("refinery"):
         return Standing(Stage.REVIEWING, "the refinery is reviewing it")
+    if entry.question:
+        return Standing(Stage.REVIEWER_ASKS, f"the refinery asks: {entry.question}")
     if rig.config.agents.refinery is None:
         return Standing(
             Stage.NO_REVIEWER,
@@ -263,9 +277,10 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
     if is_feature_lane(entry):
         return Standing(Stage.GREEN, f"green{remark}: an intermediate merge into the convoy's branch")
     needed, given = approvals_needed(entry, config), approvals(entry)
+    if len(given) < needed == 1:
+        return Standing(Stage.NEEDS_APPROVAL, "waits for a person's approval")
     if len(given) < needed:
-        told = "waits for a person's approval" if needed == 1 else f"has {len(given)} of {needed} approvals"
-        return Standing(Stage.NEEDS_APPROVAL, told)
+        return Standing(Stage.NEEDS_APPROVAL, f"has {len(given)} of {needed} approvals")
     if config.refinery.merge_strategy == MergeStrategy.PR and not any(v.merge_now for v in given):
         names = ", ".join(v.by for v in given)
         if not config.refinery.auto_merge:
@@ -273,8 +288,9 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         due = sorted(v.created_at for v in given)[needed - 1] + config.pr.auto_merge_delay
         if now < due:
             return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
-    waived = f" (gates skipped {entry.ties.waived})" if entry.ties.waived else remark
-    return Standing(Stage.GREEN, f"green{waived}")
+    if entry.ties.waived:
+        remark = f" (gates skipped {entry.ties.waived})"
+    return Standing(Stage.GREEN, f"green{remark}")
 
 
 def _remark(entry: EntryView, config: Config) -> str:
@@ -284,9 +300,10 @@ def _remark(entry: EntryView, config: Config) -> str:
         return " (ungated)"
     if candidate is not None and not any(needed(gate, candidate) for gate in gates):
         return " (none of its gates is needed: it touches nothing under their paths)"
-    tree = candidate.tree if candidate else ""
-    flaky = dict.fromkeys(repr(g.gate) for g in entry.gates if g.tree == tree and g.flaky)
-    return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)" if flaky else ""
+    flaky = dict.fromkeys(repr(g.gate) for g in entry.gates if g.tree == entry.built.tree and g.flaky)
+    if not flaky:
+        return ""
+    return f" (flaky: {', '.join(flaky)} has passed and failed on this very tree)"
 
 
 _WANTS_NO_SLOT = WAITS_FOR_PERSON | {

@@ -107,7 +107,14 @@ def _overwritten(text: str) -> str:
 def short(text: str, limit: int = LIMIT) -> str:
     """On one line, at most so long."""
     text = " ".join(text.split())
-    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}…"
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 1].rstrip()}…"
+
+
+def led_by(mark: str, text: str) -> str:
+    """`text` with a mark before it, such as `: `; nothing where there is no text."""
+    return text and mark + text
 
 
 def last_line(log: str) -> str:
@@ -122,7 +129,7 @@ def _pick(lines: Sequence[str]) -> str:
     rest = (line for line in reversed(lines) if not _PROGRESS.search(line) and not _TRACE.match(line))
     for found in (*telling, *any_, *rest):
         return re.sub(r"^(?:E\s{2,}|# {1,3}|\s+)", "", found)
-    return lines[-1] if lines else ""
+    return "".join(lines[-1:])
 
 
 def _noise(line: str) -> bool:
@@ -150,7 +157,9 @@ def of_gate(gate: str, outcome: str, how: str, tests: Mapping[str, Any], output:
     name = short(sanitize(gate.strip().split("\n")[0]), NAME_LIMIT)
     if outcome == GateOutcome.ERROR:
         said = last_line(output)
-        return short(f"{name}: {how}: {said}" if said and said not in how else f"{name}: {how}")
+        if said not in how:
+            how = f"{how}: {said}"
+        return short(f"{name}: {how}")
     return short(f"{name}: {sanitize(_first(tests, output)) or last_line(output) or f'{how}, and it printed nothing'}")
 
 
@@ -169,14 +178,17 @@ def _first(tests: Mapping[str, Any], output: str) -> str:
 def _place(file: str, line: int | None) -> str:
     if not file:
         return ""
-    return f"{file} " if line is None else f"{file}:{line} "
+    if line is not None:
+        file = f"{file}:{line}"
+    return f"{file} "
 
 
 def _without_module(name: str, file: str) -> str:
     """A test's name without what its file says anyway."""
     stem = file.rpartition("/")[2].partition(".")[0]
-    after = name.partition(f"{stem}.")[2] if stem and re.search(rf"(?:^|\.){re.escape(stem)}\.", name) else ""
-    return after or name
+    if not stem or not re.search(rf"(?:^|\.){re.escape(stem)}\.", name):
+        return name
+    return name.partition(f"{stem}.")[2] or name
 
 
 def of_rework(cause: str, context: Mapping[str, Any]) -> str:
@@ -227,7 +239,7 @@ def last_words(log: str) -> str:
     end = lines[-_LAST_WORDS:]
     for at in range(len(end) - 1, -1, -1):
         if asked := [m["said"] for m in _ASKS.finditer(end[at]) if not _NO_QUESTION.match(m["said"])]:
-            return short(asked[0] if len(asked) == 1 else " ".join(asked[-2:]))
+            return short(" ".join(asked[-2:]))
         if _is_error(end[at]):
             break
     return short(_pick(lines))
@@ -235,7 +247,18 @@ def last_words(log: str) -> str:
 
 def of_steps(steps: Sequence[Mapping[str, Any]]) -> str:
     """What the command of a run has said last, by its steps' results: often it is why it ended."""
-    return last_words(str(steps[-1].get("output") or "")) if steps else ""
+    return of_transcript(steps) or _of_last(steps, "output")
+
+
+def of_transcript(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What an agent has said last, where its run has a transcript; else empty. Not what its program has printed."""
+    return _of_last(steps, "words")
+
+
+def _of_last(steps: Sequence[Mapping[str, Any]], name: str) -> str:
+    if not steps:
+        return ""
+    return last_words(str(steps[-1].get(name) or ""))
 
 
 def _is_error(line: str) -> bool:

@@ -67,17 +67,20 @@ def _train(cars: Iterable[EntryView], rig: RigView) -> list[EntryView]:
 
 def _placed(entry: EntryView, place: int, tip: EntryView | None, settled: bool) -> EntryView:
     """The entry as a car that stands on `tip`."""
-    candidate = entry.candidate
-    on = tip.candidate.id if tip and tip.candidate else None
-    if tip is not None and not _fits(tip):
-        coupling = "waits"
-    elif candidate is None or candidate.head != entry.head:
-        coupling = "stale"
-    elif tip is None:
-        coupling = "fits" if candidate.on is None or candidate.on_landed else "stale"
-    else:
-        coupling = "fits" if candidate.on == on else "stale"
-    return replace(entry, car=CarView(place, coupling, on, tip.id if tip else "", settled))
+    if tip is None:
+        there = entry.built.on is None or entry.built.on_landed
+        return replace(entry, car=CarView(place, _coupling(entry, there), settled=settled))
+    coupling = "waits"
+    if _fits(tip):
+        coupling = _coupling(entry, entry.built.on == tip.candidate_id)
+    return replace(entry, car=CarView(place, coupling, tip.candidate_id, tip.id, settled))
+
+
+def _coupling(entry: EntryView, there: bool) -> str:
+    """Whether a car's candidate fits. `there`: it was built where the car stands."""
+    if entry.present_candidate is not None and there:
+        return "fits"
+    return "stale"
 
 
 def _fits(entry: EntryView) -> bool:
@@ -88,13 +91,16 @@ def _fits(entry: EntryView) -> bool:
 def _batched(cars: list[EntryView], rig: RigView) -> list[EntryView]:
     """The cars of one group, knowing of one another: the last that stands is sealed and gated for all."""
     members = [e for e in cars if _stands(e, rig)]
-    ids = tuple(e.id for e in members) if len(members) > 1 else ()
-    first, last = (members[0], members[-1]) if ids else (None, None)
+    batches: dict[str, tuple[str, ...]] = {}
+    first = last = None
+    if len(members) > 1:
+        batches = dict.fromkeys([e.id for e in members], tuple(e.id for e in members))
+        first, last = members[0], members[-1]
     found = []
     for number, entry in enumerate(cars):
         car, candidate = entry.car, entry.candidate
         assert car is not None
-        car = replace(car, first=number == 0, batch=ids if entry.id in ids else ())
+        car = replace(car, first=number == 0, batch=batches.get(entry.id, ()))
         seal = ""
         if first is not None and last is not None and entry is last and first.candidate is not None:
             seal = first.candidate.base
@@ -106,7 +112,7 @@ def _batched(cars: list[EntryView], rig: RigView) -> list[EntryView]:
             and candidate.seal != seal
         ):
             car = replace(car, coupling="stale")
-        if last is not None and entry.id in ids and entry is not last:
+        if last is not None and entry.id in batches and entry is not last:
             car = replace(car, member=True, for_all=last.candidate, results=last.gates)
         found.append(replace(entry, car=car))
     return found
@@ -170,7 +176,9 @@ def new_batches(cars: Iterable[EntryView], *, odd: bool) -> Iterator[int]:
     """Numbers that no batch of the train has. Who admits takes even ones, who cuts a batch odd ones: both decide on
     the same rows, and neither knows of the other."""
     first = max((car.batch or 0 for car in cars), default=0) + 1
-    return count(first if first % 2 == odd else first + 1, 2)
+    if first % 2 != odd:
+        first += 1
+    return count(first, 2)
 
 
 def failing_share(failed: Sequence[bool]) -> float:
@@ -191,8 +199,7 @@ def batch_size(rig: RigView, target: str, world: World) -> tuple[int, str]:
         return 1, ""
     if config.size is not None:
         return min(config.size, config.max), f"refinery.batch.size is {config.size}"
-    lane = world.lanes.get((rig.id, target))
-    failing = lane.failing if lane else None
+    failing = world.lane(rig.id, target).failing
     if failing is None:
         return config.max, f"how often changes fail is not known yet; refinery.batch.max is {config.max}"
     best = max(round(failing**-0.5), 1)
@@ -201,5 +208,4 @@ def batch_size(rig: RigView, target: str, world: World) -> tuple[int, str]:
 
 def started(entry: EntryView) -> bool:
     """True when a car's gates have begun: others no longer go ahead of it, but for the urgent."""
-    tree = entry.candidate.tree if entry.candidate else ""
-    return entry.live_run("gates") is not None or any(g.tree == tree for g in entry.gates)
+    return entry.live_run("gates") is not None or any(g.tree == entry.built.tree for g in entry.gates)

@@ -21,6 +21,7 @@ from refinery.core.entryviews import (
     LaneView,
 )
 from refinery.core.outageviews import EffectView, OutageView
+from refinery.core.questions import AskedView
 from refinery.core.relations import KnownCheck
 from refinery.core.requestviews import RequestView
 from refinery.core.stages import Standing
@@ -29,6 +30,7 @@ BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
 BREAKER_PROBE = dt.timedelta(minutes=5)
 FENCE_MARGIN = dt.timedelta(seconds=15)
+_NEW_LANE = LaneView()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,9 @@ class World:
     refinery_runs: Mapping[tuple[int, str | None], tuple[str, ...]] = field(default_factory=dict)
     failures_in_a_row: int = 0
     last_failure_at: dt.datetime | None = None
-    escalated: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()  # the keys of open escalations
+    escalated: frozenset[str] = frozenset()  # theirs, and those of what was told about beads that still live
+    asked: Mapping[str, AskedView] = field(default_factory=dict)  # of people, by the bead that it is about
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     behind: bool = False
     budgets: Budgets = field(default_factory=Budgets)
@@ -102,6 +106,11 @@ class World:
     def convoy(self) -> dict[str, ConvoyView]:
         """Live convoys by id."""
         return {c.id: c for c in self.convoys}
+
+    @cached_property
+    def held(self) -> list[BeadView]:
+        """What people have stopped, oldest first."""
+        return sorted((b for b in self.beads if b.hold), key=lambda b: (b.created_at, b.id))
 
     @cached_property
     def entry_of_source(self) -> dict[str, EntryView]:
@@ -132,11 +141,17 @@ class World:
     def window(self, rig: int, target: str) -> int:
         """How many cars a lane's train may have now."""
         most = self.rigs[rig].config.refinery.train.window
-        lane = self.lanes.get((rig, target))
+        now = self.lane(rig, target).window
         check = self.known.get((rig, target))
         if check is not None and check.hopeless:
             return 1  # one at a time tries, for no gate at all can be run on the target
-        return most if lane is None or lane.window is None else max(min(lane.window, most), 1)
+        if now is None:
+            return most
+        return max(min(now, most), 1)
+
+    def lane(self, rig: int, target: str) -> LaneView:
+        """What is remembered of a lane; where that is nothing, a lane of which nothing is known."""
+        return self.lanes.get((rig, target), _NEW_LANE)
 
     def broken(self, rig: int, target: str) -> bool:
         """True when a gate is known not to pass on a lane's target itself."""
@@ -145,19 +160,22 @@ class World:
 
     def frozen(self, rig: int, target: str) -> str:
         """Why nothing lands in a lane now, or an empty string."""
-        lane = self.lanes.get((rig, target))
-        return lane.frozen if lane else ""
+        return self.lane(rig, target).frozen
 
     def stopped(self, rig: RigView) -> str:
         """Why nothing is begun in a rig now: the town is paused, or the rig is parked. Or an empty string."""
         if self.paused:
             return f"town {self.town} is paused: {self.paused_reason or 'no reason given'}"
-        return f"rig {rig.slug} is parked" if rig.parked else ""
+        if rig.parked:
+            return f"rig {rig.slug} is parked"
+        return ""
 
     def tip(self, rig: int, target: str) -> str:
         """The commit at which a lane's target was last seen; empty when it is not followed."""
-        lane = self.lanes.get((rig, target))
-        return lane.forecast.tip if lane and lane.forecast else ""
+        forecast = self.lane(rig, target).forecast
+        if forecast is None:
+            return ""
+        return forecast.tip
 
     def unanswered(self, key: str) -> bool:
         """True when outside work that was asked for is not under way and its answer is not here: it was lost.
@@ -169,11 +187,14 @@ class World:
 
     def account_of(self, bead: BeadView) -> str:
         """The bead whose money is spent on this one: of a rework or conflict, that of the entry that it is for."""
-        entry = self.entry.get(bead.parent or "") if bead.purpose != Purpose.WORK else None
-        return entry.account if entry is not None else bead.id
+        entry = self.entry.get(bead.parent or "")
+        if entry is None or bead.purpose == Purpose.WORK:
+            return bead.id
+        return entry.account
 
     def target_of(self, bead: BeadView) -> str:
         """The branch a bead's change is for."""
         convoy = self.convoy.get(bead.convoy or "")
-        branch = convoy.branch_in(bead.rig) if convoy and convoy.lands_once else None
-        return branch.name if branch else self.rigs[bead.rig].default_branch
+        if convoy and convoy.lands_once and (branch := convoy.branch_in(bead.rig)):
+            return branch.name
+        return self.rigs[bead.rig].default_branch

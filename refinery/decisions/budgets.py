@@ -27,8 +27,9 @@ def _said(outcome: Outcome) -> dict[str, str]:
 def _new(to: str, limit: Amount, step: Amount, spent: Spent) -> Amount:
     """The cap from now on. Raises Invalid for one that would stop it at once."""
     if not to:
-        used = limit.of(spent).value if step.unit == limit.unit else limit.value
-        return Amount(max(limit.value, used) + (step.value if step.unit == limit.unit else limit.value), limit.unit)
+        if step.unit != limit.unit:  # so much again is as much as is allowed now
+            return Amount(limit.value + limit.value, limit.unit)
+        return Amount(max(limit.value, limit.of(spent).value) + step.value, limit.unit)
     try:
         amount = parse_amount(to)
     except ValueError as error:
@@ -50,8 +51,8 @@ def _raise(town: Town, scope: CapScope, subject: str, step: Amount | None, spent
     """What a cap is to become. Raises Conflict where there is none."""
     if step is None:
         raise Conflict(f"no budget is set for {scope}: [budget] {scope} in the config")
-    word = usage.allowances(town.pk, [(scope, subject)]).get((scope, subject))
-    return _new(to, word.amount if word else step, step, spent)
+    words = usage.allowances(town.pk, [(scope, subject)])
+    return _new(to, usage.raised(words, scope, subject, step), step, spent)
 
 
 def _open(bead: Bead) -> bool:
@@ -72,13 +73,14 @@ def bead_budget(bead: Bead, *, by: Actor, to: To = "", reason: Heard = "") -> st
     budget = configs.usable(bead.town.config, bead.rig.config)[0].budget
     whole = usage.total(usage.of_bead(bead))
     words = usage.allowances(bead.town_id, [(CapScope.BEAD, bead.pk), (CapScope.RUN, bead.pk)])
-    limit = words[CapScope.BEAD, bead.pk].amount if (CapScope.BEAD, bead.pk) in words else budget.bead
+    limit = usage.raised(words, CapScope.BEAD, bead.pk, budget.bead)
     if budget.run is not None and (limit is None or limit.share(whole) < 1):
-        each = words[CapScope.RUN, bead.pk].amount if (CapScope.RUN, bead.pk) in words else budget.run
+        each = usage.raised(words, CapScope.RUN, bead.pk, budget.run)
         over = any(each.share(spent) >= 1 for _, spent in usage.by(usage.of_bead(bead), "run_id"))
         if over or limit is None:
-            amount = _new(to, each, budget.run, Spent()) if to else each  # each run begins at nothing
-            return _set(bead.town, CapScope.RUN, bead.pk, amount, by, reason)
+            if to:  # each run begins at nothing, so what is spent is no reason against it
+                each = _new(to, each, budget.run, Spent())
+            return _set(bead.town, CapScope.RUN, bead.pk, each, by, reason)
     amount = _raise(bead.town, CapScope.BEAD, bead.pk, budget.bead, whole, to)
     return _set(bead.town, CapScope.BEAD, bead.pk, amount, by, reason)
 

@@ -35,7 +35,7 @@ def raised(it: Taken[Escalated]) -> None:
 def limit_reached(it: Taken[LimitTold]) -> None:
     """An agent wanted more than it may: said once for each run and limit."""
     run = subjects.run(it)
-    who = run.agent.name if run.agent else run.kind
+    who = run.agent_name or run.kind
     body = f"{who} in run {run.pk}: {it.said.message}.\n\nLook at what it does; to allow more, set {it.said.limit}."
     title = f"A run reached {it.said.limit}: {run.bead.title}"
     key = f"limit:{run.pk}:{it.said.limit}"

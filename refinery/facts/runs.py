@@ -55,7 +55,7 @@ def result(it: Taken[Result]) -> None:
     review = verdicts.Review(
         head=candidate.head_sha,
         decision=Judgement.APPROVE if told == RunResult.DONE else Judgement.REQUEST_CHANGES,
-        by=run.agent.name if run.agent else run.pk,
+        by=run.agent_name or run.pk,
         run=run.pk,
         feedback=summary,
         items=it.said.items,

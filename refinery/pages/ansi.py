@@ -44,11 +44,11 @@ class _Pen:
 
     def classes(self) -> str:
         """Its look as class names."""
-        return " ".join([*sorted(self.flags), *([self.fore] if self.fore else []), *([self.back] if self.back else [])])
+        return " ".join(filter(None, (*sorted(self.flags), self.fore, self.back)))
 
     def obey(self, parameters: str) -> None:
         """One SGR sequence; what is not known is passed over."""
-        codes = [int(p) if p.isdigit() and len(p) < 4 else 0 for p in re.split("[;:]", parameters)]
+        codes = [_number(word) for word in re.split("[;:]", parameters)]
         while codes:
             code = codes.pop(0)
             if code == 0:
@@ -63,12 +63,21 @@ class _Pen:
                     self.fore = name and f"a-{name}"
                 else:
                     self.back = name and f"b-{name}"
-            elif code in (39, 49):
-                self.fore, self.back = ("", self.back) if code == 39 else (self.fore, "")
+            elif code == 39:
+                self.fore = ""
+            elif code == 49:
+                self.back = ""
             elif 30 <= code <= 37 or 90 <= code <= 97:
                 self.fore = f"a-{_COLOURS[code % 10]}"
             elif 40 <= code <= 47 or 100 <= code <= 107:
                 self.back = f"b-{_COLOURS[code % 10]}"
+
+
+def _number(word: str) -> int:
+    """A parameter; 0 where it is none, as terminals take it."""
+    if word.isdigit() and len(word) < 4:
+        return int(word)
+    return 0
 
 
 def _extended(codes: list[int]) -> str:

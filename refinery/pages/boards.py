@@ -97,11 +97,12 @@ class Board:
             place = 0
             for view in views:
                 stage, phase = standing.stands(self.world, view).stage, standing.phase_of(self.world, view)
-                waits = phase in ("blocked", "awaiting_human")
-                place += not waits
-                found[view.id] = Shown(phase, str(stage), self.why("entry", view.id), None if waits else place)
+                position = None
+                if phase not in ("blocked", "awaiting_human"):
+                    position = place = place + 1
+                found[view.id] = Shown(phase, str(stage), self.why("entry", view.id), position)
         for check in self.world.checks:
-            stage = check_rules.standing(check, self.world.rigs[check.entry.rig]).stage
+            stage = check_rules.check_standing(check, self.world.rigs[check.entry.rig]).stage
             why = self.why("entry", check.entry.id)
             found[check.entry.id] = Shown(_OF_CHECKS.get(stage, "gating"), str(stage), why, None)
         return found
@@ -110,7 +111,7 @@ class Board:
     def asked(self) -> list[EntryView]:
         """The entries, and checks, about which a person is asked; the plan is not needed for it."""
         found = [(e, standing.stands(self.world, e)) for e in self.world.entries]
-        found += [(c.entry, check_rules.standing(c, self.world.rigs[c.entry.rig])) for c in self.world.checks]
+        found += [(c.entry, check_rules.check_standing(c, self.world.rigs[c.entry.rig])) for c in self.world.checks]
         return [entry for entry, where in found if where.stage in stages.ASKS_PERSON]
 
     @cached_property
@@ -153,7 +154,9 @@ class Board:
 
     def bead(self, bead: Bead) -> str:
         """Why a bead stands where it stands, in one sentence."""
-        return bead.reason if bead.status in FINAL else self.why("bead", bead.pk) or bead.reason
+        if bead.status in FINAL:
+            return bead.reason
+        return self.why("bead", bead.pk) or bead.reason
 
     def bead_phase(self, bead: Bead) -> str:
         """Where a bead stands, in one word: its status when ended, its entry's phase, or what its runs do."""
@@ -200,10 +203,13 @@ def relations(view: EntryView | None) -> dict[str, Any]:
 def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     """An entry as lists show it."""
     shown = board.entry(entry)
+    reason = entry.reason
+    if entry.state == EntryState.ACTIVE:
+        reason = shown.reason
     return {
         "id": entry.pk,
         "phase": shown.phase,
-        "reason": shown.reason if entry.state == EntryState.ACTIVE else entry.reason,
+        "reason": reason,
         "detail": shown.reason,
         "stage": shown.stage,
         "head": entry.head_sha,
@@ -231,6 +237,9 @@ def entry_data(board: Board, entry: ReviewEntry) -> dict[str, Any]:
 def view_data(board: Board, view: EntryView) -> dict[str, Any]:
     """An active entry as pages list it, without another look at the database."""
     shown = board.shown[view.id]
+    car, ahead = None, ""
+    if view.car is not None:
+        car, ahead = view.car.place, view.car.ahead
     return {
         "id": view.id,
         "phase": shown.phase,
@@ -240,8 +249,8 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
         "position": shown.position,
         "attempts": view.attempts,
         "kind": view.kind,
-        "car": view.car.place if view.car else None,
-        "ahead": view.car.ahead if view.car else "",
+        "car": car,
+        "ahead": ahead,
         "title": view.title,
         "held": view.held,
         **relations(view),
@@ -254,23 +263,18 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
 def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     """An entry with all that is known about it."""
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
+    built: dict[str, Any] = {"candidate": None, "gates": []}
+    if candidate is not None:
+        told = {"sha": candidate.sha, "tree": candidate.tree_sha, "base": candidate.base_sha}
+        told |= {"head": candidate.head_sha, "result": candidate.result}
+        told |= {"files": candidate.files, "error": candidate.error}
+        built = {"candidate": told, "gates": gate_results(entry, candidate, past=True)}
     return entry_data(board, entry) | {
+        **built,
         "superseded_by": entry.superseded_by_id,
         "again": ways.again(entry),
         "batch": _batch(board, entry),
         "blocked_by": list(entry.bead.blocked_by.values_list("on_id", flat=True)),
-        "candidate": {
-            "sha": candidate.sha,
-            "tree": candidate.tree_sha,
-            "base": candidate.base_sha,
-            "head": candidate.head_sha,
-            "result": candidate.result,
-            "files": candidate.files,
-            "error": candidate.error,
-        }
-        if candidate
-        else None,
-        "gates": gate_results(entry, candidate, past=True) if candidate else [],
         "gates_run": _gates_run(entry),
         "gate_history": [
             {"gate": g.gate, "outcome": g.outcome, "tree": g.tree_sha, "exit_code": g.exit_code, "sandbox": g.sandbox}
@@ -310,7 +314,9 @@ def _batch(board: Board, entry: ReviewEntry) -> dict[str, Any] | None:
     if cut is None:
         return None
     view = board.world.entry.get(entry.pk)
-    return {"entries": list(view.car.batch) if view and view.car else [], "why": cut.reason}
+    if view is None or view.car is None:
+        return {"entries": [], "why": cut.reason}
+    return {"entries": list(view.car.batch), "why": cut.reason}
 
 
 def _waived(landing: Landing) -> str:
@@ -322,6 +328,8 @@ def _waived(landing: Landing) -> str:
 def history(bead: Bead, most: int = 0) -> list[dict[str, Any]]:
     """A bead's events, oldest first; with `most` the latest of them."""
     events = bead.events.order_by("-id")
+    if most:
+        events = events[:most]
     return [
         {
             "at": e.created_at.isoformat(),
@@ -332,7 +340,7 @@ def history(bead: Bead, most: int = 0) -> list[dict[str, Any]]:
             "reason": e.reason,
             "data": e.data,
         }
-        for e in reversed(events[:most] if most else events)
+        for e in reversed(events)
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agents.lifecycle import RunKind
 from agents.models import Run
-from beads.lifecycle import BeadStatus, BeadType
+from beads.lifecycle import FINAL, BeadStatus, BeadType
 from beads.models import Bead, BeadEvent, Convoy, Town
 from beads.plans import Touches, clashes
 from refinery.core.rules.mayor import WAITS_FOR_ANSWER
@@ -54,10 +54,14 @@ def _row(
     convoys: Iterable[Convoy],
     beads: Iterable[Bead],
 ) -> dict[str, Any]:
+    question = ""
     last = next((one for one in reversed(said) if one["kind"] in (ASKED, ANSWERED)), None)
-    question = last["text"] if last is not None and last["kind"] == ASKED else ""
+    if last is not None and last["kind"] == ASKED and request.status not in FINAL:
+        question = last["text"]
     reply = next((one["text"] for one in reversed(said) if one["kind"] == REPLIED), "")
-    decision = board.decided.get(f"bead {request.pk}")
+    rule, reason = "", request.reason
+    if decision := board.decided.get(f"bead {request.pk}"):
+        rule, reason = decision.rule, decision.why
     return {
         "id": request.pk,
         "text": request.body or request.title,
@@ -67,9 +71,9 @@ def _row(
         "at": request.created_at.isoformat(),
         "status": request.status,
         "resolution": request.resolution,
-        "phase": phase(request, runs, decision.rule if decision else ""),
-        "reason": decision.why if decision else request.reason,
-        "question": question if request.status not in (BeadStatus.CLOSED, BeadStatus.FAILED) else "",
+        "phase": phase(request, runs, rule),
+        "reason": reason,
+        "question": question,
         "answer": reply,
         "said": said,
         "convoys": [_planned(board, convoy) for convoy in convoys],
@@ -86,10 +90,14 @@ def phase(request: Bead, runs: Sequence[Run], rule: str) -> str:
     if request.status == BeadStatus.CLOSED:
         if request.resolution == "cancelled":
             return "cancelled"
-        return "planned" if request.reason.startswith("planned") else "answered"
+        if request.reason.startswith("planned"):
+            return "planned"
+        return "answered"
     if any(run.outcome == "" for run in runs):
         return "working"
-    return "asks" if rule == WAITS_FOR_ANSWER else "waiting"
+    if rule == WAITS_FOR_ANSWER:
+        return "asks"
+    return "waiting"
 
 
 def _run(board: boards.Board, run: Run) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def show(request: HttpRequest, slug: str) -> HttpResponse:
     """What people asked, what the mayor answered, asked and planned."""
     town = get_object_or_404(Town, slug=slug)
     people.see(request.user, town)
-    most = 500 if request.GET.get("all") else LISTED
+    most = LISTED
+    if request.GET.get("all"):
+        most = 500
     about = request.GET.get("about", "")
     return page(request, "refinery/mayor.html", lambda: context(town, most, about), topic=Topic(town.slug), town=town)
 
@@ -58,8 +60,10 @@ def ask(request: HttpRequest, slug: str) -> HttpResponse:
         typed = AskForm(request.POST).values()
         by = acting.actor(request)
         # a live part, with its `once`, is shared by all who look: what somebody else asks with it is another request
-        mark = f"{by}\n{typed['text']}\n{typed.get('rig')}\n{typed['once']}" if typed.get("once") else ""
-        once = hashlib.sha256(mark.encode()).hexdigest() if mark else ""
+        once = ""
+        if typed.get("once"):
+            mark = f"{by}\n{typed['text']}\n{typed.get('rig')}\n{typed['once']}"
+            once = hashlib.sha256(mark.encode()).hexdigest()
         rig = decisions.home_of(town, typed.get("rig") or None)
         decisions.ask(rig, by=by, text=typed["text"], once=once)
     except GastownError as error:
@@ -77,6 +81,9 @@ def context(town: Town, most: int = LISTED, about: str = "") -> dict[str, Any]:
     convoys = Convoy.objects.select_related("bead", "rig").filter(pk__in=staged).order_by("-bead__created_at")
     rigs = list(Rig.objects.filter(town=town).order_by("slug"))
     configured = [r for r in rigs if configs.usable(town.config, r.config)[0].agents.mayor is not None]
+    missing = ""
+    if not configured:
+        missing = no_mayor(next((rig.slug for rig in rigs), "RIG"))
     return {
         "town": town,
         "rows": rows,
@@ -84,7 +91,7 @@ def context(town: Town, most: int = LISTED, about: str = "") -> dict[str, Any]:
         "asking": [row for row in rows if row["question"]],
         "plans": [_drawn(board, convoy) for convoy in convoys[:DRAWN]],
         "rigs": configured,
-        "missing": "" if configured else no_mayor(rigs[0].slug if rigs else "RIG"),
+        "missing": missing,
         "about": _about(town, about),
         "once": secrets.token_urlsafe(12),
     }
@@ -92,8 +99,10 @@ def context(town: Town, most: int = LISTED, about: str = "") -> dict[str, Any]:
 
 def _about(town: Town, key: str) -> str:
     """What a question about a convoy begins with."""
-    convoy = Convoy.objects.select_related("bead").filter(pk=key, bead__town=town).first() if key else None
-    return f"About convoy {convoy.pk} ({convoy.bead.title}): " if convoy else ""
+    convoy = Convoy.objects.select_related("bead").filter(pk=key, bead__town=town).first()
+    if convoy is None:
+        return ""
+    return f"About convoy {convoy.pk} ({convoy.bead.title}): "
 
 
 def _drawn(board: boards.Board, convoy: Convoy) -> dict[str, Any]:

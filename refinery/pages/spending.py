@@ -22,10 +22,9 @@ from agents.models import Run, Usage
 from beads import budget
 from beads import config as configs
 from beads.budget import Spent
-from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution
+from beads.lifecycle import LANDED, BeadStatus, BeadType, Purpose, Resolution
 from beads.models import Bead, Convoy, Rig, Town
 
-LANDED = (Resolution.MERGED, Resolution.ALREADY_MERGED)
 LOST = (Resolution.CANCELLED, Resolution.SUPERSEDED, Resolution.GAVE_UP)
 NO_RESULT = (RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED, RunOutcome.STOPPED)
 COLUMNS = (
@@ -131,6 +130,9 @@ def report(scope: Scope) -> dict[str, Any]:
     landed = scope.beads.filter(
         type=BeadType.ISSUE, purpose=Purpose.WORK, status=BeadStatus.CLOSED, resolution__in=LANDED
     ).count()
+    per_landed = None
+    if landed:
+        per_landed = whole.cost / landed
     return {
         "of": scope.name,
         "total": whole,
@@ -138,7 +140,7 @@ def report(scope: Scope) -> dict[str, Any]:
         "purposes": [(purpose, spent) for (purpose,), spent in usage.by(scope.rows, "run__purpose")],
         "failed": failed,
         "landed": landed,
-        "per_landed": whole.cost / landed if landed else None,
+        "per_landed": per_landed,
     }
 
 
@@ -161,7 +163,9 @@ def data(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _usd(value: Decimal | None) -> str | None:
-    return None if value is None else str(round(value, 9))
+    if value is None:
+        return None
+    return str(round(value, 9))
 
 
 def shown(scope: Scope) -> dict[str, Any]:
@@ -170,21 +174,28 @@ def shown(scope: Scope) -> dict[str, Any]:
     if first is None:
         return {}
     found = report(scope)
+    failed = per_landed = ""
+    if found["failed"].calls or found["failed"].tokens:
+        failed = words(found["failed"])
+    if found["per_landed"] is not None:
+        per_landed = budget.money(found["per_landed"])
     rows = [{**row, "cost": cost_words(row["source"], row["spent"]), **told(row["spent"])} for row in found["models"]]
     return {
         "total": words(found["total"]),
         "scripted": configs.usable(*first)[0].providers.scripted,
         "models": rows,
         "purposes": [(purpose, words(spent)) for purpose, spent in found["purposes"]],
-        "failed": words(found["failed"]) if found["failed"].calls or found["failed"].tokens else "",
+        "failed": failed,
         "landed": found["landed"],
-        "per_landed": budget.money(found["per_landed"]) if found["per_landed"] is not None else "",
+        "per_landed": per_landed,
     }
 
 
 def cost_words(source: str, spent: Spent) -> str:
     """What a model's use cost, or that nobody knows."""
-    return "unknown: no price" if source == "unknown" else budget.money(spent.cost)
+    if source == "unknown":
+        return "unknown: no price"
+    return budget.money(spent.cost)
 
 
 # -- CSV ------------------------------------------------------------------------------------------------------------
@@ -205,12 +216,17 @@ def table(scope: Scope) -> Iterator[str]:
 
 def _line(cells: Sequence[Any]) -> str:
     out = io.StringIO()
-    csv.writer(out).writerow(["" if cell is None else _harmless(cell) for cell in cells])
+    csv.writer(out).writerow([_harmless(cell) for cell in cells])
     return out.getvalue()
 
 
 def _harmless(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell
+    """What a spreadsheet does not take for a formula; empty where there is nothing."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str) and cell.startswith(tuple("=+-@\t\r")):
+        return f"'{cell}"
+    return cell
 
 
 def by_rig() -> list[tuple[tuple[Any, ...], Spent]]:

@@ -88,11 +88,15 @@ def _move(states: list[str], to: Any) -> None:
     if isinstance(to, int):
         del states[max(len(states) + to, 1) :]
         return
-    for one in (to,) if isinstance(to, str) else to:
+    if isinstance(to, str):
+        to = (to,)
+    for one in to:
         if one == "#pop":
             del states[max(len(states) - 1, 1) :]
+        elif one == "#push":
+            states.append(states[-1])
         else:
-            states.append(states[-1] if one == "#push" else one)
+            states.append(one)
 
 
 @functools.cache

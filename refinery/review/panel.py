@@ -96,7 +96,10 @@ def _of_check(entry: ReviewEntry, data: dict[str, Any], who: str, facts: Sequenc
     again = entry.state == EntryState.ACTIVE and bool(entry.held) and not facts
     told = f"A check of {entry.target} itself: what fails here is nobody's change."
     told += " Whoever fails in the same way waits for it; what passes lands."
-    return Panel(tuple(_of_others(data, facts, who)), told, frozenset({"retry"} if again else ()))
+    offered: frozenset[str] = frozenset()
+    if again:
+        offered = frozenset({"retry"})
+    return Panel(tuple(_of_others(data, facts, who)), told, offered)
 
 
 def _verdicts(view: EntryView, facts: Sequence[Fact]) -> list[VerdictView]:
@@ -192,8 +195,10 @@ def _lands(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board)
     stage = Stage.UNBUILT if view.held else stands.stage
     if stage != Stage.LANDING and (frozen := world.frozen(view.rig, view.target)):
         return f"It lands once that is over: {frozen}."
-    if stage != Stage.LANDING and (world.paused or rig.parked):
-        return f"It lands once the {'town' if world.paused else 'rig'} goes on."
+    if stage != Stage.LANDING and world.paused:
+        return "It lands once the town goes on."
+    if stage != Stage.LANDING and rig.parked:
+        return "It lands once the rig goes on."
     if stage in _WAITS_FOR_GATES:
         if rig.config.refinery.gates and not view.ties.waived:
             return "It lands once its gates have passed."
@@ -204,7 +209,9 @@ def _lands(view: EntryView, rig: RigView, wishes: set[str], board: boards.Board)
         return "It lands next."
     if stage == Stage.LANDING:
         return "It is being pushed: git decides."
-    why = stands.why if wishes else decision.why
+    why = decision.why
+    if wishes:
+        why = stands.why
     return f"{why[:1].upper()}{why[1:]}."
 
 

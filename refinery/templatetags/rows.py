@@ -126,7 +126,7 @@ def _node(n: Mapping[str, Any]) -> str:
     href = bead["review_url"] if bead["review_url"] and bead["status"] == "in_review" else bead["url"]
     who = ""
     if run := bead["run"]:
-        who = f" · {escape(cut(run.agent.name if run.agent else 'gates', 14))}"
+        who = f" · {escape(cut(run.agent_name or 'gates', 14))}"
     how = "ago" if bead["status"] in ("closed", "failed") else "for"
     since = age(bead["since"], how)
     return (

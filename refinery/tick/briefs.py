@@ -15,6 +15,7 @@ from beads.models import Bead, Convoy, Rig
 from beads.prepared import Prepared
 from refinery.core.rules.mayor import PLAN
 from refinery.core.states import EntryKind, Judgement
+from refinery.core.telling import led_by
 from refinery.models import Candidate, ReviewEntry
 from refinery.store.gates import steps_for
 from refinery.store.results import gate_results
@@ -41,7 +42,9 @@ def lane_convoy(entry: ReviewEntry) -> Convoy | None:
     """The convoy whose own refinery serves the entry's lane; None for the rig refinery."""
     if entry.kind != EntryKind.CHANGE or entry.convoy is None:
         return None
-    return entry.convoy if _is_branch_of(entry.convoy, entry.rig_id, entry.target) else None
+    if not _is_branch_of(entry.convoy, entry.rig_id, entry.target):
+        return None
+    return entry.convoy
 
 
 def _is_branch_of(convoy: Convoy, rig: int, name: str) -> bool:
@@ -67,7 +70,11 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         "heartbeat_seconds": max(int(config.dispatch.heartbeat.total_seconds()), 1),
     }
     entry = _entry_of(bead)
-    target = entry.target if entry else _target(bead)
+    target, author, lane, convoy = "", "", None, bead.convoy
+    if entry is None:
+        target = _target(bead)
+    else:
+        target, author, lane, convoy = entry.target, entry.author, lane_convoy(entry), convoy or entry.convoy
     brief: dict[str, Any] = {
         "kind": purpose,
         "title": bead.title,
@@ -76,20 +83,16 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
             {"name": g.name, "run": g.command, "timeout": g.timeout.total_seconds()} for g in config.refinery.gates
         ],
     }
-    convoy = bead.convoy or (entry.convoy if entry else None)
     if convoy is not None:
         feature = _is_branch_of(convoy, rig.pk, target)
         brief["convoy"] = {"id": convoy.pk, "title": convoy.bead.title, "intermediate": feature}
     if purpose in ("gates", "check"):
-        alone = entry is not None and entry.admitted_at is None
-        gates = config.refinery.entry_gates if alone else config.refinery.landing_gates
-        if purpose == "check":
-            gates, brief["every"] = config.refinery.gates, True
-        built = _built(entry) if entry else None
-        steps = steps_for(gates, built.untouched if built else ())
+        steps = _gate_steps(config.refinery, entry, purpose)
         if not steps:
             raise LostRace("no gate is to be run any more")
         brief["parallel"] = config.refinery.parallel_gates
+        if purpose == "check":
+            brief["every"] = True
     else:
         command = _agent_for(config.agents, purpose)
         if command is None:
@@ -103,9 +106,19 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         about, told = _words(bead, entry, purpose)
         brief |= about | {"start": start_sha}
     brief |= _history(bead, purpose)
-    author = entry.author if entry else ""
-    lane = lane_convoy(entry) if entry else None
     return Order(rig, target, lane, steps, brief, author, lease, config.git.branch_prefix, told, _account(bead, entry))
+
+
+def _gate_steps(config: configs.RefineryConfig, entry: ReviewEntry | None, purpose: str) -> list[dict[str, Any]]:
+    """The gates that a run is for, but for those that the entry's build touches nothing of."""
+    gates = config.landing_gates
+    if purpose == "check":
+        gates = config.gates
+    elif entry is not None and entry.admitted_at is None:
+        gates = config.entry_gates
+    if entry is None or (built := _built(entry)) is None:
+        return steps_for(gates, ())
+    return steps_for(gates, built.untouched)
 
 
 def _account(bead: Bead, entry: ReviewEntry | None) -> Bead:
@@ -114,14 +127,18 @@ def _account(bead: Bead, entry: ReviewEntry | None) -> Bead:
         return bead
     if entry.source is not None:
         return entry.source
-    return entry.convoy.bead if entry.convoy is not None else entry.bead
+    if entry.convoy is not None:
+        return entry.convoy.bead
+    return entry.bead
 
 
 def _agent_for(agents: configs.AgentsConfig, purpose: str) -> configs.AgentCommand | None:
     """Whose work a run is."""
     if purpose == PLAN:
         return agents.mayor
-    return agents.refinery if purpose in REFINERY else agents.polecat
+    if purpose in REFINERY:
+        return agents.refinery
+    return agents.polecat
 
 
 def _agent_step(agent: configs.AgentCommand, purpose: str, priority: int, work: Bead) -> dict[str, Any]:
@@ -142,6 +159,7 @@ def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[st
     """What an agent is told of what was said and tried, and which of it are people's words that it is given."""
     found = words.family(bead, entry)
     told: dict[str, Any] = {"beads": list(found.ids), "rounds": words.rounds(found, bead.pk)}
+    told["questions"] = words.questions(found.ids if purpose not in REFINERY else [bead.pk])
     if purpose in REFINERY and entry is not None:
         return told | {"asked": words.for_review(found, entry)}, words.Words()
     told["attempts"] = words.attempts(bead, purpose)
@@ -157,8 +175,12 @@ def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[st
 
 def _entry_of(bead: Bead) -> ReviewEntry | None:
     """The entry that a merge-request bead is, or that a rework or conflict bead unblocks."""
-    key = bead.pk if bead.type == "merge_request" else bead.parent_id
-    return next(iter(_ENTRY(key)), None) if key else None
+    key = bead.parent_id
+    if bead.type == "merge_request":
+        key = bead.pk
+    if key is None:
+        return None
+    return next(iter(_ENTRY(key)), None)
 
 
 def _built(entry: ReviewEntry) -> Candidate | None:
@@ -169,7 +191,9 @@ def _built(entry: ReviewEntry) -> Candidate | None:
 def _change(candidate: Candidate) -> str:
     """By what it is known that all has landed that a candidate brings to the target: its head, or, where it brings
     others' changes, too, exactly this commit."""
-    return candidate.head_sha if candidate.on_id is None and not candidate.seal_sha else candidate.sha
+    if candidate.on_id is not None or candidate.seal_sha:
+        return candidate.sha
+    return candidate.head_sha
 
 
 def _target(bead: Bead) -> str:
@@ -206,10 +230,10 @@ def _review_context(entry: ReviewEntry, bead: Bead, purpose: str) -> dict[str, A
                 "source_title": entry.bead.title,
             }
             context["gate_results"] = gate_results(entry, candidate)
-    work = entry.source or (entry.convoy.bead if entry.kind == EntryKind.LANDING and entry.convoy else None)
-    context["title"] = work.title if work is not None else entry.bead.title
-    context["body"] = work.body if work is not None else entry.bead.body
-    return context
+    work = entry.source or entry.bead
+    if entry.source is None and entry.kind == EntryKind.LANDING and entry.convoy is not None:
+        work = entry.convoy.bead
+    return context | {"title": work.title, "body": work.body}
 
 
 def _history(bead: Bead, purpose: str) -> dict[str, Any]:
@@ -219,6 +243,9 @@ def _history(bead: Bead, purpose: str) -> dict[str, Any]:
     if last is not None:
         told["previous"] = {"run": last.pk, "reason": last.reason}
         told["checkpoint"] = last.checkpoint
+    at_work = before.filter(claimed_at__isnull=False).order_by("-created_at").first()
+    if at_work is not None and at_work.salvage_ref.startswith("refs/"):
+        told["saved"] = at_work.salvage_ref
     return told
 
 
@@ -244,8 +271,8 @@ def rework(entry: ReviewEntry, cause: str, number: int) -> tuple[str, dict[str, 
 
 
 def _item(item: dict[str, Any]) -> str:
-    place = f"{item.get('file', '')}:{item['line']}" if item.get("line") else item.get("file", "")
-    hint = f" Suggestion: {item['suggestion']}" if item.get("suggestion") else ""
+    place = f"{item.get('file', '')}{led_by(':', str(item.get('line') or ''))}"
+    hint = led_by(" Suggestion: ", str(item.get("suggestion") or ""))
     return f"{place}: {item.get('problem', '')}{hint}"
 
 
@@ -267,7 +294,7 @@ def _triage(entry: ReviewEntry, candidate: Candidate) -> list[dict[str, Any]]:
     if run is None:
         return []
     items = (inbox.payload_of(f"result:{run.pk}") or {}).get("items") or []
-    return [_said(run.agent.name if run.agent else run.pk, run.summary, items)]
+    return [_said(run.agent_name or run.pk, run.summary, items)]
 
 
 def _reviewers(entry: ReviewEntry) -> list[dict[str, Any]]:

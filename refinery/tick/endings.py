@@ -58,8 +58,9 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
         _too_late(town, entry)
         if source is not None:
             ledger.settle_escalations([source.pk], ACTOR, now, "it is merged")
-            already = action.reason == "already_merged"
-            resolution = Resolution.ALREADY_MERGED if already else Resolution.MERGED
+            resolution = Resolution.MERGED
+            if action.reason == "already_merged":
+                resolution = Resolution.ALREADY_MERGED
             ledger.move(
                 source,
                 source.status,
@@ -98,8 +99,10 @@ def close_entry(town: Town, action: CloseEntry, now: dt.datetime) -> None:
 def _too_late(town: Town, entry: ReviewEntry) -> None:
     """What people asked for while it was being pushed led to nothing: they are told, and keep their words."""
     landing = entry.landings.landed().last()
+    if landing is None:
+        return
     asked = entry.verdicts.filter(run=None, decision=Judgement.REQUEST_CHANGES, task=None)
-    late = list(asked.filter(created_at__gte=landing.created_at)) if landing else []
+    late = list(asked.filter(created_at__gte=landing.created_at))
     if late:
         text = "\n\n".join(f"{v.by}: {v.feedback}" for v in late)
         title = f"Too late: {entry.bead.title} had landed when changes were asked for"

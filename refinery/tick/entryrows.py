@@ -15,6 +15,7 @@ from refinery.core.beadviews import Blocker, RunView
 from refinery.core.entryviews import CandidateView, EntryView, LandingView, VerdictView
 from refinery.core.keys import build_key, land_key
 from refinery.core.outageviews import EffectView
+from refinery.core.questions import AskedView, waits_for_answer
 from refinery.core.relations import Ties
 from refinery.core.states import BuildResult, EntryKind, EntryState, GateOutcome, Judgement, LandingState
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Verdict, Waiver
@@ -28,12 +29,13 @@ _Which = tuple[str, str, str]  # tree, gate, command
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What is known of a town beside its entries; blockers and runs by bead."""
+    """What is known of a town beside its entries; blockers, runs and questions by bead."""
 
     blockers: Mapping[str, Sequence[Blocker]]
     runs: Mapping[str, Sequence[RunView]]
     effects: Mapping[str, EffectView]
     now: dt.datetime
+    asked: Mapping[str, AskedView]
 
 
 def views(entries: Sequence[ReviewEntry], around: Around) -> Iterator[EntryView]:
@@ -101,7 +103,9 @@ class _Rows:
         latest, candidate = self.landings.get(e.pk), self.candidates.get((e.pk, e.build_no))
         if latest is None or latest.state in _HOLDS:
             return latest
-        return latest if candidate is not None and latest.candidate_id == candidate.pk else None
+        if candidate is None or latest.candidate_id != candidate.pk:
+            return None
+        return latest
 
     def candidate(self, e: ReviewEntry, landing: Landing | None) -> Candidate | None:
         """Its present candidate; while a new one is built of what has landed, that which has."""
@@ -131,6 +135,11 @@ def _entry(e: ReviewEntry, rows: _Rows, around: Around) -> EntryView:
     blockers = tuple(around.blockers.get(e.pk, ()))
     own = {e.pk, *(b.id for b in blockers)}  # tasks of its own
     after = around.blockers.get(e.source_id or e.convoy_id or "", ())
+    priority, ties = beside.bead_priority, Ties()
+    if e.land_now_at:
+        priority = stages.FIRST
+    if waiver is not None:
+        ties = Ties(waiver=waiver.pk, waived=f"by {waiver.by} because {waiver.reason}")
     return EntryView(
         id=e.pk,
         rig=e.rig_id,
@@ -149,7 +158,7 @@ def _entry(e: ReviewEntry, rows: _Rows, around: Around) -> EntryView:
         source_status=beside.source_status or "",
         source_cancelled=convoy_ended or beside.source_cancel_at is not None,
         author=e.author,
-        priority=stages.FIRST if e.land_now_at else beside.bead_priority,
+        priority=priority,
         admitted_at=e.admitted_at,
         slot=e.slot,
         batch=e.batch,
@@ -167,7 +176,7 @@ def _entry(e: ReviewEntry, rows: _Rows, around: Around) -> EntryView:
         answered_head=e.answered_head,
         answered_to=e.answered_to_id or 0,
         answer=e.answer,
-        candidate=_candidate(candidate) if candidate else None,
+        candidate=_candidate(candidate),
         built_as=frozenset(rows.built_as.get((e.pk, e.head_sha), ())),
         contested=rows.contested.get(e.pk, ()),
         gates=tuple(gate_view(one, rows.fails[e.pk, which]) for which, one in rows.gates[e.pk].items()),
@@ -175,16 +184,19 @@ def _entry(e: ReviewEntry, rows: _Rows, around: Around) -> EntryView:
             VerdictView(v.pk, v.decision, v.head_sha, v.by, v.run_id is None, v.created_at, v.merge_now, _pending(v))
             for v in rows.verdicts[e.pk]
         ),
-        landing=_landing(landing, around) if landing else None,
+        landing=_landing(landing, around),
         blockers=blockers,
         after=tuple(b for b in after if b.id not in own),
-        ties=Ties(waiver=waiver.pk, waived=f"by {waiver.by} because {waiver.reason}") if waiver else Ties(),
+        ties=ties,
         reopened_at=beside.bead_retried_at,
         runs=tuple(r for r in around.runs.get(e.pk, ()) if r.live or since is None or r.created_at >= since),
+        question=waits_for_answer(around.asked.get(e.pk), [r for r in around.runs.get(e.pk, ()) if r.kind != "gates"]),
     )
 
 
-def _landing(x: Landing, around: Around) -> LandingView:
+def _landing(x: Landing | None, around: Around) -> LandingView | None:
+    if x is None:
+        return None
     push = around.effects.get(land_key(x.push_id or x.pk), _UNASKED)
     told = push.trouble("pushing it", around.now)
     if not told and x.state == LandingState.PUSHING:
@@ -196,7 +208,9 @@ def _pending(v: Verdict) -> bool:
     return v.run_id is None and v.decision == Judgement.REQUEST_CHANGES and v.task_id is None
 
 
-def _candidate(c: Candidate) -> CandidateView:
+def _candidate(c: Candidate | None) -> CandidateView | None:
+    if c is None:
+        return None
     return CandidateView(
         id=c.pk,
         build_no=c.build_no,

@@ -65,5 +65,5 @@ def passes(entries: Iterable[EntryView]) -> Passes:
 
 
 def _failed(entry: EntryView) -> bool:
-    tree = entry.candidate.tree if entry.candidate else ""
+    tree = entry.built.tree
     return any(g.outcome != GateOutcome.PASS for g in entry.gates if g.tree == tree)

@@ -220,10 +220,13 @@ def look(town: Town, now: dt.datetime, ids: Iterable[str] | None = None) -> list
         "town": town.pk,
         "old": now - GRACE,
         "all": ids is None,
-        "ids": None if ids is None else sorted(ids),
+        "ids": None,
     }
+    statement = _EVERYTHING
+    if ids is not None:
+        statement, told["ids"] = _SOME, sorted(ids)
     with connection.cursor() as cursor:
-        cursor.execute(_EVERYTHING if ids is None else _SOME, told)
+        cursor.execute(statement, told)
         return [Broken(_BY_NUMBER[number], str(subject)) for number, subject in cursor.fetchall()]
 
 

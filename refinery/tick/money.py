@@ -37,17 +37,20 @@ def budgets(
     )
     by_run = _by_run(list(capped))
     made: dict[str, tuple[Cap, ...]] = {}
-    of_convoy = _by_convoy(convoys) if any(b.convoy for b in capped.values()) else {}
-    spent_today = usage.by(usage.of_day(town.pk, now.astimezone(dt.UTC).date()), "bead_id") if _day(capped) else []
+    of_convoy: dict[str, Parts] = {}
+    if any(b.convoy for b in capped.values()):
+        of_convoy = _by_convoy(convoys)
+    today: Parts = ()
+    if _day(capped):
+        spent_today = usage.by(usage.of_day(town.pk, now.astimezone(dt.UTC).date()), "bead_id")
+        today = tuple((key, spent) for (key,), spent in spent_today)
 
     def cap(scope: CapScope, subject: str, limit: Amount | None, parts: Parts) -> Iterable[Cap]:
         """The cap, where there is one."""
         if limit is not None and subject:
-            word = words.get((scope, subject))
             whole = sum((spent for _, spent in parts), Spent())
-            yield Cap(scope, subject, word.amount if word else limit, whole, parts)
+            yield Cap(scope, subject, usage.raised(words, scope, subject, limit), whole, parts)
 
-    today: Parts = tuple((key, spent) for (key,), spent in spent_today)
     for key, budget in capped.items():
         convoy = accounts[key][1]
         own: Parts = tuple((f"{purpose} {run}", spent) for run, purpose, spent in by_run.get(key, ()))
@@ -61,8 +64,9 @@ def budgets(
     live = [run for run in runs if run.live]
     caps = _run_caps(capped, by_run, runs, words)
     every = chain((one.cap for one in caps.values()), chain.from_iterable(made.values()))
-    last = usage.used_at([run.id for run in live]) if any(one.reached for one in every) else {}
-    return Budgets(made, caps, last)
+    if not any(one.reached for one in every):
+        return Budgets(made, caps)
+    return Budgets(made, caps, usage.used_at([run.id for run in live]))
 
 
 def _day(capped: Mapping[str, BudgetConfig]) -> bool:
@@ -105,7 +109,7 @@ def _run_caps(
             view = views.get(run)
             if view is None or view.forgotten:  # from before a retry, which is a person's word
                 continue
-            cap = Cap(CapScope.RUN, run, word.amount if word else limit, spent, ((purpose, spent),))
+            cap = Cap(CapScope.RUN, run, usage.raised(words, CapScope.RUN, account, limit), spent, ((purpose, spent),))
             released = word is not None and view.ended_at is not None and word.at > view.ended_at
             found[run] = RunCap(cap, account, view.outcome == RunOutcome.STOPPED, released)
     return found

@@ -41,7 +41,9 @@ def said(request: Bead) -> list[dict[str, str]]:
 
 def short_of(event: BeadEvent) -> str:
     """What was said, at most so long as a prompt takes it."""
-    return event.reason if len(event.reason) <= LONG else f"{event.reason[:LONG]}…"
+    if len(event.reason) <= LONG:
+        return event.reason
+    return f"{event.reason[:LONG]}…"
 
 
 def made(request: Bead) -> list[dict[str, str]]:
@@ -59,7 +61,7 @@ def _earlier(request: Bead) -> list[dict[str, str]]:
 
 def _came(request: Bead) -> str:
     reply = request.events.filter(kind=REPLIED).order_by("id").last()
-    return short(f"{request.status}: {reply.reason if reply else request.reason}", 500)
+    return short(f"{request.status}: {(reply or request).reason}", 500)
 
 
 def _convoys(town: Town) -> list[dict[str, str]]:

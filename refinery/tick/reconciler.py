@@ -156,7 +156,9 @@ def replay(town: Town, since: dt.datetime, until: dt.datetime | None = None) -> 
     with transaction.atomic():
         Town.objects.select_for_update().get(pk=town.pk)
         facts = Fact.objects.filter(town=town, recorded_at__gte=since).order_by("id")
-        for fact in facts.filter(recorded_at__lte=until) if until else facts:
+        if until is not None:
+            facts = facts.filter(recorded_at__lte=until)
+        for fact in facts:
             inbox.again(fact)
             report = tick(town, timezone.now())
             fact.refresh_from_db()

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from agents.lifecycle import RunOutcome, RunState
 from agents.models import Run
-from beads import inbox, room
+from beads import inbox, questions, room
 from beads.models import Town
 from refinery.core import stacks, trains
 from refinery.core.beadviews import BeadView, Blocker, RunView
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.entryviews import LaneView
+from refinery.core.questions import AskedView
 from refinery.core.relations import ForecastView, Refused
 from refinery.core.states import EntryKind, EntryState
-from refinery.core.telling import of_steps
+from refinery.core.telling import of_steps, of_transcript
 from refinery.core.world import BREAKER_WINDOW, AgentView, RigView, World
 from refinery.models import Forecast, Lane, ReviewEntry
 from refinery.tick import convoyrows, entryrows, grounds, money, outside, queries, requestrows
@@ -43,7 +45,10 @@ def load(town: Town, now: dt.datetime) -> World:
     live_runs = tuple(r for r in runs if r.live)
     failures, last_failure = _failures(town, now)
     effects = outside.effects_of(town)
-    views = {view.id: view for view in entryrows.views(entries, entryrows.Around(blockers, by_bead, effects, now))}
+    escalated = list(queries.ESCALATED(town.pk))
+    asked = _asked(escalated)
+    around = entryrows.Around(blockers, by_bead, effects, now, asked)
+    views = {view.id: view for view in entryrows.views(entries, around)}
     checks, known, changes = grounds.apart(entries, views, rigs, now)
     entries = [e for e in entries if e.kind != EntryKind.CHECK]
     shown = _shown(town, entries)
@@ -73,7 +78,9 @@ def load(town: Town, now: dt.datetime) -> World:
         refinery_runs=_refinery_runs(town, live_runs),
         failures_in_a_row=failures,
         last_failure_at=last_failure,
-        escalated=frozenset(queries.ESCALATED(town.pk)),
+        needs=frozenset(key for key, _, closed, *_ in escalated if closed is None),
+        escalated=frozenset(key for key, *_ in escalated),
+        asked=asked,
         effects=effects,
         no_room=room.lacking(),
         behind=inbox.has_pending(town),  # read after the effects: an answer is recorded as they are ended
@@ -98,9 +105,9 @@ def _lanes(
     known = {(lane.rig_id, lane.target): lane for lane in queries.LANES(town.pk)}
     lanes = {}
     for key in {*known, *failing, *forecasts}:
-        lane = known.get(key)
-        window, frozen = (lane.window, _frozen(lane, now)) if lane else (None, "")
-        lanes[key] = LaneView(window, frozen, failing.get(key), forecasts.get(key))
+        lanes[key] = LaneView(failing=failing.get(key), forecast=forecasts.get(key))
+        if lane := known.get(key):
+            lanes[key] = replace(lanes[key], window=lane.window, frozen=_frozen(lane, now))
     return lanes
 
 
@@ -154,8 +161,10 @@ def _failing(rigs: Mapping[int, bool]) -> dict[tuple[int, str], float]:
 def _frozen(lane: Lane, now: dt.datetime) -> str:
     if lane.frozen_at is None or (lane.frozen_until is not None and now >= lane.frozen_until):
         return ""
-    until = f" until {lane.frozen_until:%Y-%m-%d %H:%M} UTC" if lane.frozen_until else ""
-    return f"the lane is frozen by {lane.frozen_by}{until}: {lane.frozen_reason}"
+    who = lane.frozen_by
+    if lane.frozen_until:
+        who += f" until {lane.frozen_until:%Y-%m-%d %H:%M} UTC"
+    return f"the lane is frozen by {who}: {lane.frozen_reason}"
 
 
 def _runs(town: Town) -> list[RunView]:
@@ -173,6 +182,13 @@ def run_view(r: Run) -> RunView:
     retried = r.bead.retried_at
     forgotten = retried is not None and r.created_at < retried and r.state == RunState.ENDED
     stillborn = bool(cast(Any, r).stillborn) and not forgotten
+    outcome, last_line, words = r.outcome, "", ""
+    if forgotten:
+        outcome = RunOutcome.STOPPED
+    if r.state == RunState.RUNNING and r.exited_at:
+        last_line, words = of_steps(r.step_results), of_transcript(r.step_results)
+    elif stillborn:
+        last_line = of_steps(r.step_results)
     return RunView(
         id=r.pk,
         bead=r.bead_id,
@@ -182,7 +198,7 @@ def run_view(r: Run) -> RunView:
         created_at=r.created_at,
         rig=r.rig_id,
         account=r.account_id or r.bead_id,
-        outcome=RunOutcome.STOPPED if forgotten else r.outcome,
+        outcome=outcome,
         agent=r.agent_id,
         purpose=r.purpose,
         start_deadline=r.start_deadline,
@@ -203,7 +219,8 @@ def run_view(r: Run) -> RunView:
         on_remote=r.on_remote,
         work=r.work,
         work_text=r.work_text,
-        last_line=of_steps(r.step_results) if stillborn or (r.state == RunState.RUNNING and r.exited_at) else "",
+        last_line=last_line,
+        words=words,
         stillborn=stillborn,
         publish_requested=r.publish_requested_at is not None,
         result=r.result,
@@ -221,12 +238,17 @@ def run_view(r: Run) -> RunView:
 def _blockers(town: Town) -> dict[str, list[Blocker]]:
     found: dict[str, list[Blocker]] = defaultdict(list)
     for bead, on, status, title, purpose, resolution, closed, rig, filed_by, released, why in queries.BLOCKERS(town.pk):
-        waits = ", waits for a person to release it" if filed_by and released is None else ""
+        waits = ""
+        if filed_by and released is None:
+            waits = ", waits for a person to release it"
         found[bead].append(Blocker(on, status, title, purpose, resolution, closed, rig, waits, why))
     return found
 
 
 def _bead(b: Any, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunView]]) -> BeadView:
+    unreleased = ""
+    if b.filed_by and b.released_at is None:
+        unreleased = f"filed by {b.created_by or 'an agent'} in run {b.filed_by}: waits for a person to release it"
     return BeadView(
         id=b.pk,
         status=b.status,
@@ -238,16 +260,30 @@ def _bead(b: Any, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunVi
         convoy=b.convoy_id,
         parent=b.parent_id,
         cancel_requested=b.cancel_requested_at is not None,
-        unreleased=f"filed by {b.created_by or 'an agent'} in run {b.filed_by}: waits for a person to release it"
-        if b.filed_by and b.released_at is None
-        else "",
+        hold=b.hold,
+        unreleased=unreleased,
         blockers=tuple(blockers.get(b.pk, ())),
         runs=tuple(runs.get(b.pk, ())),
     )
 
 
+def _asked(rows: Iterable[tuple[str, str | None, dt.datetime | None, dt.datetime, str]]) -> dict[str, AskedView]:
+    """What agents have asked of people, by the bead that it is about."""
+    found: dict[str, AskedView] = {}
+    for key, about, closed_at, asked_at, text in sorted(rows, key=lambda row: row[3]):
+        if about is not None and key.startswith(questions.PREFIX):
+            before = found.get(about)
+            opened = before.open if before is not None else ""
+            if closed_at is None:
+                opened = opened or text
+            found[about] = AskedView(opened, asked_at)
+    return found
+
+
 def _ended_beads(live_runs: tuple[RunView, ...]) -> frozenset[str]:
-    return frozenset(queries.CLOSED(list({r.bead for r in live_runs}))) if live_runs else frozenset()
+    if not live_runs:
+        return frozenset()
+    return frozenset(queries.CLOSED(list({r.bead for r in live_runs})))
 
 
 def _refineries(town: Town, convoys: tuple[ConvoyView, ...], live_runs: tuple[RunView, ...]) -> tuple[AgentView, ...]:
@@ -267,5 +303,7 @@ def _refinery_runs(town: Town, live_runs: tuple[RunView, ...]) -> dict[tuple[int
     for run in live_runs:
         if run.kind == "refinery" and run.agent is not None:
             by_agent[run.agent].append(run.id)
-    agents = queries.AGENTS(list(by_agent)) if by_agent else ()
+    if not by_agent:
+        return {}
+    agents = queries.AGENTS(list(by_agent))
     return {(a.rig_id or 0, a.convoy_id): tuple(by_agent[a.pk]) for a in agents}

@@ -16,8 +16,9 @@ from django.db.models import Q
 from agents.lifecycle import RunOutcome
 from agents.mail import WORKER
 from agents.models import Mail, Run
+from beads import questions as of_agents
 from beads.lifecycle import Purpose
-from beads.models import Bead, Effect
+from beads.models import Bead, Effect, Escalation
 from refinery.core.approvals import person
 from refinery.core.keys import publish_key
 from refinery.core.states import EntryKind, Judgement
@@ -41,15 +42,19 @@ class Family:
 
 def family(bead: Bead, entry: ReviewEntry | None) -> Family:
     """All rows of the work that a bead is, or is a part of."""
-    source = bead.pk if entry is None else entry.source_id
-    if source is not None:
+    source: str | None = bead.pk
+    convoy = None
+    if entry is not None:
+        source = entry.source_id
+    if entry is not None and entry.kind == EntryKind.LANDING:
+        convoy = entry.convoy_id
+    if entry is None or source is not None:
         entries = list(ReviewEntry.objects.filter(source=source).order_by("created_at"))
     else:
-        entries = [*reversed(ranges.lineage(entry)), entry] if entry is not None else []
+        entries = [*reversed(ranges.lineage(entry)), entry]
     keys = [e.pk for e in entries]
-    tasks = Bead.objects.filter(parent__in=keys).exclude(purpose=Purpose.WORK).order_by("created_at") if keys else []
-    landing = [entry.convoy_id] if entry is not None and entry.kind == EntryKind.LANDING else []
-    ids = dict.fromkeys(key for key in (bead.pk, source, *keys, *(t.pk for t in tasks), *landing) if key)
+    tasks = Bead.objects.filter(parent__in=keys).exclude(purpose=Purpose.WORK).order_by("created_at")
+    ids = dict.fromkeys(key for key in (bead.pk, source, *keys, *(t.pk for t in tasks), convoy) if key)
     return Family(tuple(entries), tuple(tasks), tuple(ids))
 
 
@@ -114,16 +119,21 @@ def rework(bead: Bead, late: Words) -> dict[str, Any]:
     told = dict(bead.context.get("rework") or {})
     before = list(told.get("said") or [])
     said = [*before, *(one for one in late.said if one not in before)]
-    return told | {"said": said} | merged(said) if said else told
+    if not said:
+        return told
+    return told | {"said": said} | merged(said)
 
 
 def merged(said: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """All that was said as one text and one list of items."""
     said = list(said)
-    several = len(said) > 1
-    texts = (f"{one['by']}: {one['feedback']}" if several else one["feedback"] for one in said if one["feedback"])
+    texts: list[str] = []
     items: list[dict[str, Any]] = []
     for one in said:
+        if one["feedback"] and said[1:]:
+            texts.append(f"{one['by']}: {one['feedback']}")
+        elif one["feedback"]:
+            texts.append(one["feedback"])
         items += [item for item in one["items"] if item not in items]
     return {"feedback": "\n\n".join(texts), "items": items}
 
@@ -149,7 +159,9 @@ def _round(task: Bead, run: Run | None) -> dict[str, Any]:
     if run is None:
         return result | {"came": f"{task.status}: {task.reason}", "answer": ""}
     changed = run.work != "nothing" and run.head_sha not in ("", head)
-    came = f"committed up to {run.head_sha[:12]}" if changed else "committed nothing"
+    came = "committed nothing"
+    if changed:
+        came = f"committed up to {run.head_sha[:12]}"
     if run.outcome != RunOutcome.DONE:
         came = f"{run.outcome}: {run.reason}"
     return result | {"head": head, "by": _name(run), "came": came, "answer": run.summary[:LONG]}
@@ -172,10 +184,24 @@ def attempts(bead: Bead, purpose: str) -> list[dict[str, Any]]:
             "work": run.work_text,
             "refused": refused.get(publish_key(run.pk), ""),
             "summary": run.summary[:LONG],
+            "status": run.status_message,
         }
         for run in reversed(latest)
     ]
 
 
+def questions(beads: Iterable[str]) -> list[dict[str, Any]]:
+    """What was asked of people about these beads, the latest, in order, and what they said."""
+    asked = of_agents.asked_about(beads).order_by("-bead__created_at")[:EARLIER]
+    return [_question(one) for one in reversed(asked)]
+
+
+def _question(asked: Escalation) -> dict[str, Any]:
+    stands = of_agents.standing(asked)
+    text = asked.bead.body or asked.bead.title
+    told = {"id": stands.id, "state": stands.state, "by": stands.by, "answer": stands.answer[:LONG]}
+    return told | {"question": text[:LONG]}
+
+
 def _name(run: Run) -> str:
-    return run.agent.name if run.agent else run.pk
+    return run.agent_name or run.pk

@@ -36,6 +36,7 @@
     if (old.nodeName === "INPUT" || old.nodeName === "TEXTAREA" || old.nodeName === "SELECT") return;
     attributes(old, fresh);
     if (old.hasAttribute("data-tail")) tail(old, fresh);
+    else if (old.hasAttribute("data-follow")) follow(old, fresh);
     else children(old, fresh);
   }
 
@@ -79,6 +80,13 @@
     const top = old.scrollTop;
     old.replaceChildren(...fresh.childNodes);
     old.scrollTop = atEnd ? old.scrollHeight : top;
+  }
+
+  // A transcript keeps what is open in it, and stays at its end when its end was looked at.
+  function follow(old, fresh) {
+    const atEnd = old.scrollHeight - old.scrollTop - old.clientHeight < 24;
+    children(old, fresh);
+    if (atEnd) old.scrollTop = old.scrollHeight;
   }
 
   // -- fetching ---------------------------------------------------------------------------------------------------
@@ -201,7 +209,7 @@
 
   times(document);
   setInterval(() => document.hidden || times(document), 1000);
-  for (const log of document.querySelectorAll("[data-tail]")) log.scrollTop = log.scrollHeight;
+  for (const log of document.querySelectorAll("[data-tail], [data-follow]")) log.scrollTop = log.scrollHeight;
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);

@@ -150,6 +150,33 @@ def test_the_breaker_pauses_dispatch_lets_one_run_through_and_the_first_success_
     assert Run.objects.filter(state="queued", kind="polecat").count() == 3
 
 
+def test_what_keeps_runs_from_starting_is_one_need_until_one_runs_and_another_one_the_next_time(place: Place) -> None:
+    bead = place.bead()
+
+    def cannot_start() -> None:
+        place.later(hours=1)
+        place.tick()
+        while picked := runs.pick("runner", place.now):
+            runs.start_failed(picked[0].pk, "no sandbox", "sandbox")
+        place.tick()
+
+    def needs() -> list[bool]:
+        return [e.closed_at is None for e in Escalation.objects.filter(about=bead).order_by("bead__created_at")]
+
+    cannot_start()
+    cannot_start()
+    assert needs() == [True]
+    place.later(hours=1)
+    place.tick()
+    run, _ = place.running(bead=bead)
+    place.tick()  # until it is quiet: what is settled is not settled again while its bead lives
+    assert needs() == [False]
+    place.exit(run, 1)
+    place.tick()
+    cannot_start()
+    assert needs() == [False, True]
+
+
 def test_a_config_that_cannot_be_used_with_a_rigs_is_refused_at_the_door(place: Place) -> None:
     towns.set_config(place.rig, by=Actor("", "alice"), text='dispatch.heartbeat = "20s"')
     with pytest.raises(Invalid, match=r"rig proj could not be used any more: .*lease must be at least twice the"):

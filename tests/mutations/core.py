@@ -6,6 +6,13 @@ from tests.mutations.mutation import RACES, RECOVERY, Mutation
 
 MUTATIONS = (
     Mutation(
+        "a need that is over is settled again in each tick, as long as its bead lives",
+        "refinery/core/rules/needs.py",
+        "    if key in world.needs:\n",
+        "    if key in world.escalated:\n",
+        "tests/db/test_recovery.py -k keeps_runs_from_starting",
+    ),
+    Mutation(
         "the mayor is started for a second request while it is at work",
         "refinery/core/rules/mayor.py",
         "    if at_work:\n",

@@ -109,6 +109,15 @@ def test_no_conditional_expression_holds_another_one() -> None:
     assert not nested
 
 
+def test_conditional_expressions_are_few() -> None:
+    """At most 10 per 1,000 lines of the product: `a if b else c` in the middle of a line is read twice."""
+    trees = {path: ast.parse(path.read_text()) for path in SOURCES}
+    counts = {path: sum(isinstance(node, ast.IfExp) for node in ast.walk(tree)) for path, tree in trees.items()}
+    share = 1000 * sum(counts.values()) / sum(len(path.read_text().splitlines()) for path in SOURCES)
+    densest = [f"{path.relative_to(ROOT)}: {n}" for path, n in sorted(counts.items(), key=lambda one: -one[1])[:10]]
+    assert share <= 10, f"{share:.1f} of 1,000 lines; most of them are in {', '.join(densest)}"
+
+
 def test_every_public_thing_says_what_it_is() -> None:
     missing = []
     for path in SOURCES:

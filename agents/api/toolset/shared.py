@@ -60,4 +60,4 @@ def rig_of(call: Call, slug: str | None) -> Rig:
 
 def sender(call: Call) -> str:
     """What the caller is called: its agent's name."""
-    return call.run.agent.name if call.run.agent else call.run.pk
+    return call.run.agent_name or call.run.pk

@@ -41,7 +41,9 @@ def run_tool(tool: Tool, words: list[str]) -> int:
             tell(error.raw)
             return 1
         raise
-    return tell(raw if typed.json else shown(data) or "ok")
+    if typed.json:
+        return tell(raw)
+    return tell(shown(data) or "ok")
 
 
 def shown(value: object, depth: int = 0) -> str:
@@ -65,7 +67,9 @@ def beside(value: object, depth: int) -> str:
 
 def word(value: object) -> str:
     """One value."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def run_gates(table: list[Tool]) -> int:
@@ -84,9 +88,11 @@ def run_gates(table: list[Tool]) -> int:
     where, failed = top.stdout.strip() or ".", []
     for gate in gates:
         tell(f"gate {gate['name']}: {gate['run']}")
+        said = "pass"
         started = subprocess.Popen(["sh", "-c", gate["run"]], env=environment, cwd=where, start_new_session=True)
         try:
-            said = f"exit {code}" if (code := started.wait(gate.get("timeout"))) else "pass"
+            if code := started.wait(gate.get("timeout")):
+                said = f"exit {code}"
         except subprocess.TimeoutExpired:
             said = f"not done after {gate['timeout']:g} s"
         finally:  # and what it has started goes with it
@@ -94,7 +100,8 @@ def run_gates(table: list[Tool]) -> int:
                 os.killpg(started.pid, signal.SIGKILL)
             started.wait()
         tell(f"gate {gate['name']}: {said}")
-        failed += [gate["name"]] if said != "pass" else []
+        if said != "pass":
+            failed.append(gate["name"])
     if failed:
         raise Failed(f"{len(failed)} of {len(gates)} gates did not pass here: {', '.join(failed)}")
     return 0
@@ -110,23 +117,33 @@ def mcp() -> int:
         try:
             message = json.loads(line)
             status, body = insisted("/mcp", line.strip(), headers_of(message, version))
-            answer = json.loads(body) if body.strip() else None
+            answer = json.loads(body.strip() or "null")
             if answer is not None and "jsonrpc" not in answer:
                 raise Failed(str((answer.get("error") or {}).get("message") or f"the server answers {status}"))
         except (Failed, ValueError, AttributeError) as error:
-            key = message.get("id") if isinstance(message, dict) else None
-            told = {"code": -32700 if message is None else -32603, "message": str(error)}
-            answer = {"jsonrpc": "2.0", "id": key, "error": told} if message is None or key is not None else None
+            answer = failure(message, str(error))
         if answer is not None:
             version = (answer.get("result") or {}).get("protocolVersion") or version
             tell(json.dumps(answer))
     return 0
 
 
+def failure(message: Any, why: str) -> dict[str, Any] | None:
+    """What JSON-RPC answers to a message that led to nothing; None is one that could not be read. A notification, which
+    has no id, gets no answer."""
+    if message is None:
+        return {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": why}}
+    if not isinstance(message, dict) or message.get("id") is None:
+        return None
+    return {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32603, "message": why}}
+
+
 def headers_of(message: Any, version: str) -> dict[str, str]:
     """What MCP over HTTP says of a message in headers: its protocol version, and since 2026 its method and name."""
     headers = {"Accept": "application/json, text/event-stream"}
-    params = message.get("params") or {} if isinstance(message, dict) else {}
+    params: dict[str, Any] = {}
+    if isinstance(message, dict):
+        params = message.get("params") or {}
     told = (params.get("_meta") or {}).get("io.modelcontextprotocol/protocolVersion")
     if told:
         headers.update({"MCP-Protocol-Version": told, "Mcp-Method": str(message.get("method"))})
@@ -137,15 +154,25 @@ def headers_of(message: Any, version: str) -> dict[str, str]:
     return headers
 
 
+def placeholder(field: dict[str, Any]) -> str:
+    """A field as a command's line names it; in brackets where it may be left out."""
+    if field["required"]:
+        return str(field["name"]).upper()
+    return f"[{str(field['name']).upper()}]"
+
+
 def usage(tool: Tool) -> str:
     """What one command takes."""
     typed = Typed(tool, ["--help"])
-    words = [f"[{one['name'].upper()}]" if not one["required"] else one["name"].upper() for one in typed.places]
-    lines = [f"gt {tool['words']} {' '.join(words)}".rstrip(), "", tool["doc"], ""]
+    lines = [f"gt {tool['words']} {' '.join(map(placeholder, typed.places))}".rstrip(), "", tool["doc"], ""]
     for field in tool["args"]:
         told = "|".join(field["choices"]) or KINDS.get(field["kind"], "")
-        many = ", as often as there are some" if field["kind"] == "words" else ""
-        lines.append(f"  --{flag(field)} {told}".rstrip() + (" (needed)" if field["required"] else many))
+        line = f"  --{flag(field)} {told}".rstrip()
+        if field["required"]:
+            line += " (needed)"
+        elif field["kind"] == "words":
+            line += ", as often as there are some"
+        lines.append(line)
     if tool["name"] == "gt_ask":
         lines.append(f"  --wait [SECONDS]   until a person has answered, at most so long (else {ASK_SECONDS:.0f})")
     return "\n".join(lines) + "\n" + COMMON.format(text=tool["text"] or "text")
@@ -179,7 +206,9 @@ def carried_out(table: list[Tool], words: list[str]) -> int:
     """What was typed; returns the exit code."""
     role = os.environ.get("GASTOWN_ROLE", "")
     if not words or words[0] in ("help", "-h", "--help"):
-        return tell(usage(chosen(table, words[1:])[0]) if words[1:] else overview(table, role))
+        if not words[1:]:
+            return tell(overview(table, role))
+        return tell(usage(chosen(table, words[1:])[0]))
     if words[0] == "mcp":
         return mcp()
     if words == ["run-gates"] and role == "polecat":

@@ -28,7 +28,7 @@ def chosen(table: list[Tool], words: list[str]) -> tuple[Tool, list[str]]:
         tool = names.get("gt_" + "_".join(words[:count]).replace("-", "_").replace("gt_", ""))
         if tool is not None:
             return tool, words[count:]
-    told = words[0] if words else ""
+    told = "".join(words[:1])
     group = [tool["words"] for tool in table if tool["words"].startswith(f"{told} ")]
     if told and group:
         raise Wrong(f"gt {told}: say which: {', '.join(group)}")
@@ -47,7 +47,7 @@ def text_of(place: str) -> str:
 
 
 def value_of(field: Field, given: str) -> Any:
-    """What was typed for a field, as its kind has it."""
+    """A typed word as a value of the field's kind; `-`: the standard input. Raises Wrong, which names the option."""
     kind = field["kind"]
     if given == "-" and kind in ("text", "json"):
         given = text_of("-")
@@ -102,8 +102,12 @@ class Typed:
         elif word == "--json":
             self.json = True
         elif word.partition("=")[0] == "--wait" and self.tool["name"] == "gt_ask":
-            told = word.partition("=")[2] or (words.pop(0) if words and words[0].isdigit() else "")
-            self.wait = float(value_of({"name": "wait", "kind": "number"}, told)) if told else ASK_SECONDS
+            self.wait = ASK_SECONDS
+            told = word.partition("=")[2]
+            if not told and words and words[0].isdigit():
+                told = words.pop(0)
+            if told:
+                self.wait = float(value_of({"name": "wait", "kind": "number"}, told))
         elif word.partition("=")[0] == "--file":
             self.read(text_of(self.after(word, words)))
         else:
@@ -138,8 +142,9 @@ class Typed:
         field = next((one for one in self.places if one["name"] not in self.arguments), None)
         if field is None:
             raise Wrong(f"gt {self.tool['words']}: what is {word!r} for? Put quotes around a text of several words")
-        value = value_of(field, word)
-        self.arguments[field["name"]] = [value] if field["kind"] == "words" else value
+        self.arguments[field["name"]] = value_of(field, word)
+        if field["kind"] == "words":
+            self.arguments[field["name"]] = [value_of(field, word)]
 
     def read(self, text: str) -> None:
         """A file's content: a JSON object of arguments, or the text."""

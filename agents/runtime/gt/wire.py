@@ -35,8 +35,8 @@ def place(url: str) -> tuple[bool, str, int, str, str]:
         port = port.lstrip(":")
     elif ":" in where:
         host, _, port = where.partition(":")
-    secure = scheme == "https"
-    return secure, host, int(port or (443 if secure else 80)), (slash + path).rstrip("/"), where
+    usual = {"https": 443}.get(scheme, 80)
+    return scheme == "https", host, int(port or usual), (slash + path).rstrip("/"), where
 
 
 def post(path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -113,7 +113,9 @@ def insisted(path: str, body: bytes, headers: dict[str, str]) -> tuple[int, byte
 
 def call(tool: Tool, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Call a tool; returns (its data, the raw answer). Raises Failed with the server's sentence."""
-    headers = {} if tool["reads"] else {"Idempotency-Key": os.urandom(12).hex()}
+    headers = {}
+    if not tool["reads"]:
+        headers["Idempotency-Key"] = os.urandom(12).hex()
     status, body = insisted(f"/api/tools/{tool['name']}", json.dumps(arguments).encode(), headers)
     raw = body.decode("utf-8", "replace")
     try:

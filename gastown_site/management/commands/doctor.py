@@ -50,8 +50,10 @@ def _all() -> Iterator[Check]:
     """Where tables are missing, nothing that looks into them is asked."""
     first = list(_database())
     yield from first
-    whole = all(state != "fail" for state, _, _ in first)
-    for check in CHECKS if whole else [_tools]:
+    checks = CHECKS
+    if any(state == "fail" for state, _, _ in first):
+        checks = [_tools]
+    for check in checks:
         yield from check()
 
 
@@ -67,10 +69,14 @@ def _database() -> Iterator[Check]:
 
 def _tools() -> Iterator[Check]:
     version = run_git(["--version"], cwd="/").text.split()[2]
-    new = tuple(int(p) for p in version.split(".")[:2]) >= (2, 38)
-    yield ("ok" if new else "fail"), "git", version if new else f"{version}: Gastown needs 2.38 or newer"
-    free = shutil.disk_usage(settings.GASTOWN_HOME).free
-    yield ("ok" if free > 2**30 else "warn"), "disk", f"{free // 2**20} MiB free under GASTOWN_HOME"
+    git = "ok", "git", version
+    if tuple(int(p) for p in version.split(".")[:2]) < (2, 38):
+        git = "fail", "git", f"{version}: Gastown needs 2.38 or newer"
+    yield git
+    free, state = shutil.disk_usage(settings.GASTOWN_HOME).free, "ok"
+    if free <= 2**30:
+        state = "warn"
+    yield state, "disk", f"{free // 2**20} MiB free under GASTOWN_HOME"
 
 
 def _sandbox() -> Iterator[Check]:
@@ -86,9 +92,10 @@ def _sandbox() -> Iterator[Check]:
         else:
             worked = [what for what, how in tried.items() if how]
             said = f"bubblewrap {found.version}, {found.bwrap}"
-            held = f"{said}: {len(tried)} ways out were tried, none is open"
-            broken = f"{said} does not hold: from inside one can {', '.join(worked)}"
-            yield ("fail", "sandbox", broken) if worked else ("ok", "sandbox", held)
+            if worked:
+                yield "fail", "sandbox", f"{said} does not hold: from inside one can {', '.join(worked)}"
+            else:
+                yield "ok", "sandbox", f"{said}: {len(tried)} ways out were tried, none is open"
     off = [f"town {town.slug}" for town in Town.objects.all() if _is_off(town.config, {})]
     off += [f"rig {rig.slug}" for rig in Rig.objects.select_related("town") if _is_off(rig.town.config, rig.config)]
     if off:
@@ -105,9 +112,12 @@ def _is_off(town: dict[str, Any], rig: dict[str, Any]) -> bool:
 
 def _parts() -> Iterator[Check]:
     for found in health.standings():
-        if found.part not in ("database", "migrations"):
-            remedy = f"{found.wrong}: is gastown up running? what does it say?"
-            yield ("warn", found.part, remedy) if found.wrong else ("ok", found.part, "ok")
+        if found.part in ("database", "migrations"):
+            continue
+        if found.wrong:
+            yield "warn", found.part, f"{found.wrong}: is gastown up running? what does it say?"
+        else:
+            yield "ok", found.part, "ok"
 
 
 def _queues() -> Iterator[Check]:

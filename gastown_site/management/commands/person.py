@@ -56,15 +56,15 @@ class Command(GastownCommand):
         """Make an account, with a role."""
         if role is None and not superuser:
             raise Invalid("give --role (viewer, reviewer or operator), or --superuser", field="role")
-        found = _town(town) if role is not None else None
+        if role is None:
+            people.create(name, _password(name), superuser=superuser)
+            data = {"name": name, "role": None, "town": None, "superuser": superuser}
+            return Said(data, f"{name} is superuser")
+        found = _town(town)
         user = people.create(name, _password(name), superuser=superuser)
-        if found is not None and role is not None:
-            people.grant(user, found, people.role_named(role), str(actor()))
-        what = "superuser"
-        if found is not None:
-            what = f"{role} of town {found.slug}"
-        data = {"name": name, "role": role, "town": found.slug if found else None, "superuser": superuser}
-        return Said(data, f"{name} is {what}")
+        people.grant(user, found, people.role_named(role), str(actor()))
+        data = {"name": name, "role": role, "town": found.slug, "superuser": superuser}
+        return Said(data, f"{name} is {role} of town {found.slug}")
 
     def grant(self, name: str, role: str, town: str | None, **_: Any) -> Any:
         """Give a role."""
@@ -121,7 +121,9 @@ class Command(GastownCommand):
         for row in rows:
             if end := locked.get(row["name"]):
                 row["locked_until"] = end.isoformat(timespec="seconds")
-        columns = ["name", "roles", "active", *(["locked_until"] if locked else [])]
+        columns = ["name", "roles", "active"]
+        if locked:
+            columns.append("locked_until")
         return Said(rows, table([{"locked_until": "", **row} for row in rows], columns, "nobody yet: person create"))
 
 

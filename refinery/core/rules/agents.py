@@ -14,8 +14,9 @@ def decide(world: World) -> Iterator[Decision]:
         subject = f"agent {agent.id}"
         if agent.busy:
             yield Decision(subject, "serving", "has a live run")
-        elif agent.convoy_ended or agent.convoy_reviewed:
-            why = "its convoy has ended" if agent.convoy_ended else "every bead of its convoy was reviewed"
-            yield Decision(subject, "retire", why, (RetireAgent(agent.id),))
+        elif agent.convoy_ended:
+            yield Decision(subject, "retire", "its convoy has ended", (RetireAgent(agent.id),))
+        elif agent.convoy_reviewed:
+            yield Decision(subject, "retire", "every bead of its convoy was reviewed", (RetireAgent(agent.id),))
         else:
             yield Decision(subject, "serving", "its convoy has work to review")

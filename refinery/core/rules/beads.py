@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from agents.lifecycle import RunOutcome, RunState
 from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, EffectState, Purpose
 from refinery.core.actions import (
@@ -19,7 +18,6 @@ from refinery.core.actions import (
     OpenEntry,
     PublishRun,
     Ruling,
-    Settle,
     StartRun,
 )
 from refinery.core.approvals import objection
@@ -27,20 +25,22 @@ from refinery.core.beadviews import BeadView, RunView
 from refinery.core.entryviews import EntryView
 from refinery.core.gating import red
 from refinery.core.keys import publish_key
+from refinery.core.questions import ASKS, waits_for_answer
 from refinery.core.readiness import (
     DISPATCH,
+    HELD,
     NO_SLOT,
     UNRELEASED,
     bead_wait,
     breaker,
-    host_faults,
     same_set_up_error,
-    stays,
     unmanned,
 )
+from refinery.core.rules.attempts import another, hopeless, runs_again, voided
+from refinery.core.rules.needs import raised, settled
 from refinery.core.rules.rework import nothing_committed
-from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.standing import phase_of
+from refinery.core.telling import led_by
 from refinery.core.world import World
 
 REFUSALS = 2  # so often is a branch offered that its remote refuses
@@ -64,10 +64,11 @@ def _breaker(world: World) -> Iterator[Decision]:
         why = f"{world.failures_in_a_row} runs in a row failed within 30 minutes: dispatch pauses"
         text = f"{why}. Look at their logs. One run is tried every 5 minutes; the first that succeeds ends the pause."
         alarm = Escalate("breaker", "Dispatch paused: too many runs fail", text, "high")
-        yield Decision(subject, "breaker", why, () if "breaker" in world.escalated else (alarm,))
-    elif "breaker" in world.escalated:
-        why = "runs succeed again, or the failures are long past"
-        yield Decision(subject, "breaker-closed", why, (Settle("breaker", why),))
+        yield Decision(subject, "breaker", why, raised(world, alarm))
+        return
+    why = "runs succeed again, or the failures are long past"
+    if over := settled(world, "breaker", why):
+        yield Decision(subject, "breaker-closed", why, over)
 
 
 def _unmanned(world: World) -> Iterator[Decision]:
@@ -82,10 +83,13 @@ def _unmanned(world: World) -> Iterator[Decision]:
         if waiting[rig.id]:
             text = f"{why}. Beads that wait for it: {waiting[rig.id]}"
             alarm = Escalate(key, f"Nobody works in rig {rig.slug}", text, "medium")
-            yield Decision(f"rig {rig.slug}", "unmanned", why, () if key in world.escalated else (alarm,))
-        elif key in world.escalated:
-            settled = "agents.polecat.command is set" if rig.config.agents.polecat else "no bead waits for it any more"
-            yield Decision(f"rig {rig.slug}", "manned", settled, (Settle(key, settled),))
+            yield Decision(f"rig {rig.slug}", "unmanned", why, raised(world, alarm))
+            continue
+        ended = "agents.polecat.command is set"
+        if rig.id in empty:
+            ended = "no bead waits for it any more"
+        if over := settled(world, key, ended):
+            yield Decision(f"rig {rig.slug}", "manned", ended, over)
 
 
 def _order(world: World, bead: BeadView) -> tuple[object, ...]:
@@ -102,21 +106,21 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
         why = "the review entry it was for has ended"
         return "unneeded", why, (MoveBead(bead.id, bead.status, BeadStatus.CLOSED, why, "superseded"),)
     if bead.live_run is not None:
-        runs = bead.live_run.state == RunState.RUNNING and start_key(bead) in world.escalated
-        over = (Settle(start_key(bead), "runs start again"),) if runs else ()
-        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", over
+        return "in-work", f"run {bead.live_run.id} is {bead.live_run.state}", runs_again(world, bead)
     if entry is not None:
         if bead.status == BeadStatus.IN_REVIEW:
             phase = phase_of(world, entry).replace("_", " ")
             return "in-review", f"{phase}: {reviews[f'entry {entry.id}']}", ()
         why = f"review entry {entry.id} is open"
         return "has-entry", why, (MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why),)
+    if bead.hold and bead.status == BeadStatus.IN_PROGRESS:
+        return "stopped", bead.hold, (another(bead, bead.hold),)
     match bead.status:
         case BeadStatus.IN_PROGRESS:
             return _after_run(world, bead)
         case BeadStatus.IN_REVIEW:
             why = "its review entry is gone: back to work"
-            return "review-gone", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+            return "review-gone", why, (another(bead, why),)
         case _:
             return _dispatch(world, bead, slots)
 
@@ -137,7 +141,7 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
     run = bead.last_run
     if run is None:
         why = "has no run: back to the queue"
-        return "no-run", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+        return "no-run", why, (another(bead, why),)
     match run.outcome:
         case "done":
             if bead.purpose == Purpose.WORK and run.work == "nothing":
@@ -149,38 +153,16 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
                 return _publish(world, bead, run)
             return _hand_over(world, bead, run)
         case "failed":
-            if same_set_up_error(bead.runs):
-                return _give_up(bead, run, f"the same set-up error twice: {run.reason}", _SET_UP)
-            limit = world.rigs[bead.rig].config.dispatch.max_attempts
-            if bead.attempts_used >= limit:
-                return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
+            if why := hopeless(world, bead, run):
+                return _give_up(bead, run, why)
             why = f"attempt {bead.attempts_used} failed: {run.reason}"
-            show = run.work == "new" and not run.on_remote and not run.publish_requested
-            shown = (PublishRun(run.id),) if show and _always(world, bead) else ()
-            return "attempt-failed", why, (*shown, MoveBead(bead.id, bead.status, BeadStatus.OPEN, why))
+            again = another(bead, why)
+            hidden = run.work == "new" and not run.on_remote and not run.publish_requested
+            if hidden and _always(world, bead):
+                return "attempt-failed", why, (PublishRun(run.id), again)
+            return "attempt-failed", why, (again,)
         case _:
-            why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
-            alarm = cannot_start(world, bead, run)
-            return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why), *alarm)
-
-
-def start_key(bead: BeadView) -> str:
-    """The key of the need that runs of the bead's rig cannot be started."""
-    return f"start:{bead.rig}"
-
-
-def cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
-    """What keeps all runs of a rig from starting is one need, until one of them runs."""
-    lasting = stays(run) or host_faults(bead.runs) >= HOST_FAULTS_FREE
-    if run.outcome != RunOutcome.START_FAILED or not lasting or start_key(bead) in world.escalated:
-        return ()
-    rig = world.rigs[bead.rig].slug
-    text = (
-        f"Run {run.id} of {bead.id} could not be started: {run.reason}\n\n"
-        f"What to do: mend that (gastown doctor looks at this machine; gastown rig config {rig} --config FILE replaces "
-        "the config). It is tried again by itself, more and more rarely."
-    )
-    return (Escalate(start_key(bead), f"Rig {rig}: runs cannot be started: {run.reason}"[:300], text, "high", bead.id),)
+            return voided(world, bead, run)
 
 
 def _always(world: World, bead: BeadView) -> bool:
@@ -195,8 +177,9 @@ def _shown(world: World, bead: BeadView) -> bool:
 
 def _nothing_changed(bead: BeadView, run: RunView) -> Ruling:
     """It is said to be done, and there is no commit: never closed for that word alone, and never tried again for it."""
-    said = f': "{run.summary}"' if run.summary else ""
-    why = f"its agent says that it is done, and changed nothing{said}"
+    why = "its agent says that it is done, and changed nothing"
+    if run.summary:
+        why += f': "{run.summary}"'
     text = (
         f"{why}. Run {run.id} made no commit. If nothing was needed: bead confirm {bead.id}. "
         f"To let it be tried again: bead retry {bead.id}"
@@ -216,8 +199,10 @@ def _publish(world: World, bead: BeadView, run: RunView) -> Ruling:
     asked = world.effects.get(key)
     if asked is not None and asked.state == EffectState.FAILED:
         return _not_published(world, bead, asked.error)
-    again = not run.publish_requested or world.unanswered(key)
-    return "publish", "its commits are being published", (PublishRun(run.id),) if again else ()
+    why = "its commits are being published"
+    if run.publish_requested and not world.unanswered(key):
+        return "publish", why, ()
+    return "publish", why, (PublishRun(run.id),)
 
 
 def _not_published(world: World, bead: BeadView, error: str) -> Ruling:
@@ -226,7 +211,7 @@ def _not_published(world: World, bead: BeadView, error: str) -> Ruling:
     refused = sum(1 for key in keys if key in world.effects and world.effects[key].state == EffectState.FAILED)
     why = f"the remote refused its branch: {error}"
     if refused < REFUSALS:
-        return "publish-refused", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+        return "publish-refused", why, (another(bead, why),)
     rig = world.rigs[bead.rig].slug
     text = (
         f"Rig {rig}, bead {bead.id}: {why}, {refused} times.\n\nWhat to do: let the remote take it, or give agents' "
@@ -269,7 +254,7 @@ def _unchanged(
 ) -> tuple[str, tuple[Action, ...]]:
     """Nothing was committed: the author's answer goes to who asked. Gates read no answers: they would fail again, and a
     person is told at once."""
-    why = f"nothing was committed: {run.summary}" if run.summary else "nothing was committed"
+    why = f"nothing was committed{led_by(': ', run.summary)}"
     actions = (*actions, Answered(entry.id, entry.head, run.summary))
     if (failed := red(entry, world.rigs[entry.rig])) and objection(entry) is None and not entry.held:
         text = f"{nothing_committed(failed, run.summary)}. The gates would fail again"
@@ -283,8 +268,11 @@ _SET_UP = (
 )
 
 
-def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Ruling:
-    text = f"{why}{advice}\nLast run: {run.id}; its output: gastown runs log {run.id}."
+def _give_up(bead: BeadView, run: RunView, why: str) -> Ruling:
+    text = why
+    if same_set_up_error(bead.runs):
+        text += _SET_UP
+    text += f"\nLast run: {run.id}; its output: gastown runs log {run.id}."
     text += f" When it is mended: gastown bead retry {bead.id}"
     return (
         "give-up",
@@ -297,9 +285,15 @@ def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Ruling
 
 
 def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling:
+    if bead.hold:
+        return HELD, f"{bead.hold}; it waits until a person lets it go on", ()
+    if asked := waits_for_answer(world.asked.get(bead.id), bead.runs):
+        return ASKS, f"its agent asks: {asked}", ()
     wait = bead_wait(world, bead)
+    if wait is not None and wait == bead.unreleased:
+        return UNRELEASED, wait, ()
     if wait is not None:
-        return UNRELEASED if wait == bead.unreleased else "wait", wait, ()
+        return "wait", wait, ()
     if world.breaker_open:
         if slots["probe"]:
             return "wait", breaker(world), ()
@@ -308,10 +302,12 @@ def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling
     if slots[bead.rig] >= limit:
         return NO_SLOT, f"all {limit} polecats of the rig are busy", ()
     slots[bead.rig] += 1
-    before = bead.published_head
-    start_sha = before.head_sha if before else ""
-    prefer = bead.last_run.agent if bead.last_run else None
-    if bead.purpose != Purpose.WORK and not start_sha:
+    start_sha, prefer = "", None
+    if bead.last_run is not None:
+        prefer = bead.last_run.agent
+    if bead.published_head is not None:
+        start_sha = bead.published_head.head_sha
+    elif bead.purpose != Purpose.WORK:
         start_sha = world.entry[bead.parent or ""].head
     start = StartRun(
         bead=bead.id,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from beads.lifecycle import BeadStatus, EffectState, is_final
+from beads.lifecycle import ACHIEVED, BeadStatus, EffectState, is_final
 from refinery.core.actions import (
     Action,
     BranchLanded,
@@ -22,8 +22,9 @@ from refinery.core.actions import (
 )
 from refinery.core.convoyviews import BranchView, ConvoyView, LandingEntry
 from refinery.core.keys import branch_key
+from refinery.core.rules.needs import told_once
 from refinery.core.states import EntryState
-from refinery.core.telling import short
+from refinery.core.telling import led_by, short
 from refinery.core.world import World
 
 
@@ -46,11 +47,11 @@ def _one(world: World, convoy: ConvoyView) -> Ruling:
         since = max((b.closed_at for b in convoy.failed_beads if b.closed_at), default=convoy.started_at)
         key = f"convoy:{convoy.id}:{since.isoformat()}"
         alarm = Escalate(key, f"Convoy needs attention: {convoy.title}", why, "high", convoy.id)
-        return "needs-attention", why, () if key in world.escalated else (alarm,)
+        return "needs-attention", why, told_once(world, alarm)
     if not convoy.all_closed:
         done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
         return "active", f"{done} of {len(convoy.beads)} beads closed", ()
-    merged = [b for b in convoy.beads if b.resolution in ("merged", "already_merged", "done")]
+    merged = [b for b in convoy.beads if b.resolution in ACHIEVED]
     if not merged:
         why = "no bead was merged: there is nothing to land"
         return "nothing", why, _fail(convoy, why)
@@ -62,9 +63,10 @@ def _one(world: World, convoy: ConvoyView) -> Ruling:
 
 def _failed(convoy: ConvoyView) -> str:
     """What is said of a convoy of which beads failed: the first three, each with its reason."""
-    names = "; ".join(f"{b.id}{': ' + short(b.reason, 320) if b.reason else ''}" for b in convoy.failed_beads[:3])
-    more = f", and {len(convoy.failed_beads) - 3} more" if convoy.failed_beads[3:] else ""
-    return f"failed: {names}{more}. Retry it, cancel it, or close the convoy"
+    names = "; ".join(f"{b.id}{led_by(': ', short(b.reason, 320))}" for b in convoy.failed_beads[:3])
+    if convoy.failed_beads[3:]:
+        names += f", and {len(convoy.failed_beads) - 3} more"
+    return f"failed: {names}. Retry it, cancel it, or close the convoy"
 
 
 def _cut(world: World, uncut: Sequence[BranchView]) -> Ruling:

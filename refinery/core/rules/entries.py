@@ -10,7 +10,6 @@ from refinery.core.actions import (
     Action,
     CloseEntry,
     Decision,
-    Leave,
     NewHead,
     OpenCheck,
     Ruling,
@@ -19,15 +18,16 @@ from refinery.core.approvals import objection
 from refinery.core.entryviews import EntryView
 from refinery.core.order import by_lane, in_queue_order
 from refinery.core.rules.lanestate import Lane, Refineries
-from refinery.core.rules.rework import after_triage, rework
+from refinery.core.rules.rework import after_triage, leave, rework
 from refinery.core.rules.steps import Step, merged
 from refinery.core.stacks import refused
-from refinery.core.stages import Stage, Standing
+from refinery.core.stages import WAITS_FOR_PERSON, Stage, Standing
 from refinery.core.standing import is_judged, proving, stands
 from refinery.core.states import LandingState
+from refinery.core.telling import led_by
 from refinery.core.world import RigView, World
 
-_NEEDS_OTHERS = (Stage.BLOCKED, Stage.HELD, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY)
+_NEEDS_OTHERS = (Stage.BLOCKED, *(WAITS_FOR_PERSON - {Stage.EXCUSED}))
 
 
 def decide(world: World) -> Iterator[Decision]:
@@ -60,16 +60,17 @@ def _one(world: World, entry: EntryView, lane: Lane) -> Ruling:
     if (again := _reworked(world, entry, rig, where)) is not None:
         return again
     if stage == Stage.BEHIND or (stage == Stage.BLOCKED and not entry.waiting_for):
-        return str(stage), why, (Leave(entry.id, innocent=True),) if entry.admitted else ()
+        return str(stage), why, leave(entry, innocent=True)
     if stage in _NEEDS_OTHERS:
-        return str(stage), why, (Leave(entry.id),) if entry.admitted else ()
+        return str(stage), why, leave(entry)
     if stage in (Stage.CHECKING, Stage.EXCUSED):
         return _waits_for_check(entry, lane, stage, why)
     by_itself = not entry.admitted and (proving(entry, rig, world.now) or is_judged(entry, stage))
     stopped = world.stopped(rig)
     if not entry.admitted and not by_itself:
-        told = why if stage == Stage.UNBUILT else f"waits for its turn; {why}"
-        return "queued", lane.frozen or stopped or told, ()
+        if stage != Stage.UNBUILT:
+            why = f"waits for its turn; {why}"
+        return "queued", lane.frozen or stopped or why, ()
     if not entry.admitted and stopped:
         return "queued", f"its gates wait: {stopped}", ()
     return Step(world, entry, lane, stage, why).ruling()
@@ -96,7 +97,7 @@ def _failed_rework(entry: EntryView) -> Ruling | None:
     failed = [b for b in entry.waiting_for if b.status == BeadStatus.FAILED]
     if not failed:
         return None
-    text = "; ".join(f"{b.purpose} {b.id} failed{': ' + b.reason if b.reason else ''}" for b in failed)
+    text = "; ".join(f"{b.purpose} {b.id} failed{led_by(': ', b.reason)}" for b in failed)
     return "rework-failed", text, (CloseEntry(entry.id, "failed", "rework_failed", text),)
 
 
@@ -115,7 +116,7 @@ def _reworked(world: World, entry: EntryView, rig: RigView, where: Standing) -> 
 
 def _waits_for_check(entry: EntryView, lane: Lane, stage: Stage, why: str) -> Ruling:
     """It waits outside of the train, where it is in nobody's way, for a check of the target; the first asks for it."""
-    actions: list[Action] = [Leave(entry.id, innocent=True)] if entry.admitted else []
+    actions: list[Action] = [*leave(entry, innocent=True)]
     if stage == Stage.CHECKING and not lane.checked:
         lane.checked = True
         actions.append(OpenCheck(lane.rig.id, lane.target))

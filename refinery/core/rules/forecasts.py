@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from refinery.core.actions import Action, Decision, Foresee
 from refinery.core.order import by_lane
+from refinery.core.relations import ForecastView
 from refinery.core.stacks import due
 from refinery.core.world import World
 
@@ -13,13 +14,11 @@ from refinery.core.world import World
 def decide(world: World) -> Iterator[Decision]:
     """One decision for each lane in which two entries can be compared."""
     for lane, entries in by_lane(world.entries).items():
-        told = due(world, lane, entries) if len(entries) > 1 and not world.rigs[lane[0]].problems else None
-        if told is None:
+        if len(entries) < 2 or world.rigs[lane[0]].problems or (told := due(world, lane, entries)) is None:
             continue
         rule, why, heads = told
-        view = world.lanes.get(lane)
-        known = view.forecast if view is not None else None
+        known = world.lane(*lane).forecast or ForecastView()
         actions: tuple[Action, ...] = ()
         if heads:
-            actions = (Foresee(*lane, known.number if known else 0, heads, known.tip if known else ""),)
+            actions = (Foresee(*lane, known.number, heads, known.tip),)
         yield Decision(f"forecast {world.rigs[lane[0]].slug} {lane[1]}", rule, why, actions)

@@ -60,10 +60,7 @@ def decide(world: World) -> Iterator[Decision]:
             continue
         hold = _hold(world, rig, key[1])
         if hold is None and not waiting:
-            told = (
-                f"{_told(train, gated, window)}; nobody waits" if cars else "every entry waits for people or for work"
-            )
-            yield Decision(subject, "busy" if cars else "idle", told)
+            yield Decision(subject, *_nobody(train, gated, window))
             continue
         if hold is None and popped >= rig.config.refinery.pop_limit:
             hold = "pop-limit", "the next tick goes on"
@@ -91,6 +88,13 @@ def decide(world: World) -> Iterator[Decision]:
             yield Decision(subject, "busy", f"{_told(train, gated, window)}; {len(waiting)} more wait")
 
 
+def _nobody(train: Sequence[Sequence[EntryView]], gated: int, window: int) -> tuple[str, str]:
+    """What is said of a lane in which nobody waits for a place."""
+    if not train:
+        return "idle", "every entry waits for people or for work"
+    return "busy", f"{_told(train, gated, window)}; nobody waits"
+
+
 def _told(train: Sequence[Sequence[EntryView]], gated: int, window: int) -> str:
     """A lane's train in words: the places that are taken, and who takes none. A batch takes one."""
     passed = min(gated - window, len(train))
@@ -103,8 +107,10 @@ def _hold(world: World, rig: RigView, target: str) -> tuple[str, str] | None:
     """Why a lane admits nobody, whoever waits."""
     if frozen := world.frozen(rig.id, target):
         return "frozen", frozen
-    if stopped := world.stopped(rig):
-        return "paused" if world.paused else "parked", stopped
+    if world.paused:
+        return "paused", world.stopped(rig)
+    if rig.parked:
+        return "parked", world.stopped(rig)
     if rig.problems:
         return "misconfigured", rig.problems[0]
     if rig.outage is not None:
@@ -116,7 +122,7 @@ def _hold(world: World, rig: RigView, target: str) -> tuple[str, str] | None:
 
 def _ahead(rig: RigView, window: int) -> int:
     """How many cars may be built before there is room for their gates."""
-    return 1 if window > 1 and rig.config.refinery.batch.max == 1 else 0
+    return int(window > 1 and rig.config.refinery.batch.max == 1)
 
 
 def _pushed(car: EntryView) -> bool:
@@ -151,20 +157,28 @@ class _Boarding:
             if at >= self.room:
                 left.pop(0)
                 continue
-            size, why = (1, "") if at < len(self.train) else batch_size(self.rig, self.target, self.world)
-            urgent = rank(entry) <= URGENT
-            joining = left[: 1 if urgent else size]
-            if len(joining) < size and not urgent and (wait := _gathers(joining, self.rig, self.world)):
+            if at < len(self.train) or rank(entry) <= URGENT:  # it goes ahead of others, or waits for nobody
+                self._seat(left[:1], at)
+                left = left[1:]
+                continue
+            size, why = batch_size(self.rig, self.target, self.world)
+            joining = left[:size]
+            if len(joining) < size and (wait := _gathers(joining, self.rig, self.world)):
                 return wait
-            batch = next(numbers) if len(joining) > 1 else None
             left = left[len(joining) :]
-            self._seat(joining, at, batch, f"batch of {len(joining)}: {why}" if batch else "")
+            if len(joining) == 1:
+                self._seat(joining, at)
+            else:
+                self._seat(joining, at, next(numbers), f"batch of {len(joining)}: {why}")
         return ""
 
-    def _seat(self, joining: list[EntryView], at: int, batch: int | None, why: str) -> None:
+    def _seat(self, joining: list[EntryView], at: int, batch: int | None = None, why: str = "") -> None:
         group: list[tuple[float, EntryView]] = []
+        before: list[tuple[float, EntryView]] = []
+        if at:
+            before = self.train[at - 1]
         for entry in joining:
-            ahead = group or (self.train[at - 1] if at else [])
+            ahead = group or before
             slot = self._slot(ahead, at)
             build, on = self._base(ahead, at)
             self.actions.append(Admit(entry.id, entry.build_no, slot, build, on, batch, why))
@@ -173,11 +187,14 @@ class _Boarding:
 
     def _slot(self, ahead: list[tuple[float, EntryView]], at: int) -> float:
         """A place between who is ahead and who is behind."""
+        before = 0.0
         if ahead:
             before = ahead[-1][0]
-        else:
-            before = self.train[0][0][0] - 2.0 if self.train else 0.0
-        return (before + self.train[at][0][0]) / 2 if at < len(self.train) else before + 1.0
+        elif self.train:
+            before = self.train[0][0][0] - 2.0
+        if at < len(self.train):
+            return (before + self.train[at][0][0]) / 2
+        return before + 1.0
 
     def _base(self, ahead: list[tuple[float, EntryView]], at: int) -> tuple[bool, int | None]:
         """Whether the next car can be built at once, and on what. Of several that get on in one tick only the first
@@ -192,7 +209,7 @@ class _Boarding:
             return True, None
         if stage not in _CARRIES:
             return False, None
-        return True, tip.candidate.id if tip.candidate else None
+        return True, tip.candidate_id
 
 
 def _gathers(joining: list[EntryView], rig: RigView, world: World) -> str:

@@ -6,6 +6,7 @@ from refinery.core.actions import Action, SetWindow, StartRun
 from refinery.core.budgets import waits
 from refinery.core.entryviews import EntryView
 from refinery.core.order import is_feature_lane
+from refinery.core.rules.rework import Start
 from refinery.core.stacks import uncompared
 from refinery.core.trains import gating_room, groups, landing_cars, new_batches
 from refinery.core.world import RigView, World
@@ -24,7 +25,15 @@ class Refineries:
         if cap := self._budgets.held(entry.account):
             return waits(cap)
         at, most = self._at(entry), rig.config.refinery.max_reviews
-        return "" if len(at) < most else f"its refinery is at {', '.join(at)}: refinery.max_reviews is {most}"
+        if len(at) < most:
+            return ""
+        return f"its refinery is at {', '.join(at)}: refinery.max_reviews is {most}"
+
+    def starter(self, entry: EntryView, rig: RigView) -> Start | None:
+        """What starts a run of the refinery that serves this entry; None while it can begin nothing."""
+        if self.busy(entry, rig):
+            return None
+        return self.start
 
     def start(self, entry: EntryView, rig: RigView, purpose: str, sha: str) -> StartRun:
         """A run of the refinery that serves this entry."""
@@ -32,7 +41,10 @@ class Refineries:
         return StartRun(entry.id, "refinery", purpose, sha, at_most=rig.config.refinery.max_reviews)
 
     def _at(self, entry: EntryView) -> list[str]:
-        return self._runs.setdefault((entry.rig, entry.convoy if is_feature_lane(entry) else None), [])
+        convoy = None
+        if is_feature_lane(entry):
+            convoy = entry.convoy
+        return self._runs.setdefault((entry.rig, convoy), [])
 
 
 class Lane:

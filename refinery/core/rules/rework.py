@@ -14,18 +14,15 @@ from refinery.core.gating import failing, red
 from refinery.core.world import RigView
 
 TRIAGE_LIMIT = dt.timedelta(minutes=10)
+_CODES = {"gates": "gates_failed", "review": "changes_requested"}  # the exit of what nobody is there to rework
 
 
 def rework(entry: EntryView, rig: RigView, cause: str, why: str) -> Ruling:
     """Send it back, unless that leads nowhere: then it waits for a person. A person's own word always makes a round."""
     asked = objection(entry)
     if rig.config.agents.polecat is None:
-        code = "gates_failed" if cause == "gates" else "changes_requested"
-        return (
-            f"{cause}-no-polecat",
-            why,
-            (OpenRework(entry.id, cause, 0), CloseEntry(entry.id, "failed", code, why)),
-        )
+        ended = CloseEntry(entry.id, "failed", _CODES[cause], why)
+        return f"{cause}-no-polecat", why, (OpenRework(entry.id, cause, 0), ended)
     if asked is None or not asked.pending:
         if entry.answered:
             text = nothing_committed(why, entry.answer)
@@ -48,7 +45,9 @@ def _same_files(entry: EntryView, rig: RigView) -> bool:
 
 def nothing_committed(why: str, answer: str) -> str:
     """What a person is told when an author was asked for changes and gave the same head back."""
-    said = f'its author says: "{answer}"' if answer else "its author says nothing about it"
+    said = "its author says nothing about it"
+    if answer:
+        said = f'its author says: "{answer}"'
     return f"nothing was committed in the last round: {why}; {said}"
 
 
@@ -62,7 +61,7 @@ def gates_failed(entry: EntryView, rig: RigView, why: str, start: Start | None) 
     if told[0] != "rework" or not _triaged(entry, rig) or start is None or entry.candidate is None:
         return told
     look = start(entry, rig, "triage", entry.candidate.sha)
-    return "triage", f"the refinery looks at it first: {why}", (look, *_make_room(entry))
+    return "triage", f"the refinery looks at it first: {why}", (look, *leave(entry))
 
 
 def _triaged(entry: EntryView, rig: RigView) -> bool:
@@ -79,14 +78,19 @@ def after_triage(entry: EntryView, rig: RigView, now: dt.datetime) -> Ruling | N
         return None
     run = entry.triages[-1]
     if run.live and now - run.created_at < TRIAGE_LIMIT:
-        return "triage", f"the refinery looks at it in run {run.id}: {why}", _make_room(entry)
+        return "triage", f"the refinery looks at it in run {run.id}: {why}", leave(entry)
     rule, text, actions = rework(entry, rig, "gates", why)
     return rule, text, (*_stop(run), *actions)
 
 
-def _make_room(entry: EntryView) -> tuple[Action, ...]:
-    return (Leave(entry.id),) if entry.admitted else ()
+def leave(entry: EntryView, *, innocent: bool = False) -> tuple[Leave, ...]:
+    """It makes room for the cars behind it, where it is one. `innocent`: it is not to blame."""
+    if not entry.admitted:
+        return ()
+    return (Leave(entry.id, innocent=innocent),)
 
 
 def _stop(run: RunView) -> tuple[Action, ...]:
-    return (StopRun(run.id, "its look at the gates took too long"),) if run.live else ()
+    if not run.live:
+        return ()
+    return (StopRun(run.id, "its look at the gates took too long"),)

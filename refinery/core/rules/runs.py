@@ -11,6 +11,7 @@ from beads.values import format_duration
 from refinery.core.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
 from refinery.core.beadviews import RunView
 from refinery.core.budgets import waits
+from refinery.core.questions import ended_asking
 from refinery.core.world import FENCE_MARGIN, World
 
 BUDGET_GRACE = dt.timedelta(seconds=20)
@@ -52,8 +53,9 @@ def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple
     over = _over(world, run)
     if run.exited_at is not None:
         outcome, why = conclude(run)
-        if outcome == RunOutcome.FAILED and not run.result and over:
-            outcome, why = RunOutcome.STOPPED, over  # no attempt is used up: it could not go on
+        excuse = over or ended_asking(run, world.asked.get(run.bead))
+        if outcome == RunOutcome.FAILED and not run.result and excuse:
+            outcome, why = RunOutcome.STOPPED, excuse  # no attempt is used up: it could not go on
         return "exited", why, (EndRun(run.id, "running", outcome, why),)
     if run.lease_until is not None and world.now > run.lease_until + FENCE_MARGIN:
         why = "no heartbeat within its lease: fenced"
@@ -75,8 +77,10 @@ def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple
 
 def _over(world: World, run: RunView) -> str:
     """Why it may spend no more, or an empty string. Gates spend nothing."""
-    cap = world.budgets.over(run.id, run.account) if run.kind != "gates" else None
-    return waits(cap) if cap is not None else ""
+    cap = world.budgets.over(run.id, run.account)
+    if cap is None or run.kind == "gates":
+        return ""
+    return waits(cap)
 
 
 def _patrol(world: World, run: RunView) -> tuple[str, str, tuple[Action, ...]] | None:
@@ -113,28 +117,43 @@ def _rounded(idle: dt.timedelta) -> str:
 
 def conclude(run: RunView) -> tuple[str, str]:
     """The outcome of a run that has reported its exit, with one sentence."""
-    how = f"signal {run.exit_signal}" if run.exit_signal else f"exit code {run.exit_code}"
+    how = f"exit code {run.exit_code}"
+    if run.exit_signal:
+        how = f"signal {run.exit_signal}"
     if run.kind == "gates":
-        if run.has_steps:
-            return "done", "its gates were run"
-        return ("stopped", "stopped") if run.stop_requested else ("lost", run.exit_error or how)
+        return _gates_ended(run, how)
     if run.work == "unsaved" and run.result == RunResult.DONE:
         return "lost", run.exit_error or "its work could not be taken in"
     if run.result == RunResult.DONE and run.work in ("refused", "uncommitted"):
-        return "failed", f"it said gt_done, but {run.work_text or run.work}"
+        return "failed", f"it said gt_done, but {run.work_text or run.work}{_quoted(run.words)}"
     if run.result:
         return "done", run.summary or "reported its result"
-    said = f': "{run.last_line}"' if run.last_line else ""
+    said = _quoted(run.last_line)
     if run.stop_requested:
         if run.stop_counts:
             return "failed", f"{run.stop_reason or 'stopped'}{said}"
-        return "stopped", run.stop_reason or "stopped"
+        return "stopped", f"{run.stop_reason or 'stopped'}{_quoted(run.words)}"
     if run.exit_error:
         # a limit that it has reached is the run's own doing and uses up an attempt; anything else is the host's fault
         if _LIMIT.fullmatch(run.exit_error):
             return "failed", f"{run.exit_error}{said}"
         return "lost", run.exit_error
     return "failed", f"ended without gt_done ({how}){said}"
+
+
+def _quoted(words: str) -> str:
+    """What an agent has said last, behind a sentence; empty where that is not known."""
+    if not words:
+        return ""
+    return f': "{words}"'
+
+
+def _gates_ended(run: RunView, how: str) -> tuple[str, str]:
+    if run.has_steps:
+        return "done", "its gates were run"
+    if run.stop_requested:
+        return "stopped", "stopped"
+    return "lost", run.exit_error or how
 
 
 def _unwanted(world: World, run: RunView) -> str:
@@ -144,13 +163,15 @@ def _unwanted(world: World, run: RunView) -> str:
     check = world.check.get(run.bead)
     if check is not None and run.created_at < check.asked_at:
         return "its gates were asked for again"
-    entry = check.entry if check else world.entry.get(run.bead)
+    entry = world.entry.get(run.bead)
+    if check is not None:
+        entry = check.entry
     if entry is not None and run.kind in ("gates", "refinery"):
         if entry.reject_requested or entry.source_cancelled:
             return "its review entry is being withdrawn"
         if entry.waiting_for:
             return "its change is being worked on again"
-        wanted = {entry.candidate.sha, entry.candidate.head} if entry.candidate else set()
+        wanted = {*entry.commits}
         if run.purpose == "review":  # its verdict is of the head, whatever the car ahead has become meanwhile
             wanted |= entry.built_as
         if run.start_sha not in wanted:

@@ -13,7 +13,6 @@ from refinery.core.actions import (
     Hold,
     Land,
     Landable,
-    Leave,
     NewHead,
     OpenConflict,
     Place,
@@ -30,7 +29,7 @@ from refinery.core.gating import judged, needed, results_on
 from refinery.core.keys import build_key, land_key
 from refinery.core.readiness import host_faults, same_set_up_error, start_again_at, stays
 from refinery.core.rules.lanestate import Lane
-from refinery.core.rules.rework import gates_failed, nothing_committed
+from refinery.core.rules.rework import gates_failed, leave, nothing_committed
 from refinery.core.stacks import uncompared
 from refinery.core.stages import CONFLICT_LIMIT, GATES_TRIES, Stage
 from refinery.core.standing import proving
@@ -76,7 +75,9 @@ class Step:
             return "build", self.why, (self._rebuild(counts=False),)
         if stage == Stage.LANDING and entry.landing is not None and world.unanswered(land_key(entry.landing.carrier)):
             text = "the push was not answered: the remote is asked again"
-            return "push-again", text, () if entry.landing.push else (PushAgain(entry.landing.id),)
+            if entry.landing.push:  # another one's push carries it, and is asked about there
+                return "push-again", text, ()
+            return "push-again", text, (PushAgain(entry.landing.id),)
         return None
 
     def _hopeless(self) -> bool:
@@ -88,8 +89,10 @@ class Step:
 
     def _rebuild(self, *, counts: bool) -> Rebuild:
         """Build it again where it stands in the train. `counts`: it is one of its tries to land."""
-        on, seal = (self.entry.car.on, self.entry.car.seal) if self.entry.car else (None, None)
-        return Rebuild(self.entry.id, self.entry.build_no, counts=counts, on=on, seal=seal)
+        entry, car = self.entry, self.entry.car
+        if car is None:
+            return Rebuild(entry.id, entry.build_no, counts=counts)
+        return Rebuild(entry.id, entry.build_no, counts=counts, on=car.on, seal=car.seal)
 
     def _of_a_batch(self) -> Ruling | None:
         """A batch that failed is cut in half: the first half is gated again where it is, the second goes to the end of
@@ -128,9 +131,10 @@ class Step:
                 return "landing-empty", text, (CloseEntry(entry.id, "failed", "nothing_to_land", text),)
             case Stage.NOTHING if candidate.result == BuildResult.UNCHANGED:
                 return "nothing-changed", why, (CloseEntry(entry.id, "failed", "nothing_changed", why),)
+            case Stage.NOTHING if candidate.result == BuildResult.ALREADY_MERGED:
+                return "already-merged", why, (merged(entry, entry.head, why, "already_merged"),)
             case Stage.NOTHING:
-                sha = entry.head if candidate.result == BuildResult.ALREADY_MERGED else candidate.base
-                return "already-merged", why, (merged(entry, sha, why, "already_merged"),)
+                return "already-merged", why, (merged(entry, candidate.base, why, "already_merged"),)
             case Stage.UNFIT:
                 return "unfit", why, (CloseEntry(entry.id, "failed", "unfit", why),)
             case Stage.BUILD_ERROR:
@@ -140,7 +144,7 @@ class Step:
         return None
 
     def _by_gates(self) -> Ruling | None:
-        """Gated and reviewed."""
+        """The ruling that follows from gates and review; None where they call for none."""
         entry, lane, why = self.entry, self.lane, self.why
         match self.stage:
             case Stage.NEEDS_GATES if entry.id in lane.ahead:
@@ -154,10 +158,11 @@ class Step:
             case Stage.GATE_ERROR:
                 return "gate-error", why, (Hold(entry.id, "gate_error", why),)
             case Stage.GATE_FAILED:
-                look = None if lane.refineries.busy(entry, lane.rig) else lane.refineries.start
+                look = lane.refineries.starter(entry, lane.rig)
                 rule, told, actions = gates_failed(entry, lane.rig, why, look)
-                smaller = () if proving(entry, lane.rig, self.world.now) else lane.narrow()
-                return rule, told, (*actions, *smaller)
+                if not proving(entry, lane.rig, self.world.now):
+                    actions = (*actions, *lane.narrow())
+                return rule, told, actions
             case Stage.NEEDS_REVIEW:
                 return _review(self.world, entry, lane, why)
         return None
@@ -207,7 +212,9 @@ def _landable(entry: EntryView, candidate: CandidateView, rig: RigView) -> Landa
     wanted = [g for g in rig.config.refinery.landing_gates if needed(g, candidate)]
     found = [latest.get((g.name, g.command)) for g in wanted]
     passed = tuple(g.id for g in found if g is not None and g.outcome == GateOutcome.PASS)
-    return Landable(entry.id, candidate.id, passed, entry.ties.waiver if len(passed) < len(found) else 0)
+    if len(passed) == len(found):
+        return Landable(entry.id, candidate.id, passed)
+    return Landable(entry.id, candidate.id, passed, entry.ties.waiver)
 
 
 def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[int | NotNeeded, ...]:
@@ -218,7 +225,13 @@ def evidence(entry: EntryView, candidate: CandidateView, rig: RigView) -> tuple[
     if entry.car is not None and entry.car.for_all is not None and judged(entry, candidate, gates, found, rig):
         candidate, found = entry.car.for_all, entry.car.results
     latest = results_on(candidate, found)
-    return tuple(latest[g.name, g.command].id if needed(g, candidate) else NotNeeded(g.name, g.paths) for g in gates)
+    told: list[int | NotNeeded] = []
+    for gate in gates:
+        if needed(gate, candidate):
+            told.append(latest[gate.name, gate.command].id)
+        else:
+            told.append(NotNeeded(gate.name, gate.paths))
+    return tuple(told)
 
 
 def run_gates(world: World, entry: EntryView, why: str, brief: str = "gates") -> Ruling:
@@ -235,7 +248,7 @@ def _not_started(world: World, entry: EntryView, runs: Sequence[RunView], why: s
     """Why no run of the gates, or of a review (`what`), is started now after these; None when one is."""
     if world.no_room:
         return "no-room", f"{why}; {world.no_room}", ()
-    they, held = ("they", "gate_error") if what == "gates" else ("it", "review_gave_up")
+    they, held = {"gates": ("they", "gate_error"), "review": ("it", "review_gave_up")}[what]
     faults = host_faults(runs)
     text = ""
     if runs and stays(runs[-1]):
@@ -277,7 +290,7 @@ def _conflict(world: World, entry: EntryView, lane: Lane, why: str) -> Ruling:
     candidate = entry.candidate
     assert candidate is not None
     if entry.ties.held_back_by:
-        return "conflict-waits", entry.ties.held_back_by, (Leave(entry.id, innocent=True),) if entry.admitted else ()
+        return "conflict-waits", entry.ties.held_back_by, leave(entry, innocent=True)
     if not entry.admitted and world.tip(entry.rig, entry.target) not in ("", candidate.base):
         return "prove", f"built again, for the target has moved; it {why}", (Prove(entry.id, entry.build_no),)
     if entry.answered:

@@ -85,7 +85,9 @@ def _idle() -> tuple[bool | None, dict[str, Any]]:
             towns = list(Town.objects.select_for_update().order_by("pk"))
             busy = _going_on()
             busy["planned"] = sum(len(d.actions) for town in towns for d in reconciler.explain(town))
-    return (None if any(busy.values()) else True), busy
+    if any(busy.values()):
+        return None, busy
+    return True, busy
 
 
 def _going_on() -> dict[str, int]:

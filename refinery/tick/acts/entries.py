@@ -23,7 +23,7 @@ from refinery.core.actions import (
     OpenRework,
 )
 from refinery.core.states import EntryKind
-from refinery.core.telling import of_rework, short
+from refinery.core.telling import led_by, of_rework, short
 from refinery.models import Candidate, ReviewEntry
 from refinery.store import entries
 from refinery.tick import briefs
@@ -76,7 +76,7 @@ def _open_entry(action: OpenEntry) -> None:
         head=action.head,
         target=action.target,
         title=source.title,
-        author=run.agent.name if run.agent else ACTOR,
+        author=run.agent_name or ACTOR,
         priority=source.priority,
         source=source,
         convoy=source.convoy,
@@ -105,10 +105,14 @@ def _open_rework(town: Town, entry_id: str, cause: str, number: int) -> None:
     entry = ReviewEntry.objects.select_related("bead", "rig", "source").get(pk=entry_id)
     text, context = briefs.rework(entry, cause, number)
     told = of_rework(cause, context)
-    text = links.with_addresses(text if told in text else f"{told}\n{text}")
+    if told not in text:
+        text = f"{told}\n{text}"
+    text = links.with_addresses(text)
     about = entry.source or entry.bead
-    recipient = entry.author if Agent.objects.filter(town=town, name=entry.author).exists() else "overseer"
-    title = short(f"Rework: {short(entry.bead.title, 120)}{': ' + told if told else ''}", 300)
+    recipient = "overseer"
+    if Agent.objects.filter(town=town, name=entry.author).exists():
+        recipient = entry.author
+    title = short(f"Rework: {short(entry.bead.title, 120)}{led_by(': ', told)}", 300)
     letter = mail.Letter(title, text, kind="REWORK_REQUEST", about=about)
     mail.send(town, ACTOR, recipient, letter, bead=about)
     ledger.note(about, "rework_requested", ACTOR, text[:2000], round=number, cause=cause)
