@@ -220,6 +220,7 @@ class ExitBody(_Told):
     branches: Annotated[dict[Annotated[str, Field(max_length=250)], _Sha], Field(max_length=50)] = {}
     error: Annotated[str, Field(max_length=4000)] | None = None
     steps: Annotated[list[StepResult], Field(max_length=50)] = []
+    session_lost: bool = False
 
 
 SHIM_DOORS: dict[str, tuple[str, type[BaseModel]]] = {

@@ -23,11 +23,11 @@ from agents.runtime import gitcmd, sandbox
 from beads import config as configs
 from beads import ledger, secrets
 from beads.models import Bead
+from gastown_site.rehearsal import PLAYS, ModelServer
+from gastown_site.rehearsal.plays import WRITE, script
 from refinery.pages import boards
 from tests.acceptance import modeldesk
 from tests.acceptance.conftest import WHO, Stage
-from tests.acceptance.modelserver import PLAYS, ModelServer
-from tests.acceptance.modelserver.plays import WRITE, script
 from tests.acceptance.scenes import NOBODY, Scene
 
 pytestmark = pytest.mark.agents
@@ -119,6 +119,9 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
     told = [(run.purpose, run.outcome, run.reason) for run in runs]
     assert bead.resolution == "merged", f"{told}\n{_logs(runs)}"
     assert [run.purpose for run in runs] == ["work", "review", "rework", "review"], told
+    goes_on = bool(PRESETS[name].sessions)
+    assert [bool(run.resumed) for run in runs] == [False, False, goes_on, goes_on], _logs(runs)
+    assert {one.earlier for one in model.books if one.tools} == ({0, 1} if goes_on else {0})
     work = stage.git("ls-tree", "-r", "--name-only", "main", cwd=stage.remote).splitlines()
     assert f"work/{bead.pk}.txt" in work
     assert {one.key for one in model.books} == {KEY}
