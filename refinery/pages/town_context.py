@@ -78,6 +78,7 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
         "town": town,
         "rigs": list(board.world.rigs.values()),
         "unboxed": [rig.slug for rig in board.world.rigs.values() if boxes.is_off(rig.config)],
+        "scripted": sorted({name for rig in board.world.rigs.values() for name in rig.config.providers.scripted}),
         "unstarted": _unstarted(board.world),
         "wide": board.town_wide,
         "requests": len(board.world.requests),

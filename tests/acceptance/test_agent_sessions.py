@@ -17,10 +17,10 @@ import pytest
 from agents.models import Run
 from beads import config as configs
 from beads import ledger, secrets
+from gastown_site.rehearsal import ModelServer, Turn
+from gastown_site.rehearsal.plays import TOOL, is_refinery, script, tool
+from gastown_site.rehearsal.talk import Asked
 from tests.acceptance.conftest import WHO, Stage
-from tests.acceptance.modelserver import ModelServer, Turn
-from tests.acceptance.modelserver.plays import TOOL, is_refinery, script, tool
-from tests.acceptance.modelserver.talk import Asked
 from tests.acceptance.test_agents import CLIS, KEY, address, agent, ended, open_town
 
 pytestmark = pytest.mark.agents

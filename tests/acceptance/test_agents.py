@@ -23,11 +23,11 @@ from agents.runtime import gitcmd, sandbox
 from beads import config as configs
 from beads import ledger, secrets
 from beads.models import Bead
+from gastown_site.rehearsal import PLAYS, ModelServer
+from gastown_site.rehearsal.plays import WRITE, script
 from refinery.pages import boards
 from tests.acceptance import modeldesk
 from tests.acceptance.conftest import WHO, Stage
-from tests.acceptance.modelserver import PLAYS, ModelServer
-from tests.acceptance.modelserver.plays import WRITE, script
 from tests.acceptance.scenes import NOBODY, Scene
 
 pytestmark = pytest.mark.agents

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tests.acceptance.modelserver.talk import Asked, Tokens, Turn
+from gastown_site.rehearsal.talk import Asked, Tokens, Turn
 
 Play = Callable[[Asked], Turn]
 

@@ -6,14 +6,14 @@ import json
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.modelserver.dialects import Dialect, dialect_of
-from tests.acceptance.modelserver.plays import PLAYS, Play
-from tests.acceptance.modelserver.talk import Asked, Tokens
+from gastown_site.rehearsal.dialects import Dialect, dialect_of
+from gastown_site.rehearsal.plays import PLAYS, Play
+from gastown_site.rehearsal.talk import Asked, Tokens
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,21 @@ class Booked:
 
 
 class ModelServer:
-    """`with ModelServer("work", host=…) as model: model.url`. `trace`: a folder that gets every request and answer."""
+    """`with ModelServer("work", host=…) as model: model.url`.
+
+    `trace`: a folder that gets every request and answer; `name`: what its answers call the model, else as it was asked.
+    """
 
     def __init__(
-        self, play: Play | str = "work", *, host: str = "127.0.0.1", port: int = 0, trace: Path | None = None
+        self,
+        play: Play | str = "work",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        trace: Path | None = None,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.play: Play = PLAYS[play] if isinstance(play, str) else play
         self.books: list[Booked] = []
         self.strays: list[str] = []  # requests for what is not there
@@ -159,6 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
                 asked.earlier,
             )
         )
+        asked = replace(asked, model=self.model.name or asked.model)
         if asked.stream:
             return self._stream(dialect.streamed(asked, turn))
         return self._json(200, dialect.whole(asked, turn))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.acceptance.modelserver.talk import Asked, Heard, Turn, joined, sse
+from gastown_site.rehearsal.talk import Asked, Heard, Turn, joined, sse
 
 _numbers = itertools.count(1)
 
