@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -91,6 +91,15 @@ def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Cha
                 **{name: Greatest(F(name), value) for name, value in today.items()}, updated_at=now
             )
     inbox.changed(run.town.slug)
+
+
+def since(run: Run, reading: Reading) -> Reading:
+    """What a run itself has used, of a CLI that says what all of its session has: without what the runs before it in that
+    session have told."""
+    before = Usage.objects.filter(run__account=run.account_id, run__session=run.resumed, channel=Channel.STREAM)
+    past = before.exclude(run=run).aggregate(**{name: Coalesce(Sum(name), 0) for name in _COUNTS})
+    own = {name: max(getattr(reading.spent, name) - past[name], 0) for name in _COUNTS}
+    return replace(reading, spent=replace(reading.spent, **own))
 
 
 def hear(run: Run, readings: Sequence[Reading], now: dt.datetime) -> None:

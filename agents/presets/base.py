@@ -171,7 +171,7 @@ class Preset:
     where the meaning of a line depends on those before it.
     `sessions`: what below HOME holds its sessions, and nothing else: folders or files; none where it has no sessions.
     `lost`: a pattern of what it says when it is to go on with a session that it does not find. `anywhere`: it finds
-    them from another working directory, too.
+    them from another working directory, too. `sums_sessions`: the usage that it tells is that of all of its session.
     """
 
     name: str
@@ -183,6 +183,7 @@ class Preset:
     sessions: tuple[str, ...] = ()
     lost: str = ""
     anywhere: bool = False
+    sums_sessions: bool = False
     needs_model: bool = False
     version: str = "--version"
     reader: Callable[[], Parse] | None = None

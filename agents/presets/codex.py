@@ -109,4 +109,5 @@ PRESET = Preset(
     sessions=(".codex/sessions",),
     lost=r"no rollout found for thread id|thread/resume failed",
     anywhere=True,
+    sums_sessions=True,
 )

@@ -126,9 +126,9 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
     assert f"work/{bead.pk}.txt" in work
     assert {one.key for one in model.books} == {KEY}
     assert all(KEY not in Path(run.log_path).read_text(errors="replace") for run in runs)
-    taken = [usage for run in runs for usage in bill(events(name, run)).values()]
+    taken = usage.total(usage.of_bead(bead))  # codex tells of all of a session that goes on, the others of a run
     charged = [one.tokens for one in model.books if one.status == 200 and one.tools]  # without titles
-    said = sum(u.input for u in taken), sum(u.cached for u in taken), sum(u.output for u in taken)
+    said = taken.input, taken.cached, taken.output
     booked = sum(t.fresh for t in charged), sum(t.cached for t in charged), sum(t.output for t in charged)
     if all(run.exit_code == 0 for run in runs):
         assert said == booked
