@@ -34,7 +34,7 @@ class Told:
         self.log = root / "log"
         self.log.write_text("the raw log\n")
         Run.objects.filter(pk=self.run.pk).update(log_path=str(self.log))
-        self.made = Transcript(root / NAME, PRESETS[name], str, lambda text: None)
+        self.made = Transcript(root / NAME, PRESETS[name], str, lambda text: None, "/home/agent/tree")
         self.path = f"/runs/{self.run.pk}/"
 
     def says(self, *rows: dict[str, Any]) -> None:
