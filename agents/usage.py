@@ -94,8 +94,8 @@ def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Cha
 
 
 def since(run: Run, reading: Reading) -> Reading:
-    """What a run itself has used, of a CLI that says what all of its session has: without what the runs before it in that
-    session have told."""
+    """What a run itself has used, of a CLI that says what all of its session has: without what the runs before it in
+    that session have told."""
     before = Usage.objects.filter(run__account=run.account_id, run__session=run.resumed, channel=Channel.STREAM)
     past = before.exclude(run=run).aggregate(**{name: Coalesce(Sum(name), 0) for name in _COUNTS})
     own = {name: max(getattr(reading.spent, name) - past[name], 0) for name in _COUNTS}
