@@ -100,7 +100,7 @@ def hear(run: Run, readings: Sequence[Reading], now: dt.datetime, *, adds_up: bo
         return
     config, _ = configs.usable(run.town.config, run.rig.config)
     for reading in readings:
-        if adds_up and run.resumed:
+        if adds_up:
             reading = _less_earlier(run, reading)
         report(run, reading, config.prices, Channel.STREAM, now)
     if any(cap.near for cap in caps(run, config.budget, now)):
@@ -109,9 +109,9 @@ def hear(run: Run, readings: Sequence[Reading], now: dt.datetime, *, adds_up: bo
 
 def _less_earlier(run: Run, reading: Reading) -> Reading:
     """A reading without what earlier runs of the same session were booked with."""
-    rows = Usage.objects.filter(run__session=run.resumed, run__town=run.town_id, channel=Channel.STREAM)
+    rows = Usage.objects.filter(run__account=run.account_id, run__session=run.resumed, channel=Channel.STREAM)
     sums: dict[str, Any] = {name: Coalesce(Sum(name), 0) for name in _COUNTS}
-    earlier = rows.filter(run__created_at__lt=run.created_at).aggregate(**sums, told=Sum("cost"))
+    earlier = rows.exclude(run=run).aggregate(**sums, told=Sum("cost"))
     left = {name: max(getattr(reading.spent, name) - earlier[name], 0) for name in _COUNTS}
     told = reading.told
     if told is not None:

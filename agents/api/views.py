@@ -268,7 +268,8 @@ def _book(run: Run, body: _Told, now: dt.datetime) -> None:
     step: dict[str, Any] = next((step for step in run.steps if step.get("preset")), {})
     preset = PRESETS.get(str(step.get("preset")))
     readings = [one.reading(str(step.get("model") or "")) for one in body.usage]
-    adds_up = preset is not None and preset.adds_up
+    same = bool(run.resumed) and run.resumed == (body.session or run.session)  # not where it was lost
+    adds_up = preset is not None and preset.adds_up and same
     calls.insisted(lambda: usage.hear(run, readings, now, adds_up=adds_up))
 
 

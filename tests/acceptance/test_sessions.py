@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from agents.models import Run
 from agents.runtime import sandbox
 from beads import config as configs
 from beads import ledger
-from beads.models import Bead
-from tests.acceptance.conftest import AGENTS, Stage
+from beads.models import Bead, Escalation
+from refinery.decisions import operators, steering
+from refinery.decisions.subjects import run_of
+from refinery.pages import boards
+from tests.acceptance.conftest import AGENTS, WHO, Stage
 
 pytestmark = pytest.mark.skipif(sandbox.available() == sandbox.UNSANDBOXED, reason="no sandbox can be started here")
 
@@ -127,6 +131,40 @@ def test_what_is_too_large_is_dropped_and_said(town: Stage) -> None:
     assert "its session is not kept: it is larger than 50 MiB" in log(first)
     assert second.resumed == ""
     assert not list((Path(settings.GASTOWN_HOME) / "sessions" / bead.pk).rglob("hoard"))
+
+
+def test_who_asks_and_exits_goes_on_with_the_answer_in_its_session(town: Stage) -> None:
+    bead = town.sling("Paint it", "ASK")
+    question = town.until(lambda: Escalation.objects.filter(about=bead).first())
+    town.until(lambda: not Run.objects.live().exists())
+    assert runs(bead)[0].outcome == "stopped"
+    assert boards.Board(town.town).bead_phase(Bead.objects.get(pk=bead.pk)) == "awaiting_human"
+    operators.answer(question, by=WHO, text="Blue")
+    told = landed(town, bead)
+    assert told["remembers"] == 1 and "answered:\n> Blue" in told["prompt"]
+    assert len(runs(bead)) == 2
+
+
+def test_a_hint_stops_it_at_once_and_the_next_has_what_was_not_committed(town: Stage) -> None:
+    bead = town.sling("Paint it", "HANG")
+    run = town.until(lambda: Run.objects.filter(bead=bead, status_message="hanging").first())
+    steering.hint_run(run_of(run.pk), by=WHO, text="Do not hang")
+    told = landed(town, bead)
+    first, second = runs(bead)
+    assert (first.outcome, first.reason) == ("stopped", f"stopped by {WHO}, to go on with a hint")
+    assert first.salvage_ref == f"refs/gastown/salvage/{first.pk}"
+    assert (told["remembers"], told["saved"], second.attempt) == (1, "a draft\n", 2)
+    assert told["prompt"].index("heed it first\n") < told["prompt"].index("## The task")
+
+
+def test_a_session_outlives_the_shim_that_was_to_keep_it(town: Stage) -> None:
+    bead = town.sling("Paint it", "HANG")
+    run = town.until(lambda: Run.objects.filter(bead=bead, status_message="hanging").first())
+    steering.hold_bead(Bead.objects.get(pk=bead.pk), by=WHO)
+    os.kill(int((Path(settings.GASTOWN_HOME) / "runs" / run.pk / "pid").read_text()), signal.SIGKILL)
+    town.until(lambda: not Run.objects.live().exists())
+    town.runner.leftovers.clean()
+    assert [path.name for path in sessions.root().rglob("*.jsonl")] == [f"{Run.objects.get(pk=run.pk).session}.jsonl"]
 
 
 def test_nobody_else_sees_a_session_and_it_goes_with_its_bead(town: Stage) -> None:

@@ -71,6 +71,13 @@ MUTATIONS = (
         "tests/db/test_sessions.py -k fails_going_on",
     ),
     Mutation(
+        "what a session has used is booked for each of its runs",
+        "agents/api/views.py",
+        "adds_up = preset is not None and preset.adds_up and same",
+        "adds_up = False",
+        "tests/web/test_transcript.py -k all_of_its_session",
+    ),
+    Mutation(
         "a session that is lost costs an attempt",
         "agents/runtime/steps.py",
         "            if is_lost(step, result) and not self.orders.stopped():\n",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -196,33 +195,6 @@ def test_a_cost_that_is_told_at_last_is_that_of_what_had_no_price(polecat: Agent
 
 
 @pytest.mark.django_db
-def test_of_a_session_that_goes_on_only_what_is_new_is_a_runs_own(polecat: Agent, place: Place) -> None:
-    """codex says with each turn what its whole thread has taken."""
-    step = {"name": "agent", "preset": "codex", "model": "m"}
-    earlier = Run.objects.get(pk=polecat.run.pk)
-    earlier.pk, earlier.state, earlier.outcome, earlier.session, earlier.attempt = (
-        "run-earlier1",
-        "ended",
-        "done",
-        "t",
-        9,
-    )
-    earlier.token_hash = earlier.shim_hash = None
-    earlier.save(force_insert=True)
-    Run.objects.filter(pk=earlier.pk).update(created_at=polecat.run.created_at - dt.timedelta(hours=1))
-    Usage.objects.create(
-        run=earlier, town=place.town, bead=earlier.bead, day=place.now.date(), model="m", source="unknown",
-        channel="stream", input=500, cached=400, output=30,
-    )  # fmt: skip
-    told = {"session": "t", "usage": [{**USED, "model": "", "cost": None}]}
-    Run.objects.filter(pk=polecat.run.pk).update(steps=[step], resumed="t")
-    for _ in range(2):
-        assert polecat.post(f"/api/runs/{polecat.run.pk}/heartbeat", told).status_code == 200
-    row = Usage.objects.get(run=polecat.run)
-    assert (row.model, row.input, row.cached, row.output) == ("m", 100, 100, 10)
-
-
-@pytest.mark.django_db
 def test_a_cap_is_seen_while_a_run_that_goes_past_the_door_is_at_work(
     polecat: Agent, place: Place, operator: Client
 ) -> None:
@@ -275,3 +247,24 @@ def test_the_reason_of_an_end_says_what_the_agent_has_said_last(
     place.tick()
     run.refresh_from_db()
     assert run.reason == reason
+
+
+@pytest.mark.django_db
+def test_of_a_cli_that_tells_of_all_of_its_session_a_run_is_booked_its_own_part(polecat: Agent, place: Place) -> None:
+    run = polecat.run
+    steps = [{"name": "agent", "preset": "codex", "model": "m"}]
+    own = {"town": place.town, "rig": place.rig, "bead": run.bead, "account": run.account, "kind": "polecat"}
+    before = Run.objects.create(**own, attempt=9, state="ended", outcome="done", session="s1", target="main")
+    Usage.objects.create(
+        run=before, town=place.town, bead=run.bead, day=place.now.date(), model="m", source="unknown",
+        channel="stream", input=400, cached=500, output=30,
+    )  # fmt: skip
+    Run.objects.filter(pk=run.pk).update(steps=steps, resumed="s1")
+    told = {**USED, "cost": None}
+    assert polecat.post(f"/api/runs/{run.pk}/heartbeat", {"session": "s1", "usage": [told]}).status_code == 200
+    row = Usage.objects.get(run=run)
+    assert (row.input, row.cached, row.output) == (200, 0, 10)
+    more = {"exit_code": 0, "session": "s2", "usage": [{**told, "input": 650}], "session_lost": True}
+    assert polecat.post(f"/api/runs/{run.pk}/exit", more).status_code == 200
+    row.refresh_from_db()
+    assert (row.input, row.cached, row.output) == (650, 500, 40), "it has begun another one: all of it is this run's"

@@ -53,7 +53,11 @@ if "HANG" in text and "heed it first" not in prompt:
     Path("draft.txt").write_text("a draft\n")
     call("gt_status", message="hanging")
     time.sleep(3600)
-told = {"remembers": len(before), "cwd": str(Path.cwd()), "purpose": prime["purpose"], "prompt": prompt}
+saved = ""
+if "refs/gastown/saved" in prompt:
+    show = ["git", "show", "refs/gastown/saved:draft.txt"]
+    saved = subprocess.run(show, check=True, capture_output=True, text=True).stdout
+told = {"remembers": len(before), "cwd": str(Path.cwd()), "purpose": prime["purpose"], "prompt": prompt, "saved": saved}
 Path("memory.txt").write_text(json.dumps(told))
 subprocess.run(["git", "add", "-A"], check=True)
 subprocess.run(["git", "commit", "-qm", f"Remembers {len(before)}"], check=True)
