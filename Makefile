@@ -21,8 +21,9 @@ setup: .venv/.ready
 	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --python "$(PYTHON)"
 	@touch .venv/.ready
 
+# make demo AGENTS=claude [MODEL=…]: real agents, with your key where it is set, else with a scripted model
 demo: setup
-	@$(PY) manage.py demo
+	@$(PY) manage.py demo $(if $(AGENTS),--agents "$(AGENTS)") $(if $(MODEL),--model "$(MODEL)")
 
 run: setup
 	@$(PY) manage.py up

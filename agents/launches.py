@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from agents import boxes
+from agents import boxes, keys
 from agents.models import Run
-from agents.presets import PRESETS, Preset, Start, find
+from agents.presets import PRESETS, Api, Preset, Start, find
 from agents.runtime import network, sandbox
 from beads import config as configs
 from beads import secrets
@@ -36,10 +36,19 @@ class Prepared:
     env: Mapping[str, str]
     shown: tuple[Path, ...]
     token_as: tuple[str, ...] = ()  # variables that are to be the run's token
+    instead: tuple[str, ...] = ()  # the command where `argv` goes on with a session, and does not find it
+    lost: str = ""  # a pattern by which it says so
 
-    def steps(self, steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """A run's steps, with the command of the one that is the preset's."""
-        return [{**step, "argv": list(self.argv)} if step.get("preset") else {**step} for step in steps]
+    def steps(self, steps: Iterable[Mapping[str, Any]], prompt: str = "") -> list[dict[str, Any]]:
+        """A run's steps, with the command of the one that is the preset's. `prompt`: the file of who goes on."""
+        return [self._step(step, prompt) if step.get("preset") else {**step} for step in steps]
+
+    def _step(self, step: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+        made = {**step, "argv": list(self.argv)}
+        if self.instead:
+            again = {"argv": list(self.instead), "lost": self.lost}
+            made |= {"env": {**(step.get("env") or {}), "GASTOWN_PROMPT_FILE": prompt}, "instead": again}
+        return made
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,9 @@ def found(config: Config, preset: Preset) -> find.Found | None:
     return place
 
 
-def of_run(run: Run, home: Path) -> Prepared | None:
-    """How a run is started, its files written into `home`, which is to be its HOME; None: it has no preset."""
+def of_run(run: Run, home: Path, session: str = "") -> Prepared | None:
+    """How a run is started, its files written into `home`, which is to be its HOME; None: it has no preset. `session`:
+    one that it goes on with."""
     step = next((step for step in run.steps if step.get("preset")), None)
     config = configs.effective(run.rig.town.config, run.rig.config)
     agent = boxes.agent_of(config, run)
@@ -79,25 +89,25 @@ def of_run(run: Run, home: Path) -> Prepared | None:
         return None
     model = str(step.get("model") or "")
     town = run.rig.town
-    if not by_the_door(agent, model, town):
-        return prepare(config, agent, str(run.kind), home, model=model)
+    if not by_the_door(config, agent, model, town):
+        return prepare(config, agent, str(run.kind), home, model=model, session=session)
     api = PRESETS[str(agent.preset)].api(model)
     assert api is not None
     place = {api.base_url_env: f"{_server(config)}{api.door}"}
     asks = agent.model_copy(update={"env": {**agent.env, **place, api.key: "token"}})
-    made = prepare(config, asks, str(run.kind), home, model=model)
-    return Prepared(made.argv, {**made.env, **place}, made.shown, (api.key,))
+    made = prepare(config, asks, str(run.kind), home, model=model, session=session)
+    return replace(made, env={**made.env, **place}, token_as=(api.key,))
 
 
-def by_the_door(agent: AgentCommand, model: str, town: Town | None) -> bool:
+def by_the_door(config: Config, agent: AgentCommand, model: str, town: Town | None) -> bool:
     """True when a preset's runs ask their model through the model door: the role has neither a key nor another address
-    of its own, and the town has the key."""
-    api = PRESETS[str(agent.preset)].api(model) if agent.preset else None
-    if api is None or not api.door or town is None:
+    of its own, and the town has a secret that opens the API for the server."""
+    if agent.preset is None or town is None:
         return False
-    if {*agent.secrets, *agent.env} & {*api.keys, api.base_url_env}:
+    api = PRESETS[str(agent.preset)].api(model)
+    if api is None or {*agent.secrets, *agent.env} & {*api.keys, api.base_url_env}:
         return False
-    return api.key in secrets.names(town)
+    return bool(keys.secret_of(config, api, secrets.names(town)))
 
 
 def _server(config: Config) -> str:
@@ -107,7 +117,7 @@ def _server(config: Config) -> str:
     return network.variables(False, settings.GASTOWN_URL)["GASTOWN_URL"]
 
 
-def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model: str) -> Prepared:
+def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model: str, session: str = "") -> Prepared:
     """Settle how an agent that is a preset is started, and write its files into `home`. Raises Invalid when its program
     is not here, or needs a model and has none."""
     preset = PRESETS[str(agent.preset)]
@@ -116,22 +126,28 @@ def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model
         raise Invalid(str(_no_program(preset, role)), field=f"agents.{role}.preset")
     if preset.needs_model and not model:
         raise Invalid(str(_no_model(preset, role)), field=f"agents.{role}.model")
+    if wrong := preset.refuses(model):
+        raise Invalid(f"model: {wrong}", field=f"agents.{role}.model")
     boxed = not boxes.is_off(config)
-    launch = preset.start(
-        Start(
-            place.program,
-            home=sandbox.HOME if boxed else str(home),
-            model=model,
-            env=agent.env,
-            secrets=agent.secrets,
-            tools=_server(config),
-        )
+    start = Start(
+        place.program,
+        home=sandbox.HOME if boxed else str(home),
+        model=model,
+        env=agent.env,
+        secrets=agent.secrets,
+        tools=_server(config),
+        session=session,
     )
+    launch = preset.start(start)
+    instead: tuple[str, ...] = ()
+    if session:
+        instead = preset.start(replace(start, session="")).argv
     for name, text in launch.files.items():
         path = home / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(text)
-    return Prepared(launch.argv, launch.env, tuple(Path(one) for one in place.shown))
+    shown = tuple(Path(one) for one in place.shown)
+    return Prepared(launch.argv, launch.env, shown, instead=instead, lost=preset.lost)
 
 
 # -- what is missing --------------------------------------------------------------------------------------------------
@@ -146,18 +162,16 @@ def lacking(config: Config, agent: AgentCommand, role: str, town: Town | None) -
     lacks = [] if find.find(preset, search_path(config)) else [_no_program(preset, role)]
     if preset.needs_model and not any(names):
         lacks.append(_no_model(preset, role))
+    for wrong in filter(None, map(preset.refuses, names)):
+        lacks.append(Lack(f"agents.{role}.model", wrong, 'model = "anthropic/…"'))
     api = preset.api(next(filter(None, names), ""))
-    if api is None or by_the_door(agent, next(filter(None, names), ""), town):
+    if api is None or by_the_door(config, agent, next(filter(None, names), ""), town):
         return lacks
     given = {*agent.secrets, *agent.env}
     if not given & {*api.keys}:
-        lacks.append(
-            Lack(
-                f"agents.{role}.secrets",
-                f"{preset.name} has no key for its model",
-                f'secrets = ["{api.key}"], and `gastown secret set {api.key} --town {town.slug if town else "main"}`',
-            )
-        )
+        lacks.append(_no_key(config, preset, role, api, town))
+        if keys.wanted(config, api):
+            return lacks  # with it the server asks, whatever the role's network
     if api.base_url_env not in given and not _reached(api.host, agent.network):
         more = [] if agent.network == (NONE,) else [*agent.network]
         lacks.append(
@@ -168,6 +182,29 @@ def lacking(config: Config, agent: AgentCommand, role: str, town: Town | None) -
             )
         )
     return lacks
+
+
+def check_model(rig: Rig, model: str) -> None:
+    """May the polecats of a rig work with this model? Empty is the config's, which is theirs; where no polecat is
+    configured yet, nobody can tell. Raises Invalid."""
+    agent = configs.usable(rig.town.config, rig.config)[0].agents.polecat
+    if not model or agent is None:
+        return
+    if agent.preset is None:
+        wrong = f"the polecats of rig {rig.slug} are a command, which takes no model: say it there, or use a preset"
+    else:
+        wrong = PRESETS[str(agent.preset)].refuses(model)
+    if wrong:
+        raise Invalid(f"model: {wrong}", field="model")
+
+
+def check_models(plan: Iterable[Mapping[str, Any]]) -> None:
+    """As `check_model`, of the beads of a plan."""
+    for item in plan:
+        try:
+            check_model(item["rig"], item["model"])
+        except Invalid as error:
+            raise Invalid(f"{item['key']}: {error.message}", field="model") from None
 
 
 def notes(owner: Town | Rig) -> list[str]:
@@ -183,8 +220,8 @@ def roles(config: Config) -> list[tuple[str, AgentCommand]]:
     return [(role, agent) for role, agent in dict(config.agents).items() if agent is not None and agent.preset]
 
 
-def unset(agent: AgentCommand, role: str, town: Town) -> list[Lack]:
-    """The secrets that a role names and its town has not."""
+def unset(agent: AgentCommand, role: str, town: Town, held: Mapping[str, str]) -> list[Lack]:
+    """The secrets that a role names and its town has not. `held`: under which other name the town has one."""
     have = set(secrets.names(town))
     return [
         Lack(
@@ -192,7 +229,7 @@ def unset(agent: AgentCommand, role: str, town: Town) -> list[Lack]:
             f"the town has no secret {name}",
             f"gastown secret set {name} --town {town.slug}",
         )
-        for name in agent.secrets
+        for name in (held.get(name, name) for name in agent.secrets)
         if name not in have
     ]
 
@@ -207,6 +244,16 @@ def _no_program(preset: Preset, role: str) -> Lack:
 
 def _no_model(preset: Preset, role: str) -> Lack:
     return Lack(f"agents.{role}.model", f"{preset.name} does not start without one", 'model = "anthropic/…"')
+
+
+def _no_key(config: Config, preset: Preset, role: str, api: Api, town: Town | None) -> Lack:
+    """Where the model door speaks the API, a secret of the town's is all; else the role has to name it, too."""
+    slug = getattr(town, "slug", "main")
+    if names := keys.wanted(config, api):
+        line = f"`gastown secret set {names[0]} --town {slug}`"
+    else:
+        line = f'secrets = ["{api.key}"], and `gastown secret set {api.key} --town {slug}`'
+    return Lack(f"agents.{role}.secrets", f"{preset.name} has no key for its model", line)
 
 
 def _reached(host: str, patterns: Sequence[str]) -> bool:

@@ -128,6 +128,7 @@ class Run(models.Model):
     active_tool = models.CharField(max_length=100, blank=True)
     nudged_at = models.DateTimeField(null=True, blank=True, help_text="when the patrol last reminded it")
     status_message = models.CharField(max_length=280, blank=True)
+    session = models.CharField(max_length=200, blank=True, help_text="of its CLI: by this name it can be resumed")
     checkpoint = models.JSONField(null=True, blank=True)
     result = models.CharField(max_length=20, blank=True, help_text="done or request_changes, from the tool")
     result_at = models.DateTimeField(null=True, blank=True)
@@ -148,6 +149,7 @@ class Run(models.Model):
     sandbox = models.CharField(max_length=20, blank=True, help_text="bubblewrap, or unsandboxed")
     step_results = models.JSONField(default=list, blank=True)
     log_path = models.CharField(max_length=500, blank=True)
+    resumed = models.CharField(max_length=100, blank=True, help_text="its agent's session that it went on with")
     pid = models.IntegerField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
 

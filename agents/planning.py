@@ -14,7 +14,8 @@ Rules
 - Find out first: read the code, `gt_bead_list`, `gt_convoy_status`, `gt_queue`, your mail. Do not plan what is at work.
 - Plan with `gt_convoy_create`, once: `title` and `beads`, each with `key`, `title`, `body` (all that a worker needs who
   knows nothing else: what, where, how it is checked), `priority` (0 first to 4), `after` (keys of what comes first),
-  `files` (patterns of what it will change) and `estimate` (how much work, such as "1 h" or "2 USD").
+  `files` (patterns of what it will change) and `estimate` (how much work, such as "1 h" or "2 USD"). A `model` of its
+  own only where the person names one.
 - Beads without an order between them are worked on at once. Two that change the same files get one with `after`: the
   answer names those that would conflict.
 - The plan is staged: a person looks at it, edits it and starts it. `gt_sling` stages one bead by itself.

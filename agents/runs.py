@@ -176,9 +176,9 @@ def preparing(run_ids: Sequence[str], now: dt.datetime) -> None:
         )
 
 
-def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, pid: int | None = None) -> None:
-    """Observation by the runner: where the worktree started and where the log goes."""
-    fields: dict[str, Any] = {"start_sha": start_sha, "log_path": log_path, "sandbox": sandbox, "pid": pid}
+def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, resumed: str = "") -> None:
+    """Observation by the runner: where the worktree started and where the log goes; with which session it goes on."""
+    fields = {"start_sha": start_sha, "log_path": log_path, "sandbox": sandbox, "resumed": resumed}
     changed = Run.objects.filter(pk=run_id, state=RunState.STARTING).update(**fields)
     if changed != 1:
         raise LostRace(f"run {run_id} was ended while it was prepared")
@@ -264,7 +264,12 @@ def holds_prompt(run_id: str) -> bool:
 
 
 def heartbeat(
-    run_id: str, now: dt.datetime, *, activity_at: dt.datetime | None = None, active_tool: str | None = None
+    run_id: str,
+    now: dt.datetime,
+    *,
+    activity_at: dt.datetime | None = None,
+    active_tool: str | None = None,
+    session: str = "",
 ) -> Run:
     """Renew the lease of a live run; `run_superseded` when it is fenced or ended."""
     with transaction.atomic():
@@ -277,7 +282,8 @@ def heartbeat(
             run.activity_at = min(activity_at, now)
         if active_tool is not None:
             run.active_tool = active_tool[:100]
-        run.save(update_fields=["heartbeat_at", "lease_until", "activity_at", "active_tool"])
+        run.session = session or run.session
+        run.save(update_fields=["heartbeat_at", "lease_until", "activity_at", "active_tool", "session"])
         inbox.changed(RUN_TOPIC + run.pk)
     return run
 
@@ -319,7 +325,10 @@ def record_exit(run_id: str, report: Mapping[str, Any], now: dt.datetime) -> Non
         run.work = str(report.get("work") or "")[:12]
         run.work_text = str(report.get("work_text") or "")[:2000]
         run.salvage_ref = str(report.get("salvage_ref") or "")[:200]
+        run.session = str(report.get("session") or run.session)
         run.step_results = list(report.get("steps") or [])[:50]
+        if report.get("session_lost"):
+            run.resumed = ""
         run.save()
         fenced = run.state != RunState.RUNNING
         if not fenced:

@@ -17,9 +17,9 @@ from typing import Any
 
 from django.conf import settings
 
-from agents import boxes, launches
+from agents import boxes, keys, launches
 from agents.launches import Lack
-from agents.presets import PRESETS, Event, Usage, bill
+from agents.presets import PRESETS, Api, Event, Usage, bill
 from agents.presets.telling import Trouble, last_words, trouble
 from agents.runtime import gitcmd, sandbox
 from agents.runtime.orders import Orders
@@ -53,9 +53,10 @@ def attempt(config: Config, role: str, agent: AgentCommand, town: Town) -> Trial
     """Check a role that is a preset, and start it. Raises NoSandbox where none can be had."""
     preset = PRESETS[str(agent.preset)]
     place = launches.found(config, preset)
-    if launches.by_the_door(agent, agent.model_for("work", 2), town):
-        agent = _past_the_door(config, agent)
-    lacks = [*launches.lacking(config, agent, role, town), *launches.unset(agent, role, town)]
+    held: dict[str, str] = {}
+    if launches.by_the_door(config, agent, agent.model_for("work", 2), town):
+        agent, held = _past_the_door(config, agent, town)
+    lacks = [*launches.lacking(config, agent, role, town), *launches.unset(agent, role, town, held)]
     about = Trial(role, preset.name, place.path if place else "", version(config, preset.name))
     if lacks:
         return Trial(about.role, about.preset, about.program, about.version, tuple(lacks))
@@ -64,25 +65,30 @@ def attempt(config: Config, role: str, agent: AgentCommand, town: Town) -> Trial
     scene = Path(tempfile.mkdtemp(dir=root))
     try:
         began = time.monotonic()
-        result, log = _run(config, role, agent, town, scene)
+        values = secrets.for_run(town, [held.get(name, name) for name in agent.secrets])
+        told = {name: values[held.get(name, name)] for name in agent.secrets}
+        result, log = _run(config, role, agent, told, scene)
         seconds = time.monotonic() - began
     finally:
         shutil.rmtree(scene, ignore_errors=True)
     output = log.text()
     events = [event for line in output.splitlines() for event in preset.parse(line)]
-    found = _judged(role, agent, result, events, log)
+    found = _judged(_Case(config, role, agent, held), result, events, log)
     return Trial(about.role, about.preset, about.program, about.version, found, seconds, bill(events), output[-20_000:])
 
 
-def _past_the_door(config: Config, agent: AgentCommand) -> AgentCommand:
-    """The same with the key itself: no run is here whose token would open the model door, nor anything to be read."""
+def _past_the_door(config: Config, agent: AgentCommand, town: Town) -> tuple[AgentCommand, dict[str, str]]:
+    """The same with the key itself: no run is here whose token would open the model door, nor anything to be read.
+    Beside it, of which secret of the town's the variable that is the key gets its value."""
     api = PRESETS[str(agent.preset)].api(agent.model_for("work", 2))
     assert api is not None
-    base = getattr(config.providers, api.door.split("/")[2]).base_url
-    host, port = owner.place_of(base or f"https://{api.host}")
-    env = {**agent.env, **({api.base_url_env: base} if base else {})}
+    base = keys.base_url(config, api)
+    host, port = owner.place_of(base)
+    env = dict(agent.env)
+    if base != api.url:
+        env[api.base_url_env] = base
     told = {"secrets": (*agent.secrets, api.key), "network": (f"{host}:{port}",), "env": env}
-    return agent.model_copy(update=told)
+    return agent.model_copy(update=told), {api.key: keys.secret_of(config, api, secrets.names(town))}
 
 
 def version(config: Config, name: str) -> str:
@@ -101,14 +107,15 @@ def version(config: Config, name: str) -> str:
     return found[0] if found else ""
 
 
-def _run(config: Config, role: str, agent: AgentCommand, town: Town, scene: Path) -> tuple[dict[str, Any], _Output]:
-    """Start it in a repository of its own; (the step's result, its output)."""
+def _run(
+    config: Config, role: str, agent: AgentCommand, values: Mapping[str, str], scene: Path
+) -> tuple[dict[str, Any], _Output]:
+    """Start it in a repository of its own, with its secrets; (the step's result, its output)."""
     tree, home, prompt = scene / "tree", scene / "home", scene / "prompt.md"
     tree.mkdir()
     home.mkdir(mode=0o700)
     prompt.write_text(TASK)
     gitcmd.run_git(["init", "--quiet"], cwd=tree)
-    values = secrets.for_run(town, agent.secrets)
     prepared = launches.prepare(config, agent, role, home, model=agent.model_for("work", 2))
     box = boxes.box_of(
         config,
@@ -151,16 +158,45 @@ class _Output:
         return next((text for text in reversed(self.said) if host and host in text), "")
 
 
-def _judged(
-    role: str, agent: AgentCommand, result: Mapping[str, Any], events: list[Event], log: _Output
-) -> tuple[Lack, ...]:
+@dataclass(frozen=True)
+class _Case:
+    """What was tried. `held`: of which secret of the town's a variable has its value, where that has another name."""
+
+    config: Config
+    role: str
+    agent: AgentCommand
+    held: Mapping[str, str]
+
+    @property
+    def api(self) -> Api | None:
+        """The API that was asked, where that is known."""
+        return PRESETS[str(self.agent.preset)].api(self.agent.model_for("work", 2))
+
+    @property
+    def key(self) -> str:
+        """The secret of the town's that is its key."""
+        if self.api is None:
+            return "…"
+        name = next((name for name in self.api.keys if name in self.agent.secrets), self.api.key)
+        return self.held.get(name, name)
+
+    @property
+    def host(self) -> str:
+        """Where its API is."""
+        if self.api is None:
+            return "host:443"
+        if self.held:
+            return "{}:{}".format(*owner.place_of(keys.base_url(self.config, self.api)))
+        return self.api.host
+
+
+def _judged(case: _Case, result: Mapping[str, Any], events: list[Event], log: _Output) -> tuple[Lack, ...]:
     """What is missing after a start; nothing: it has answered."""
     raw = result.get("outcome_raw") or {}
     if raw.get("exit_code") == 0 and any(usage.output for usage in bill(events).values()):
         return ()  # errors on the way (it has tried again) do not matter
-    preset = PRESETS[str(agent.preset)]
-    output, api = log.text(), preset.api(agent.model)
-    host = api.host if api else "host:443"
+    preset = PRESETS[str(case.agent.preset)]
+    output, host, key = log.text(), case.host, case.key
     said = last_words(events, output.splitlines())
     if trouble(said) is Trouble.OTHER:  # the box has seen what it was refused
         said = log.about(host.partition(":")[0]) or said
@@ -168,8 +204,9 @@ def _judged(
         said = f"it did not answer within {SECONDS:.0f} s. {said}".strip()
     elif not said:
         said = f"it ended with {raw.get('exit_code')} and said nothing"
-    key = next((name for name in (api.keys if api else ()) if name in agent.secrets), api.key if api else "…")
-    far = f'network = ["{host}"]' if not {OPEN, host} & set(agent.network) else f"does the server itself reach {host}?"
+    far = f"does the server itself reach {host}?"
+    if not {OPEN, host} & set(case.agent.network):
+        far = f'network = ["{host}"]'
     whole = f"{said}\n{output[-4000:]}" if trouble(said) is Trouble.OTHER else said
     field_, line = {
         Trouble.KEY: ("secrets", f"is the key right? `gastown secret set {key}`"),
@@ -181,7 +218,7 @@ def _judged(
         Trouble.PROGRAM: ("preset", f"{preset.install}, and [sandbox] read_only for what it lies in"),
         Trouble.OTHER: ("preset", "see its output: gastown agents check --json"),
     }[trouble(whole)]
-    return (Lack(f"agents.{role}.{field_}", f"{preset.name} has not answered: {said}", line),)
+    return (Lack(f"agents.{case.role}.{field_}", f"{preset.name} has not answered: {said}", line),)
 
 
 def check_named(name: str) -> str:

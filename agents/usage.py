@@ -19,6 +19,7 @@ from django.db.models.functions import Coalesce, Greatest
 
 from agents.lifecycle import Channel, CostSource
 from agents.models import Allowance, Run, Usage
+from beads import config as configs
 from beads import inbox, prune
 from beads.actors import Actor
 from beads.budget import Amount, BudgetConfig, Cap, CapScope, Price, Spent, format_amount, parse_amount, price_of
@@ -75,9 +76,11 @@ def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Cha
     key, cost = _key(run, reading, prices, channel, now)
     with transaction.atomic():
         Run.objects.select_for_update().only("pk").get(pk=run.pk)
-        before = Usage.objects.filter(run=run, model=key["model"], channel=channel).exclude(
-            day=key["day"], source=key["source"]
-        )
+        mine = Usage.objects.filter(run=run, model=key["model"], channel=channel)
+        if cost is not None and not mine.filter(day=key["day"], source=key["source"]).exists():
+            # what had no price until now is in the cost that is told at last
+            mine.filter(day=key["day"], source=CostSource.UNKNOWN).update(source=key["source"], cost=0)
+        before = mine.exclude(day=key["day"], source=key["source"])
         past = before.aggregate(**{name: Coalesce(Sum(name), 0) for name in _COUNTS}, cost=Sum("cost"))
         today: dict[str, Any] = {name: max(getattr(reading.spent, name) - past[name], 0) for name in _COUNTS}
         if cost is not None:
@@ -88,6 +91,17 @@ def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Cha
                 **{name: Greatest(F(name), value) for name, value in today.items()}, updated_at=now
             )
     inbox.changed(run.town.slug)
+
+
+def hear(run: Run, readings: Sequence[Reading], now: dt.datetime) -> None:
+    """Note what a run's CLI says that it has used so far, and wake the town when a cap is near."""
+    if not readings:
+        return
+    config, _ = configs.usable(run.town.config, run.rig.config)
+    for reading in readings:
+        report(run, reading, config.prices, Channel.STREAM, now)
+    if any(cap.near for cap in caps(run, config.budget, now)):
+        inbox.wake(run.town)
 
 
 def _key(

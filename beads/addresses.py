@@ -22,3 +22,13 @@ def is_public(text: str) -> bool:
             return False
         address = inner or address
     return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def is_near(host: str) -> bool:
+    """True for a host whose very name says that it is this machine or a neighbour: an address that is not public, or
+    `localhost`. What another name stands for is not asked."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return not is_public(host)

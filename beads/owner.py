@@ -26,6 +26,7 @@ from django.conf import settings
 from pydantic import AfterValidator, Field, StringConstraints
 
 from beads import values
+from beads.addresses import is_near
 from beads.config import AgentCommand, Config, Gate, NotifyConfig
 from beads.errors import Forbidden, Invalid
 from beads.values import NONE, OPEN, Section
@@ -241,7 +242,7 @@ def _inside_url(url: str, allow: Allow) -> str:
     host, port = place_of(url)
     if allow.place(host, port):
         return ""
-    if _is_inside(host):
+    if is_near(host):
         return f"{host} is no public address"
     return "" if url.startswith("https://") else "it must be https, for a key goes there"
 
@@ -250,20 +251,9 @@ def check_webhook(notify: NotifyConfig) -> None:
     """Refuses a webhook whose very address is this machine's or a neighbour's, unless the owner names it. What a name
     stands for is looked at when a notice is delivered."""
     host = (urlsplit(notify.webhook).hostname or "").rstrip(".")
-    if _is_inside(host) and not allowed().webhook(notify.webhook):
+    if is_near(host) and not allowed().webhook(notify.webhook):
         raise Invalid(
             f"notify.webhook: {host} is no public address; the installation's owner can name it in [allow] webhooks of "
             "GASTOWN_OWNER_CONFIG",
             field="notify.webhook",
         )
-
-
-def _is_inside(host: str) -> bool:
-    """True for a host whose very name says that it is this machine or a neighbour."""
-    from beads.addresses import is_public
-
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    return not is_public(host)

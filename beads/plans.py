@@ -10,10 +10,10 @@ from typing import Any
 from beads import globs
 from beads.config import parse_toml
 from beads.errors import Invalid
-from beads.ledger import MAX_BODY, MAX_TITLE, check_text
+from beads.ledger import MAX_BODY, MAX_TITLE, check_model, check_text
 from beads.models import Rig
 
-KEYS = {"key", "title", "body", "priority", "after", "rig", "files", "estimate"}
+KEYS = {"key", "title", "body", "priority", "after", "rig", "files", "estimate", "model"}
 MAX_BEADS = 200
 MAX_FILES = 500  # patterns of a whole plan
 
@@ -28,7 +28,7 @@ def parse_text(text: str, source: str, home: Rig, find_rig: Callable[[str], Rig]
 
 
 def parse(beads: object, source: str, home: Rig, find_rig: Callable[[str], Rig]) -> list[dict[str, Any]]:
-    """Check a plan's beads; returns items of key, title, body, priority, after, rig (default `home`), files and
+    """Check a plan's beads; returns items of key, title, body, priority, after, rig (default `home`), model, files and
     estimate."""
     if not isinstance(beads, list) or not beads:
         raise Invalid(f"{source}: beads: a plan needs at least one bead", field="beads")
@@ -62,8 +62,9 @@ def _item(bead: object, where: str, home: Rig, find_rig: Callable[[str], Rig]) -
         raise Invalid(f"{where}: priority must be 0 to 4", field="priority")
     if not isinstance(after, Sequence) or isinstance(after, str) or not all(isinstance(a, str) for a in after):
         raise Invalid(f"{where}: after must be a list of keys", field="after")
-    if not isinstance(bead.get("body", ""), str) or not isinstance(bead.get("rig", ""), str):
-        raise Invalid(f"{where}: body and rig must be text", field="body")
+    for name in ("body", "rig", "model"):
+        if not isinstance(bead.get(name, ""), str):
+            raise Invalid(f"{where}: {name} must be text", field=name)
     rig = home
     if bead.get("rig"):
         rig = find_rig(bead["rig"])
@@ -76,8 +77,16 @@ def _item(bead: object, where: str, home: Rig, find_rig: Callable[[str], Rig]) -
         "priority": priority,
         "after": list(dict.fromkeys(after)),
         "rig": rig,
+        "model": _model(where, bead.get("model", "")),
         **_foreseen(bead, where),
     }
+
+
+def _model(where: str, name: str) -> str:
+    try:
+        return check_model(name)
+    except Invalid as error:
+        raise Invalid(f"{where}: {error.message}", field="model") from None
 
 
 def _foreseen(bead: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -152,6 +152,18 @@ MailAddress = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\s<>
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
+def model_name(name: str) -> str:
+    """The name of a model, one word as an agent's own `--model` takes it; empty: none. Raises ValueError."""
+    if len(name) > 200:
+        raise ValueError("the name of a model has at most 200 characters")
+    if name.startswith("-") or any(letter.isspace() or not letter.isprintable() for letter in name):
+        raise ValueError(f"{name[:60]!r} is no name of a model: one word, as the agent's own --model takes it")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(model_name)]
+
+
 def _absolute(path: str) -> str:
     if not path.startswith(("/", "~/")) or "\x00" in path or ".." in path.split("/"):
         raise ValueError(f"{path[:100]!r} is no absolute path (~/ is the server's own home)")

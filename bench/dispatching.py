@@ -57,12 +57,12 @@ def _measure(remote: Path, home: Path, others: int, target: int) -> None:
     town = ledger.create_town(slug, config.validate(settings))
     rig = towns.add_rig(slug, slug, str(remote), None, {})
     for n in range(others):
-        work.sling(rig, by=Actor("", "bench"), title=f"{IDLE} {n}", body="", priority=0, after=[])
+        work.sling(rig, ledger.Draft(f"{IDLE} {n}", priority=0), by=Actor("", "bench"))
     while Run.objects.filter(town=town, state="running").count() < others:
         time.sleep(0.2)
     before = set(home.glob("runs/*/log"))
     for n in range(BEADS):
-        work.sling(rig, by=Actor("", "bench"), title=f"bead {n}", body="", priority=2, after=[])
+        work.sling(rig, ledger.Draft(f"bead {n}"), by=Actor("", "bench"))
     rows: list[list[float]] = []
     end = time.monotonic() + 120
     while len(rows) < BEADS and time.monotonic() < end:

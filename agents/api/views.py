@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import IO, Annotated, Any, Literal, cast
 
 from django.core.exceptions import RequestDataTooBig
@@ -18,13 +20,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agents import mail, reports, runs, tokens, work
+from agents import mail, reports, runs, tokens, usage, work
 from agents.api import calls, tools
 from agents.api.auth import RunPrincipal, RunTokenAuthentication, bearer
 from agents.api.headers import KEY
 from agents.models import Run
+from agents.runtime import transcript
 from agents.runtime.crashpoints import crashpoint
 from beads import inbox
+from beads.budget import Spent
 from beads.errors import Forbidden, Invalid
 
 
@@ -130,7 +134,30 @@ class ClaimBody(_Body):
     host: Annotated[str, Field(max_length=300)] | None = None
 
 
-class HeartbeatBody(_Body):
+class Used(_Body):
+    """What a CLI's output says that the run has used of one model so far. The shim keeps to the bounds, whatever is
+    said: `agents.runtime.transcript`."""
+
+    model: Annotated[str, Field(max_length=300)] = ""
+    input: Annotated[int, Field(ge=0, le=transcript.MOST_TOKENS)]
+    cached: Annotated[int, Field(ge=0, le=transcript.MOST_TOKENS)]
+    output: Annotated[int, Field(ge=0, le=transcript.MOST_TOKENS)]
+    cost: Annotated[Decimal, Field(strict=False, ge=0, le=transcript.MOST_USD, allow_inf_nan=False)] | None = None
+
+    def reading(self, asked: str) -> usage.Reading:
+        """As it is booked. `asked`: the model that the run was started with."""
+        spent = Spent(input=self.input, cached=self.cached, output=self.output)
+        return usage.Reading(self.model, spent, asked, self.cost)
+
+
+class _Told(_Body):
+    """What a CLI's output has told so far: the name of its session, and its usage."""
+
+    session: Annotated[str, Field(max_length=200, pattern=f"^(?:{transcript.SESSION.pattern})?$")] = ""
+    usage: Annotated[list[Used], Field(max_length=transcript.MOST_MODELS)] = []
+
+
+class HeartbeatBody(_Told):
     """What the shim has observed."""
 
     activity_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
@@ -166,12 +193,13 @@ class Try(_Body):
 
 
 class StepResult(_Body):
-    """What came of one step."""
+    """What came of one step. `words`: an agent's last ones, from its transcript."""
 
     name: Annotated[str, Field(max_length=200)]
     outcome_raw: HowItEnded
     duration_ms: Annotated[int, Field(ge=0, lt=2**31)] = 0
     output: Annotated[str, Field(max_length=64 * 1024)] = ""
+    words: Annotated[str, Field(max_length=2000)] = ""
     attempts: Annotated[int, Field(ge=0, lt=2**31)] = 1
     tries: Annotated[list[Try], Field(max_length=11)] = []
 
@@ -179,7 +207,7 @@ class StepResult(_Body):
 _Sha = Annotated[str, Field(max_length=64, pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")]
 
 
-class ExitBody(_Body):
+class ExitBody(_Told):
     """How the command ended, and what it left: `work` as in `agents.work`, `branches` beside its head."""
 
     exit_code: _Number | None = None
@@ -192,6 +220,7 @@ class ExitBody(_Body):
     branches: Annotated[dict[Annotated[str, Field(max_length=250)], _Sha], Field(max_length=50)] = {}
     error: Annotated[str, Field(max_length=4000)] | None = None
     steps: Annotated[list[StepResult], Field(max_length=50)] = []
+    session_lost: bool = False
 
 
 SHIM_DOORS: dict[str, tuple[str, type[BaseModel]]] = {
@@ -233,6 +262,12 @@ class ShimDoor(Door):
         return run
 
 
+def _book(run: Run, body: _Told, now: dt.datetime) -> None:
+    """Note what a run's CLI says that it has used."""
+    asked = next((str(step.get("model") or "") for step in run.steps if step.get("preset")), "")
+    usage.hear(run, [one.reading(asked) for one in body.usage], now)
+
+
 class ClaimView(ShimDoor):
     """POST /api/runs/<id>/claim"""
 
@@ -261,7 +296,10 @@ class HeartbeatView(ShimDoor):
         run = self.own(request, run_id)
         body: HeartbeatBody = tools.parse(HeartbeatBody, request.data)
         now = timezone.now()
-        run = runs.heartbeat(run.pk, now, activity_at=body.activity_at, active_tool=body.active_tool)
+        run = runs.heartbeat(
+            run.pk, now, activity_at=body.activity_at, active_tool=body.active_tool, session=body.session
+        )
+        _book(run, body, now)
         reported = bool(run.result) or inbox.kind_of(f"result:{run.pk}") is not None
         data = {
             "lease_until": run.lease_until.isoformat() if run.lease_until else None,
@@ -280,7 +318,8 @@ class ExitView(ShimDoor):
         """Note how it ended. Also a fenced run's saved work is noted, and answered with 409."""
         run = self.own(request, run_id)
         body: ExitBody = tools.parse(ExitBody, request.data)
-        told = body.model_dump()
+        told = body.model_dump(exclude={"usage"})
+        _book(run, body, timezone.now())  # also of a run that has ended meanwhile: the money is spent
         reports.read_steps(told["steps"])
         settled = work.settle(run, told)
         calls.insisted(lambda: runs.record_exit(run.pk, settled, timezone.now()))

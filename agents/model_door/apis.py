@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from agents.presets import base as presets
+
 
 class Kind(StrEnum):
     """What is asked, and so how its usage is told. `FREE` costs nothing: lists of models, counts of tokens."""
@@ -23,16 +25,18 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Api:
-    """One API. `base`: the provider's own address, to which a path is appended; `prefix`: what of a path stands in the
-    base already; `secrets`: names of the town's secrets of which the first that is set is its key."""
+    """One API: whose it is (its address, the town's secrets that open it), and what of it is passed on. `header`,
+    `scheme`: how it takes its key. A path of it is appended to the base URL, without what stands in that already."""
 
-    name: str
-    base: str
-    secrets: tuple[str, ...]
+    of: presets.Api
     header: str
     routes: tuple[tuple[str, re.Pattern[str], Kind], ...]
-    prefix: str = ""
     scheme: str = ""
+
+    @property
+    def name(self) -> str:
+        """As `/model/…` and `[providers.…]` call it."""
+        return self.of.provider
 
 
 _ID = r"[A-Za-z0-9_.:@-]{1,200}"
@@ -46,9 +50,7 @@ APIS = {
     api.name: api
     for api in (
         Api(
-            "anthropic",
-            "https://api.anthropic.com",
-            ("ANTHROPIC_API_KEY",),
+            presets.ANTHROPIC,
             "x-api-key",
             _routes(
                 ("POST", r"/v1/messages", Kind.MESSAGES),
@@ -57,22 +59,17 @@ APIS = {
             ),
         ),
         Api(
-            "openai",
-            "https://api.openai.com/v1",
-            ("OPENAI_API_KEY",),
+            presets.OPENAI,
             "authorization",
             _routes(
                 ("POST", r"/chat/completions", Kind.CHAT),
                 ("POST", r"/responses", Kind.RESPONSES),
                 ("GET", rf"/models(/{_ID})?", Kind.FREE),
             ),
-            prefix="/v1",
             scheme="Bearer ",
         ),
         Api(
-            "google",
-            "https://generativelanguage.googleapis.com",
-            ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+            presets.GOOGLE,
             "x-goog-api-key",
             _routes(
                 ("POST", rf"/v1(alpha|beta)?/models/(?P<model>{_ID}):(stream)?[gG]enerateContent", Kind.GENERATE),
@@ -112,8 +109,7 @@ def route(method: str, path: str) -> Route:
         raise Refusal(404, f"the model door speaks {', '.join(f'/model/{name}' for name in APIS)}")
     api = APIS[name]
     below = "/" + (rest[0] if rest else "").rstrip("/")
-    if api.prefix:
-        below = below.removeprefix(api.prefix)
+    below = below.removeprefix(api.of.path)
     known = False
     for verb, pattern, kind in api.routes:
         if found := pattern.fullmatch(below):

@@ -11,14 +11,13 @@ import structlog
 from django.db import InterfaceError, OperationalError, connections
 from django.utils import timezone
 
-from agents import tokens, usage
+from agents import keys, tokens, usage
 from agents.model_door.apis import Api, Kind, Refusal, Route
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, owner, secrets
 from beads.budget import BudgetConfig, Price
 from beads.errors import GastownError
-from beads.models import Secret
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -28,13 +27,14 @@ TRIES = (0.2, 1.0, 5.0)  # seconds between tries to write down what was used
 @dataclass(frozen=True)
 class Pass:
     """A call that may be made: for which run, where, with which key. `named`: the owner lets towns reach that place,
-    whatever its address; `secret`: the name of the key."""
+    whatever its address; `own`: it is the provider's own, which no town has chosen; `secret`: the name of the key."""
 
     run: Run
     base: str
     key: str
     secret: str
     named: bool
+    own: bool
     prices: Mapping[str, Price]
     budget: BudgetConfig
 
@@ -80,14 +80,10 @@ def _admit(token: str, where: Route) -> Pass:
         if cap.reached and where.kind is not Kind.FREE:
             inbox.wake(run.town)
             raise Refusal(402, f"The budget is used up: {cap}. The run is being stopped and a person is asked")
-    provider = getattr(config.providers, api.name)
-    names = (provider.secret,) if provider.secret else api.secrets
-    have = set(Secret.objects.filter(town=run.town, name__in=names).values_list("name", flat=True))
-    name = next((one for one in names if one in have), "")
+    name = keys.secret_of(config, api.of, secrets.names(run.town))
     if not name:
-        sentence = (
-            f"Town {run.town.slug} has no key for {api.name}: gastown secret set {names[0]} --town {run.town.slug}"
-        )
+        wanted, town = keys.wanted(config, api.of)[0], run.town.slug
+        sentence = f"Town {town} has no key for {api.name}: gastown secret set {wanted} --town {town}"
         tell(run, api, "key", "", sentence)
         raise Refusal(401, sentence)
     try:
@@ -97,8 +93,8 @@ def _admit(token: str, where: Route) -> Pass:
         raise Refusal(500, f"the secret {name} cannot be read: {error.message}") from None
     if not key.isascii() or not key.isprintable():
         raise Refusal(401, f"the secret {name} is no key: it has characters that no key has")
-    base = provider.base_url.rstrip("/") or api.base
-    return Pass(run, base, key, name, _named(base), config.prices, config.budget)
+    base = keys.base_url(config, api.of)
+    return Pass(run, base, key, name, _named(base), base == api.of.url, config.prices, config.budget)
 
 
 def _named(base: str) -> bool:

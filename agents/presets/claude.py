@@ -1,12 +1,16 @@
 """Claude Code. Measured with @anthropic-ai/claude-code 2.1.197.
 
 Its last line carries the bill, by model, and comes after `gt_done`: a run that is stopped before has none. Its lines
-`assistant` repeat one message and count output as 1: they are no usage. Sessions are kept by working directory.
+`assistant` repeat one message and count output as 1: `parse` takes no usage from them. A reader counts each message
+once, so that something is known before the bill is there: input rightly, output too low. Sessions are kept by working
+directory.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections import deque
 from typing import Any
 
 from agents.presets.base import (
@@ -18,6 +22,7 @@ from agents.presets.base import (
     Start,
     both,
     by_stdin,
+    edits,
     mcp_url,
     money,
     record,
@@ -51,8 +56,37 @@ def _start(start: Start) -> Launch:
     )
 
 
+_EDITS = {"Edit": "file_path", "MultiEdit": "file_path", "Write": "file_path", "NotebookEdit": "notebook_path"}
+
+
 def _parse(line: str) -> tuple[Event, ...]:
-    told = record(line)
+    return _events(record(line))
+
+
+class _Reader:
+    """As `_parse`, with what each message has taken as a piece of the bill, until the bill itself is there."""
+
+    def __init__(self) -> None:
+        self.seen: deque[str] = deque(maxlen=64)
+
+    def __call__(self, line: str) -> tuple[Event, ...]:
+        """The events of the next line."""
+        told = record(line)
+        if told.get("type") != "assistant":
+            return _events(told)
+        return (*_events(told), *self._taken(table(told.get("message"))))
+
+    def _taken(self, message: dict[str, Any]) -> tuple[Event, ...]:
+        name, one = str(message.get("id") or ""), table(message.get("usage"))
+        if not name or name in self.seen:
+            return ()
+        self.seen.append(name)
+        fresh = _with_written(one, "input_tokens", "cache_creation_input_tokens")
+        given = (fresh, one.get("cache_read_input_tokens", 0), one.get("output_tokens"))
+        return usage(given, model=str(message.get("model") or ""))
+
+
+def _events(told: dict[str, Any]) -> tuple[Event, ...]:
     match told.get("type"):
         case "system" if told.get("subtype") == "init":
             return (Event(EventKind.SESSION, session=str(told.get("session_id") or "")),)
@@ -61,7 +95,12 @@ def _parse(line: str) -> tuple[Event, ...]:
         case "user":
             blocks = rows(table(told.get("message")).get("content"))
             return tuple(
-                Event(EventKind.RESULT, words(b.get("content")), call=str(b.get("tool_use_id") or ""))
+                Event(
+                    EventKind.RESULT,
+                    words(b.get("content")),
+                    call=str(b.get("tool_use_id") or ""),
+                    failed=b.get("is_error") is True,
+                )
                 for b in blocks
                 if b.get("type") == "tool_result"
             )
@@ -74,8 +113,9 @@ def _said(block: dict[str, Any]) -> tuple[Event, ...]:
     if block.get("type") == "text":
         return (Event(EventKind.TEXT, str(block.get("text") or "")),)
     if block.get("type") == "tool_use":
-        call, arguments = str(block.get("id") or ""), table(block.get("input"))
-        return (Event(EventKind.CALL, tool=str(block.get("name") or ""), call=call, arguments=arguments),)
+        name, call, arguments = str(block.get("name") or ""), str(block.get("id") or ""), table(block.get("input"))
+        paths = edits(arguments, _EDITS.get(name, ""))
+        return (Event(EventKind.CALL, tool=name, call=call, arguments=arguments, paths=paths),)
     return ()
 
 
@@ -87,13 +127,18 @@ def _ended(told: dict[str, Any]) -> tuple[Event, ...]:
     for name, one in models.items():
         fresh = _with_written(one, "inputTokens", "cacheCreationInputTokens")
         given = (fresh, table(one).get("cacheReadInputTokens"), table(one).get("outputTokens"))
-        events += usage(given, cost=money(table(one).get("costUSD")), model=str(name), total=True)
+        events += usage(given, cost=money(table(one).get("costUSD")), model=_plain(name), total=True)
     if not models:
         one = table(told.get("usage"))
         fresh = _with_written(one, "input_tokens", "cache_creation_input_tokens")
         given = (fresh, one.get("cache_read_input_tokens", 0), one.get("output_tokens"))
         events += usage(given, cost=money(told.get("total_cost_usd")), total=True)
     return tuple(events)
+
+
+def _plain(name: str) -> str:
+    """A model's name as messages say it: the bill adds its context's size, such as `claude-opus-4-6[1m]`."""
+    return re.sub(r"\[\w+\]$", "", name)
 
 
 def _with_written(one: object, fresh: str, written: str) -> object:
@@ -108,5 +153,7 @@ PRESET = Preset(
     start=_start,
     parse=_parse,
     models=ANTHROPIC,
-    sessions=".claude/projects",
+    sessions=(".claude/projects",),
+    lost=r"No conversation found with session ID",
+    reader=_Reader,
 )

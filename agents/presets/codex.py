@@ -7,12 +7,12 @@ none below /tmp. Usage includes what was cached, names no model and no cost, and
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 from agents.presets.base import (
     OPENAI,
-    Api,
     Event,
     EventKind,
     Launch,
@@ -22,6 +22,7 @@ from agents.presets.base import (
     less,
     mcp_url,
     record,
+    rows,
     table,
     usage,
 )
@@ -36,7 +37,7 @@ def _start(start: Start) -> Launch:
     if base or start.has(OPENAI.key):
         told = {
             "name": "OpenAI",
-            "base_url": base or "https://api.openai.com/v1",
+            "base_url": base or OPENAI.url,
             "env_key": OPENAI.key,
             "wire_api": "responses",
         }
@@ -78,12 +79,20 @@ def _item(item: dict[str, Any], done: bool) -> tuple[Event, ...]:
         case "agent_message" if done:
             return (Event(EventKind.TEXT, str(item.get("text") or "")),)
         case "command_execution" if done:
-            return (Event(EventKind.RESULT, str(item.get("aggregated_output") or ""), call=call),)
+            text, failed = str(item.get("aggregated_output") or ""), item.get("status") == "failed"
+            return (Event(EventKind.RESULT, text, call=call, failed=failed),)
         case "command_execution":
             arguments = {"command": str(item.get("command") or "")}
             return (Event(EventKind.CALL, tool="exec_command", call=call, arguments=arguments),)
         case "mcp_tool_call" if done:
-            return (Event(EventKind.RESULT, str(item.get("result") or item.get("error") or ""), call=call),)
+            text, failed = str(item.get("result") or item.get("error") or ""), item.get("status") == "failed"
+            return (Event(EventKind.RESULT, text, call=call, failed=failed),)
+        case "file_change" if done:
+            status = str(item.get("status") or "")
+            return (Event(EventKind.RESULT, status, call=call, failed=status == "failed"),)
+        case "file_change":
+            changed = {str(one.get("path") or ""): str(one.get("kind") or "") for one in rows(item.get("changes"))}
+            return (Event(EventKind.CALL, tool="apply_patch", call=call, arguments=changed, paths=tuple(changed)),)
         case "mcp_tool_call":
             arguments = table(item.get("arguments"))
             return (Event(EventKind.CALL, tool=str(item.get("tool") or ""), call=call, arguments=arguments),)
@@ -96,6 +105,8 @@ PRESET = Preset(
     install="npm install -g @openai/codex",
     start=_start,
     parse=_parse,
-    models=Api(OPENAI.key, OPENAI.base_url_env, OPENAI.host, also=("CODEX_API_KEY",), door=OPENAI.door),
-    sessions=".codex/sessions",
+    models=dataclasses.replace(OPENAI, also=("CODEX_API_KEY",)),
+    sessions=(".codex/sessions",),
+    lost=r"no rollout found for thread id|thread/resume failed",
+    anywhere=True,
 )

@@ -17,6 +17,7 @@ from agents.presets.base import (
     Preset,
     Start,
     by_stdin,
+    edits,
     less,
     mcp_url,
     record,
@@ -42,19 +43,25 @@ def _start(start: Start) -> Launch:
     return Launch(by_stdin(*argv), {}, {".gemini/settings.json": json.dumps(settings, indent=1)})
 
 
+_EDITS = {"write_file": "file_path", "replace": "file_path"}
+
+
 def _parse(line: str) -> tuple[Event, ...]:
     told = record(line)
     match told.get("type"):
         case "init":
             return (Event(EventKind.SESSION, session=str(told.get("session_id") or "")),)
         case "message" if told.get("role") == "assistant":
-            return (Event(EventKind.TEXT, str(told.get("content") or "")),)
+            return (Event(EventKind.TEXT, str(told.get("content") or ""), more=told.get("delta") is True),)
         case "tool_use":
             tool, call = str(told.get("tool_name") or ""), str(told.get("tool_id") or "")
-            return (Event(EventKind.CALL, tool=tool, call=call, arguments=table(told.get("parameters"))),)
+            arguments = table(told.get("parameters"))
+            paths = edits(arguments, _EDITS.get(tool, ""))
+            return (Event(EventKind.CALL, tool=tool, call=call, arguments=arguments, paths=paths),)
         case "tool_result":
             text = told.get("output") or table(told.get("error")).get("message")
-            return (Event(EventKind.RESULT, str(text or ""), call=str(told.get("tool_id") or "")),)
+            call, failed = str(told.get("tool_id") or ""), told.get("status") == "error"
+            return (Event(EventKind.RESULT, str(text or ""), call=call, failed=failed),)
         case "error":
             return (Event(EventKind.ERROR, str(told.get("message") or "")),)
         case "result":
@@ -80,5 +87,6 @@ PRESET = Preset(
     start=_start,
     parse=_parse,
     models=GOOGLE,
-    sessions=".gemini/tmp",
+    sessions=(".gemini/tmp",),
+    lost=r"Error resuming session",
 )

@@ -1,10 +1,14 @@
 """mini-swe-agent. Measured with 2.4.6 from PyPI.
 
-It takes its task as an argument only, has no sessions and no MCP, and prints decorated text. What it has used stands in
-the trajectory that it leaves: the start ends with a line of JSON from there, which `parse` reads.
+It takes its task as an argument only, has no sessions and no MCP, and prints decorated text, wrapped at 80 columns.
+What it has used stands in the trajectory that it leaves: the start ends with a line of JSON from there, which `parse`
+reads. The text is read by its headings and fences, one step after the other: words, a command, its result.
 """
 
 from __future__ import annotations
+
+import re
+from dataclasses import replace
 
 from agents.presets.base import (
     Event,
@@ -79,6 +83,81 @@ def _parse(line: str) -> tuple[Event, ...]:
     return events if status in _GOOD else (Event(EventKind.ERROR, status), *events)
 
 
+_STEP = re.compile(r"mini-swe-agent \(step \d+, \$[\d.]+\):")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MOST = 64 << 10  # characters of one part that are kept
+
+
+class _Reader:
+    """What its screen shows, as events. The part that is open is told of when the next one begins."""
+
+    def __init__(self) -> None:
+        self.part = ""  # text, command, result; empty: what lies between them, which is not the agent's
+        self.lines: list[str] = []
+        self.room = _MOST
+        self.outside: list[str] = []  # the last paragraph that is nobody's: why it has ended, where it ended badly
+        self.fresh = True
+        self.steps = 0
+        self.quoted = False  # inside a fence that is a part of the text
+
+    def __call__(self, line: str) -> tuple[Event, ...]:
+        """The events of the next line: of the part that it ends."""
+        shown = _COLOUR.sub("", line).rstrip()
+        if _STEP.fullmatch(shown.strip()):
+            told = self._turn("text")
+            self.steps += 1
+            return told
+        if told := _parse(line):
+            return (*self._turn(""), *(self._with_why(event) for event in told))
+        if self.part == "text" and shown.startswith("```"):
+            if shown == "```" and not self.quoted:
+                return self._turn("command")
+            self.quoted = shown != "```"
+        elif self.part == "command" and shown == "```":
+            return self._turn("")
+        elif shown == "Tool:" and self.steps:
+            return self._turn("result")
+        elif self.part == "result" and (shown == "Exit:" or (shown and not shown.strip("─"))):
+            return self._turn("")
+        if self.part and self.room > 0:
+            self.lines.append(shown[: self.room])
+            self.room -= len(shown) + 1
+        if not self.part:
+            self._note(shown)
+        return ()
+
+    def _note(self, shown: str) -> None:
+        """A line of nobody's."""
+        if not shown or shown[0] in "╭│╰":
+            self.fresh = True
+        elif self.fresh:
+            self.outside, self.fresh = [shown[:500]], False
+        elif len(self.outside) < 20:
+            self.outside.append(shown[:500])
+
+    def _with_why(self, event: Event) -> Event:
+        """Its last word is one name of an error: with what was printed of it."""
+        why = " ".join(self.outside)
+        if event.kind is EventKind.ERROR and why.startswith(event.text):
+            return replace(event, text=why)
+        return event
+
+    def _turn(self, part: str) -> tuple[Event, ...]:
+        """End the open part, and begin this one."""
+        ended, text, call = self.part, "\n".join(self.lines).strip(), f"step-{self.steps}"
+        self.part, self.lines, self.room, self.quoted = part, [], _MOST, False
+        match ended:
+            case "text" if text:
+                return (Event(EventKind.TEXT, text),)
+            case "command":
+                return (Event(EventKind.CALL, tool="bash", call=call, arguments={"command": text}),)
+            case "result":
+                code, _, output = text.removeprefix("<returncode>").strip().partition("\n")
+                output = output.strip().removeprefix("<output>").strip()
+                return (Event(EventKind.RESULT, output, call=call, failed=code.strip() not in ("0", "-1")),)
+        return ()
+
+
 PRESET = Preset(
     name="mini",
     program="mini",
@@ -87,4 +166,5 @@ PRESET = Preset(
     parse=_parse,
     needs_model=True,
     version="--help",
+    reader=_Reader,
 )

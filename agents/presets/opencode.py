@@ -20,6 +20,7 @@ from agents.presets.base import (
     Start,
     both,
     by_stdin,
+    edits,
     mcp_url,
     money,
     record,
@@ -62,6 +63,15 @@ def launch(start: Start, name: str, place: str, *off: str) -> Launch:
     return Launch(by_stdin(*argv), env, {place: json.dumps(config(start), indent=1)})
 
 
+_EDITS = {
+    "edit": "filePath",
+    "write": "filePath",
+    "multiedit": "filePath",
+    "apply_patch": "patchText",
+    "patch": "patchText",
+}
+
+
 def parse(line: str) -> tuple[Event, ...]:
     """What a line of either says."""
     told = record(line)
@@ -74,8 +84,13 @@ def parse(line: str) -> tuple[Event, ...]:
         case "tool_use":
             state, call = table(part.get("state")), str(part.get("callID") or "")
             arguments = table(state.get("input"))
-            made = Event(EventKind.CALL, tool=str(part.get("tool") or ""), call=call, arguments=arguments)
-            return made, Event(EventKind.RESULT, str(state.get("output") or state.get("error") or ""), call=call)
+            tool, failed = str(part.get("tool") or ""), state.get("status") == "error"
+            paths = edits(arguments, _EDITS.get(tool, ""))
+            text = str(state.get("output") or state.get("error") or "")
+            return (
+                Event(EventKind.CALL, tool=tool, call=call, arguments=arguments, paths=paths),
+                Event(EventKind.RESULT, text, call=call, failed=failed),
+            )
         case "step_finish":
             one = table(part.get("tokens"))
             cache = table(one.get("cache"))
@@ -84,8 +99,8 @@ def parse(line: str) -> tuple[Event, ...]:
             return usage(given, cost=money(part.get("cost")) or None)  # 0: a model whose price it does not know
         case "error":
             error = table(told.get("error"))
-            text = table(error.get("data")).get("message") or error.get("message") or error.get("name")
-            return (Event(EventKind.ERROR, str(text or "")),)
+            why = table(error.get("data")).get("message") or error.get("message") or error.get("name")
+            return (Event(EventKind.ERROR, str(why or "")),)
     return ()
 
 
@@ -95,5 +110,6 @@ PRESET = Preset(
     install="npm install -g opencode-ai",
     start=lambda start: launch(start, "OPENCODE", ".config/gastown/opencode.json"),
     parse=parse,
-    sessions=".local/share/opencode",
+    sessions=(".local/share/opencode/opencode.db", ".local/share/opencode/opencode.db-wal"),  # beside them: log-ins
+    lost=r"Session not found|NotFoundError",
 )

@@ -56,6 +56,16 @@ def trouble(text: str) -> Trouble:
     return next((one for one, pattern in _KNOWN if pattern.search(text)), Trouble.OTHER)
 
 
+_CRASH = re.compile(
+    r"\b(?:error|fatal|panic(?:ked)?|exception|killed|out of memory|segmentation fault)\b", re.IGNORECASE
+)
+
+
+def speaks_of_trouble(line: str) -> bool:
+    """True for a line of plain output that may say why a program has ended."""
+    return bool(_CRASH.search(line)) or trouble(line) is not Trouble.OTHER
+
+
 def last_words(events: Iterable[Event], output: Sequence[str]) -> str:
     """The line in which an agent says why it has ended: its last error, else the last line that speaks of trouble, else
     the last line at all; one line of at most 300 characters."""

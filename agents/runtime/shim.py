@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agents.runtime import gitcmd, harvest, insides, processes, workspace
+from agents.runtime import gitcmd, harvest, insides, processes, sessions, workspace
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.orders import Orders
-from agents.runtime.steps import FAILED_TAIL, STOP_GRACE, Steps
+from agents.runtime.output import FAILED_TAIL
+from agents.runtime.steps import STOP_GRACE, Steps
 
 FINISH_GRACE = 30.0
 REPORT_SECONDS = 600.0
@@ -120,9 +121,11 @@ class Shim:
         threading.Thread(target=self._keep_lease, daemon=True).start()
         steps, last = self.steps.run()
         crashpoint("shim.ended")
+        self._keep_session()
         report = self._save()
         crashpoint("shim.published")
-        report |= {"exit_code": last[0], "signal": last[1], "steps": steps}
+        report |= {"exit_code": last[0], "signal": last[1], "steps": steps, **self.steps.told()}
+        report["session_lost"] = self.steps.lost
         if reason := self.orders.stop or self.steps.reason:
             report["error"] = report.get("error") or reason
         self.done.set()
@@ -160,15 +163,19 @@ class Shim:
         """Heartbeats, until done. The lease counts from the moment a request was sent, on our own clock."""
         margin = min(STOP_GRACE + 5.0, self.lease * 0.4)
         wait = self.heartbeat
+        known: dict[str, Any] = {}
         while not self.done.is_set():
             self.poke.wait(wait)
             self.poke.clear()
             if self.done.is_set():
                 return
-            sent = time.monotonic()
+            sent, told = time.monotonic(), self.steps.told()
+            body: dict[str, Any] = {}
+            if told != known:
+                body = dict(told)
             try:
                 moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.steps.last_output))
-                answer = self.server.post("heartbeat", {"activity_at": moment}, timeout=min(10.0, self.heartbeat))
+                answer = self.server.post("heartbeat", body | {"activity_at": moment}, min(10.0, self.heartbeat))
             except Refused:
                 self.orders.fenced = True
                 self._stop("fenced by the server")
@@ -178,7 +185,7 @@ class Shim:
                 if time.monotonic() > self.lease_end - margin:
                     self._stop("the lease could not be renewed")
                 continue
-            wait = self.heartbeat
+            wait, known = self.heartbeat, told
             self.lease_end = sent + self.lease
             self._heed(answer)
 
@@ -235,6 +242,16 @@ class Shim:
                 return found.report()
         return report
 
+    def _keep_session(self) -> None:
+        """What the next run of this work may go on with. Nothing is at work in the run's HOME any more."""
+        told = self.spec.get("session")
+        if (
+            told
+            and self.space is not None
+            and (why := sessions.keep(self.space.home, Path(told["place"]), told["parts"]))
+        ):
+            self.log.say(why)
+
     def _report(self, report: dict[str, Any]) -> None:
         """Tell the server, for as long as it is worth while."""
         report = fit(report)
@@ -261,7 +278,10 @@ class Shim:
 
 def fit(report: dict[str, Any]) -> dict[str, Any]:
     """The report as the server takes it: clean text, and outputs cut to what fits; the log has all of it."""
-    steps = [{**step, "output": _clean(step.get("output"))} for step in report.get("steps") or []]
+    steps = [
+        {**step, "output": _clean(step.get("output")), "words": _clean(step.get("words"))}
+        for step in report.get("steps") or []
+    ]
     report = {**report, "steps": steps}
     if report.get("error"):
         report["error"] = _clean(report["error"])[:2000]

@@ -11,31 +11,32 @@ processes and nobody else's, and one that fails stops no other. A stop ends them
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agents.presets import PRESETS
 from agents.runtime import junit as junit_reports
 from agents.runtime import network, processes, sandbox
 from agents.runtime.caches import Cache, Copy
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.orders import Log, Orders
+from agents.runtime.output import FAILED_TAIL, Pump
 from agents.runtime.redact import Redactor
+from agents.runtime.sessions import is_lost
+from agents.runtime.transcript import NAME, Transcript
 from agents.runtime.watching import Watch
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10
-FAILED_TAIL = 60 << 10  # where it fails, the first lines that say so are wanted
-LINE = 64 << 10
 COPY_SECONDS = 900.0
+PROMPT = "GASTOWN_PROMPT_FILE"
 KEEPER = Path(__file__).with_name("keeper.py")
 
 Result = dict[str, Any]
@@ -54,13 +55,14 @@ class _Child:
 
 @dataclass(frozen=True)
 class _End:
-    """How a command ended, and the last of its output. `limit`: which one it has reached, if any."""
+    """How a command ended, the last of its output, and an agent's last words. `limit`: which it has reached, if any."""
 
     code: int | None
     number: int | None
     timed_out: bool
     limit: str
     output: bytes
+    words: str
 
 
 class Steps:
@@ -73,6 +75,8 @@ class Steps:
         self.at_once = bool(spec.get("parallel")) and len(spec["steps"]) > 1
         self.last_output = time.time()
         self.box = sandbox.Box.of(spec["box"])
+        self.lost = False  # a session that was to go on was not found
+        self.transcript: Transcript | None = None
         self.reason = ""  # why a step has ended that is not its command's own end: a limit, or no box
         for note in self.box.notes:
             log.say(note)
@@ -192,6 +196,11 @@ class Steps:
             if junit:
                 before = junit_reports.marks(self.worktree, junit)
             result = self._attempt(step)
+            if is_lost(step, result) and not self.orders.stopped():
+                self.log.say("the session that was to go on is not there: it begins anew, with all that is known")
+                self.lost = True
+                fresh = {name: value for name, value in (step.get("env") or {}).items() if name != PROMPT}
+                result = self._attempt({**step, "argv": step["instead"]["argv"], "env": fresh})
             raw = result["outcome_raw"]
             tries.append({"outcome_raw": raw, "duration_ms": result["duration_ms"]})
             if junit:
@@ -229,7 +238,7 @@ class Steps:
         if self.gates and not well:
             keep = FAILED_TAIL
         output = ended.output[-keep:].decode("utf-8", "replace")
-        if not well and (why := _outside(box, env, output, str(self.worktree))):
+        if not well and (why := box.missing(output, env, str(self.worktree))):
             self.log.say(why)
             output = f"{output.rstrip()}\n{why}\n"
         if box.boxed and not well and (why := network.hint(output, box.network, gate=self.gates)):
@@ -244,7 +253,8 @@ class Steps:
                 "limit": ended.limit,
             },
             "duration_ms": int((time.monotonic() - began) * 1000),
-            "output": output.replace(f"{self.worktree}/", ""),  # paths as the author knows them
+            "output": output.replace(f"{box.inside(str(self.worktree))}/", ""),  # paths as the author knows them
+            "words": ended.words.replace(f"{box.inside(str(self.worktree))}/", ""),
         }
 
     def _follow(self, step: dict[str, Any], box: sandbox.Box, started: sandbox.Started, began: float) -> _End:
@@ -254,9 +264,9 @@ class Steps:
         root = os.getpid()
         if apart:
             root = process.pid
-        tail: deque[bytes] = deque()
+        output = self._pump(process, step, redactor)
         news = threading.Event()
-        pump = threading.Thread(target=self._pump, args=(process, tail, step["name"], redactor), daemon=True)
+        pump = threading.Thread(target=output.run, daemon=True)
         waiter = threading.Thread(target=_await, args=(process, news), daemon=True)
         self.orders.listeners.append(news)
         pump.start()
@@ -278,7 +288,7 @@ class Steps:
         if not limit and not stopped:
             limit = watch.last((code, number) != (0, None), number)
         if not limit and not stopped and started.did_not_start():
-            said = b"".join(tail)[-TAIL:].decode("utf-8", "replace").strip()
+            said = output.tail()[-TAIL:].decode("utf-8", "replace").strip()
             code, self.reason = 127, ""  # the program is not there
             if "execvp" not in said:  # no box: its author is not to blame
                 code = 126
@@ -287,7 +297,7 @@ class Steps:
         if limit:
             self.reason = limit
             self.log.say(f"{self._whose(step)}{limit}")
-        return _End(code, number, timed_out, limit, b"".join(tail))
+        return _End(code, number, timed_out, limit, output.tail(), output.words())
 
     def _start(self, box: sandbox.Box, argv: list[str], env: dict[str, str]) -> sandbox.Started:
         """Start a step's command. Without a sandbox, one of several has a keeper."""
@@ -347,31 +357,26 @@ class Steps:
             process.kill()
         process.wait()
 
-    def _pump(self, process: subprocess.Popen[bytes], tail: deque[bytes], name: str, redactor: Redactor) -> None:
-        """Output → log and tail, without secrets. Where several write at once, each line says whose it is."""
+    def _pump(self, process: subprocess.Popen[bytes], step: dict[str, Any], redactor: Redactor) -> Pump:
+        """What reads a command's output. Where several write at once, each line says whose it is."""
         assert process.stdout is not None
-        mark = b""
+        mark, transcript = "", None
         if self.at_once:
-            mark = f"{name} | ".encode()
-        kept, rest = 0, b""
-        more = True
-        while more:
-            data = os.read(process.stdout.fileno(), 65536)
-            more = bool(data)
-            self.last_output = time.time() if more else self.last_output
-            data = redactor.feed(data) if more else redactor.flush()
-            tail.append(data)
-            kept += len(data)
-            while tail and kept - len(tail[0]) > FAILED_TAIL:
-                kept -= len(tail.popleft())
-            if mark:
-                *lines, rest = (rest + data).split(b"\n")
-                if len(rest) > LINE:
-                    lines, rest = [*lines, rest], b""
-                data = b"".join(mark + line + b"\n" for line in lines)
-            self.log.write(data)
-        if rest:
-            self.log.write(mark + rest + b"\n")
+            mark = f"{step['name']} | "
+        if preset := PRESETS.get(str(step.get("preset"))):
+            place = Path(self.spec["run_dir"]) / NAME
+            transcript = Transcript(place, preset, redactor.text, self.log.say, str(self.worktree))
+            self.transcript = transcript
+        return Pump(process.stdout, redactor, self.log, self._heard, mark.encode(), transcript)
+
+    def _heard(self) -> None:
+        self.last_output = time.time()
+
+    def told(self) -> dict[str, Any]:
+        """What an agent's output has said of its session and of what it has used so far, for the server."""
+        if self.transcript is None:
+            return {}
+        return self.transcript.told()
 
 
 def _await(process: subprocess.Popen[bytes], news: threading.Event) -> None:
@@ -382,15 +387,6 @@ def _await(process: subprocess.Popen[bytes], news: threading.Event) -> None:
 def _ended(result: Result) -> Ended:
     raw = result["outcome_raw"]
     return raw["exit_code"], raw["signal"]
-
-
-_MISSING = re.compile(r"(?:^|[\s:'\"`])([\w./+-]+)['\"`]?: (?:command )?(?:not found|No such file or directory)")
-
-
-def _outside(box: sandbox.Box, env: dict[str, str], output: str, cwd: str) -> str:
-    """Why a command that was not found is not there, where it is only outside the box; else an empty string."""
-    found = _MISSING.findall("\n".join(output.splitlines()[-40:]))
-    return next((why for name in reversed(found) if (why := box.unseen([name], env, cwd))), "")
 
 
 def _not_run(step: dict[str, Any], code: int | None, why: str) -> Result:

@@ -6,13 +6,14 @@ import datetime as dt
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from beads.values import (
     OPEN,
     AbsolutePath,
     Count,
     Duration,
+    ModelName,
     Network,
     SecretName,
     Section,
@@ -67,19 +68,11 @@ _PURPOSES: dict[str, ModelFor] = {
 }
 
 
-def _model(name: str) -> str:
-    if name.startswith("-") or any(letter.isspace() or not letter.isprintable() for letter in name):
-        raise ValueError(f"{name[:60]!r} is no name of a model: one word, as the agent's own --model takes it")
-    return name
-
-
-ModelName = Annotated[str, StringConstraints(max_length=200)]
-
-
 class AgentCommand(Section):
     """The program that is an agent: a preset, or any command; see the contract's *Agent environment*.
 
-    `model`: the preset's model; `models`: another one by purpose or priority, where the purpose counts more.
+    `model`: the preset's model; `models`: another one by purpose or priority, where the purpose counts more. A bead's
+    own model (`sling --model`) wins over them, for whoever does its work.
     `secrets`: names of the town's secrets that its runs get as variables. `wall`, `memory`, `processes`, `disk`, `tmp`:
     in place of what [sandbox] says. `instructions`: told to it in every prompt, in the operator's voice.
     """
@@ -118,7 +111,7 @@ class AgentCommand(Section):
     def _a_presets_model(cls, name: str, info: ValidationInfo) -> str:
         if name and info.data.get("command"):
             raise ValueError("a command takes none: say it in the command itself, or use a preset")
-        return _model(name)
+        return name
 
     @field_validator("models")
     @classmethod
@@ -127,10 +120,13 @@ class AgentCommand(Section):
             cls._a_presets_model(name, info)
         return names
 
-    def model_for(self, purpose: str, priority: int) -> str:
-        """The model of a run of this purpose for a bead of this priority; an empty string: the agent's own choice."""
+    def model_for(self, purpose: str, priority: int, own: str = "") -> str:
+        """The model of a run of this purpose for a bead of this priority; an empty string: the agent's own choice.
+
+        `own`: the bead's, which wins; then the purpose's, the priority's, the role's.
+        """
         by_priority = self.models.get(ModelFor(f"p{priority}"))
-        return self.models.get(_PURPOSES.get(purpose, ModelFor.WORK)) or by_priority or self.model
+        return own or self.models.get(_PURPOSES.get(purpose, ModelFor.WORK)) or by_priority or self.model
 
 
 class AgentsConfig(Section):

@@ -18,11 +18,14 @@ from beads.ledger.beads import (
     create_bead,
     edit,
     find_path,
+    go_on,
+    hold,
     move,
     note,
     release,
     remove_beads,
     request_cancel,
+    set_model,
     set_priority,
     unblock,
 )
@@ -49,7 +52,7 @@ from beads.ledger.escalations import (
     settle_key,
     settle_keys,
 )
-from beads.ledger.texts import MAX_BODY, MAX_TITLE, SLUG, check_slug, check_text
+from beads.ledger.texts import MAX_BODY, MAX_TITLE, SLUG, check_model, check_slug, check_text
 from beads.ledger.towns import (
     create_rig,
     create_town,
@@ -89,6 +92,7 @@ __all__ = [
     "block",
     "branch_landed",
     "branch_seen",
+    "check_model",
     "check_slug",
     "check_text",
     "clear_close_request",
@@ -104,6 +108,8 @@ __all__ = [
     "forget",
     "forget_branch",
     "forget_configs",
+    "go_on",
+    "hold",
     "latest_config",
     "lock_town",
     "move",
@@ -118,6 +124,7 @@ __all__ = [
     "resume_town",
     "set_config",
     "set_default_branch",
+    "set_model",
     "set_priority",
     "settle_escalations",
     "settle_key",

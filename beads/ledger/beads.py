@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from beads import prune
 from beads.errors import Conflict, Invalid, LostRace
-from beads.ledger.texts import MAX_BODY, MAX_TITLE, check_text
+from beads.ledger.texts import MAX_BODY, MAX_TITLE, check_model, check_text
 from beads.lifecycle import BeadStatus, BeadType, Purpose, is_final, may_move
 from beads.models import Bead, BeadEvent, Convoy, Dependency, Rig, Town
 
@@ -40,7 +40,8 @@ def note(bead: Bead, kind: str, actor: str, reason: str = "", **data: Any) -> No
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A bead that is to be made: what it says, and where it belongs. `plan_key`: its key in the convoy's plan."""
+    """A bead that is to be made: what it says, and where it belongs. `plan_key`: its key in the convoy's plan; `model`:
+    that of whoever works on it, empty: as the config says."""
 
     title: str
     body: str = ""
@@ -52,6 +53,7 @@ class Draft:
     parent: Bead | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
     depth: int = 0
+    model: str = ""
 
     def columns(self) -> dict[str, Any]:
         """The bead's columns that follow from it. Raises Invalid naming the field."""
@@ -67,6 +69,7 @@ class Draft:
             "plan_key": self.plan_key,
             "parent": self.parent,
             "context": dict(self.context),
+            "model": check_model(self.model),
             "depth": max(self.depth, self.parent.depth) if self.parent else self.depth,
         }
 
@@ -161,7 +164,7 @@ def move(bead: Bead, expect: str, step: Transition, *, actor: str, now: dt.datet
         "updated_at": now,
     }
     if is_final(step.to):
-        change |= {"closed_at": now}
+        change |= {"closed_at": now, "hold": ""}
         if step.merge_sha:
             change["merge_sha"] = step.merge_sha
     else:
@@ -189,6 +192,24 @@ def request_cancel(bead: Bead, now: dt.datetime) -> None:
     ).update(cancel_requested_at=now)
 
 
+def hold(bead: Bead, actor: str, reason: str = "") -> None:
+    """Let it wait for a person, whatever becomes of its run. LostRace when it is in review, has ended or is held."""
+    why = f"stopped by {actor}" + (f": {reason}" if reason else "")
+    at_work = Bead.objects.filter(pk=bead.pk, status__in=[BeadStatus.OPEN, BeadStatus.IN_PROGRESS], hold="")
+    if at_work.update(hold=why) != 1:
+        raise LostRace(f"{bead.pk} is not at work, or held already")
+    note(bead, "held", actor, reason)
+
+
+def go_on(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> None:
+    """A person lets live work go on: it is not held any more, and what was tried before does not count. LostRace when
+    it is in review or has ended."""
+    at_work = Bead.objects.filter(pk=bead.pk, status__in=[BeadStatus.OPEN, BeadStatus.IN_PROGRESS])
+    if at_work.update(hold="", retried_at=now, updated_at=now) != 1:
+        raise LostRace(f"{bead.pk} is not at work")
+    note(bead, "goes_on", actor, reason)
+
+
 def release(bead: Bead, now: dt.datetime, *, actor: str, reason: str = "") -> None:
     """Let what an agent has filed be given to an agent. LostRace when it waits for no release (any more)."""
     waits = Bead.objects.filter(pk=bead.pk, released_at=None).exclude(filed_by="")
@@ -206,6 +227,14 @@ def release_convoy(convoy: Convoy, now: dt.datetime, *, actor: str) -> None:
 def set_priority(bead: Bead, priority: int) -> None:
     """Change a bead's priority (promotion of an entry)."""
     Bead.objects.filter(pk=bead.pk).update(priority=priority)
+
+
+def set_model(bead: Bead, model: str, *, actor: str, reason: str = "") -> None:
+    """Say which model works on a bead from its next run on; empty: the config says. LostRace when it is closed."""
+    model = check_model(model)
+    if Bead.objects.filter(pk=bead.pk).exclude(status=BeadStatus.CLOSED).update(model=model) != 1:
+        raise LostRace(f"{bead.pk} is closed")
+    note(bead, "model_set", actor, reason, model=model, old=bead.model)
 
 
 def edit(bead: Bead, said: Mapping[str, str | int], now: dt.datetime, *, actor: str, reason: str = "") -> None:

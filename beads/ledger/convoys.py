@@ -27,7 +27,8 @@ def create_convoy(
 ) -> Convoy:
     """Make a staged convoy from a checked plan (see `beads.plans`): one bead per item, `after` as blocks.
 
-    Each item: key, title, body, priority, after (keys), rig (a Rig); its files and estimate go into the bead's context.
+    Each item: key, title, body, priority, after (keys), model, rig (a Rig); its files and estimate go into the bead's
+    context.
     `filed`: see `create_bead`; starting the convoy releases its beads.
     """
     with transaction.atomic():
@@ -41,6 +42,7 @@ def create_convoy(
                 priority=item["priority"],
                 convoy=convoy,
                 plan_key=item["key"],
+                model=item.get("model", ""),
                 context={name: item[name] for name in ("files", "estimate") if item.get(name)},
             )
             made[item["key"]] = create_bead(rig.town, item["rig"], draft, actor=actor, filed=filed)

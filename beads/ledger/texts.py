@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from beads import values
 from beads.errors import Invalid
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,48}[a-z0-9])?")
@@ -21,6 +22,14 @@ def check_text(field: str, value: str, limit: int, *, required: bool = False) ->
     if len(value) > limit:
         raise Invalid(f"{field} is longer than {limit} characters", field=field)
     return value
+
+
+def check_model(value: str) -> str:
+    """Return the name of a model, stripped, or raise Invalid; it may be empty."""
+    try:
+        return values.model_name(value.strip())
+    except ValueError as error:
+        raise Invalid(f"model: {error}", field="model") from None
 
 
 def check_slug(field: str, value: str) -> str:

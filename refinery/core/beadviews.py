@@ -44,6 +44,7 @@ class RunView:
     work: str = ""
     work_text: str = ""
     last_line: str = ""
+    words: str = ""  # an agent's last ones, by its transcript
     stillborn: bool = False  # it failed within seconds, having neither committed nor called a tool
     result: str = ""
     summary: str = ""
@@ -91,6 +92,7 @@ class BeadView:
     parent: str | None = None
     cancel_requested: bool = False
     unreleased: str = ""  # who filed it, while it waits for a person's release
+    hold: str = ""  # who has stopped it, and why
     blockers: tuple[Blocker, ...] = ()
     runs: tuple[RunView, ...] = ()
 

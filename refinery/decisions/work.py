@@ -11,27 +11,27 @@ from typing import Annotated, Any
 
 from django.db import transaction
 
+from agents import launches
 from beads import config as configs
 from beads import inbox, ledger
 from beads.actors import Actor
 from beads.errors import Conflict, Invalid
 from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution, is_final
 from beads.models import Bead, Convoy, Rig
-from refinery.decisions.verbs import Heard, Hint, Offer, Page, Shell, verb
+from refinery.decisions.verbs import Heard, Hint, Offer, Outcome, Page, Shell, verb
 
 FOR_AGENTS = (BeadType.ISSUE, BeadType.MESSAGE)  # what agents are given: work, and requests to the mayor
 Other = Annotated[Bead, Hint(metavar="BEAD")]
 
 
-def sling(rig: Rig, *, by: Actor, title: str, body: str = "", priority: int = 2, after: Sequence[Bead] = ()) -> Bead:
+def sling(rig: Rig, draft: ledger.Draft, *, by: Actor, after: Sequence[Bead] = ()) -> Bead:
     """One issue bead, dispatched when it is ready."""
+    launches.check_model(rig, draft.model)
     with transaction.atomic():
         for blocker in after:
             if blocker.town_id != rig.town_id:
                 raise Invalid(f"{blocker.pk} belongs to another town", field="after")
-        bead = ledger.create_bead(
-            rig.town, rig, ledger.Draft(title, body=body, priority=priority), actor=str(by), after=after
-        )
+        bead = ledger.create_bead(rig.town, rig, draft, actor=str(by), after=after)
         inbox.wake(rig.town)
     return bead
 
@@ -75,16 +75,20 @@ def release_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
     inbox.record(bead.town, "bead.release", bead.pk, {"reason": reason}, actor=by)
 
 
+def _may_be_retried(bead: Bead) -> bool:
+    return bead.status == BeadStatus.FAILED or (bool(bead.hold) and not is_final(bead.status))
+
+
 @verb(
     Bead,
     "retry",
-    offer=Offer("Retry", when=lambda bead: bead.type in FOR_AGENTS and bead.status == BeadStatus.FAILED),
-    shell=Shell("bring a failed bead back", "{id} is being retried"),
+    offer=Offer("Retry", when=lambda bead: bead.type in FOR_AGENTS and _may_be_retried(bead)),
+    shell=Shell("bring back a bead that failed, or that you have stopped", "{id} is being retried"),
     page=Page(),
 )
 def retry_bead(bead: Bead, *, by: Actor, reason: Heard = "") -> None:
-    """Bring a failed bead back."""
-    if bead.status != BeadStatus.FAILED or bead.type not in FOR_AGENTS:
+    """Bring back a bead that has failed, or that a person has stopped."""
+    if not _may_be_retried(bead) or bead.type not in FOR_AGENTS:
         raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")
@@ -139,6 +143,41 @@ def edit_bead(
         raise Invalid("nothing is to be changed: give a title, a body or a priority", field="title")
     said = {"title": title, "body": body, "priority": priority, "reason": reason}
     inbox.record(bead.town, "bead.edit", bead.pk, said, actor=by)
+
+
+def _is_work(bead: Bead) -> bool:
+    return bead.type == BeadType.ISSUE and bead.purpose == Purpose.WORK and bead.status != BeadStatus.CLOSED
+
+
+def _model_said(outcome: Outcome) -> str:
+    name = outcome.values["model"]
+    if name:
+        return f"{outcome.row.pk} is worked on with {name} from its next run on"
+    return f"{outcome.row.pk} is worked on with the config's model from its next run on"
+
+
+@verb(
+    Bead,
+    "model",
+    offer=Offer("Model", "Its next run is started with it; a failed bead: retry it then.", _is_work, False, True),
+    shell=Shell("with which model it is worked on; none: as the config says", _model_said),
+    page=Page("Its next run is started with that model."),
+)
+def bead_model(
+    bead: Bead,
+    *,
+    by: Actor,
+    model: Annotated[str, Hint("as the agent's own --model takes it", longest=200, now=True)] = "",
+    reason: str = "",
+) -> None:
+    """Say with which model a bead is worked on: its work, rework and conflicts, from the next run on."""
+    if not _is_work(bead) or bead.rig is None:
+        raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only planned work that is not closed has a model")
+    model = ledger.check_model(model)
+    launches.check_model(bead.rig, model)
+    if model == bead.model:
+        raise Conflict(f"{bead.pk} is worked on with {model or 'the model of the config'} already")
+    inbox.record(bead.town, "bead.model", bead.pk, {"model": model, "reason": reason}, actor=by)
 
 
 @verb(
@@ -200,6 +239,7 @@ def create_convoy(
         staged = config.staged
     if not staged and rig.parked_at is not None:
         raise Conflict(f"rig {rig.slug} is parked: unpark it, or give --staged")
+    launches.check_models(plan)
     with transaction.atomic():
         convoy = ledger.create_convoy(rig, title, mode or config.merge_mode, plan, actor=str(by))
         if not staged:

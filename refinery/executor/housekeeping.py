@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
-from agents import runs
+from agents import runs, sessions
 from agents.lifecycle import RunState
 from agents.models import Run
 from agents.runtime import caches, mirrors
@@ -81,6 +81,7 @@ def _collect(now: dt.datetime, gone: Counter[str]) -> None:
             gone.update(retention.of_installation(RetentionConfig.model_construct(**longest), now))
         gone["run directories"] = _left_over(now - longest["logs"])
     gone["server logs"] = _server_log()
+    gone["sessions"] = sessions.forget_strays()
 
 
 @contextlib.contextmanager

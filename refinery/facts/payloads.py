@@ -59,6 +59,12 @@ class Answered(Payload):
     text: Annotated[str, Field(min_length=1, max_length=4000)]
 
 
+class Hinted(Payload):
+    """bead.hint: a person's words for its next run"""
+
+    text: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
 class LimitTold(Payload):
     """limit.reached: a run was refused more than `[limits]` allows"""
 
@@ -211,6 +217,12 @@ class Edited(Reason):
     title: Annotated[str, Field(max_length=300)] = ""
     body: Text = ""
     priority: Annotated[int, Field(ge=0, le=4)] | None = None
+
+
+class ModelSaid(Reason):
+    """bead.model: that of whoever works on it; empty: the config says"""
+
+    model: Annotated[str, Field(max_length=200)] = ""
 
 
 class EffectTold(Payload):

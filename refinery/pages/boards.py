@@ -355,6 +355,7 @@ def bead_row(board: Board, bead: Bead) -> dict[str, Any]:
         "reason": board.bead(bead),
         "title": bead.title,
         "priority": bead.priority,
+        "model": bead.model,
         "purpose": bead.purpose,
         "staged": bead.unreleased and bead.status not in (BeadStatus.CLOSED, BeadStatus.FAILED),
         "filed_by": bead.filed_by,

@@ -23,7 +23,7 @@ from refinery import links
 from refinery.core import estimates
 from refinery.core.states import EntryKind, GateOutcome
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, attention, boards, outcomes, spending, ways
+from refinery.pages import ansi, attention, boards, outcomes, spending, transcripts, ways
 from refinery.pages.live import Topic
 from refinery.store.results import telling
 
@@ -126,10 +126,14 @@ def mail(found: QuerySet[Town], most: int = LISTED) -> dict[str, Any]:
 # -- runs -----------------------------------------------------------------------------------------------------------
 
 
-def run(run: Run, most: int = LISTED) -> dict[str, Any]:
-    """One run with the end of its log, and its latest calls of tools."""
-    text, cut = log_tail(run)
+def run(run: Run, most: int = LISTED, look: transcripts.Look = transcripts.END) -> dict[str, Any]:
+    """One run with a part of its transcript, or the end of its log, and its latest calls of tools."""
+    told = transcripts.shown(run, look)
+    text, cut = "", False
+    if not told.get("entries_shown"):
+        text, cut = log_tail(run)
     return {
+        **told,
         "run": run,
         "why": run.reason if run.state == RunState.ENDED else boards.Board(run.town).run(run),
         "made": outcomes.made(run),
@@ -148,7 +152,7 @@ def run_topic(run: Run) -> Topic | None:
     """What a run's page follows; None when the run has ended."""
     if run.state == RunState.ENDED:
         return None
-    return Topic(run.town.slug, run.pk, Path(run.log_path) if run.log_path else None)
+    return Topic(run.town.slug, run.pk, transcripts.files(run))
 
 
 def log_tail(run: Run, limit: int = LOG_TAIL) -> tuple[str, bool]:
@@ -182,8 +186,9 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
         "phase": board.bead_phase(bead),
         "why": board.bead(bead),
         "unreleased": bead.pk in {b.id for b in board.unreleased},
-        "again": bead.status == BeadStatus.FAILED and bead.type == "issue",
+        "again": bead.type == "issue" and (bead.status == BeadStatus.FAILED or bool(bead.hold)),
         "commands": ways.ways_on(bead),
+        "needs": attention.of_questions(questions.unanswered([bead.pk])),
         "runs": runs,
         "entries": bead.entries.order_by("created_at"),
         "after": [d.on for d in bead.blocked_by.select_related("on")],

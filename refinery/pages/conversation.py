@@ -123,7 +123,7 @@ def plan_of(convoy: Convoy) -> dict[str, Any]:
     touched = {b.pk: Touches(b.rig_id, tuple(b.context.get("files") or ()), after[b.pk]) for b in beads}
     titles = {b.pk: b.title for b in beads}
     rows = [
-        {"id": b.pk, "title": b.title, "priority": b.priority, "status": b.status}
+        {"id": b.pk, "title": b.title, "priority": b.priority, "status": b.status, "model": b.model}
         | {"files": b.context.get("files") or [], "estimate": b.context.get("estimate") or ""}
         for b in beads
     ]

@@ -25,18 +25,18 @@ from beads.channels import CHANGED_CHANNEL, RUN_TOPIC, listen_parameters
 log = structlog.get_logger(__name__)
 DEBOUNCE_SECONDS = 0.1
 KEEPALIVE_SECONDS = 20.0  # finds out browsers that went without a word
-FILE_SECONDS = 0.5  # how often a run's log file is looked at, while somebody watches it
+FILE_SECONDS = 0.5  # how often a run's files are looked at, while somebody watches it
 MAX_BROWSERS = 2000
 RETRY_MILLISECONDS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a page follows: a town (None: all towns), and for a run's page also the run and the growth of its log."""
+    """What a page follows: a town (None: all towns), and for a run's page also the run and the growth of its files."""
 
     town: str | None = None
     run: str | None = None
-    file: Path | None = None
+    files: tuple[Path, ...] = ()  # its log, its transcript
 
     def hears(self, told: set[str]) -> bool:
         """True when one of the notified payloads is about this."""
@@ -47,13 +47,15 @@ class Topic:
         return any(not payload.startswith(RUN_TOPIC) for payload in told)
 
     def size(self) -> str:
-        """The size of the log, as a part of the version."""
-        if self.file is None:
-            return ""
-        try:
-            return f"/{self.file.stat().st_size}"
-        except OSError:
-            return "/0"
+        """The sizes of the files, as a part of the version."""
+        return "".join(f"/{_size(file)}" for file in self.files)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 class Hub:
@@ -105,7 +107,7 @@ class Hub:
     async def _wait(self, news: asyncio.Event, topic: Topic, told: str) -> bool:
         """Wait for news or for the log to grow; False when there was neither for long."""
         step = KEEPALIVE_SECONDS
-        if topic.file:
+        if topic.files:
             step = FILE_SECONDS
         for _ in range(int(KEEPALIVE_SECONDS / step)):
             try:

@@ -84,5 +84,5 @@ def _stream(topic: Topic | None) -> str:
         return ""
     address = reverse("events", args=[topic.town]) if topic.town else reverse("events-all")
     if topic.run:
-        return f"{address}?run={topic.run}{'&log' if topic.file else ''}"
+        return f"{address}?run={topic.run}{'&log' if topic.files else ''}"
     return address

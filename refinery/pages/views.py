@@ -27,7 +27,7 @@ from beads import people
 from beads.errors import GastownError
 from beads.forms import Fields, WayBack
 from beads.models import Bead, Convoy, Escalation, Town
-from refinery.pages import acting, contexts, convoy_context, spending, town_context
+from refinery.pages import acting, contexts, convoy_context, spending, town_context, transcripts
 from refinery.pages.live import MAX_BROWSERS, Topic, hub
 from refinery.pages.render import page
 
@@ -37,6 +37,9 @@ class NoticesForm(Fields):
 
     town = forms.SlugField()
     kind = forms.MultipleChoiceField(choices=list(people.NOTICES.items()), required=False)
+
+
+_PAGES: dict[type[Model], str] = {Run: "run", Town: "town"}  # else a bead's
 
 
 def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
@@ -159,17 +162,39 @@ def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> Http
         return redirect(back)
     if subject is Escalation:
         return redirect("mail")
-    return redirect("town" if subject is Town else "bead", key)
+    return redirect(_PAGES.get(subject, "bead"), key)
 
 
 @login_required
 @require_GET
 def run(request: HttpRequest, key: str) -> HttpResponse:
-    """One run with the end of its log."""
+    """One run with its transcript (`?q=`: what is looked for in it), or, with `?view=log`, the end of its log."""
     found = get_object_or_404(Run.objects.select_related("agent", "rig", "bead", "town"), pk=key)
     people.see(request.user, found.town)
-    topic = contexts.run_topic(found)
-    return page(request, "refinery/run.html", lambda: contexts.run(found, _most(request)), topic=topic, town=found.town)
+    topic, look = contexts.run_topic(found), transcripts.Look.of(request.GET)
+    return page(
+        request,
+        "refinery/run.html",
+        lambda: contexts.run(found, _most(request), look),
+        topic=topic,
+        town=found.town,
+    )
+
+
+@login_required
+@require_GET
+def output(request: HttpRequest, key: str, name: str) -> HttpResponse:
+    """A run's transcript, or its log, as a file."""
+    found = get_object_or_404(Run.objects.select_related("town"), pk=key)
+    people.see(request.user, found.town)
+    data = transcripts.whole(found, name)
+    if data is None:
+        raise Http404
+    kind, ending = transcripts.FILES[name]
+    answer = HttpResponse(data, content_type=kind)
+    answer["Content-Disposition"] = f'attachment; filename="{found.pk}-{name}.{ending}"'
+    answer["Cache-Control"] = "no-store"
+    return answer
 
 
 @login_required

@@ -97,7 +97,7 @@ def order(bead: Bead, purpose: str, start_sha: str) -> Order:
         command = _agent_for(config.agents, purpose)
         if command is None:
             raise LostRace(f"no command is configured for {purpose} any more")
-        steps = [_agent_step(command, purpose, bead.priority)]
+        steps = [_agent_step(command, purpose, bead.priority, _account(bead, entry))]
         brief["instructions"] = command.instructions
     if entry is not None:
         brief |= _review_context(entry, bead, purpose)
@@ -141,17 +141,25 @@ def _agent_for(agents: configs.AgentsConfig, purpose: str) -> configs.AgentComma
     return agents.polecat
 
 
-def _agent_step(agent: configs.AgentCommand, purpose: str, priority: int) -> dict[str, Any]:
-    """The step that is an agent: its command, or its preset and model; how that is started is settled where it runs."""
+def _agent_step(agent: configs.AgentCommand, purpose: str, priority: int, work: Bead) -> dict[str, Any]:
+    """The step that is an agent: its command, or its preset and model; how that is started is settled where it runs.
+
+    `work`: the bead that it is for. Its own model is for who works on it: a refinery is another program, and judges by
+    its own.
+    """
     if agent.preset is None:
         return {"name": "agent", "argv": list(agent.command)}
-    return {"name": "agent", "preset": str(agent.preset), "model": agent.model_for(purpose, priority)}
+    own = ""
+    if purpose not in REFINERY:
+        own = work.model
+    return {"name": "agent", "preset": str(agent.preset), "model": agent.model_for(purpose, priority, own)}
 
 
 def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[str, Any], words.Words]:
     """What an agent is told of what was said and tried, and which of it are people's words that it is given."""
     found = words.family(bead, entry)
     told: dict[str, Any] = {"beads": list(found.ids), "rounds": words.rounds(found, bead.pk)}
+    told["questions"] = words.questions(found.ids if purpose not in REFINERY else [bead.pk])
     if purpose in REFINERY and entry is not None:
         return told | {"asked": words.for_review(found, entry)}, words.Words()
     told["attempts"] = words.attempts(bead, purpose)
@@ -235,6 +243,9 @@ def _history(bead: Bead, purpose: str) -> dict[str, Any]:
     if last is not None:
         told["previous"] = {"run": last.pk, "reason": last.reason}
         told["checkpoint"] = last.checkpoint
+    at_work = before.filter(claimed_at__isnull=False).order_by("-created_at").first()
+    if at_work is not None and at_work.salvage_ref.startswith("refs/"):
+        told["saved"] = at_work.salvage_ref
     return told
 
 

@@ -13,13 +13,20 @@
 
   // -- morphing -------------------------------------------------------------------------------------------------
 
+  const atEnd = (part) => part.scrollHeight - part.scrollTop - part.clientHeight < 24;
+  const followed = new Set(); // transcripts whose end is looked at
+
   // What people have opened, typed and looked at is theirs; the rest is what the fresh part says (vendor/idiomorph).
   const OURS = {
     beforeNodeMorphed(old, fresh) {
       if (old.isEqualNode(fresh) || ["INPUT", "TEXTAREA", "SELECT"].includes(old.nodeName)) return false;
+      if (old.hasAttribute?.("data-follow") && atEnd(old)) followed.add(old);
       if (!old.hasAttribute?.("data-tail")) return true;
       tail(old, fresh);
       return false;
+    },
+    afterNodeMorphed(old) {
+      if (followed.delete(old)) old.scrollTop = old.scrollHeight;
     },
     beforeAttributeUpdated: (name, node) => name !== "open" || node.nodeName !== "DETAILS",
   };
@@ -32,10 +39,9 @@
 
   // A log is replaced as a whole, and stays at its end when its end was looked at.
   function tail(old, fresh) {
-    const atEnd = old.scrollHeight - old.scrollTop - old.clientHeight < 24;
-    const top = old.scrollTop;
+    const [end, top] = [atEnd(old), old.scrollTop];
     old.replaceChildren(...fresh.childNodes);
-    old.scrollTop = atEnd ? old.scrollHeight : top;
+    old.scrollTop = end ? old.scrollHeight : top;
   }
 
   // -- fetching ---------------------------------------------------------------------------------------------------
@@ -158,7 +164,7 @@
 
   times(document);
   setInterval(() => document.hidden || times(document), 1000);
-  for (const log of document.querySelectorAll("[data-tail]")) log.scrollTop = log.scrollHeight;
+  for (const log of document.querySelectorAll("[data-tail], [data-follow]")) log.scrollTop = log.scrollHeight;
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);

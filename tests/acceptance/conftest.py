@@ -117,7 +117,7 @@ class Stage:
         return merge_queue.submit(self.rig, merge_queue.Submission(branch, target=target, bead=bead), by=WHO)[0]
 
     def sling(self, title: str, body: str, *after: Bead) -> Bead:
-        return work.sling(self.rig, by=WHO, title=title, body=body, priority=2, after=after)
+        return work.sling(self.rig, ledger.Draft(title, body=body), by=WHO, after=after)
 
     def convoy(
         self, title: str, beads: dict[str, tuple[str, list[str]]], mode: str | None = None, **more: Any

@@ -44,7 +44,7 @@ for slug, url in told.get("rigs", {}).items():
         people.set_notices(nora, town, ["landed"])
 made = []
 for slug, title in told.get("beads", []):
-    made.append(work.sling(Rig.objects.get(slug=slug), by=Actor("", "test"), title=title).pk)
+    made.append(work.sling(Rig.objects.get(slug=slug), ledger.Draft(title), by=Actor("", "test")).pk)
 for slug, title in told.get("convoys", []):
     rig = Rig.objects.select_related("town").get(slug=slug)
     plan = plans.parse([{"key": "one", "title": title}], "plan", rig, lambda s: rig)

@@ -27,6 +27,7 @@ from beads.budget import Spent
 from beads.models import Bead, Rig
 from gastown_site.asgi import application
 from gastown_site.parts import guard
+from tests.acceptance.conftest import Stage
 from tests.acceptance.provider import CACHED, INPUT, KEY, OUTPUT, Provider
 from tests.ports import free_port
 
@@ -65,6 +66,17 @@ def site(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     server.should_exit = True
     thread.join(20)
     connections.close_all()
+
+
+@pytest.fixture
+def door_stage(site: str, stage: Stage, settings: Any) -> Stage:
+    """A stage whose runs speak to `site`.
+
+    Ask for this in place of both: the site then closes after the stage. A shim tells how its run ended for as long as
+    nobody hears it, so one whose site had closed first would not end within the stage's patience.
+    """
+    settings.GASTOWN_URL = site
+    return stage
 
 
 def config_for(provider: Provider, **more: Any) -> dict[str, Any]:

@@ -23,15 +23,15 @@ from agents.runtime import gitcmd, sandbox
 from beads import config as configs
 from beads import ledger, secrets
 from beads.models import Bead
+from gastown_site.rehearsal import PLAYS, ModelServer
+from gastown_site.rehearsal.plays import WRITE, script
 from refinery.pages import boards
 from tests.acceptance import modeldesk
 from tests.acceptance.conftest import WHO, Stage
-from tests.acceptance.modelserver import PLAYS, ModelServer
-from tests.acceptance.modelserver.plays import WRITE, script
 from tests.acceptance.scenes import NOBODY, Scene
 
 pytestmark = pytest.mark.agents
-site = modeldesk.site
+site, door_stage = modeldesk.site, modeldesk.door_stage
 KEY = "sk-the-real-key-of-the-town"
 
 
@@ -119,6 +119,9 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
     told = [(run.purpose, run.outcome, run.reason) for run in runs]
     assert bead.resolution == "merged", f"{told}\n{_logs(runs)}"
     assert [run.purpose for run in runs] == ["work", "review", "rework", "review"], told
+    goes_on = bool(PRESETS[name].sessions)
+    assert [bool(run.resumed) for run in runs] == [False, False, goes_on, goes_on], _logs(runs)
+    assert {one.earlier for one in model.books if one.tools} == ({0, 1} if goes_on else {0})
     work = stage.git("ls-tree", "-r", "--name-only", "main", cwd=stage.remote).splitlines()
     assert f"work/{bead.pk}.txt" in work
     assert {one.key for one in model.books} == {KEY}
@@ -133,15 +136,18 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
         assert said <= booked
 
 
-PROVIDERS = {"claude": "anthropic", "codex": "openai", "gemini": "google"}
+PROVIDERS = {
+    "claude": "anthropic", "codex": "openai", "opencode": "openai", "kilo": "openai", "mini": "openai",
+    "gemini": "google",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_by_the_model_door_three_lines_do_and_the_books_are_the_models_own(
-    stage: Stage, model: ModelServer, site: str, settings: Any, name: str
+    model: ModelServer, door_stage: Stage, name: str
 ) -> None:
     """The role names its preset alone: the key stays outside, and what each call used is booked."""
-    settings.GASTOWN_URL = site
+    stage = door_stage
     open_town(stage, name, model)
     cli = CLIS[name]
     role = {"preset": name, "model": cli.model}
@@ -153,6 +159,7 @@ def test_by_the_model_door_three_lines_do_and_the_books_are_the_models_own(
     ledger.set_config(stage.rig, configs.validate(config))
     stage.rig.refresh_from_db()
     bead = ended(stage, stage.sling("Write the file", "Write a file of your own."))
+    stage.until(lambda: not Run.objects.exclude(state="ended").exists())  # the last words of who reviewed cost, too
     runs = list(Run.objects.exclude(kind="gates").order_by("created_at"))
     assert bead.resolution == "merged", _logs(runs)
     assert {one.key for one in model.books} == {KEY}
@@ -195,6 +202,21 @@ def test_a_check_says_that_it_works_or_what_is_missing(stage: Stage, model: Mode
     unknown = check(stage, name)
     assert [lack.field for lack in unknown.lacks] == ["agents.polecat.model"], unknown.output
     assert "\n" not in str(unknown.lacks[0]) and KEY not in unknown.output
+
+
+def test_a_check_past_the_door_takes_the_key_by_the_towns_own_name(stage: Stage, model: ModelServer) -> None:
+    """`[providers.…] secret`: as the door would, the check uses it, and a key that is refused is named by it."""
+    open_town(stage, "claude", model, refinery=False)
+    secrets.set_secret(stage.town, "LLM_KEY", KEY, str(WHO))
+    provider = {"base_url": model.url, "secret": "LLM_KEY"}
+    told = {"agents": {"polecat": {"preset": "claude", "model": "sonnet"}}, "providers": {"anthropic": provider}}
+    ledger.set_config(stage.rig, configs.validate(told))
+    stage.rig.refresh_from_db()
+    model.play, model.keys = PLAYS["hello"], {KEY}
+    works = check(stage, "claude")
+    assert works.lacks == (), works.output
+    model.keys = {"another"}
+    assert "gastown secret set LLM_KEY" in check(stage, "claude").lacks[0].line
 
 
 def readable(path: str) -> bool:

@@ -27,7 +27,7 @@ from tests.acceptance.modeldesk import COST, WAYS, Desk, config_for, name_place,
 from tests.acceptance.provider import CACHED, INPUT, KEY, OUTPUT, Provider
 from tests.acceptance.test_runs import play
 
-desk, provider, site = modeldesk.desk, modeldesk.provider, modeldesk.site
+desk, provider, site, door_stage = modeldesk.desk, modeldesk.provider, modeldesk.site, modeldesk.door_stage
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -214,9 +214,9 @@ call("gt_done", summary="asked")
 
 
 def test_an_agent_in_its_box_asks_and_has_no_key(
-    stage: Stage, site: str, provider: Provider, tmp_path: Path, settings: Any
+    door_stage: Stage, provider: Provider, tmp_path: Path, settings: Any
 ) -> None:
-    settings.GASTOWN_URL = site
+    stage = door_stage
     name_place(tmp_path, settings, provider)
     half = len(KEY) // 2
     bead = play(stage, f"SECRET = {KEY[:half]!r} + {KEY[half:]!r}\n{AGENT}")
@@ -260,10 +260,10 @@ call("gt_done", summary="enough")
 
 
 def test_a_cap_that_is_reached_stops_the_run_keeps_its_work_and_asks_a_person_who_raises_it(
-    stage: Stage, site: str, provider: Provider, tmp_path: Path, settings: Any
+    door_stage: Stage, provider: Provider, tmp_path: Path, settings: Any
 ) -> None:
     """Money for four calls: a fifth is refused in words that the CLI shows; no attempt is used; with more it lands."""
-    settings.GASTOWN_URL = site
+    stage = door_stage
     name_place(tmp_path, settings, provider)
     bead = play(stage, HUNGRY, max_attempts=1)
     cap = f"{4 * COST} USD"
@@ -301,9 +301,9 @@ urllib.request.urlopen(urllib.request.Request(os.environ["GASTOWN_URL"] + "/api/
 
 @pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs a Python in /usr/bin")
 def test_a_preset_without_a_key_of_its_own_asks_through_the_door_where_its_town_has_one(
-    stage: Stage, site: str, provider: Provider, tmp_path: Path, settings: Any
+    door_stage: Stage, provider: Provider, tmp_path: Path, settings: Any
 ) -> None:
-    settings.GASTOWN_URL = site
+    stage = door_stage
     name_place(tmp_path, settings, provider)
     bin_ = tmp_path / "signals" / "bin"
     bin_.mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.models import Run
+from beads import ledger
 from beads.models import Bead, Escalation
 from refinery.decisions import work
 from refinery.models import ReviewEntry
@@ -31,7 +32,7 @@ def answered(stage: Stage, bead: Bead) -> Run:
 def test_g2_nothing_is_closed_for_a_word_and_a_person_may_confirm_it(stage: Stage) -> None:
     later = "import os\n"
     bead = play(stage, SAYS + later + "told = call('gt_done', summary='it is all there already')\nprint(told)\n")
-    after = work.sling(stage.rig, by=WHO, title="What comes after", body="", priority=2, after=[bead])
+    after = work.sling(stage.rig, ledger.Draft("What comes after"), by=WHO, after=[bead])
     run = answered(stage, bead)
     found = Bead.objects.get(pk=bead.pk)
     assert (found.status, found.resolution, found.merge_sha) == ("failed", "nothing_changed", "")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from agents.models import Run
+from beads import ledger
 from beads.models import Bead, Convoy
 from refinery.decisions import gatechecks, merge_queue, operators, reviews, towns, work
 from refinery.models import ReviewEntry
@@ -53,7 +54,7 @@ class People(Ground):
         beads = list(Bead.objects.filter(type="issue", purpose="work").order_by("created_at"))
         with self.refusable():
             blockers = [choose(beads, pick)] if after and beads else []
-            work.sling(self.rig, by=WHO, title="Work", body="", priority=pick % 5, after=blockers)
+            work.sling(self.rig, ledger.Draft("Work", priority=pick % 5), by=WHO, after=blockers)
 
     @rule(pick=picks, on=picks, what=st.sampled_from(["block", "block", "unblock"]))
     def depend(self, pick: int, on: int, what: str) -> None:

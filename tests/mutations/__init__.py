@@ -6,6 +6,13 @@ tests that should fail. A mutation that nothing notices is the result that matte
 
 from __future__ import annotations
 
-from tests.mutations import core, ledger, models, refinery, runs
+from tests.mutations import core, ledger, models, refinery, runs, sessions
 
-MUTATIONS = (*core.MUTATIONS, *runs.MUTATIONS, *ledger.MUTATIONS, *refinery.MUTATIONS, *models.MUTATIONS)
+MUTATIONS = (
+    *core.MUTATIONS,
+    *runs.MUTATIONS,
+    *ledger.MUTATIONS,
+    *refinery.MUTATIONS,
+    *models.MUTATIONS,
+    *sessions.MUTATIONS,
+)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.mutations.mutation import Mutation
 
 DOOR = "tests/acceptance/test_model_door.py"
+PROXY = "tests/acceptance/test_model_proxy.py"
+MODELS = "tests/db/test_models.py"
+KEYS = "tests/db/test_model_keys.py"
 APIS = "tests/unit/test_model_apis.py"
 USAGE = "tests/db/test_usage.py"
 BUDGETS = "tests/unit/test_budgets.py"
@@ -32,6 +35,48 @@ MUTATIONS = (
         DOOR,
     ),
     Mutation(
+        "a host that only a town names is left to the proxy",
+        "agents/model_door/upstream.py",
+        "    if not (may.named or may.own):",
+        "    if may.named and may.own:",
+        PROXY,
+    ),
+    Mutation(
+        "a neighbour's address is asked of the proxy",
+        "agents/model_door/upstream.py",
+        "if not found or spared or is_near(host):",
+        "if not found or spared:",
+        PROXY,
+    ),
+    Mutation(
+        "a secret of another name opens the door, and presets do not know it",
+        "agents/keys.py",
+        "    if named := _provider(config, api).secret:",
+        "    if (named := _provider(config, api).secret) and not api.opened_by:",
+        KEYS,
+    ),
+    Mutation(
+        "a bead's own model does not win",
+        "beads/config/agents.py",
+        "        return own or self.models.get(",
+        "        return self.models.get(",
+        MODELS,
+    ),
+    Mutation(
+        "a bead's model is its judge's, too",
+        "refinery/tick/briefs.py",
+        "    if purpose not in REFINERY:\n        own = work.model",
+        "    if purpose:\n        own = work.model",
+        MODELS,
+    ),
+    Mutation(
+        "a model that the rig's agent cannot take is found out by its run",
+        "refinery/decisions/work.py",
+        "    launches.check_model(rig, draft.model)",
+        "    launches.check_model(rig, '')",
+        MODELS,
+    ),
+    Mutation(
         "a cap does not refuse the next call",
         "agents/model_door/desk.py",
         "if cap.reached and where.kind is not Kind.FREE:",
@@ -55,8 +100,8 @@ MUTATIONS = (
     Mutation(
         "a run that could not go on for its budget uses up an attempt",
         "refinery/core/rules/runs.py",
-        "        if outcome == RunOutcome.FAILED and not run.result and over:",
-        "        if outcome == RunOutcome.FAILED and not run.result and not over:",
+        "        excuse = over or ended_asking(",
+        "        excuse = ended_asking(",
         BUDGETS,
     ),
     Mutation(

@@ -396,4 +396,4 @@ def test_a_plan_may_be_larger_than_what_is_filed_one_by_one(place: Place, client
 
 def test_what_was_there_before_is_released(place: Place) -> None:
     assert not place.bead().unreleased
-    assert work.sling(place.rig, by=Actor("cli", "ann"), title="x", body="", priority=2, after=()).depth == 0
+    assert work.sling(place.rig, ledger.Draft("x"), by=Actor("cli", "ann")).depth == 0

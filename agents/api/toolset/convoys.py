@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agents import filing
+from agents import filing, launches
 from agents.api.tools import Args, Call, tool
 from agents.api.toolset.beads import tell_filed
 from agents.api.toolset.shared import MAYOR, Short, bead_data, rig_of, sender
@@ -45,7 +45,7 @@ def _convoy(call: Call, key: str) -> Convoy:
 
 @tool("gt_convoy_create", MAYOR, ConvoyCreateArgs)
 def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
-    """Make a convoy from a plan: beads with key, title, body, priority, after, files, estimate.
+    """Make a convoy from a plan: beads with key, title, body, priority, after, files, estimate, model.
 
     Its beads count as filed by your run ([limits]). It is staged until a person starts it, whatever `staged` says,
     unless the config lets agents' beads go ([limits] filed_beads = "dispatch"). `conflicts` names pairs of beads
@@ -54,6 +54,7 @@ def convoy_create(call: Call, args: ConvoyCreateArgs) -> dict[str, Any]:
     rig = rig_of(call, args.rig)
     config = configs.effective(rig.town.config, rig.config).convoy
     plan = plans.parse(args.beads, "beads", rig, lambda slug: rig_of(call, slug))
+    launches.check_models(plan)
     filed = filing.file(call, [rig, *(item["rig"] for item in plan)], len(plan), planned=True)
     mode = args.merge_mode or config.merge_mode
     made = ledger.create_convoy(rig, args.title, mode, plan, actor=sender(call), filed=filed)

@@ -28,6 +28,7 @@ def bead_data(bead: Bead) -> dict[str, Any]:
         "title": bead.title,
         "body": bead.body,
         "priority": bead.priority,
+        "model": bead.model,
         "rig": bead.rig.slug if bead.rig else None,
         "convoy": bead.convoy_id,
         "staged": bead.unreleased,

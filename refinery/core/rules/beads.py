@@ -25,8 +25,10 @@ from refinery.core.beadviews import BeadView, RunView
 from refinery.core.entryviews import EntryView
 from refinery.core.gating import red
 from refinery.core.keys import publish_key
+from refinery.core.questions import ASKS, waits_for_answer
 from refinery.core.readiness import (
     DISPATCH,
+    HELD,
     NO_SLOT,
     UNRELEASED,
     bead_wait,
@@ -111,6 +113,8 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
             return "in-review", f"{phase}: {reviews[f'entry {entry.id}']}", ()
         why = f"review entry {entry.id} is open"
         return "has-entry", why, (MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why),)
+    if bead.hold and bead.status == BeadStatus.IN_PROGRESS:
+        return "stopped", bead.hold, (another(bead, bead.hold),)
     match bead.status:
         case BeadStatus.IN_PROGRESS:
             return _after_run(world, bead)
@@ -281,6 +285,10 @@ def _give_up(bead: BeadView, run: RunView, why: str) -> Ruling:
 
 
 def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling:
+    if bead.hold:
+        return HELD, f"{bead.hold}; it waits until a person lets it go on", ()
+    if asked := waits_for_answer(world.asked.get(bead.id), bead.runs):
+        return ASKS, f"its agent asks: {asked}", ()
     wait = bead_wait(world, bead)
     if wait is not None and wait == bead.unreleased:
         return UNRELEASED, wait, ()

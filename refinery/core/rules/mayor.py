@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from agents.lifecycle import RunKind, RunOutcome
 from beads.lifecycle import BeadStatus
 from refinery.core.actions import Decision, Escalate, MoveBead, Ruling, StartRun
-from refinery.core.readiness import budget_wait, retry_wait, rig_wait
+from refinery.core.questions import ASKS
+from refinery.core.readiness import HELD, budget_wait, retry_wait, rig_wait
 from refinery.core.requestviews import Product, RequestView
 from refinery.core.rules.attempts import another, hopeless, runs_again, voided
 from refinery.core.telling import led_by, short
 from refinery.core.world import World
 
 PLAN = "plan"  # what a run of the mayor is for
-WAITS_FOR_ANSWER = "asks"
+WAITS_FOR_ANSWER = ASKS
 
 
 def no_mayor(rig: str) -> str:
@@ -48,6 +49,10 @@ def _one(world: World, request: RequestView, at_work: str, before: int) -> Rulin
     if request.live_run is not None:
         why = f"the mayor is at it: run {request.live_run.id} is {request.live_run.state}"
         return "in-work", why, runs_again(world, request)
+    if request.hold:
+        if request.status == BeadStatus.IN_PROGRESS:
+            return "stopped", request.hold, (another(request, request.hold),)
+        return HELD, f"{request.hold}; it waits until a person lets it go on", ()
     if request.status == BeadStatus.IN_PROGRESS:
         return _after_run(world, request)
     if request.question:

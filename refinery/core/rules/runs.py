@@ -11,6 +11,7 @@ from beads.values import format_duration
 from refinery.core.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
 from refinery.core.beadviews import RunView
 from refinery.core.budgets import waits
+from refinery.core.questions import ended_asking
 from refinery.core.world import FENCE_MARGIN, World
 
 BUDGET_GRACE = dt.timedelta(seconds=20)
@@ -52,8 +53,9 @@ def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple
     over = _over(world, run)
     if run.exited_at is not None:
         outcome, why = conclude(run)
-        if outcome == RunOutcome.FAILED and not run.result and over:
-            outcome, why = RunOutcome.STOPPED, over  # no attempt is used up: it could not go on
+        excuse = over or ended_asking(run, world.asked.get(run.bead))
+        if outcome == RunOutcome.FAILED and not run.result and excuse:
+            outcome, why = RunOutcome.STOPPED, excuse  # no attempt is used up: it could not go on
         return "exited", why, (EndRun(run.id, "running", outcome, why),)
     if run.lease_until is not None and world.now > run.lease_until + FENCE_MARGIN:
         why = "no heartbeat within its lease: fenced"
@@ -123,22 +125,27 @@ def conclude(run: RunView) -> tuple[str, str]:
     if run.work == "unsaved" and run.result == RunResult.DONE:
         return "lost", run.exit_error or "its work could not be taken in"
     if run.result == RunResult.DONE and run.work in ("refused", "uncommitted"):
-        return "failed", f"it said gt_done, but {run.work_text or run.work}"
+        return "failed", f"it said gt_done, but {run.work_text or run.work}{_quoted(run.words)}"
     if run.result:
         return "done", run.summary or "reported its result"
-    said = ""
-    if run.last_line:
-        said = f': "{run.last_line}"'
+    said = _quoted(run.last_line)
     if run.stop_requested:
         if run.stop_counts:
             return "failed", f"{run.stop_reason or 'stopped'}{said}"
-        return "stopped", run.stop_reason or "stopped"
+        return "stopped", f"{run.stop_reason or 'stopped'}{_quoted(run.words)}"
     if run.exit_error:
         # a limit that it has reached is the run's own doing and uses up an attempt; anything else is the host's fault
         if _LIMIT.fullmatch(run.exit_error):
             return "failed", f"{run.exit_error}{said}"
         return "lost", run.exit_error
     return "failed", f"ended without gt_done ({how}){said}"
+
+
+def _quoted(words: str) -> str:
+    """What an agent has said last, behind a sentence; empty where that is not known."""
+    if not words:
+        return ""
+    return f': "{words}"'
 
 
 def _gates_ended(run: RunView, how: str) -> tuple[str, str]:

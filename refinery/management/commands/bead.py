@@ -82,6 +82,8 @@ class Command(GastownCommand):
             if bead.released_at:
                 released = f"released by {bead.released_by}"
             lines += ["", f"filed by {bead.created_by} in run {bead.filed_by}, depth {bead.depth}: {released}"]
+        if bead.model:
+            lines += ["", f"who works on it is started with the model {bead.model}"]
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
         lines += links.addresses(data["reason"])
         last = bead.runs.order_by("created_at").last()

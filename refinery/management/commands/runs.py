@@ -1,8 +1,9 @@
-"""`runs list|show|log`, and the verbs of runs"""
+"""`runs list|show|log|transcript`, and the verbs of runs"""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from beads.command import GastownCommand, Said, ago, table
 from beads.errors import NotFound
 from refinery.decisions.subjects import run_of
 from refinery.management.verbs import add_verbs
-from refinery.pages import boards, outcomes
+from refinery.pages import boards, outcomes, transcripts
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class Command(GastownCommand):
         log = self.sub(verbs, "log", self.log, "a run's output")
         log.add_argument("id")
         log.add_argument("--tail", type=int, default=0, metavar="LINES")
+        self.sub(verbs, "transcript", self.transcript, "what an agent has said and done").add_argument("id")
         add_verbs(self, verbs, "runs")
 
     def list(self, all: bool, bead: str | None, limit: int, **_: Any) -> Any:
@@ -83,6 +85,7 @@ class Command(GastownCommand):
             "branch": run.branch,
             "target": run.target,
             "start_sha": run.start_sha,
+            "resumed": run.resumed,
             **outcomes.run_facts(run),
             "exit_code": run.exit_code,
             "exit_signal": run.exit_signal,
@@ -103,6 +106,16 @@ class Command(GastownCommand):
         if run.log_path:
             lines.append(f"its output: gastown runs log {run.pk}")
         return Said(data, "\n".join(lines))
+
+    def transcript(self, id: str, **_: Any) -> Any:
+        """What an agent has said and done, event by event."""
+        run = run_of(id)
+        path = transcripts.file_of(run)
+        if path is None:
+            raise NotFound(f"run {id} has no transcript here: gastown runs log {id}")
+        rows = list(transcripts.rows(path))
+        events = [{name: value for name, value in asdict(row).items() if value} for row in rows]
+        return Said({"id": id, "events": events}, "\n".join(transcripts.plain(row) for row in rows))
 
     def log(self, id: str, tail: int, **_: Any) -> Any:
         """A run's output."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from beads import ledger
 from beads.command import GastownCommand, Said, actor
 from beads.finders import bead_of, rig_of
 from refinery.decisions import towns, work
@@ -19,14 +20,16 @@ class Command(GastownCommand):
         parser.add_argument("--title", required=True)
         parser.add_argument("--body", default="")
         parser.add_argument("--priority", type=int, default=2)
+        parser.add_argument("--model", default="", help="of whoever works on it, in place of the config's")
         parser.add_argument("--after", metavar="BEAD", action="append", default=[])
 
     def run(  # type: ignore[override]
-        self, rig: str, title: str, body: str, priority: int, after: list[str], **_: Any
+        self, rig: str, title: str, body: str, priority: int, after: list[str], model: str, **_: Any
     ) -> Any:
         """Make the bead."""
         blockers = [bead_of(key) for key in after]
         home = rig_of(rig)
-        bead = work.sling(home, by=actor(), title=title, body=body, priority=priority, after=blockers)
+        draft = ledger.Draft(title, body=body, priority=priority, model=model)
+        bead = work.sling(home, draft, by=actor(), after=blockers)
         warnings = towns.unmanned([home])
         return Said({"id": bead.pk, "status": bead.status, "warnings": warnings}, bead.pk, warnings=warnings)

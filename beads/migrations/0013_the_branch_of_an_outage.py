@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('beads', '0010_running_installations'),
+        ('beads', '0012_hold'),
     ]
 
     operations = [

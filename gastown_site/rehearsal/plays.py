@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tests.acceptance.modelserver.talk import Asked, Tokens, Turn
+from gastown_site.rehearsal.talk import Asked, Tokens, Turn
 
 Play = Callable[[Asked], Turn]
 
@@ -40,7 +40,7 @@ def script(asked: Asked, steps: Sequence[str], last: str) -> Turn:
 
 def is_refinery(asked: Asked) -> bool:
     """True when the prompt is a refinery's."""
-    return "a refinery" in asked.prompt
+    return "a refinery" in asked.prompt or "gt_request_changes" in asked.prompt
 
 
 def work(asked: Asked) -> Turn:
