@@ -25,6 +25,7 @@ from agents.api import calls, tools
 from agents.api.auth import RunPrincipal, RunTokenAuthentication, bearer
 from agents.api.headers import KEY
 from agents.models import Run
+from agents.presets import PRESETS
 from agents.runtime import transcript
 from agents.runtime.crashpoints import crashpoint
 from beads import inbox
@@ -264,8 +265,11 @@ class ShimDoor(Door):
 
 def _book(run: Run, body: _Told, now: dt.datetime) -> None:
     """Note what a run's CLI says that it has used."""
-    asked = next((str(step.get("model") or "") for step in run.steps if step.get("preset")), "")
-    usage.hear(run, [one.reading(asked) for one in body.usage], now)
+    step: dict[str, Any] = next((step for step in run.steps if step.get("preset")), {})
+    preset = PRESETS.get(str(step.get("preset")))
+    readings = [one.reading(str(step.get("model") or "")) for one in body.usage]
+    adds_up = preset is not None and preset.adds_up
+    calls.insisted(lambda: usage.hear(run, readings, now, adds_up=adds_up))
 
 
 class ClaimView(ShimDoor):

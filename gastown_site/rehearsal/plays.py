@@ -90,6 +90,18 @@ def overspends(asked: Asked) -> Turn:
     return Turn(turn.text, turn.command, tokens=Tokens(5_000_000, 1_000_000, 500_000))
 
 
+def crashes(asked: Asked) -> Turn:
+    """Its agent is gone in the midst of its work: the shell that it has started kills it."""
+    return script(asked, ["mkdir -p work && echo half > work/half.txt && kill -9 $PPID"], "")
+
+
+def forgets(asked: Asked) -> Turn:
+    """Commits nothing at first, and works as others do when it is told so."""
+    if "This is attempt" in asked.prompt:
+        return work(asked)
+    return commits_nothing(asked)
+
+
 PLAYS: dict[str, Play] = {
     "work": work,
     "approve": approve,
@@ -99,4 +111,6 @@ PLAYS: dict[str, Play] = {
     "lies": lies,
     "commits-nothing": commits_nothing,
     "overspends": overspends,
+    "crashes": crashes,
+    "forgets": forgets,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -34,7 +35,7 @@ class Told:
         self.log = root / "log"
         self.log.write_text("the raw log\n")
         Run.objects.filter(pk=self.run.pk).update(log_path=str(self.log))
-        self.made = Transcript(root / NAME, PRESETS[name], str, lambda text: None)
+        self.made = Transcript(root / NAME, PRESETS[name], str, lambda text: None, "/home/agent/tree")
         self.path = f"/runs/{self.run.pk}/"
 
     def says(self, *rows: dict[str, Any]) -> None:
@@ -192,6 +193,33 @@ def test_a_cost_that_is_told_at_last_is_that_of_what_had_no_price(polecat: Agent
     polecat.post(door, {"usage": [USED]})
     row = Usage.objects.get()
     assert (row.source, row.input, row.output, row.cost) == ("reported", 600, 40, Decimal("0.5"))
+
+
+@pytest.mark.django_db
+def test_of_a_session_that_goes_on_only_what_is_new_is_a_runs_own(polecat: Agent, place: Place) -> None:
+    """codex says with each turn what its whole thread has taken."""
+    step = {"name": "agent", "preset": "codex", "model": "m"}
+    earlier = Run.objects.get(pk=polecat.run.pk)
+    earlier.pk, earlier.state, earlier.outcome, earlier.session, earlier.attempt = (
+        "run-earlier1",
+        "ended",
+        "done",
+        "t",
+        9,
+    )
+    earlier.token_hash = earlier.shim_hash = None
+    earlier.save(force_insert=True)
+    Run.objects.filter(pk=earlier.pk).update(created_at=polecat.run.created_at - dt.timedelta(hours=1))
+    Usage.objects.create(
+        run=earlier, town=place.town, bead=earlier.bead, day=place.now.date(), model="m", source="unknown",
+        channel="stream", input=500, cached=400, output=30,
+    )  # fmt: skip
+    told = {"session": "t", "usage": [{**USED, "model": "", "cost": None}]}
+    Run.objects.filter(pk=polecat.run.pk).update(steps=[step], resumed="t")
+    for _ in range(2):
+        assert polecat.post(f"/api/runs/{polecat.run.pk}/heartbeat", told).status_code == 200
+    row = Usage.objects.get(run=polecat.run)
+    assert (row.model, row.input, row.cached, row.output) == ("m", 100, 100, 10)
 
 
 @pytest.mark.django_db
