@@ -21,8 +21,9 @@ setup: .venv/.ready
 	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --python "$(PYTHON)"
 	@touch .venv/.ready
 
+# make demo AGENTS=claude [MODEL=…]: real agents, with your key where it is set, else with a scripted model
 demo: setup
-	@$(PY) manage.py demo
+	@$(PY) manage.py demo $(if $(AGENTS),--agents "$(AGENTS)") $(if $(MODEL),--model "$(MODEL)")
 
 run: setup
 	@$(PY) manage.py up
@@ -60,7 +61,7 @@ lint: setup
 
 format: setup
 	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
-	@.venv/bin/djade --target-version 5.2 $(TEMPLATES) 2>/dev/null || true
+	@.venv/bin/djade --target-version 5.2 $(TEMPLATES) 2>/dev/null || .venv/bin/djade --target-version 5.2 --check $(TEMPLATES)
 
 soak: setup
 	@$(PY) -m pytest tests/soak.py -q -s -x -k model & model=$$!; \

@@ -44,11 +44,11 @@ def access_of(rig: Rig) -> dict[str, str]:
 
 
 def note_outage(rig: Rig, error: gitcmd.GitFailed, now: dt.datetime, *, at_work: bool = False) -> None:
-    """A rig's remote could not be asked, or says no to everything; other failures are no outage. `at_work`: as for
-    `outages.failed`."""
+    """A rig's remote could not be asked, or says no to everything; other failures are no outage. `at_work`: as in
+    `outages.Trouble`."""
     if error.fate in failures.TROUBLE:
         whole_host = failures.KINDS[error.kind].whole_host
-        outages.failed(rig, error.kind, error.message, now, whole_host=whole_host, at_work=at_work)
+        outages.failed(rig, outages.Trouble(error.kind, error.message, whole_host, at_work, error.branch), now)
 
 
 def signing_key(rig: Rig) -> Path | None:

@@ -56,10 +56,10 @@ def is_off(config: Config) -> bool:
 
 @dataclass(frozen=True)
 class Places:
-    """What a command is to find in its box. `workspace`: where it runs, writable. `home`: an empty directory that is
-    HOME; None: one in memory. `read_only`: what else is to be seen. `secrets`: values by their names, which
-    the log must not show. `allow`: the owner's exceptions for addresses that are not public (networks, hosts,
-    `host:port`)."""
+    """What a command is to find in its box. `workspace`: where it runs, writable; an agent sees it at `box.TREE`.
+    `home`: an empty directory that is HOME; None: one in memory. `read_only`: what else is to be seen. `secrets`:
+    values by their names, which the log must not show. `allow`: the owner's exceptions for addresses that are not
+    public (networks, hosts, `host:port`)."""
 
     workspace: Path
     home: Path | None = None
@@ -89,7 +89,8 @@ def box_of(config: Config, agent: AgentCommand | None, role: str, places: Places
         "kind": found.kind,
         "bwrap": found.bwrap,
         "read_only": real([*map(str, places.read_only), *shown, *named]),
-        "writable": real([str(places.workspace)]),
+        "writable": [] if agent else real([str(places.workspace)]),
+        "tree": str(places.workspace) if agent else "",
         "home": str(places.home) if places.home is not None else "",
         "path": path,
         "env": env,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,19 @@ class Prepared:
     env: Mapping[str, str]
     shown: tuple[Path, ...]
     token_as: tuple[str, ...] = ()  # variables that are to be the run's token
+    instead: tuple[str, ...] = ()  # the command where `argv` goes on with a session, and does not find it
+    lost: str = ""  # a pattern by which it says so
 
-    def steps(self, steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """A run's steps, with the command of the one that is the preset's."""
-        return [{**step, "argv": list(self.argv)} if step.get("preset") else {**step} for step in steps]
+    def steps(self, steps: Iterable[Mapping[str, Any]], prompt: str = "") -> list[dict[str, Any]]:
+        """A run's steps, with the command of the one that is the preset's. `prompt`: the file of who goes on."""
+        return [self._step(step, prompt) if step.get("preset") else {**step} for step in steps]
+
+    def _step(self, step: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+        made = {**step, "argv": list(self.argv)}
+        if self.instead:
+            again = {"argv": list(self.instead), "lost": self.lost}
+            made |= {"env": {**(step.get("env") or {}), "GASTOWN_PROMPT_FILE": prompt}, "instead": again}
+        return made
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,9 @@ def found(config: Config, preset: Preset) -> find.Found | None:
     return place
 
 
-def of_run(run: Run, home: Path) -> Prepared | None:
-    """How a run is started, its files written into `home`, which is to be its HOME; None: it has no preset."""
+def of_run(run: Run, home: Path, session: str = "") -> Prepared | None:
+    """How a run is started, its files written into `home`, which is to be its HOME; None: it has no preset. `session`:
+    one that it goes on with."""
     step = next((step for step in run.steps if step.get("preset")), None)
     config = configs.effective(run.rig.town.config, run.rig.config)
     agent = boxes.agent_of(config, run)
@@ -80,13 +90,13 @@ def of_run(run: Run, home: Path) -> Prepared | None:
     model = str(step.get("model") or "")
     town = run.rig.town
     if not by_the_door(config, agent, model, town):
-        return prepare(config, agent, str(run.kind), home, model=model)
+        return prepare(config, agent, str(run.kind), home, model=model, session=session)
     api = PRESETS[str(agent.preset)].api(model)
     assert api is not None
     place = {api.base_url_env: f"{_server(config)}{api.door}"}
     asks = agent.model_copy(update={"env": {**agent.env, **place, api.key: "token"}})
-    made = prepare(config, asks, str(run.kind), home, model=model)
-    return Prepared(made.argv, {**made.env, **place}, made.shown, (api.key,))
+    made = prepare(config, asks, str(run.kind), home, model=model, session=session)
+    return replace(made, env={**made.env, **place}, token_as=(api.key,))
 
 
 def by_the_door(config: Config, agent: AgentCommand, model: str, town: Town | None) -> bool:
@@ -107,7 +117,7 @@ def _server(config: Config) -> str:
     return network.variables(False, settings.GASTOWN_URL)["GASTOWN_URL"]
 
 
-def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model: str) -> Prepared:
+def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model: str, session: str = "") -> Prepared:
     """Settle how an agent that is a preset is started, and write its files into `home`. Raises Invalid when its program
     is not here, or needs a model and has none."""
     preset = PRESETS[str(agent.preset)]
@@ -119,21 +129,25 @@ def prepare(config: Config, agent: AgentCommand, role: str, home: Path, *, model
     if wrong := preset.refuses(model):
         raise Invalid(f"model: {wrong}", field=f"agents.{role}.model")
     boxed = not boxes.is_off(config)
-    launch = preset.start(
-        Start(
-            place.program,
-            home=sandbox.HOME if boxed else str(home),
-            model=model,
-            env=agent.env,
-            secrets=agent.secrets,
-            tools=_server(config),
-        )
+    start = Start(
+        place.program,
+        home=sandbox.HOME if boxed else str(home),
+        model=model,
+        env=agent.env,
+        secrets=agent.secrets,
+        tools=_server(config),
+        session=session,
     )
+    launch = preset.start(start)
+    instead: tuple[str, ...] = ()
+    if session:
+        instead = preset.start(replace(start, session="")).argv
     for name, text in launch.files.items():
         path = home / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(text)
-    return Prepared(launch.argv, launch.env, tuple(Path(one) for one in place.shown))
+    shown = tuple(Path(one) for one in place.shown)
+    return Prepared(launch.argv, launch.env, shown, instead=instead, lost=preset.lost)
 
 
 # -- what is missing --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from django.db import connection
 
-from agents import boxes, programs, runs, work
+from agents import boxes, programs, runs, sessions, work
 from agents.lifecycle import RunState
 from agents.models import Run
 from agents.runtime import cgroups, forkserver, gitcmd, harvest, insides, mirrors, processes, sandbox, trash, workspace
@@ -104,6 +104,7 @@ class Leftovers:
                 return
             if found:
                 runs.note_saved(run.pk, work.settle(run, found))
+        sessions.keep(run, space.home)
         if workspace.released(space):
             workspace.discard(space)
 

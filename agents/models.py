@@ -149,6 +149,7 @@ class Run(models.Model):
     sandbox = models.CharField(max_length=20, blank=True, help_text="bubblewrap, or unsandboxed")
     step_results = models.JSONField(default=list, blank=True)
     log_path = models.CharField(max_length=500, blank=True)
+    resumed = models.CharField(max_length=100, blank=True, help_text="its agent's session that it went on with")
     pid = models.IntegerField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
 

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from agents import access, leftovers, runs, specs, work
+from agents import access, leftovers, runs, sessions, specs, work
 from agents.leftovers import CLEAN_SECONDS, MARK, Leftovers
 from agents.lifecycle import RunKind
 from agents.models import Run
@@ -42,8 +43,10 @@ from agents.runtime import (
     trees,
     workspace,
 )
+from agents.runtime import sessions as kept_sessions
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
+from agents.sessions import Going
 from beads import channels, ops, outages, room
 from beads import config as configs
 from beads.errors import Disposition, GastownError
@@ -173,7 +176,7 @@ class Runner:
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         repo = self._repository(run)
-        slot, space = None, None
+        slot, space, going = None, None, None
         try:
             if run.kind == RunKind.GATES:
                 start_sha = run.start_sha
@@ -182,12 +185,13 @@ class Runner:
             else:
                 space = work.workspace_of(run)
                 start_sha, beside = self._workspace(run, repo, space)
-                tree = space.tree
-            made = specs.Prepared(run_dir, tree, (repo, *beside), start_sha, self.commands)
+                tree, going = space.tree, self._session(run, space)
+            made = specs.Prepared(run_dir, tree, (repo, *beside), start_sha, self.commands, going)
             spec = specs.spec_of(run, made, secret)
             if space is not None:
                 spec["workspace"] = str(space.root)
-            runs.prepared(run.pk, start_sha=start_sha, log_path=str(run_dir / "log"), sandbox=spec["sandbox"])
+            seen = {"start_sha": start_sha, "log_path": str(run_dir / "log"), "sandbox": spec["sandbox"]}
+            runs.prepared(run.pk, **seen, resumed=going.name if going else "")
             crashpoint("run.prepared")
             self._spawn(run, spec, run_dir, slot)
             crashpoint("run.spawned")
@@ -215,6 +219,9 @@ class Runner:
         if run.agent:
             name = run.agent.name
         told = [(run.brief.get("conflict") or {}).get("base_sha"), (run.brief.get("candidate") or {}).get("base")]
+        saved = mirrors.resolve(repo, str(run.brief["saved"])) if run.brief.get("saved") else None
+        if not saved:  # its agent is not told of what is not there
+            run.brief = {**run.brief, "saved": ""}
         plan = workspace.Plan(
             start,
             run.target,
@@ -223,12 +230,22 @@ class Runner:
             agent=name,
             mail=f"{name}@gastown.invalid",
             also=tuple(sha for sha in told if sha and mirrors.has_commit(repo, str(sha))),
+            saved=saved or "",
         )
         workspace.make(space, plan)
         git = configs.usable(run.rig.town.config, run.rig.config)[0].git
         view = gitdirs.View(repo, start, heads[run.target], run.target, run.rig.remote_url, opened=_opened(run, git))
         modules_home = self.home / "repos" / "modules"
         return start, modules.into_workspace(space.tree, view, modules_home, submodules=git.submodules, lfs=git.lfs)
+
+    def _session(self, run: Run, space: workspace.Workspace) -> Going | None:
+        """Put the session that the run goes on with into its HOME. One that cannot be brought there is none."""
+        going = sessions.going(run)
+        if going is None or not going.name:
+            return going
+        if kept_sessions.bring(going.place, space.home, going.parts):
+            return going
+        return replace(going, name="", because="what was kept of its session cannot be read")
 
     def _repository(self, run: Run) -> Path:
         """The rig's bare mirror, made once."""

@@ -176,9 +176,9 @@ def preparing(run_ids: Sequence[str], now: dt.datetime) -> None:
         )
 
 
-def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, pid: int | None = None) -> None:
-    """Observation by the runner: where the worktree started and where the log goes."""
-    fields: dict[str, Any] = {"start_sha": start_sha, "log_path": log_path, "sandbox": sandbox, "pid": pid}
+def prepared(run_id: str, *, start_sha: str, log_path: str, sandbox: str, resumed: str = "") -> None:
+    """Observation by the runner: where the worktree started and where the log goes; with which session it goes on."""
+    fields = {"start_sha": start_sha, "log_path": log_path, "sandbox": sandbox, "resumed": resumed}
     changed = Run.objects.filter(pk=run_id, state=RunState.STARTING).update(**fields)
     if changed != 1:
         raise LostRace(f"run {run_id} was ended while it was prepared")
@@ -327,6 +327,8 @@ def record_exit(run_id: str, report: Mapping[str, Any], now: dt.datetime) -> Non
         run.salvage_ref = str(report.get("salvage_ref") or "")[:200]
         run.session = str(report.get("session") or run.session)
         run.step_results = list(report.get("steps") or [])[:50]
+        if report.get("session_lost"):
+            run.resumed = ""
         run.save()
         fenced = run.state != RunState.RUNNING
         if not fenced:

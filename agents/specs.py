@@ -15,6 +15,7 @@ from agents.leftovers import MARK
 from agents.lifecycle import RunKind
 from agents.models import Run
 from agents.runtime import sandbox
+from agents.sessions import Going
 from beads import config as configs
 from beads import owner, secrets
 
@@ -22,13 +23,14 @@ from beads import owner, secrets
 @dataclass(frozen=True)
 class Prepared:
     """What the runner has made for a run. `repos`: the mirror, and whatever else the workspace borrows objects from;
-    `commands`: of `gt`, see `agents.api.commands`."""
+    `commands`: of `gt`, see `agents.api.commands`; `going`: with which session it goes on, and where that is kept."""
 
     run_dir: Path
     worktree: Path
     repos: Sequence[Path]
     start_sha: str
     commands: Sequence[Mapping[str, Any]] = ()
+    going: Going | None = None
 
 
 def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
@@ -48,9 +50,10 @@ def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
     }
     env |= _gates_env(run, made) if gates else _agents_env(run, made, branch)
     steps, values = _with_secrets(run, env)
-    launch = launches.of_run(run, work.workspace_of(run).home)
+    going = made.going
+    launch = launches.of_run(run, work.workspace_of(run).home, going.name if going else "")
     if launch is not None:
-        steps, env = launch.steps(steps), {**launch.env, **env}
+        steps, env = launch.steps(steps, str(_prompt_file(made, "continue"))), {**launch.env, **env}
     box = _box(run, made, values, launch.shown if launch is not None else ())
     if not gates:
         _write_prompt(run, made, has_gt=_show_gt(made, box, env))
@@ -74,6 +77,7 @@ def spec_of(run: Run, made: Prepared, secret: str) -> dict[str, Any]:
         "every": bool(run.brief.get("every")),
         "env": env,
         "token_as": list(launch.token_as) if launch is not None else [],
+        "session": going.spec() if going else None,
         "sandbox": box["kind"],
         "box": box,
     }
@@ -136,22 +140,28 @@ def _show_gt(made: Prepared, box: dict[str, Any], env: dict[str, str]) -> bool:
     return True
 
 
-def _prompt_file(made: Prepared) -> Path:
-    return made.run_dir / "prompt.md"
+def _prompt_file(made: Prepared, name: str = "prompt") -> Path:
+    return made.run_dir / f"{name}.md"
 
 
 def _write_prompt(run: Run, made: Prepared, *, has_gt: bool) -> None:
-    """Write the prompt, with the mail that waits for the run, which is told of it by that."""
+    """Write the prompt, with the mail that waits for the run, which is told of it by that. Who goes on with a session
+    is given what is new, and where the whole is."""
     letters = mail.for_run(run)
+    reader = prompts.Reader(str(run.kind), _name(run), run.bead_id, run.branch, run.target)
+    told = [mail.data(m) for m in letters]
     text = prompts.render(
         run.brief,
-        prompts.Reader(str(run.kind), _name(run), run.bead_id, run.branch, run.target),
+        reader,
         guides=guides.named(made.repos[0], made.start_sha, run.purpose),
-        mail=[mail.data(m) for m in letters],
+        mail=told,
         has_gt=has_gt,
     )
     mail.note_told(letters, run)
     _prompt_file(made).write_text(text)
+    if made.going is not None and made.going.name:
+        more = prompts.render_more(run.brief, reader, mail=told, whole=str(_prompt_file(made)))
+        _prompt_file(made, "continue").write_text(more)
 
 
 def _box(run: Run, made: Prepared, values: dict[str, str], program: Iterable[Path]) -> dict[str, Any]:
@@ -162,6 +172,8 @@ def _box(run: Run, made: Prepared, values: dict[str, str], program: Iterable[Pat
         space = work.workspace_of(run)
         home = space.home
         shown += [space.origin, _prompt_file(made)]
+        if made.going is not None and made.going.name:
+            shown.append(_prompt_file(made, "continue"))
     allow = owner.private_networks()
     places = boxes.Places(made.worktree, home=home, read_only=shown, secrets=values, allow=allow)
     return boxes.box_for(run, places)

@@ -205,10 +205,12 @@ BaseUrl = Annotated[
 
 class ProviderConfig(Section):
     """Who serves an API's models. `base_url`: as the CLIs take it, in place of the provider's own address; `secret`:
-    the name of the town's secret that is its key, in place of the usual one."""
+    the name of the town's secret that is its key, in place of the usual one; `scripted`: what is there plays a script,
+    as in the demo: pages say so, and that nothing of what is booked is charged."""
 
     base_url: BaseUrl = ""
     secret: OptionalSecret = ""
+    scripted: bool = False
 
 
 class ProvidersConfig(Section):
@@ -217,3 +219,8 @@ class ProvidersConfig(Section):
     anthropic: ProviderConfig = ProviderConfig()
     openai: ProviderConfig = ProviderConfig()
     google: ProviderConfig = ProviderConfig()
+
+    @property
+    def scripted(self) -> list[str]:
+        """The APIs whose models play a script."""
+        return [name for name, one in dict(self).items() if one.scripted]

@@ -41,17 +41,13 @@ class WayBack(forms.Form):
         super().__init__(request.POST)
         self.request = request
 
-    def clean_next(self) -> str:
-        """An address of ours, or nothing."""
-        url: str = self.cleaned_data["next"]
-        ours = url_has_allowed_host_and_scheme(url, {self.request.get_host()}, self.request.is_secure())
-        if ours:
-            return url
-        return ""
+    def leads_back(self, url: str) -> bool:
+        """True for what one may be sent to: an address of ours."""
+        return url_has_allowed_host_and_scheme(url, {self.request.get_host()}, self.request.is_secure())
 
     @property
     def url(self) -> str:
-        """The address; empty when none was given that is ours."""
-        if self.is_valid():
+        """The address; empty when none was given that one may be sent to."""
+        if self.is_valid() and self.leads_back(self.cleaned_data["next"]):
             return str(self.cleaned_data["next"])
         return ""

@@ -72,6 +72,10 @@ TRANSITIONS: dict[BeadStatus, frozenset[BeadStatus]] = {
 }
 
 
+LANDED = (Resolution.MERGED, Resolution.ALREADY_MERGED)  # what it has made is on its target
+ACHIEVED = (*LANDED, Resolution.DONE)  # or it has made what it was for, as a task of rework does
+
+
 def is_final(status: str) -> bool:
     """True when `status` is closed or failed."""
     return status in FINAL

@@ -11,6 +11,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 from django.db.models import F
@@ -51,10 +53,25 @@ def host_key(url: str) -> str:
     return ""
 
 
-def failed(rig: Rig, kind: str, error: str, now: dt.datetime, *, whole_host: bool, at_work: bool = False) -> None:
-    """Work for `rig` has failed by an outage. `at_work`: it was not seen by looking at the remote."""
-    key = (host_key(rig.remote_url) if whole_host else "") or rig_key(rig.pk)
-    told = {"rig": rig, "kind": kind[:20], "error": storable(error[:2000]), "failed_at": now, "at_work": at_work}
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a remote was met with. `whole_host`: all who have their remote on its host have the same. `at_work`: it was
+    not seen by looking at the remote. `branch`: the default branch that the remote names, where it is not the rig's."""
+
+    kind: str
+    error: str
+    whole_host: bool = False
+    at_work: bool = False
+    branch: str = ""
+
+
+def failed(rig: Rig, trouble: Trouble, now: dt.datetime) -> None:
+    """Work for `rig` has failed by an outage."""
+    key = rig_key(rig.pk)
+    if trouble.whole_host:
+        key = host_key(rig.remote_url) or key
+    told: dict[str, Any] = {"rig": rig, "kind": trouble.kind[:20], "error": storable(trouble.error[:2000])}
+    told |= {"failed_at": now, "at_work": trouble.at_work, "branch": storable(trouble.branch[:255])}
     with transaction.atomic():
         found = Outage.objects.select_for_update().filter(pk=key).first()
         if found is None:

@@ -50,6 +50,11 @@ def about(bead: Bead) -> QuerySet[Escalation]:
     return Escalation.objects.select_related("bead", "town").filter(about=bead, key__startswith=PREFIX)
 
 
+def asked_about(beads: Iterable[str]) -> QuerySet[Escalation]:
+    """All questions about any of these beads."""
+    return Escalation.objects.select_related("bead").filter(about_id__in=list(beads), key__startswith=PREFIX)
+
+
 def unanswered(beads: Iterable[str]) -> QuerySet[Escalation]:
     """The open questions about these beads, oldest first."""
     asked = Escalation.objects.select_related("bead", "town").filter(about_id__in=list(beads), key__startswith=PREFIX)

@@ -16,7 +16,7 @@ from beads.errors import Refused
 # Folders of ours in the home: sources, logs, caches and keys, for nobody else's eyes.
 OURS = (
     "repos", "worktrees", "workspaces", "gates", "runs", "caches", "keys", "secrets", "stage", "logs", "salvage",
-    "archive",
+    "archive", "sessions",
 )  # fmt: skip
 RESTORING = "restoring"  # is there while a home is half-made: see `gastown_site.backups.restore`
 restoring = False  # this process makes it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+from agents.models import Run
 from beads.models import Bead, Convoy, Escalation, Town
 from refinery.pages import mayor, views
 from refinery.review import views as reviews
@@ -25,6 +26,7 @@ urlpatterns = [
     path("runs/<str:key>/", views.run, name="run"),
     path("runs/<str:key>/transcript.jsonl", views.output, {"name": "transcript"}, name="run-transcript"),
     path("runs/<str:key>/log.txt", views.output, {"name": "log"}, name="run-log"),
+    path("runs/<str:key>/<str:verb>/", views.act, {"subject": Run}, name="run-act"),
     path("mail/", views.mail, name="mail"),
     path("account/", views.account, name="account"),
     path("escalations/<str:key>/<str:verb>/", views.act, {"subject": Escalation}, name="escalation-act"),

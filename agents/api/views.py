@@ -25,6 +25,7 @@ from agents.api import calls, tools
 from agents.api.auth import RunPrincipal, RunTokenAuthentication, bearer
 from agents.api.headers import KEY
 from agents.models import Run
+from agents.presets import PRESETS
 from agents.runtime import transcript
 from agents.runtime.crashpoints import crashpoint
 from beads import inbox
@@ -220,6 +221,7 @@ class ExitBody(_Told):
     branches: Annotated[dict[Annotated[str, Field(max_length=250)], _Sha], Field(max_length=50)] = {}
     error: Annotated[str, Field(max_length=4000)] | None = None
     steps: Annotated[list[StepResult], Field(max_length=50)] = []
+    session_lost: bool = False
 
 
 SHIM_DOORS: dict[str, tuple[str, type[BaseModel]]] = {
@@ -263,8 +265,12 @@ class ShimDoor(Door):
 
 def _book(run: Run, body: _Told, now: dt.datetime) -> None:
     """Note what a run's CLI says that it has used."""
-    asked = next((str(step.get("model") or "") for step in run.steps if step.get("preset")), "")
-    usage.hear(run, [one.reading(asked) for one in body.usage], now)
+    step: dict[str, Any] = next((step for step in run.steps if step.get("preset")), {})
+    preset = PRESETS.get(str(step.get("preset")))
+    readings = [one.reading(str(step.get("model") or "")) for one in body.usage]
+    same = bool(run.resumed) and run.resumed == (body.session or run.session)  # not where it was lost
+    adds_up = preset is not None and preset.adds_up and same
+    calls.insisted(lambda: usage.hear(run, readings, now, adds_up=adds_up))
 
 
 class ClaimView(ShimDoor):

@@ -166,10 +166,13 @@ class Launch:
 class Preset:
     """One coding agent.
 
-    `install`: how a person gets it; `models`: its one API, or None: the model's provider says which; `sessions`: the
-    folder below HOME that holds its sessions, empty where it has none; `needs_model`: it does not start without one;
-    `version`: what makes it print its version; `reader`: makes what reads one run's output, where the meaning of a line
-    depends on those before it.
+    `install`: how a person gets it; `models`: its one API, or None: the model's provider says which; `needs_model`: it
+    does not start without one; `version`: what makes it print its version; `reader`: makes what reads one run's output,
+    where the meaning of a line depends on those before it.
+    `sessions`: what below HOME holds its sessions, and nothing else: folders or files; none where it has no sessions.
+    `lost`: a pattern of what it says when it is to go on with a session that it does not find. `anywhere`: it finds
+    them from another working directory, too. `adds_up`: where it goes on with a session, its usage is of all of that,
+    from its first run on.
     """
 
     name: str
@@ -178,10 +181,13 @@ class Preset:
     start: Callable[[Start], Launch]
     parse: Parse
     models: Api | None = None
-    sessions: str = ""
+    sessions: tuple[str, ...] = ()
+    lost: str = ""
+    anywhere: bool = False
     needs_model: bool = False
     version: str = "--version"
     reader: Callable[[], Parse] | None = None
+    adds_up: bool = False
 
     def reading(self) -> Parse:
         """What reads the output of one run, line by line from its first on."""

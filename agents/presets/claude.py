@@ -153,6 +153,7 @@ PRESET = Preset(
     start=_start,
     parse=_parse,
     models=ANTHROPIC,
-    sessions=".claude/projects",
+    sessions=(".claude/projects",),
+    lost=r"No conversation found with session ID",
     reader=_Reader,
 )

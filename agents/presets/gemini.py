@@ -87,5 +87,6 @@ PRESET = Preset(
     start=_start,
     parse=_parse,
     models=GOOGLE,
-    sessions=".gemini/tmp",
+    sessions=(".gemini/tmp",),
+    lost=r"Error resuming session",
 )

@@ -20,5 +20,7 @@ PRESET = Preset(
     install="npm install -g @kilocode/cli",
     start=_start,
     parse=parse,
-    sessions=".local/share/kilo",
+    sessions=(".local/share/kilo/kilo.db", ".local/share/kilo/kilo.db-wal"),  # beside them: log-ins
+    lost=r"Session not found|NotFoundError",
+    anywhere=True,
 )

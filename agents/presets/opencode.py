@@ -110,5 +110,6 @@ PRESET = Preset(
     install="npm install -g opencode-ai",
     start=lambda start: launch(start, "OPENCODE", ".config/gastown/opencode.json"),
     parse=parse,
-    sessions=".local/share/opencode",
+    sessions=(".local/share/opencode/opencode.db", ".local/share/opencode/opencode.db-wal"),  # beside them: log-ins
+    lost=r"Session not found|NotFoundError",
 )

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import glob
 import os
+import re
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from agents.runtime import network
 BUBBLEWRAP = "bubblewrap"
 UNSANDBOXED = "unsandboxed"
 HOME = "/home/agent"
+TREE = "/gastown/tree"  # where an agent's checkout is seen: its CLI knows sessions, trust and caches by that path
 USER = "agent"
 UID = 1000  # not 65534: that is also what the kernel shows for files of others
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -35,6 +37,7 @@ _ETC = (
     "timezone mime.types os-release debian_version redhat-release services protocols inputrc fonts pip.conf xdg/pip "
     "npmrc bash.bashrc terminfo magic java* python3* php perl ImageMagick* maven gradle R"
 )
+_MISSING = re.compile(r"(?:^|[\s:'\"`])([\w./+-]+)['\"`]?: (?:command )?(?:not found|No such file or directory)")
 FILES = {
     "/etc/passwd": f"{USER}:x:{UID}:{UID}::{HOME}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     "/etc/group": f"{USER}:x:{UID}:\nnogroup:x:65534:\n",
@@ -49,7 +52,8 @@ FILES = {
 class Box:
     """What one command is to be run in; made by `agents.boxes`, handed over as JSON.
 
-    `read_only`, `writable`: paths, shown where they are outside. `home`: a directory for HOME, or empty: one in memory.
+    `read_only`, `writable`: paths, shown where they are outside. `tree`: a writable one that is shown at `TREE` alone,
+    or empty. `home`: a directory for HOME, or empty: one in memory.
     `path`: first in PATH. `env`: what is added to a command's variables. `network`: `["none"]`, `["open"]` or patterns.
     `allow`: the owner's exceptions for addresses that are not public. `tools`: the server's URL, or empty: no tool API.
     `limits`: see `Limits`. `secrets`: values that no record may hold. `notes`: what the run's log is told first.
@@ -59,6 +63,7 @@ class Box:
     bwrap: str = ""
     read_only: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
+    tree: str = ""
     home: str = ""
     path: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +111,22 @@ class Box:
     @functools.cached_property
     def roots(self) -> tuple[str, ...]:
         """Everything that is shown, by its path."""
-        return tuple(dict.fromkeys([*(r for r in _SYSTEM if os.path.isdir(r)), *self.read_only, *self.writable]))
+        named = [*self.read_only, *self.writable, *self.trees]
+        return tuple(dict.fromkeys([*(r for r in _SYSTEM if os.path.isdir(r)), *named]))
+
+    @property
+    def trees(self) -> tuple[str, ...]:
+        """The names that `tree` has outside."""
+        return tuple(dict.fromkeys([self.tree, os.path.realpath(self.tree)])) if self.tree else ()
+
+    def inside(self, path: str) -> str:
+        """Where a path is seen in here."""
+        if not self.boxed:
+            return path
+        for root in self.trees:
+            if path == root or path.startswith(f"{root}/"):
+                return TREE + path.removeprefix(root)
+        return path
 
     def sees(self, path: str) -> bool:
         """True when this path is shown, and what it points to as well."""
@@ -148,10 +168,17 @@ class Box:
                 return f"{which} is outside the sandbox: add its directory to [sandbox] {where}"
         return ""
 
+    def missing(self, output: str, env: Mapping[str, str], cwd: str) -> str:
+        """Why a command that was not found, as its output says, is not there, where it is only outside; else an empty
+        string."""
+        found = _MISSING.findall("\n".join(output.splitlines()[-40:]))
+        return next((why for name in reversed(found) if (why := self.unseen([name], env, cwd))), "")
+
     # -- the line --
 
     def options(self, cwd: str, env: Mapping[str, str], files: Mapping[str, int]) -> list[str]:
-        """bubblewrap's options, but for the descriptors of its protocol. `files`: what to put where, as descriptors."""
+        """bubblewrap's options, but for the descriptors of its protocol. `cwd`: as it is called outside; `files`: what
+        to put where, as descriptors."""
         made = ["--unshare-user", "--uid", str(UID), "--gid", str(UID), "--cap-drop", "ALL", "--unshare-pid"]
         made += ["--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "box"]
         made += ["--new-session", "--die-with-parent", "--clearenv"]
@@ -161,7 +188,7 @@ class Box:
         for place, handle in files.items():
             made += ["--perms", "0444", "--file", str(handle), place]
         made += self._shown()
-        made += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", cwd]
+        made += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", self.inside(cwd)]
         for name, value in env.items():
             made += ["--setenv", name, value]
         return made
@@ -195,6 +222,8 @@ class Box:
         made = ["--perms", "0700", "--size", self._tmp, "--tmpfs", HOME]
         if self.home:
             made = ["--bind", self.home, HOME]
+        if self.tree:
+            made += ["--bind", self.tree, TREE]
         # what lies deeper goes over what is above it, whichever of the two may be written
         shown = [(path, "--ro-bind") for path in self.read_only] + [(path, "--bind") for path in self.writable]
         for path, how in sorted(dict(shown).items(), key=lambda one: one[0].rstrip("/").count("/")):

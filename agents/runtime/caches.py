@@ -172,7 +172,8 @@ def _drop(place: Path, number: int) -> bool:
 
 @contextlib.contextmanager
 def _held(path: Path, how: int) -> Iterator[bool]:
-    """A lock on a file, if it can be had at once."""
+    """Hold a lock on a file (`how`: shared or exclusive) during the body. Yields False, without waiting, where somebody
+    else holds it or the file cannot be opened."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:

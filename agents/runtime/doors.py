@@ -113,7 +113,7 @@ class Door:
         threading.Thread(target=self._accept, daemon=True, name=self.what).start()
 
     def close(self) -> None:
-        """Serve nobody any more."""
+        """Stop listening, and cut the connections that are open."""
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
@@ -165,7 +165,7 @@ class Door:
         raise NotImplementedError
 
     def tell(self, sentence: str) -> None:
-        """Say it in the run's log, once."""
+        """Write a sentence into the run's log, the same one only once, and at most 100 different ones."""
         with self._lock:
             if sentence in self._said or len(self._said) >= 100:
                 return
@@ -183,7 +183,7 @@ class Door:
                 pass
 
     def body(self, status: int, sentence: str) -> tuple[bytes, str]:
-        """What a refusal says, and its type."""
+        """A refusal as a response's body, and the body's content type."""
         return f"{sentence}\n".encode(), "text/plain; charset=utf-8"
 
 
@@ -270,7 +270,8 @@ class ToolRelay(Door):
         super().__init__(listener, say)
 
     def serve(self, head: Head, stream: BinaryIO, client: socket.socket) -> None:
-        """Pass it on, if it is for what agents may ask."""
+        """Forward a request for tools, MCP or models to the server, and its answer back. Raises Refusal for any other
+        path, and when the server cannot be reached."""
         path, _, query = head.target.partition("?")
         dots = {".", ".."} & set(path.split("/"))
         if not _TOOL_PATH.fullmatch(path) or dots or "//" in path:

@@ -38,6 +38,10 @@ class Kind:
     remedy: str = ""
     whole_host: bool = False
 
+    def remedy_for(self, rig: str, branch: str = "", secret: str = "") -> str:
+        """The remedy as it is typed for a rig, with the names that are known; empty where there is none."""
+        return self.remedy.format(rig=rig, branch=branch or "BRANCH", secret=secret or "NAME")
+
 
 CREDENTIAL = "gastown secret set {secret} (then it is tried again at once)"
 # The order is that of the search: the first that says it wins.
@@ -109,14 +113,15 @@ TROUBLE = (Fate.RIG, Fate.WEATHER)  # what lasts for a while, and stands in the 
 
 
 class GitFailed(GastownError):
-    """A git command failed. `kind`: one of KINDS."""
+    """A git command failed. `kind`: one of KINDS. `branch`: the default branch that a remote names instead of the one
+    that it has not got; empty: it names none."""
 
     code = "git"
 
-    def __init__(self, message: str, *, kind: str = "other") -> None:
+    def __init__(self, message: str, *, kind: str = "other", branch: str = "") -> None:
         told = KINDS[kind].fate == Fate.CHANGE  # an answer; anything else may be otherwise the next time
         super().__init__(message, disposition=Disposition.PERMANENT if told else Disposition.RETRY)
-        self.kind = kind
+        self.kind, self.branch = kind, branch
 
     @property
     def fate(self) -> Fate:

@@ -41,7 +41,9 @@ def in_box(space: Workspace, box: Box) -> Inside:
         env={},
         path=(),
         read_only=(str(space.objects),),
+        # where it is called outside, by which it is asked, and where the run knew it: git writes down whole paths
         writable=(str(space.tree), str(space.rescue)),
+        tree=str(space.tree),
     )
 
     def start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -114,7 +114,7 @@ def filler(view: View, home: Path, *, submodules: bool, lfs: bool, fetch: Fetch 
     """What `trees.prepare` is to put into a tree of gates; `home`: GASTOWN_HOME/repos/modules. None: nothing."""
 
     def act(slot: trees.Slot) -> trees.Filled:
-        """Put them in."""
+        """Put submodules and LFS files into the slot's tree. Raises GitFailed."""
         made: list[Module] = []
         if lfs:
             large.fill(slot.tree, slot.git / "index", slot.git, view)

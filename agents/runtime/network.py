@@ -57,7 +57,7 @@ def listen_inside(pid: int, ports: Sequence[int], seconds: float = 10.0) -> list
 
 
 def _listen(pid: int, ports: Sequence[int], channel: socket.socket) -> None:
-    """In the child."""
+    """Join the namespaces of `pid`, listen there, and send the sockets (or why there are none) over `channel`."""
     try:
         net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         for handle, kind in ((fcntl.ioctl(net, _NS_GET_USERNS), _CLONE_NEWUSER), (net, _CLONE_NEWNET)):

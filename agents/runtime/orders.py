@@ -31,6 +31,6 @@ class Orders:
         return bool(self.stop)
 
     def tell(self) -> None:
-        """There is news: wake whoever waits."""
+        """Set every listener's event: something here has changed."""
         for event in tuple(self.listeners):
             event.set()

@@ -219,7 +219,7 @@ class Upstream:
     url: str
 
     def authorization(self) -> str:
-        """The header that it wants, with its line end, or an empty string."""
+        """The Proxy-Authorization header for the URL's user, with its line end; empty where the URL names none."""
         parts = urllib.parse.urlsplit(self.url)
         if parts.username is None:
             return ""
@@ -227,7 +227,7 @@ class Upstream:
         return f"Proxy-Authorization: Basic {b64encode(pair.encode()).decode()}\r\n"
 
     def connect(self, host: str, port: int, scheme: str) -> socket.socket:
-        """A connection to it, and for https through it. Raises Refusal."""
+        """A connection to the proxy; for https a tunnel through it to `host:port`. Raises Refusal."""
         parts = urllib.parse.urlsplit(self.url if "://" in self.url else f"http://{self.url}")
         try:
             made = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=CONNECT_SECONDS)

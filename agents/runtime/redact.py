@@ -34,13 +34,13 @@ class Redactor:
         self._lock = threading.Lock()
 
     def again(self) -> Redactor:
-        """One for another stream, with the same values."""
+        """A redactor of the same values for another stream."""
         twin = Redactor(())
         twin._forms, twin._pattern = self._forms, self._pattern
         return twin
 
     def clean(self, data: bytes) -> bytes:
-        """A whole text without the secrets."""
+        """A whole text, with MARK in place of each secret."""
         if self._pattern:
             return self._pattern.sub(MARK, data)
         return data
@@ -50,7 +50,7 @@ class Redactor:
         return self.clean(words.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
     def feed(self, data: bytes) -> bytes:
-        """What can be said of the stream after this chunk."""
+        """Take in the stream's next chunk; returns as much of the stream as is known to hold no secret, redacted."""
         if self._pattern is None:
             return data
         with self._lock:
@@ -68,7 +68,7 @@ class Redactor:
             return b"".join(done)
 
     def flush(self) -> bytes:
-        """What was kept back; the stream has ended."""
+        """The stream has ended: returns what was kept back, redacted."""
         with self._lock:
             rest, self._rest = self._rest, b""
         return self.clean(rest)

@@ -62,7 +62,7 @@ class Started:
         return b'"exit-code"' not in self._told and self.process.returncode >= 0
 
     def close(self) -> None:
-        """Let go of everything that was there for it."""
+        """Close the ways out, the descriptors and the control group that were made for the command."""
         for door in self.doors:
             door.close()
         for handle in self.tmps:
@@ -87,7 +87,7 @@ class Started:
         raise OSError("bubblewrap did not start")
 
     def _await_mounts(self, pid: int) -> bool:
-        """Until bubblewrap has made all mounts and waits for our word; False when it has ended before."""
+        """Wait until bubblewrap has made all mounts. False when it has ended before, or takes too long."""
         root, end = f"/proc/{pid}/root", time.monotonic() + _START_SECONDS
         while time.monotonic() < end:
             with contextlib.suppress(OSError):
@@ -319,7 +319,7 @@ def status(*, fresh: bool = False) -> Status:
 
 
 def forget() -> None:
-    """Ask anew the next time."""
+    """Forget that a sandbox could be started: the next `status` tries again."""
     _known.clear()
 
 

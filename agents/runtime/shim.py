@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agents.runtime import gitcmd, harvest, insides, processes, workspace
+from agents.runtime import gitcmd, harvest, insides, processes, sessions, workspace
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.orders import Orders
 from agents.runtime.output import FAILED_TAIL
@@ -121,9 +121,11 @@ class Shim:
         threading.Thread(target=self._keep_lease, daemon=True).start()
         steps, last = self.steps.run()
         crashpoint("shim.ended")
+        self._keep_session()
         report = self._save()
         crashpoint("shim.published")
         report |= {"exit_code": last[0], "signal": last[1], "steps": steps, **self.steps.told()}
+        report["session_lost"] = self.steps.lost
         if reason := self.orders.stop or self.steps.reason:
             report["error"] = report.get("error") or reason
         self.done.set()
@@ -239,6 +241,16 @@ class Shim:
                 crashpoint("shim.saved")
                 return found.report()
         return report
+
+    def _keep_session(self) -> None:
+        """What the next run of this work may go on with. Nothing is at work in the run's HOME any more."""
+        told = self.spec.get("session")
+        if (
+            told
+            and self.space is not None
+            and (why := sessions.keep(self.space.home, Path(told["place"]), told["parts"]))
+        ):
+            self.log.say(why)
 
     def _report(self, report: dict[str, Any]) -> None:
         """Tell the server, for as long as it is worth while."""

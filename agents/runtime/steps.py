@@ -11,7 +11,6 @@ processes and nobody else's, and one that fails stops no other. A stop ends them
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -30,12 +29,14 @@ from agents.runtime.crashpoints import crashpoint
 from agents.runtime.orders import Log, Orders
 from agents.runtime.output import FAILED_TAIL, Pump
 from agents.runtime.redact import Redactor
+from agents.runtime.sessions import is_lost
 from agents.runtime.transcript import NAME, Transcript
 from agents.runtime.watching import Watch
 
 STOP_GRACE = 5.0
 TAIL = 16 << 10
 COPY_SECONDS = 900.0
+PROMPT = "GASTOWN_PROMPT_FILE"
 KEEPER = Path(__file__).with_name("keeper.py")
 
 Result = dict[str, Any]
@@ -74,6 +75,7 @@ class Steps:
         self.at_once = bool(spec.get("parallel")) and len(spec["steps"]) > 1
         self.last_output = time.time()
         self.box = sandbox.Box.of(spec["box"])
+        self.lost = False  # a session that was to go on was not found
         self.transcript: Transcript | None = None
         self.reason = ""  # why a step has ended that is not its command's own end: a limit, or no box
         for note in self.box.notes:
@@ -194,6 +196,11 @@ class Steps:
             if junit:
                 before = junit_reports.marks(self.worktree, junit)
             result = self._attempt(step)
+            if is_lost(step, result) and not self.orders.stopped():
+                self.log.say("the session that was to go on is not there: it begins anew, with all that is known")
+                self.lost = True
+                fresh = {name: value for name, value in (step.get("env") or {}).items() if name != PROMPT}
+                result = self._attempt({**step, "argv": step["instead"]["argv"], "env": fresh})
             raw = result["outcome_raw"]
             tries.append({"outcome_raw": raw, "duration_ms": result["duration_ms"]})
             if junit:
@@ -231,7 +238,7 @@ class Steps:
         if self.gates and not well:
             keep = FAILED_TAIL
         output = ended.output[-keep:].decode("utf-8", "replace")
-        if not well and (why := _outside(box, env, output, str(self.worktree))):
+        if not well and (why := box.missing(output, env, str(self.worktree))):
             self.log.say(why)
             output = f"{output.rstrip()}\n{why}\n"
         if box.boxed and not well and (why := network.hint(output, box.network, gate=self.gates)):
@@ -246,8 +253,8 @@ class Steps:
                 "limit": ended.limit,
             },
             "duration_ms": int((time.monotonic() - began) * 1000),
-            "output": output.replace(f"{self.worktree}/", ""),  # paths as the author knows them
-            "words": ended.words.replace(f"{self.worktree}/", ""),
+            "output": output.replace(f"{box.inside(str(self.worktree))}/", ""),  # paths as the author knows them
+            "words": ended.words.replace(f"{box.inside(str(self.worktree))}/", ""),
         }
 
     def _follow(self, step: dict[str, Any], box: sandbox.Box, started: sandbox.Started, began: float) -> _End:
@@ -358,7 +365,8 @@ class Steps:
             mark = f"{step['name']} | "
         if preset := PRESETS.get(str(step.get("preset"))):
             place = Path(self.spec["run_dir"]) / NAME
-            transcript = Transcript(place, preset, redactor.text, self.log.say, str(self.worktree))
+            root = self.box.inside(str(self.worktree))
+            transcript = Transcript(place, preset, redactor.text, self.log.say, root)
             self.transcript = transcript
         return Pump(process.stdout, redactor, self.log, self._heard, mark.encode(), transcript)
 
@@ -380,15 +388,6 @@ def _await(process: subprocess.Popen[bytes], news: threading.Event) -> None:
 def _ended(result: Result) -> Ended:
     raw = result["outcome_raw"]
     return raw["exit_code"], raw["signal"]
-
-
-_MISSING = re.compile(r"(?:^|[\s:'\"`])([\w./+-]+)['\"`]?: (?:command )?(?:not found|No such file or directory)")
-
-
-def _outside(box: sandbox.Box, env: dict[str, str], output: str, cwd: str) -> str:
-    """Why a command that was not found is not there, where it is only outside the box; else an empty string."""
-    found = _MISSING.findall("\n".join(output.splitlines()[-40:]))
-    return next((why for name in reversed(found) if (why := box.unseen([name], env, cwd))), "")
 
 
 def _not_run(step: dict[str, Any], code: int | None, why: str) -> Result:

@@ -84,7 +84,9 @@ class Transcript:
         self, path: Path, preset: Preset, clean: Callable[[str], str], say: Callable[[str], None], root: str = ""
     ) -> None:
         self._preset, self._clean, self._say = preset, clean, say
-        self._root = f"{root}/"
+        self._root = ""
+        if root:
+            self._root = f"{root}/"
         self._read = preset.reading()
         self._file: BinaryIO | None = None
         self._size = 0

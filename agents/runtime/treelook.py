@@ -26,7 +26,7 @@ class Slot:
 
     @property
     def tree(self) -> Path:
-        """What gates see."""
+        """The directory in which gates run: the candidate's files."""
         return self.path / "tree"
 
     @property

@@ -106,7 +106,8 @@ class Watch:
         return ""
 
     def _disk(self) -> str:
-        """Go on with the count for a moment; a count that is done is compared, and the next one waits."""
+        """Count the disk for a short while, going on where the last call stopped. Returns `disk` when the limit is
+        reached, else an empty string. After a whole count it pauses, so that counting takes little of the time."""
         if not self.limits.disk or time.monotonic() < self._rest_until:
             return ""
         end = time.monotonic() + _SLICE

@@ -24,6 +24,7 @@ from agents.runtime import gitcmd, trash
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git
 
 PINS = "refs/gastown/workspaces"
+SAVED = "refs/gastown/saved"  # in a workspace: what the run before it had not committed
 CHECKOUT_SECONDS = 600.0
 PEEK_BYTES = 1 << 20
 PEEK_REFS = 2000
@@ -71,7 +72,8 @@ class Workspace:
 @dataclass(frozen=True)
 class Plan:
     """What a workspace shows. `start`: the commit it starts from; `heads`: branches of the remote, by name → commit;
-    `branch`: the run's own (empty: detached); `also`: other commits that its task names."""
+    `branch`: the run's own (empty: detached); `also`: other commits that its task names; `saved`: one with what the run
+    before it had not committed, or empty."""
 
     start: str
     target: str
@@ -80,6 +82,7 @@ class Plan:
     agent: str = "Gastown"
     mail: str = "gastown@gastown.invalid"
     also: tuple[str, ...] = ()
+    saved: str = ""
 
 
 def make(space: Workspace, plan: Plan) -> None:
@@ -91,7 +94,8 @@ def make(space: Workspace, plan: Plan) -> None:
         shutil.rmtree(space.root)
     try:
         named = {f"heads/{name}": sha for name, sha in plan.heads.items()}
-        _pin(space, {"start": plan.start, **named, **{f"also/{sha}": sha for sha in plan.also}})
+        also = [*plan.also, *filter(None, [plan.saved])]
+        _pin(space, {"start": plan.start, **named, **{f"also/{sha}": sha for sha in also}})
         space.root.mkdir(parents=True, mode=0o700)
         space.home.mkdir(mode=0o700)
         tags = _tags(space.mirror)
@@ -183,7 +187,8 @@ def _make_tree(space: Workspace, plan: Plan, tags: list[tuple[str, str, str]]) -
         own = check_branch(plan.branch)
         config += f'[branch "{own}"]\n\tremote = origin\n\tmerge = refs/heads/{plan.target}\n'
         head = f"ref: refs/heads/{own}"
-    _git_directory(git, space.objects, head, config, [*remote, *tags])
+    saved = [(SAVED, check_sha(plan.saved), "")] if plan.saved else []
+    _git_directory(git, space.objects, head, config, [*remote, *tags, *saved])
     if plan.branch:
         ref = git / "refs" / "heads" / plan.branch
         ref.parent.mkdir(parents=True, exist_ok=True)

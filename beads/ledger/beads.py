@@ -164,7 +164,7 @@ def move(bead: Bead, expect: str, step: Transition, *, actor: str, now: dt.datet
         "updated_at": now,
     }
     if is_final(step.to):
-        change |= {"closed_at": now}
+        change |= {"closed_at": now, "hold": ""}
         if step.merge_sha:
             change["merge_sha"] = step.merge_sha
     else:
@@ -190,6 +190,24 @@ def request_cancel(bead: Bead, now: dt.datetime) -> None:
     Bead.objects.filter(pk=bead.pk, cancel_requested_at=None).exclude(
         status__in=[BeadStatus.CLOSED, BeadStatus.FAILED]
     ).update(cancel_requested_at=now)
+
+
+def hold(bead: Bead, actor: str, reason: str = "") -> None:
+    """Let it wait for a person, whatever becomes of its run. LostRace when it is in review, has ended or is held."""
+    why = f"stopped by {actor}" + (f": {reason}" if reason else "")
+    at_work = Bead.objects.filter(pk=bead.pk, status__in=[BeadStatus.OPEN, BeadStatus.IN_PROGRESS], hold="")
+    if at_work.update(hold=why) != 1:
+        raise LostRace(f"{bead.pk} is not at work, or held already")
+    note(bead, "held", actor, reason)
+
+
+def go_on(bead: Bead, now: dt.datetime, actor: str, reason: str = "") -> None:
+    """A person lets live work go on: it is not held any more, and what was tried before does not count. LostRace when
+    it is in review or has ended."""
+    at_work = Bead.objects.filter(pk=bead.pk, status__in=[BeadStatus.OPEN, BeadStatus.IN_PROGRESS])
+    if at_work.update(hold="", retried_at=now, updated_at=now) != 1:
+        raise LostRace(f"{bead.pk} is not at work")
+    note(bead, "goes_on", actor, reason)
 
 
 def release(bead: Bead, now: dt.datetime, *, actor: str, reason: str = "") -> None:

@@ -42,7 +42,7 @@ def create_convoy(
                 priority=item["priority"],
                 convoy=convoy,
                 plan_key=item["key"],
-                model=item["model"],
+                model=item.get("model", ""),
                 context={name: item[name] for name in ("files", "estimate") if item.get(name)},
             )
             made[item["key"]] = create_bead(rig.town, item["rig"], draft, actor=actor, filed=filed)

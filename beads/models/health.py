@@ -17,6 +17,7 @@ class Outage(models.Model):
     rig = models.ForeignKey(Rig, on_delete=models.CASCADE, related_name="outages", help_text="who met it last")
     kind = models.CharField(max_length=20)
     error = models.TextField()
+    branch = models.CharField(max_length=255, blank=True, help_text="the default branch that the remote names instead")
     at_work = models.BooleanField(default=False, help_text="a look at the remote does not show it, only work does")
     failures = models.PositiveIntegerField(default=1)
     since = models.DateTimeField()

@@ -49,6 +49,7 @@ class Bead(models.Model):
     context = models.JSONField(default=dict, blank=True, help_text="rework or conflict brief, for the agent")
     merge_sha = models.CharField(max_length=64, blank=True, help_text="commit on the target with its change")
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    hold = models.TextField(blank=True, help_text="who has stopped it, and why: it waits for a person")
     retried_at = models.DateTimeField(null=True, blank=True, help_text="attempts before this do not count")
     created_by = models.CharField(max_length=100, blank=True)
     filed_by = models.CharField(max_length=32, blank=True, help_text="the run that filed it; blank: no agent did")

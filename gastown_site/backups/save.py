@@ -1,7 +1,8 @@
 """`backup`: all of an installation that cannot be fetched or computed again, in one file, from a town at work.
 
 In it: the database, each mirror's refs with their objects (so unlanded work survives without the remote), the keys,
-work that was saved outside of git, the archive. Not in it: caches, logs of runs, workspaces of runs that are going on.
+work that was saved outside of git, the archive. Not in it: caches, logs of runs, agents' sessions,
+workspaces of runs that are going on.
 
 The order matters: *the refs are read before and after the database's snapshot, and packed together*. Work arrives in
 the mirror before a row names it, so the refs of afterwards have all that the snapshot names, unless one was moved on or

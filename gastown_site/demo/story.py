@@ -11,6 +11,7 @@ from typing import Any
 from agents.runtime.gitcmd import GitFailed, run_git
 from beads.lifecycle import BeadStatus, Purpose
 from beads.models import Bead, BeadEvent, Convoy, Town
+from gastown_site.demo.cast import BUDGET, SCRIPTED, Cast, base_url
 from refinery.core.states import GateOutcome
 from refinery.models import GateResult, ReviewEntry
 
@@ -49,14 +50,12 @@ def _from_files(path: Path) -> str:
     return run_git(["rev-parse", "HEAD"], cwd=path).text
 
 
-def config() -> str:
+def config(cast: Cast) -> str:
     """The demo town's config, as TOML."""
-    python = json.dumps(sys.executable)
     tests = "test ! -d demo_town || python3 -m unittest discover -s demo_town -t ."
     syntax = "files=$(git ls-files 'demo_town/*.py'); test -z \"$files\" || python3 -m py_compile $files"
     return f"""
-[sandbox]
-mode = "off"  # its agents and gates are our own scripts, and it is to run wherever git and Python do
+{_agents(cast)}
 [refinery]
 gates = [
   {{ name = "syntax", run = {json.dumps(syntax)}, timeout = "1m" }},
@@ -69,11 +68,47 @@ start_deadline = "15s"
 lease = "20s"
 heartbeat = "4s"
 backoff = ["2s", "5s", "10s"]
+"""
+
+
+def _agents(cast: Cast) -> str:
+    """Who works, in which box, and what that may cost."""
+    python = json.dumps(sys.executable)
+    if not cast.preset:
+        return f"""[sandbox]
+mode = "off"  # its agents and gates are our own scripts, and it is to run wherever git and Python do
 [agents.polecat]
 command = [{python}, {json.dumps(str(HERE / "polecat.py"))}]
 [agents.refinery]
 command = [{python}, {json.dumps(str(HERE / "refinery.py"))}]
 """
+    shown = [sys.prefix, sys.base_prefix, *_scripts(cast)]
+    mode = "required"
+    if not cast.boxed:
+        mode = "off"
+    told = [
+        "[sandbox]",
+        f"mode = {json.dumps(mode)}",
+        f"read_only = {json.dumps(list(dict.fromkeys(shown)))}",
+        f"path = {json.dumps([str(Path(sys.executable).parent)])}",  # the gates' python3
+    ]
+    for role in ("polecat", "refinery"):
+        told += [f"[agents.{role}]", f"preset = {json.dumps(cast.preset)}", f"model = {json.dumps(cast.model)}"]
+        if not cast.provider:  # the model door does not speak its API: the key goes in
+            told.append(f"secrets = {json.dumps([cast.secret])}")
+    if cast.real:
+        told += ["[budget]", f"day = {json.dumps(BUDGET)}"]
+    if cast.scripted:
+        told += [f"[providers.{cast.provider}]", f"base_url = {json.dumps(base_url(cast))}", "scripted = true"]
+        told += [f"[prices.{SCRIPTED}]", "input = 3.0", "cached = 0.3", "output = 15.0"]  # so that pages show a cost
+    return "\n".join(told)
+
+
+def _scripts(cast: Cast) -> list[str]:
+    """What a scripted model lets its agent run."""
+    if cast.scripted:
+        return [str(HERE)]
+    return []
 
 
 def landed_log(remote: Path, branch: str, scratch: Path, since: str) -> str:
@@ -83,8 +118,9 @@ def landed_log(remote: Path, branch: str, scratch: Path, since: str) -> str:
     return run_git(["log", "--oneline", "--graph", f"{since}..HEAD"], cwd=scratch).text
 
 
-def shortcomings(town: Town, scratch: Path, since: str) -> list[str]:
-    """What is missing of the promised end; empty when all is well. Judged from git and from the ledger."""
+def shortcomings(town: Town, scratch: Path, since: str, cast: Cast) -> list[str]:
+    """What is missing of the promised end; empty when all is well. Judged from git and from the ledger. (A real model
+    need not make the mistakes of the story.)"""
     found = [f"convoy {c.pk} is {c.bead.status}" for c in _convoys(town) if c.bead.status != BeadStatus.CLOSED]
     log = run_git(
         ["log", "--format=%H%x00%T%x00%(trailers:key=Bead,valueonly,separator=%x2C)", f"{since}..HEAD"], cwd=scratch
@@ -100,6 +136,8 @@ def shortcomings(town: Town, scratch: Path, since: str) -> list[str]:
         tree = run_git(["rev-parse", f"{entry.merge_sha}^{{tree}}"], cwd=scratch).text
         if tree not in gated:
             found.append(f"{entry.pk} landed the tree {tree[:12]}, which no gate has seen")
+    if cast.real:
+        return found
     kinds = set(BeadEvent.objects.filter(bead__town=town).values_list("kind", flat=True))
     found += [f"no {kind.replace('_', ' ')} happened" for kind in ("conflict", "rework_requested") if kind not in kinds]
     return found

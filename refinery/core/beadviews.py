@@ -92,6 +92,7 @@ class BeadView:
     parent: str | None = None
     cancel_requested: bool = False
     unreleased: str = ""  # who filed it, while it waits for a person's release
+    hold: str = ""  # who has stopped it, and why
     blockers: tuple[Blocker, ...] = ()
     runs: tuple[RunView, ...] = ()
 

@@ -96,7 +96,7 @@ def ground(
     return found
 
 
-def standing(check: CheckView, rig: RigView) -> Standing:
+def check_standing(check: CheckView, rig: RigView) -> Standing:
     """Where a check stands, in the words of entries."""
     entry = check.entry
     if entry.held:

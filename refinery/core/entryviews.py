@@ -225,6 +225,7 @@ class EntryView:
     ties: Ties = field(default_factory=Ties)
     ground: Ground = field(default_factory=Ground)
     runs: tuple[RunView, ...] = ()
+    question: str = ""  # what its refinery asks of people, and waits for
 
     @property
     def account(self) -> str:

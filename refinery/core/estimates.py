@@ -150,7 +150,7 @@ _FALLS_OUT = {
 
 
 def _unpredictable(world: World, entry: EntryView, stage: Stage) -> str:
-    """Whom or what it waits for that keeps no time, or an empty string."""
+    """What an entry waits for whose duration nobody can predict, in words; empty where there is nothing such."""
     rig = world.rigs[entry.rig]
     told = phase(stage, admitted=entry.admitted)
     if stage in (Stage.CHECKING, Stage.EXCUSED) and entry.ground.check:

@@ -13,13 +13,15 @@ from beads.lifecycle import BeadStatus, Resolution
 from refinery.core.beadviews import BeadView, RunView
 from refinery.core.budgets import waits
 from refinery.core.convoyviews import ConvoyView
+from refinery.core.questions import ASKS
 from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.states import EntryState
 from refinery.core.telling import alike, led_by
 from refinery.core.world import RigView, World
 
 SET_UP = ("sandbox", "set_up")  # kinds of failures of a start, beside those of git
-UNRELEASED, DISPATCH, NO_SLOT = "unreleased", "dispatch", "no-slot"  # rules that the phase of a bead depends on
+# rules that the phase of a bead depends on
+UNRELEASED, HELD, DISPATCH, NO_SLOT = "unreleased", "held", "dispatch", "no-slot"
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -159,7 +161,7 @@ def bead_phase(bead: BeadView, rule: str) -> str:
         return "working"
     if bead.live_run is not None:
         return "starting"
-    if rule == UNRELEASED:
+    if rule in (UNRELEASED, HELD, ASKS):
         return "awaiting_human"
     if rule in (DISPATCH, NO_SLOT):
         return "ready"

@@ -38,6 +38,7 @@ class Stage(StrEnum):
     CHANGES_REQUESTED = "changes_requested"
     NEEDS_REVIEW = "needs_review"
     REVIEWING = "reviewing"
+    REVIEWER_ASKS = "reviewer_asks"
     NO_REVIEWER = "no_reviewer"
     NEEDS_APPROVAL = "needs_approval"
     MERGE_DELAY = "merge_delay"
@@ -58,7 +59,9 @@ class Standing:
     why: str
 
 
-WAITS_FOR_PERSON = frozenset({Stage.HELD, Stage.EXCUSED, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY})
+WAITS_FOR_PERSON = frozenset(
+    {Stage.HELD, Stage.EXCUSED, Stage.REVIEWER_ASKS, Stage.NO_REVIEWER, Stage.NEEDS_APPROVAL, Stage.MERGE_DELAY}
+)
 # where a person is asked about the entry itself, which is not so while it waits for a check of the target
 ASKS_PERSON = WAITS_FOR_PERSON - {Stage.EXCUSED}
 _LANDS = frozenset({Stage.GREEN, Stage.LANDING, Stage.LANDED, Stage.TARGET_MOVED, Stage.HEAD_MOVED, Stage.PUSH_REFUSED})

@@ -260,6 +260,8 @@ def reviewed(entry: EntryView, rig: RigView) -> Standing | None:
         return None
     if entry.live_run("refinery"):
         return Standing(Stage.REVIEWING, "the refinery is reviewing it")
+    if entry.question:
+        return Standing(Stage.REVIEWER_ASKS, f"the refinery asks: {entry.question}")
     if rig.config.agents.refinery is None:
         return Standing(
             Stage.NO_REVIEWER,

@@ -247,17 +247,18 @@ def last_words(log: str) -> str:
 
 def of_steps(steps: Sequence[Mapping[str, Any]]) -> str:
     """What the command of a run has said last, by its steps' results: often it is why it ended."""
-    printed = ""
-    for step in steps[-1:]:
-        printed = last_words(str(step.get("output") or ""))
-    return of_transcript(steps) or printed
+    return of_transcript(steps) or _of_last(steps, "output")
 
 
 def of_transcript(steps: Sequence[Mapping[str, Any]]) -> str:
     """What an agent has said last, where its run has a transcript; else empty. Not what its program has printed."""
-    for step in steps[-1:]:
-        return last_words(str(step.get("words") or ""))
-    return ""
+    return _of_last(steps, "words")
+
+
+def _of_last(steps: Sequence[Mapping[str, Any]], name: str) -> str:
+    if not steps:
+        return ""
+    return last_words(str(steps[-1].get(name) or ""))
 
 
 def _is_error(line: str) -> bool:

@@ -22,6 +22,7 @@ from refinery.core.entryviews import (
 )
 from refinery.core.outageviews import EffectView, OutageView
 from refinery.core.pullviews import HostView, PullView
+from refinery.core.questions import AskedView
 from refinery.core.relations import KnownCheck
 from refinery.core.requestviews import RequestView
 from refinery.core.stages import Standing
@@ -108,6 +109,7 @@ class World:
     last_failure_at: dt.datetime | None = None
     needs: frozenset[str] = frozenset()  # the keys of open escalations
     escalated: frozenset[str] = frozenset()  # theirs, and those of what was told about beads that still live
+    asked: Mapping[str, AskedView] = field(default_factory=dict)  # of people, by the bead that it is about
     effects: Mapping[str, EffectView] = field(default_factory=dict)
     pulls: tuple[PullView, ...] = ()
     behind: bool = False
@@ -120,6 +122,11 @@ class World:
     def convoy(self) -> dict[str, ConvoyView]:
         """Live convoys by id."""
         return {c.id: c for c in self.convoys}
+
+    @cached_property
+    def held(self) -> list[BeadView]:
+        """What people have stopped, oldest first."""
+        return sorted((b for b in self.beads if b.hold), key=lambda b: (b.created_at, b.id))
 
     @cached_property
     def entry_of_source(self) -> dict[str, EntryView]:

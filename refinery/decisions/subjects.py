@@ -27,7 +27,8 @@ def entry_of(key: str) -> ReviewEntry:
 
 def run_of(key: str) -> Run:
     """A run by id."""
-    return the_one(Run.objects.select_related("agent", "rig", "town").filter(pk=key), "run", key)
+    rows = Run.objects.select_related("agent", "rig", "town", "bead__town", "bead__rig", "bead__convoy__bead")
+    return the_one(rows.filter(pk=key), "run", key)
 
 
 def escalation_of(key: str) -> Escalation:

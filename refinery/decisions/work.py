@@ -75,16 +75,20 @@ def release_bead(bead: Bead, *, by: Actor, reason: str = "") -> None:
     inbox.record(bead.town, "bead.release", bead.pk, {"reason": reason}, actor=by)
 
 
+def _may_be_retried(bead: Bead) -> bool:
+    return bead.status == BeadStatus.FAILED or (bool(bead.hold) and not is_final(bead.status))
+
+
 @verb(
     Bead,
     "retry",
-    offer=Offer("Retry", when=lambda bead: bead.type in FOR_AGENTS and bead.status == BeadStatus.FAILED),
-    shell=Shell("bring a failed bead back", "{id} is being retried"),
+    offer=Offer("Retry", when=lambda bead: bead.type in FOR_AGENTS and _may_be_retried(bead)),
+    shell=Shell("bring back a bead that failed, or that you have stopped", "{id} is being retried"),
     page=Page(),
 )
 def retry_bead(bead: Bead, *, by: Actor, reason: Heard = "") -> None:
-    """Bring a failed bead back."""
-    if bead.status != BeadStatus.FAILED or bead.type not in FOR_AGENTS:
+    """Bring back a bead that has failed, or that a person has stopped."""
+    if not _may_be_retried(bead) or bead.type not in FOR_AGENTS:
         raise Conflict(f"{bead.pk} is a {bead.status} {bead.type}: only a failed issue can be retried")
     if bead.convoy is not None and is_final(bead.convoy.bead.status):
         raise Conflict(f"its convoy {bead.convoy_id} has ended: use convoy retry, or sling it anew")

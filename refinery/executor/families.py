@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from agents.models import Run
-from beads.lifecycle import BeadStatus, BeadType, Resolution
+from beads.lifecycle import ACHIEVED, BeadStatus, BeadType, Resolution
 from beads.models import Bead, Dependency, Escalation, Town
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry
 
 PAGE = 500
-LANDED = (Resolution.MERGED, Resolution.ALREADY_MERGED, Resolution.DONE)
+
 Edge = tuple[str, str]
 
 
@@ -31,7 +31,7 @@ def ended(town: Town, before: dt.datetime) -> QuerySet[Bead]:
     replaced = Q(resolution=Resolution.SUPERSEDED, review__superseded_by__isnull=False)
     nothing = ~Q(type=BeadType.MERGE_REQUEST) & ~Exists(made)
     closed = Bead.objects.filter(town=town, status=BeadStatus.CLOSED, closed_at__lt=before)
-    return closed.filter(~Exists(live)).filter(Q(resolution__in=LANDED) | replaced | nothing)
+    return closed.filter(~Exists(live)).filter(Q(resolution__in=ACHIEVED) | replaced | nothing)
 
 
 def ready(town: Town, before: dt.datetime) -> Iterator[list[str]]:

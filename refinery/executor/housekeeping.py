@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
-from agents import runs
+from agents import runs, sessions
 from agents.lifecycle import RunState
 from agents.models import Run
 from agents.runtime import caches, mirrors
@@ -30,7 +30,7 @@ from beads import config as configs
 from beads import serverlog, upkeep
 from beads.config import RetentionConfig
 from beads.errors import GastownError
-from beads.lifecycle import BeadStatus, Resolution
+from beads.lifecycle import ACHIEVED, BeadStatus
 from beads.models import Rig, Town
 from refinery.executor import retention
 from refinery.git.mirror import repo_of
@@ -40,7 +40,7 @@ from refinery.store import forecasts
 from refinery.tick import invariants
 
 log = structlog.get_logger(__name__)
-LANDED = (Resolution.MERGED, Resolution.ALREADY_MERGED, Resolution.DONE)
+
 AT_ONCE = 500
 
 
@@ -81,6 +81,7 @@ def _collect(now: dt.datetime, gone: Counter[str]) -> None:
             gone.update(retention.of_installation(RetentionConfig.model_construct(**longest), now))
         gone["run directories"] = _left_over(now - longest["logs"])
     gone["server logs"] = _server_log()
+    gone["sessions"] = sessions.forget_strays()
 
 
 @contextlib.contextmanager
@@ -143,10 +144,14 @@ def _logs(rig: Rig, before: dt.datetime) -> int:
 def _branches(rig: Rig, repo: Repo, before: dt.datetime) -> int:
     """Branches on the remote whose bead's work has landed: every attempt's, wherever it stands."""
     pushed = Run.objects.ended().filter(
-        rig=rig, on_remote=True, bead__status=BeadStatus.CLOSED, bead__resolution__in=LANDED, bead__closed_at__lt=before
+        rig=rig,
+        on_remote=True,
+        bead__status=BeadStatus.CLOSED,
+        bead__resolution__in=ACHIEVED,
+        bead__closed_at__lt=before,
     )
     # a rework's work has landed when the entry it was for has
-    pushed = pushed.filter(Q(bead__parent=None) | Q(bead__parent__resolution__in=LANDED))
+    pushed = pushed.filter(Q(bead__parent=None) | Q(bead__parent__resolution__in=ACHIEVED))
     count = 0
     for run in pushed.exclude(head_sha="")[:AT_ONCE]:
         if repo.delete_branch(rig.remote_url, run.branch, run.head_sha):
@@ -159,7 +164,7 @@ def _saved_files(rig: Rig, before: dt.datetime) -> int:
     """Work that no git takes (see `agents.runtime.harvest`), of beads that have landed since."""
     saved = Run.objects.ended().filter(rig=rig, salvage_ref__startswith="file:salvage/")
     count = 0
-    for run in saved.filter(bead__resolution__in=LANDED, bead__closed_at__lt=before)[:AT_ONCE]:
+    for run in saved.filter(bead__resolution__in=ACHIEVED, bead__closed_at__lt=before)[:AT_ONCE]:
         file = Path(settings.GASTOWN_HOME) / "salvage" / f"{run.pk}.tar.gz"
         if file.exists():
             file.unlink()
@@ -172,7 +177,7 @@ def _finished_refs(rig: Rig, kept: RetentionConfig, now: dt.datetime) -> Iterato
     ended = Candidate.objects.filter(entry__rig=rig, entry__closed_at__lt=now - kept.branches).exclude(sha="")
     for sha in ended.values_list("sha", flat=True):
         yield f"refs/gastown/candidates/{sha}"
-    landed = Run.objects.ended().filter(rig=rig, bead__resolution__in=LANDED)
+    landed = Run.objects.ended().filter(rig=rig, bead__resolution__in=ACHIEVED)
     for key in landed.filter(bead__closed_at__lt=now - kept.branches).values_list("pk", flat=True):
         yield f"refs/gastown/runs/{key}"
     for key in landed.filter(bead__closed_at__lt=now - kept.salvage).values_list("pk", flat=True):

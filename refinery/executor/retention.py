@@ -20,7 +20,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Model, Q, QuerySet
 from django_q.models import Task
 
-from agents import mail, roster, runs, usage
+from agents import mail, roster, runs, sessions, usage
 from agents.api import tools
 from agents.models import Agent, Allowance, Mail, Nudge, Run, ToolCall, Usage
 from beads import inbox, ledger, ops, outbox, prune
@@ -121,10 +121,11 @@ def _beads(kept: Archive, town: Town, before: dt.datetime, repo_of: RepoOf) -> i
 def _remove(kept: Archive, town: Town, keys: list[str], before: dt.datetime, repo_of: RepoOf) -> int:
     """Archive and delete these beads with all that hangs on them; 0 when something has come to refer to them.
 
-    Their refs go first: work that has landed needs none, and without its rows nobody would know them any more. The
+    Their refs and sessions go first: work that has landed needs none, and without its rows nobody would know them. The
     locked rows keep away what would refer to them; what came before that is seen by `still_free`, or is a foreign key.
     """
     _drop_refs(keys, repo_of)
+    sessions.forget(keys)
     try:
         with transaction.atomic():
             with connection.cursor() as cursor:

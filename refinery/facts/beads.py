@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 
+from agents import runs
+from agents.lifecycle import RunKind
+from agents.models import Run
 from beads import ledger
 from beads.errors import Conflict, Invalid, NotFound
 from beads.lifecycle import BeadStatus, Resolution, is_final
 from beads.models import Bead
 from refinery.facts import hearsay, subjects
-from refinery.facts.payloads import Dependence, Edited, ModelSaid, Reason, WasFiled
+from refinery.facts.payloads import Dependence, Edited, Hinted, ModelSaid, Reason, WasFiled
 from refinery.facts.registry import Taken, fact
 from refinery.store import notices
 
@@ -30,15 +33,46 @@ def retry(it: Taken[Reason]) -> None:
 
 def retry_bead(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:
     """Open a failed bead again. Raises Conflict when it has not failed, or its convoy is closed."""
-    if bead.status != BeadStatus.FAILED:
+    if bead.status != BeadStatus.FAILED and not bead.hold:
         raise Conflict(f"{bead.pk} is {bead.status}: only a failed bead can be retried")
+    _brought_back(bead, now, actor, reason)
+    hearsay.say(bead, actor, "retried", reason)
+
+
+def _brought_back(bead: Bead, now: dt.datetime, actor: str, reason: str) -> None:
+    """Let work go on that has failed, is held or is under way; what was tried before does not count. Raises Conflict
+    when its convoy is closed, LostRace when it is in review or done."""
+    if bead.status != BeadStatus.FAILED:
+        ledger.go_on(bead, now, actor, reason)
+        return
     if bead.convoy is not None and bead.convoy.bead.status == BeadStatus.CLOSED:
         raise Conflict(f"its convoy {bead.convoy_id} is closed")
     ledger.move(
         bead, BeadStatus.FAILED, ledger.Transition(BeadStatus.OPEN, reason=retried(reason)), actor=actor, now=now
     )
     ledger.settle_escalations([bead.pk], actor, now, "retried")
-    hearsay.say(bead, actor, "retried", reason)
+
+
+@fact("bead.hold", says=Reason)
+def hold(it: Taken[Reason]) -> None:
+    """A person stops it: its run ends at once, with its work kept, and it waits."""
+    bead = subjects.bead(it)
+    ledger.hold(bead, it.actor, it.said.reason)
+    _stop(bead, f"stopped by {it.actor}, with its work kept", it.now)
+
+
+@fact("bead.hint", says=Hinted)
+def hint(it: Taken[Hinted]) -> None:
+    """A person's words for the next run, which begins at once: one that is at work is stopped first."""
+    bead = subjects.bead(it)
+    _brought_back(bead, it.now, it.actor, it.said.text)
+    hearsay.say(bead, it.actor, "hinted", it.said.text)
+    _stop(bead, f"stopped by {it.actor}, to go on with a hint", it.now)
+
+
+def _stop(bead: Bead, why: str, now: dt.datetime) -> None:
+    for run in Run.objects.live().filter(bead=bead).exclude(kind=RunKind.GATES):
+        runs.request_stop(run.pk, why, now)
 
 
 def retried(reason: str) -> str:

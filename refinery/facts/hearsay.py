@@ -11,6 +11,7 @@ from typing import Any
 
 from agents import mail, roster, runs
 from agents.models import Run
+from agents.prompts import HINT
 from beads.lifecycle import FINAL, BeadType, Purpose
 from beads.models import Bead, Escalation
 from refinery.models import ReviewEntry, Verdict
@@ -22,6 +23,7 @@ KINDS = {
     "released": "RELEASED",
     "answered": "ANSWER",
     "noted": "NOTED",
+    "hinted": HINT,
 }
 _OURS = "gastown"
 

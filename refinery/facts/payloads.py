@@ -59,6 +59,12 @@ class Answered(Payload):
     text: Annotated[str, Field(min_length=1, max_length=4000)]
 
 
+class Hinted(Payload):
+    """bead.hint: a person's words for its next run"""
+
+    text: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
 class LimitTold(Payload):
     """limit.reached: a run was refused more than `[limits]` allows"""
 

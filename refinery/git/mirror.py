@@ -15,6 +15,7 @@ from agents.runtime.failures import KINDS
 from agents.runtime.gitcmd import GitFailed, check_branch, redact
 from beads.errors import Invalid, Refused
 from beads.models import Rig
+from refinery.core.telling import led_by
 from refinery.git.access import Access
 from refinery.git.repo import Repo
 
@@ -47,7 +48,7 @@ def missing_target(rig: Rig, repo: Repo | None = None) -> GitFailed:
     said = f"the remote has no branch {rig.default_branch}"
     with contextlib.suppress(GitFailed):
         if named := (repo or repo_of(rig)).default_branch(rig.remote_url):
-            said += f" any more: its default branch is {named}"
+            return GitFailed(f"{said} any more: its default branch is {named}", kind="missing_target", branch=named)
     return GitFailed(said, kind="missing_target")
 
 
@@ -64,13 +65,12 @@ def fetched_first(url: str, branch: str, opened: Mapping[str, str], slug: str) -
         scratch.fetch_branch(url, branch)
         yield lambda rig: _adopt(path, rig)
     except GitFailed as error:
-        remedy = KINDS[error.kind].remedy.format(rig=slug, branch=branch, secret="NAME")  # noqa: S106 - a placeholder
         said = f"remote_url {redact(url)} cannot be used: {error.message}"
-        if remedy:
-            said += f": {remedy}"
+        said += led_by(": ", KINDS[error.kind].remedy_for(slug, branch))
         raise Refused(said, code=error.kind, details={"field": "remote_url"}) from error
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        path.with_suffix(".lock").unlink(missing_ok=True)  # by which it was made: see `mirrors.ensure_bare`
 
 
 def _adopt(path: Path, rig: Rig) -> None:
@@ -89,8 +89,10 @@ def look(url: str, branch: str | None, opened: Mapping[str, str]) -> str:
     scratch = Repo.open_or_create(path, Access(lambda: opened))
     try:
         if branch is None:
-            named = scratch.default_branch(url)
-            for name in [named] if named else ["main", "master"]:
+            names = ["main", "master"]
+            if named := scratch.default_branch(url):
+                names = [named]
+            for name in names:
                 if scratch.ls_remote(url, name):
                     return check_branch(name, "default_branch")
             raise Invalid(

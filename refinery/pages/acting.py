@@ -13,6 +13,7 @@ from django.db.models import Model
 from django.http import Http404, HttpRequest
 from django.urls import reverse
 
+from agents.models import Run
 from beads import people
 from beads.actors import Actor
 from beads.errors import NotFound
@@ -28,6 +29,7 @@ ADDRESSES: dict[type[Model], str] = {
     Convoy: "convoy-act",
     Escalation: "escalation-act",
     ReviewEntry: "review-act",
+    Run: "run-act",
     Town: "town-act",
 }
 

@@ -106,6 +106,24 @@ def of_filed(beads: Iterable[BeadView]) -> list[Need]:
     ]
 
 
+def of_held(beads: Iterable[BeadView]) -> list[Need]:
+    """Work that a person has stopped: it goes on when one says so, with a hint on its page or without."""
+    return [
+        Need(
+            b.id,
+            "held",
+            b.title,
+            b.hold,
+            reverse("bead", args=[b.id]),
+            reverse("bead-act", args=[b.id, "retry"]),
+            "Go on",
+            reason="Reason, for whoever works on it next",
+            since=b.created_at,
+        )
+        for b in beads
+    ]
+
+
 def of_convoy(convoy: Convoy, phase: str, why: str, *, alone: bool = False) -> list[Need]:
     """What a convoy itself waits for. `alone`: on its own page, which has room to ask for a reason."""
     url = reverse("convoy", args=[convoy.pk])

@@ -102,7 +102,7 @@ class Board:
                     position = place = place + 1
                 found[view.id] = Shown(phase, str(stage), self.why("entry", view.id), position)
         for check in self.world.checks:
-            stage = check_rules.standing(check, self.world.rigs[check.entry.rig]).stage
+            stage = check_rules.check_standing(check, self.world.rigs[check.entry.rig]).stage
             why = self.why("entry", check.entry.id)
             found[check.entry.id] = Shown(_OF_CHECKS.get(stage, "gating"), str(stage), why, None)
         return found
@@ -111,7 +111,7 @@ class Board:
     def asked(self) -> list[EntryView]:
         """The entries, and checks, about which a person is asked; the plan is not needed for it."""
         found = [(e, standing.stands(self.world, e)) for e in self.world.entries]
-        found += [(c.entry, check_rules.standing(c, self.world.rigs[c.entry.rig])) for c in self.world.checks]
+        found += [(c.entry, check_rules.check_standing(c, self.world.rigs[c.entry.rig])) for c in self.world.checks]
         return [entry for entry, where in found if where.stage in stages.ASKS_PERSON]
 
     @cached_property

@@ -20,11 +20,11 @@ from agents import usage
 from agents.lifecycle import RunOutcome
 from agents.models import Run, Usage
 from beads import budget
+from beads import config as configs
 from beads.budget import Spent
-from beads.lifecycle import BeadStatus, BeadType, Purpose, Resolution
+from beads.lifecycle import LANDED, BeadStatus, BeadType, Purpose, Resolution
 from beads.models import Bead, Convoy, Rig, Town
 
-LANDED = (Resolution.MERGED, Resolution.ALREADY_MERGED)
 LOST = (Resolution.CANCELLED, Resolution.SUPERSEDED, Resolution.GAVE_UP)
 NO_RESULT = (RunOutcome.FAILED, RunOutcome.LOST, RunOutcome.START_FAILED, RunOutcome.STOPPED)
 COLUMNS = (
@@ -170,7 +170,8 @@ def _usd(value: Decimal | None) -> str | None:
 
 def shown(scope: Scope) -> dict[str, Any]:
     """A report as pages show it; empty where no model was used."""
-    if not scope.rows.exists():
+    first = scope.rows.order_by("pk").values_list("town__config", "run__rig__config").first()
+    if first is None:
         return {}
     found = report(scope)
     failed = per_landed = ""
@@ -181,6 +182,7 @@ def shown(scope: Scope) -> dict[str, Any]:
     rows = [{**row, "cost": cost_words(row["source"], row["spent"]), **told(row["spent"])} for row in found["models"]]
     return {
         "total": words(found["total"]),
+        "scripted": configs.usable(*first)[0].providers.scripted,
         "models": rows,
         "purposes": [(purpose, words(spent)) for purpose, spent in found["purposes"]],
         "failed": failed,

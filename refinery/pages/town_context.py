@@ -41,7 +41,8 @@ def towns(found: Iterable[Town]) -> dict[str, Any]:
                 "runs": len(board.world.runs),
                 "needs": len(board.asked)
                 + sum(1 for c in board.world.convoys if c.started_at is None or c.failed_beads)
-                + len(board.unreleased),
+                + len(board.unreleased)
+                + len(board.world.held),
             }
         )
     return {"rows": rows}
@@ -62,7 +63,7 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
     waiting = attention.of_checks(board.world, {key: s.reason for key, s in board.shown.items()})
     waiting += attention.of_entries(row for lane in lanes for row in lane["rows"])
     filed = lists.first(board.unreleased, most and MAX_FILED)
-    waiting += attention.of_filed(filed.rows)
+    waiting += attention.of_filed(filed.rows) + attention.of_held(board.world.held)
     for row in convoys:
         if row["convoy"].pk in live:
             waiting += attention.of_convoy(row["convoy"], row["phase"], row["reason"])
@@ -77,6 +78,7 @@ def town(town: Town, most: int = contexts.LISTED) -> dict[str, Any]:
         "town": town,
         "rigs": list(board.world.rigs.values()),
         "unboxed": [rig.slug for rig in board.world.rigs.values() if boxes.is_off(rig.config)],
+        "scripted": sorted({name for rig in board.world.rigs.values() for name in rig.config.providers.scripted}),
         "unstarted": _unstarted(board.world),
         "wide": board.town_wide,
         "requests": len(board.world.requests),

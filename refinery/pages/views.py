@@ -39,6 +39,9 @@ class NoticesForm(Fields):
     kind = forms.MultipleChoiceField(choices=list(people.NOTICES.items()), required=False)
 
 
+_PAGES: dict[type[Model], str] = {Run: "run", Town: "town"}  # else a bead's
+
+
 def _most(request: HttpRequest, usual: int = contexts.LISTED) -> int:
     """How many rows of each list somebody looks at: all of them (0) with `?all=1`."""
     if request.GET.get("all"):
@@ -159,7 +162,7 @@ def act(request: HttpRequest, subject: type[Model], key: str, verb: str) -> Http
         return redirect(back)
     if subject is Escalation:
         return redirect("mail")
-    return redirect("town" if subject is Town else "bead", key)
+    return redirect(_PAGES.get(subject, "bead"), key)
 
 
 @login_required

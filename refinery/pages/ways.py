@@ -30,6 +30,8 @@ def ways_on(bead: Bead) -> list[tuple[str, str]]:
         if bead.resolution == "nothing_changed":
             confirm = [("if nothing was needed", f"bead confirm {bead.pk}")]
         return [*confirm, ("to let it be tried again", f"bead retry {bead.pk}")]
+    if bead.hold:
+        return [("to let it go on", f"bead retry {bead.pk}"), ("with a hint", f"bead hint {bead.pk} TEXT")]
     if bead.unreleased and bead.status not in (BeadStatus.CLOSED, BeadStatus.FAILED) and bead.convoy_id is None:
         return [("to let an agent do it", f"bead release {bead.pk}"), ("else", f"bead cancel {bead.pk}")]
     return []

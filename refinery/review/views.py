@@ -22,6 +22,7 @@ from agents.models import Run
 from agents.runtime.gitcmd import GitFailed
 from beads import people
 from beads.errors import Conflict, Forbidden, GastownError, NotFound
+from beads.forms import WayBack
 from beads.models import TownRole
 from refinery.core.states import EntryKind, EntryState
 from refinery.core.text import sanitize
@@ -39,24 +40,12 @@ _AT = re.compile(r"(\d{1,6})\.([on])(\d{1,8})")
 _FIRST = {"fail": 0, "error": 1, "pass": 2}
 
 
-class BackForm(forms.Form):
+class PlaceOnPage(WayBack):
     """Where on its review's page a person was: nowhere else does it lead back to."""
 
-    back = forms.CharField(required=False)
-
-    def clean_back(self) -> str:
-        """A place of that page, or nothing."""
-        back: str = self.cleaned_data["back"]
-        if re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", back):
-            return back
-        return ""
-
-    @property
-    def place(self) -> str:
-        """The place; empty where none was given that is of that page."""
-        if self.is_valid():
-            return str(self.cleaned_data["back"])
-        return ""
+    def leads_back(self, url: str) -> bool:
+        """True for a place of that page."""
+        return re.fullmatch(r"\?[\w=&%.+-]*(?:#[\w-]*)?", url) is not None
 
 
 class MovedForm(forms.Form):
@@ -328,7 +317,7 @@ def act(request: HttpRequest, key: str, verb: str) -> HttpResponse:
     if said:
         messages.success(request, said)
     page = redirect("review", key).url
-    return redirect(page + (BackForm(request.POST).place or "#acts"))
+    return redirect(page + (PlaceOnPage(request).url or "#acts"))
 
 
 def _as_get(request: HttpRequest) -> HttpRequest:

@@ -159,6 +159,7 @@ def _words(bead: Bead, entry: ReviewEntry | None, purpose: str) -> tuple[dict[st
     """What an agent is told of what was said and tried, and which of it are people's words that it is given."""
     found = words.family(bead, entry)
     told: dict[str, Any] = {"beads": list(found.ids), "rounds": words.rounds(found, bead.pk)}
+    told["questions"] = words.questions(found.ids if purpose not in REFINERY else [bead.pk])
     if purpose in REFINERY and entry is not None:
         return told | {"asked": words.for_review(found, entry)}, words.Words()
     told["attempts"] = words.attempts(bead, purpose)
@@ -242,6 +243,9 @@ def _history(bead: Bead, purpose: str) -> dict[str, Any]:
     if last is not None:
         told["previous"] = {"run": last.pk, "reason": last.reason}
         told["checkpoint"] = last.checkpoint
+    at_work = before.filter(claimed_at__isnull=False).order_by("-created_at").first()
+    if at_work is not None and at_work.salvage_ref.startswith("refs/"):
+        told["saved"] = at_work.salvage_ref
     return told
 
 

@@ -15,6 +15,7 @@ from refinery.core.beadviews import Blocker, RunView
 from refinery.core.entryviews import CandidateView, EntryView, LandingView, VerdictView
 from refinery.core.keys import build_key, land_key
 from refinery.core.outageviews import EffectView
+from refinery.core.questions import AskedView, waits_for_answer
 from refinery.core.relations import Ties
 from refinery.core.states import BuildResult, EntryKind, EntryState, GateOutcome, Judgement, LandingState
 from refinery.models import Candidate, GateResult, Landing, ReviewEntry, Verdict, Waiver
@@ -28,12 +29,13 @@ _Which = tuple[str, str, str]  # tree, gate, command
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What is known of a town beside its entries; blockers and runs by bead."""
+    """What is known of a town beside its entries; blockers, runs and questions by bead."""
 
     blockers: Mapping[str, Sequence[Blocker]]
     runs: Mapping[str, Sequence[RunView]]
     effects: Mapping[str, EffectView]
     now: dt.datetime
+    asked: Mapping[str, AskedView]
 
 
 def views(entries: Sequence[ReviewEntry], around: Around) -> Iterator[EntryView]:
@@ -188,6 +190,7 @@ def _entry(e: ReviewEntry, rows: _Rows, around: Around) -> EntryView:
         ties=ties,
         reopened_at=beside.bead_retried_at,
         runs=tuple(r for r in around.runs.get(e.pk, ()) if r.live or since is None or r.created_at >= since),
+        question=waits_for_answer(around.asked.get(e.pk), [r for r in around.runs.get(e.pk, ()) if r.kind != "gates"]),
     )
 
 

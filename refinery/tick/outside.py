@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,8 +18,6 @@ from refinery.core.states import EntryState
 from refinery.core.world import RigView
 from refinery.models import HostedPull
 from refinery.tick import queries
-
-_NAMED = re.compile(r": its default branch is (\S+)$")  # so says `refinery.git.mirror.missing_target`
 
 
 def effects_of(town: Town) -> dict[str, EffectView]:
@@ -43,15 +40,14 @@ def _outage(rig: Rig, troubles: Mapping[str, Outage], secret: str) -> OutageView
         found.since,
         found.next_look_at,
         found.failures,
-        _remedy(kind, rig, found.error, secret),
+        _remedy(kind, rig, found.branch, secret),
         kind.fate == failures.Fate.RIG,
     )
 
 
-def _remedy(kind: failures.Kind, rig: Rig, error: str, secret: str) -> str:
+def _remedy(kind: failures.Kind, rig: Rig, branch: str, secret: str) -> str:
     """What mends it, as typed, with the names that are known."""
-    named = _NAMED.search(error)
-    told = kind.remedy.format(rig=rig.slug, branch=named[1] if named else "BRANCH", secret=secret or "NAME")
+    told = kind.remedy_for(rig.slug, branch, secret)
     if not secret and kind.remedy == failures.CREDENTIAL:
         told += f', and name it for rig {rig.slug}: [git] credential = "NAME"'
     return told

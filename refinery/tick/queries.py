@@ -44,7 +44,7 @@ _BESIDE = {
 }
 _ISSUE = (
     *("pk", "status", "created_at", "rig_id", "title", "purpose", "priority", "convoy_id", "parent_id"),
-    *("cancel_requested_at", "created_by", "filed_by", "released_at"),
+    *("cancel_requested_at", "created_by", "filed_by", "released_at", "hold"),
 )
 _BLOCKER = (
     *("bead_id", "on_id", "on__status", "on__title", "on__purpose", "on__resolution", "on__closed_at", "on__rig"),
@@ -146,8 +146,10 @@ REFINERIES = Prepared(
     )
 )
 ESCALATED = Prepared(
-    lambda town: Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town).values_list(
-        "key", "closed_at"
+    lambda town: (
+        Escalation.objects.filter(Q(closed_at=None) | Q(about__status__in=_LIVE), town=town)
+        .order_by("pk")
+        .values_list("key", "about_id", "closed_at", "bead__created_at", "bead__title")
     )
 )
 

@@ -13,7 +13,7 @@ from refinery.core.beadviews import RunView
 from refinery.core.requestviews import Product, RequestView
 from refinery.store.requests import ANSWERED, ASKED, REPLIED
 
-_COLUMNS = ("pk", "status", "created_at", "rig_id", "title", "priority", "cancel_requested_at")
+_COLUMNS = ("pk", "status", "created_at", "rig_id", "title", "priority", "cancel_requested_at", "hold")
 _LIVE = Prepared(
     lambda town: Bead.objects.filter(
         town=town, type=BeadType.MESSAGE, status__in=sorted(LIVE), rig__isnull=False
@@ -63,6 +63,7 @@ def of_town(town: Town, runs: Mapping[str, Sequence[RunView]]) -> tuple[RequestV
             title=row.title,
             priority=row.priority,
             cancel_requested=row.cancel_requested_at is not None,
+            hold=row.hold,
             runs=tuple(runs.get(row.pk, ())),
             question=questions.get(row.pk, ""),
             products={

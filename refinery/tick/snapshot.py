@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 from agents.lifecycle import RunOutcome, RunState
 from agents.models import Run
-from beads import inbox, room
+from beads import inbox, questions, room
 from beads.models import Town
 from refinery.core import stacks, trains
 from refinery.core.beadviews import BeadView, Blocker, RunView
 from refinery.core.convoyviews import ConvoyView
 from refinery.core.entryviews import LaneView
+from refinery.core.questions import AskedView
 from refinery.core.relations import ForecastView, Refused
 from refinery.core.states import EntryKind, EntryState
 from refinery.core.telling import of_steps, of_transcript
@@ -45,7 +46,10 @@ def load(town: Town, now: dt.datetime) -> World:
     live_runs = tuple(r for r in runs if r.live)
     failures, last_failure = _failures(town, now)
     effects = outside.effects_of(town)
-    views = {view.id: view for view in entryrows.views(entries, entryrows.Around(blockers, by_bead, effects, now))}
+    escalated = list(queries.ESCALATED(town.pk))
+    asked = _asked(escalated)
+    around = entryrows.Around(blockers, by_bead, effects, now, asked)
+    views = {view.id: view for view in entryrows.views(entries, around)}
     checks, known, changes = grounds.apart(entries, views, rigs, now)
     entries = [e for e in entries if e.kind != EntryKind.CHECK]
     shown = _shown(town, entries)
@@ -55,7 +59,6 @@ def load(town: Town, now: dt.datetime) -> World:
     if any(rig.config.budget.any for rig in rigs.values()):
         accounts = {view.account: (view.rig, view.convoy or "") for view in views.values()}
         accounts |= {b.id: (b.rig, b.convoy or "") for b in (*beads, *requests)}
-    escalated = list(queries.ESCALATED(town.pk))
     return World(
         now=now,
         town=town.slug,
@@ -76,8 +79,9 @@ def load(town: Town, now: dt.datetime) -> World:
         refinery_runs=_refinery_runs(town, live_runs),
         failures_in_a_row=failures,
         last_failure_at=last_failure,
-        needs=frozenset(key for key, closed in escalated if closed is None),
-        escalated=frozenset(key for key, _ in escalated),
+        needs=frozenset(key for key, _, closed, *_ in escalated if closed is None),
+        escalated=frozenset(key for key, *_ in escalated),
+        asked=asked,
         effects=effects,
         pulls=pulls,
         no_room=room.lacking(),
@@ -258,10 +262,24 @@ def _bead(b: Any, blockers: dict[str, list[Blocker]], runs: dict[str, list[RunVi
         convoy=b.convoy_id,
         parent=b.parent_id,
         cancel_requested=b.cancel_requested_at is not None,
+        hold=b.hold,
         unreleased=unreleased,
         blockers=tuple(blockers.get(b.pk, ())),
         runs=tuple(runs.get(b.pk, ())),
     )
+
+
+def _asked(rows: Iterable[tuple[str, str | None, dt.datetime | None, dt.datetime, str]]) -> dict[str, AskedView]:
+    """What agents have asked of people, by the bead that it is about."""
+    found: dict[str, AskedView] = {}
+    for key, about, closed_at, asked_at, text in sorted(rows, key=lambda row: row[3]):
+        if about is not None and key.startswith(questions.PREFIX):
+            before = found.get(about)
+            opened = before.open if before is not None else ""
+            if closed_at is None:
+                opened = opened or text
+            found[about] = AskedView(opened, asked_at)
+    return found
 
 
 def _ended_beads(live_runs: tuple[RunView, ...]) -> frozenset[str]:

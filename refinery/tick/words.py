@@ -16,8 +16,9 @@ from django.db.models import Q
 from agents.lifecycle import RunOutcome
 from agents.mail import WORKER
 from agents.models import Mail, Run
+from beads import questions as of_agents
 from beads.lifecycle import Purpose
-from beads.models import Bead, Effect
+from beads.models import Bead, Effect, Escalation
 from refinery.core.entryviews import person
 from refinery.core.keys import publish_key
 from refinery.core.states import EntryKind, Judgement
@@ -182,9 +183,23 @@ def attempts(bead: Bead, purpose: str) -> list[dict[str, Any]]:
             "work": run.work_text,
             "refused": refused.get(publish_key(run.pk), ""),
             "summary": run.summary[:LONG],
+            "status": run.status_message,
         }
         for run in reversed(latest)
     ]
+
+
+def questions(beads: Iterable[str]) -> list[dict[str, Any]]:
+    """What was asked of people about these beads, the latest, in order, and what they said."""
+    asked = of_agents.asked_about(beads).order_by("-bead__created_at")[:EARLIER]
+    return [_question(one) for one in reversed(asked)]
+
+
+def _question(asked: Escalation) -> dict[str, Any]:
+    stands = of_agents.standing(asked)
+    text = asked.bead.body or asked.bead.title
+    told = {"id": stands.id, "state": stands.state, "by": stands.by, "answer": stands.answer[:LONG]}
+    return told | {"question": text[:LONG]}
 
 
 def _name(run: Run) -> str:

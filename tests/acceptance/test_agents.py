@@ -17,17 +17,18 @@ from typing import Any
 import pytest
 
 from agents import launches, trials, usage
-from agents.models import Run
+from agents.lifecycle import Channel
+from agents.models import Run, Usage
 from agents.presets import PRESETS, Event, Start, bill
 from agents.runtime import gitcmd, sandbox
 from beads import config as configs
 from beads import ledger, secrets
 from beads.models import Bead
-from refinery.pages import boards
+from gastown_site.rehearsal import PLAYS, ModelServer
+from gastown_site.rehearsal.plays import WRITE, script
+from refinery.pages import boards, transcripts
 from tests.acceptance import modeldesk
 from tests.acceptance.conftest import WHO, Stage
-from tests.acceptance.modelserver import PLAYS, ModelServer
-from tests.acceptance.modelserver.plays import WRITE, script
 from tests.acceptance.scenes import NOBODY, Scene
 
 pytestmark = pytest.mark.agents
@@ -119,18 +120,28 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
     told = [(run.purpose, run.outcome, run.reason) for run in runs]
     assert bead.resolution == "merged", f"{told}\n{_logs(runs)}"
     assert [run.purpose for run in runs] == ["work", "review", "rework", "review"], told
+    goes_on = bool(PRESETS[name].sessions)
+    assert [bool(run.resumed) for run in runs] == [False, False, goes_on, goes_on], _logs(runs)
+    assert {one.earlier for one in model.books if one.tools} == ({0, 1} if goes_on else {0})
     work = stage.git("ls-tree", "-r", "--name-only", "main", cwd=stage.remote).splitlines()
     assert f"work/{bead.pk}.txt" in work
     assert {one.key for one in model.books} == {KEY}
     assert all(KEY not in Path(run.log_path).read_text(errors="replace") for run in runs)
-    taken = [usage for run in runs for usage in bill(events(name, run)).values()]
+    taken = usage.total(usage.of_bead(bead))  # codex tells of all of a session that goes on, the others of a run
     charged = [one.tokens for one in model.books if one.status == 200 and one.tools]  # without titles
-    said = sum(u.input for u in taken), sum(u.cached for u in taken), sum(u.output for u in taken)
+    said = taken.input, taken.cached, taken.output
     booked = sum(t.fresh for t in charged), sum(t.cached for t in charged), sum(t.output for t in charged)
+    stream = Usage.objects.filter(channel=Channel.STREAM).values_list("input", "cached", "output")
+    heard = tuple(sum(column) for column in zip(*stream, strict=True))
     if all(run.exit_code == 0 for run in runs):
-        assert said == booked
+        assert heard == said == booked
     else:  # what was ended by us, for its change has landed, has not told its last
-        assert said <= booked
+        assert said <= booked and heard <= booked
+    for run in runs:
+        path = transcripts.file_of(run)
+        assert path is not None, _logs(runs)
+        assert {"text", "call", "result"} <= {row.kind for row in transcripts.rows(path)}, path.read_text()
+        assert KEY not in path.read_text()
 
 
 PROVIDERS = {

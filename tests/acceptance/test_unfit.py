@@ -148,8 +148,9 @@ def test_g20_a_remote_that_cannot_be_served_is_refused_with_its_reason_and_leave
         towns.add_rig("main", "proj", str(remote), None, {})
     assert all(word in str(refused.value) for word in said), refused.value
     assert refused.value.details == {"field": "remote_url"}
-    assert not Rig.objects.exists() and not list((Path(stage.runner.home) / "repos").glob("new-*.git"))
+    assert not Rig.objects.exists() and not list((Path(stage.runner.home) / "repos").glob("new-*"))
     towns.add_rig("main", "proj", str(stage.remote), None, {})  # the same name, for one that can
+    assert not list((Path(stage.runner.home) / "repos").glob("new-*"))
 
 
 def test_g4_what_fails_here_again_and_again_is_held_with_its_reason_and_told_of_its_entry(stage: Stage) -> None:

@@ -21,7 +21,7 @@ SAID = "git ls-remote: fatal: Could not resolve host: git.example.org"
 
 def away(place: Place, kind: str = "unreachable", *, whole_host: bool = True, error: str = SAID) -> None:
     """The remote of the place's rig does not work."""
-    outages.failed(place.rig, kind, error, place.now, whole_host=whole_host)
+    outages.failed(place.rig, outages.Trouble(kind, error, whole_host), place.now)
 
 
 def needs(place: Place) -> list[str]:
@@ -85,13 +85,20 @@ def test_what_may_go_by_itself_is_told_only_when_it_stays(place: Place) -> None:
 def test_an_outage_of_a_host_is_of_all_its_rigs_and_of_no_other(place: Place) -> None:
     url = "https://git.example.org/{}.git"
     rigs = [ledger.create_rig(place.town, slug, url.format(slug), "main") for slug in ("one", "two")]
-    outages.failed(rigs[0], "unreachable", SAID, place.now, whole_host=True)
+    outages.failed(rigs[0], outages.Trouble("unreachable", SAID, whole_host=True), place.now)
     world = boards.Board(place.town).world
     assert {rig.slug for rig in world.rigs.values() if rig.outage} == {"one", "two"}
-    outages.failed(rigs[1], "auth", "no", place.now, whole_host=False)
+    outages.failed(rigs[1], outages.Trouble("auth", "no"), place.now)
     assert outages.worked(rigs[0])
     world = boards.Board(place.town).world
     assert {rig.slug: rig.outage.kind for rig in world.rigs.values() if rig.outage} == {"two": "auth"}
+
+
+def test_the_remedy_names_the_branch_that_the_remote_names(place: Place) -> None:
+    outages.failed(place.rig, outages.Trouble("missing_target", "no branch main", branch="trunk"), place.now)
+    place.tick()
+    (need,) = needs(place)
+    assert "gastown rig set-default-branch proj trunk" in need
 
 
 def test_looks_become_rarer_and_work_begun_before_counts_for_nothing(place: Place) -> None:

@@ -6,7 +6,7 @@ tests that should fail. A mutation that nothing notices is the result that matte
 
 from __future__ import annotations
 
-from tests.mutations import core, hosts, ledger, models, refinery, runs
+from tests.mutations import core, hosts, ledger, models, refinery, runs, sessions
 
 MUTATIONS = (
     *core.MUTATIONS,
@@ -15,4 +15,5 @@ MUTATIONS = (
     *refinery.MUTATIONS,
     *models.MUTATIONS,
     *hosts.MUTATIONS,
+    *sessions.MUTATIONS,
 )

@@ -100,8 +100,8 @@ MUTATIONS = (
     Mutation(
         "a run that could not go on for its budget uses up an attempt",
         "refinery/core/rules/runs.py",
-        "        if outcome == RunOutcome.FAILED and not run.result and over:",
-        "        if outcome == RunOutcome.FAILED and not run.result and not over:",
+        "        excuse = over or ended_asking(",
+        "        excuse = ended_asking(",
         BUDGETS,
     ),
     Mutation(

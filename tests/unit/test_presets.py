@@ -111,7 +111,11 @@ def test_model_and_session_reach_the_command(name: str) -> None:
     assert "big" not in start(name)
     if PRESETS[name].sessions:
         assert "session-7" in start(name, session="session-7")
-        assert not PRESETS[name].sessions.startswith("/")
+        assert PRESETS[name].lost
+        assert not any(part.startswith("/") or ".." in part for part in PRESETS[name].sessions)
+        assert not [
+            word for word in ("auth", "config", "settings", "credential") if word in str(PRESETS[name].sessions)
+        ]
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "mini"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gastown_site.demo import story
+from gastown_site.demo.cast import Cast
 from tests.ports import free_port
 from tests.seed import environment, seed
 
@@ -116,7 +117,7 @@ class Installation:
 
         One process does it all: commands take a second each.
         """
-        told = {"town": town, "config": story.config(), "rigs": {town: "", **rigs}}
+        told = {"town": town, "config": story.config(Cast()), "rigs": {town: "", **rigs}}
         self.run("shell", "-c", SETTLE.format(told=told, remote=str(self.remote), branch=self.branch) + PEOPLE)
 
     def convoy(self, rig: str, plan: str, title: str, *more: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from agents.api import tools
 from agents.models import Run
 from beads import config as configs
 from beads import inbox, ledger
@@ -243,6 +244,15 @@ def reviewing(make: Make) -> tuple[Place, ReviewEntry]:
     return place, entry
 
 
+def reviewer_asks(make: Make) -> tuple[Place, ReviewEntry]:
+    place, entry = reviewing(make)
+    run, _ = place.running(kind="refinery")
+    tools.call("gt_ask", run, {"text": "Is it meant to be red?"}, place.now)
+    place.exit(run, 1)
+    place.tick()
+    return place, entry
+
+
 def no_reviewer(make: Make) -> tuple[Place, ReviewEntry]:
     place = make(code_review=True, gates=[])
     config = configs.validate({"refinery": {"code_review": True}, "agents": {"polecat": {"command": ["polecat"]}}})
@@ -325,6 +335,7 @@ STAGES: dict[Stage, Callable[[Make], tuple[Place, ReviewEntry]]] = {
     Stage.CHANGES_REQUESTED: changes_requested,
     Stage.NEEDS_REVIEW: needs_review,
     Stage.REVIEWING: reviewing,
+    Stage.REVIEWER_ASKS: reviewer_asks,
     Stage.NO_REVIEWER: no_reviewer,
     Stage.NEEDS_APPROVAL: needs_approval,
     Stage.MERGE_DELAY: merge_delay,

@@ -44,6 +44,8 @@ CASES: dict[str, tuple[Callable[[Place], Any], dict[str, Any] | str]] = {
     "release_bead": (filed_bead, "bead.release"),
     "retry_bead": (failed_bead, "bead.retry"),
     "confirm_bead": (nothing_changed, "bead.confirm"),
+    "hold_bead": (lambda p: p.bead(), "bead.hold"),
+    "save_run": (live_run, {}),
     "retry_entry": (held_entry, "entry.retry"),
     "reject_entry": (lambda p: p.entry(), "entry.reject"),
     "requeue_entry": (admitted_entry, "entry.requeue"),

@@ -47,7 +47,8 @@ VERBS = {
     ),
     "escalation-act": ("ack", "close"),
     "town-act": ("budget",),
-    "bead-act": ("release", "cancel", "retry", "confirm", "answer", "edit"),
+    "bead-act": ("release", "cancel", "retry", "confirm", "answer", "edit", "hold", "hint"),
+    "run-act": ("save", "hint"),
     "convoy-act": ("start", "close", "retry"),
     "mayor-ask": (),
 }

@@ -36,8 +36,8 @@ def test_a_comment_on_a_line_of_one_commit_is_kept_where_the_whole_change_has_th
     form = page(rita, entry, f"?commit={one}&at=0.n2")
     assert (field(form, "file"), field(form, "side"), field(form, "line")) == ("a.py", "new", "3")
     assert "(line 3 of the whole change)" in form
-    back = field(form, "back").replace("&amp;", "&")
-    answer = post(rita, entry, "comment", file="a.py", side="new", line=3, body="why two?", back=back)
+    back = field(form, "next").replace("&amp;", "&")
+    answer = post(rita, entry, "comment", file="a.py", side="new", line=3, body="why two?", next=back)
     assert answer["Location"].endswith(f"?commit={one}&page=1#f0")
     assert "why two?" in page(rita, entry, f"?commit={one}").split('id="change"')[1]
     assert "why two?" in page(rita, entry, f"?commit={two}").split('id="change"')[1]

@@ -206,7 +206,8 @@ def test_in_each_phase_of_a_convoy_everybody_says_the_same(make: Make, reader: R
 def test_of_a_remote_that_does_not_work_everybody_says_the_same(make: Make, reader: Reader) -> None:
     place = make()
     bead, entry = place.bead(), place.entry()
-    outages.failed(place.rig, "unreachable", "fatal: Could not resolve host", place.now, whole_host=True)
+    met = outages.Trouble("unreachable", "fatal: Could not resolve host", whole_host=True)
+    outages.failed(place.rig, met, place.now)
     place.tick()
     told = agree(place, reader)
     words = next(d.why for d in told.values() if d.rule == "outage" and d.subject.startswith("outage:"))

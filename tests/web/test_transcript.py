@@ -34,7 +34,7 @@ class Told:
         self.log = root / "log"
         self.log.write_text("the raw log\n")
         Run.objects.filter(pk=self.run.pk).update(log_path=str(self.log))
-        self.made = Transcript(root / NAME, PRESETS[name], str, lambda text: None)
+        self.made = Transcript(root / NAME, PRESETS[name], str, lambda text: None, "/home/agent/tree")
         self.path = f"/runs/{self.run.pk}/"
 
     def says(self, *rows: dict[str, Any]) -> None:
@@ -247,3 +247,24 @@ def test_the_reason_of_an_end_says_what_the_agent_has_said_last(
     place.tick()
     run.refresh_from_db()
     assert run.reason == reason
+
+
+@pytest.mark.django_db
+def test_of_a_cli_that_tells_of_all_of_its_session_a_run_is_booked_its_own_part(polecat: Agent, place: Place) -> None:
+    run = polecat.run
+    steps = [{"name": "agent", "preset": "codex", "model": "m"}]
+    own = {"town": place.town, "rig": place.rig, "bead": run.bead, "account": run.account, "kind": "polecat"}
+    before = Run.objects.create(**own, attempt=9, state="ended", outcome="done", session="s1", target="main")
+    Usage.objects.create(
+        run=before, town=place.town, bead=run.bead, day=place.now.date(), model="m", source="unknown",
+        channel="stream", input=400, cached=500, output=30,
+    )  # fmt: skip
+    Run.objects.filter(pk=run.pk).update(steps=steps, resumed="s1")
+    told = {**USED, "cost": None}
+    assert polecat.post(f"/api/runs/{run.pk}/heartbeat", {"session": "s1", "usage": [told]}).status_code == 200
+    row = Usage.objects.get(run=run)
+    assert (row.input, row.cached, row.output) == (200, 0, 10)
+    more = {"exit_code": 0, "session": "s2", "usage": [{**told, "input": 650}], "session_lost": True}
+    assert polecat.post(f"/api/runs/{run.pk}/exit", more).status_code == 200
+    row.refresh_from_db()
+    assert (row.input, row.cached, row.output) == (650, 500, 40), "it has begun another one: all of it is this run's"

@@ -20,7 +20,18 @@ from beads.errors import Conflict, Invalid
 MAX_CHECKPOINT = 64 * 1024
 
 BRIEFED = (  # of its brief, what `gt_prime` tells as it is
-    *("gates", "gate_results", "rework", "asked", "conflict", "candidate", "convoy", "checkpoint", "previous"),
+    *(
+        "gates",
+        "gate_results",
+        "rework",
+        "asked",
+        "conflict",
+        "candidate",
+        "convoy",
+        "checkpoint",
+        "previous",
+        "questions",
+    ),
     *("rounds", "attempts", "start", "instructions", "request"),
 )
 prime_extras: list[Callable[[Run], dict[str, Any]]] = []

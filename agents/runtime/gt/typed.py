@@ -47,7 +47,7 @@ def text_of(place: str) -> str:
 
 
 def value_of(field: Field, given: str) -> Any:
-    """What was typed for a field, as its kind has it."""
+    """A typed word as a value of the field's kind; `-`: the standard input. Raises Wrong, which names the option."""
     kind = field["kind"]
     if given == "-" and kind in ("text", "json"):
         given = text_of("-")

@@ -22,34 +22,46 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from agents import usage
+from agents.presets import PRESETS
 from agents.runtime.gitcmd import run_git
+from beads import secrets
 from beads.channels import WAKE_CHANNEL, listen_parameters
 from beads.errors import GastownError, Refused
 from beads.models import Town
 from beads.replies import refuse
 from gastown_site import database, home
-from gastown_site.demo import story
+from gastown_site.demo import cast, story
 from gastown_site.parts import forks
+from refinery.pages import spending
 from refinery.tick import reconciler
 
 DEADLINE = 225.0
+REAL_DEADLINE = 3600.0  # real agents: each start takes seconds of a processor
 _MARKS = {"open": "·", "in_progress": "▶", "in_review": "◆", "closed": "✔", "failed": "✘"}
 
 
 class Command(BaseCommand):
-    help = "Two convoys of scripted agents on a clone of this project; DEMO_EXIT=1 exits when all has landed."
+    help = (
+        "Two convoys on a clone of this project, by scripted agents, or by real ones (--agents PRESET) with your key "
+        "or a scripted model; DEMO_EXIT=1 exits when all has landed."
+    )
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Arguments."""
         parser.add_argument("--port", type=int, default=0, help="0: any free one")
+        parser.add_argument("--agents", metavar="PRESET", default="", help=f"real agents: {', '.join(PRESETS)}")
+        parser.add_argument("--model", default="", help="theirs, as their own --model takes it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the whole demo."""
         self.console = Console(highlight=False)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like Ctrl-C: nothing is left running
         try:
-            code = self._demo(options["port"])
+            self.cast = cast.choose(options["agents"], options["model"], os.environ)
+            with cast.on_stage(self.cast, os.environ.get("DEMO_PACE", "0.8")) as self.cast:
+                code = self._demo(options["port"])
         except GastownError as error:
             refuse(error, as_json=False)
         except KeyboardInterrupt:
@@ -87,7 +99,7 @@ class Command(BaseCommand):
 
     def _start(self, port: int, stage: Path) -> subprocess.Popen[bytes]:
         """`gastown up`, on this database, logging to the stage."""
-        env = {k: v for k, v in os.environ.items() if k != "GASTOWN_URL"}
+        env = {k: v for k, v in os.environ.items() if k not in ("GASTOWN_URL", self.cast.secret)}
         env["DATABASE_URL"] = os.environ.get("DATABASE_URL") or database.url()
         env["GASTOWN_HOME"] = str(home.path())
         with (stage / "up.log").open("wb") as log:
@@ -112,11 +124,14 @@ class Command(BaseCommand):
 
     def _set_up(self, name: str, stage: Path, branch: str) -> Town:
         """The commands that a user would type."""
-        (stage / "town.toml").write_text(story.config())
-        self.console.print(
-            "its agents and gates are scripts of ours: they run without a sandbox, here only", style="red"
-        )
+        (stage / "town.toml").write_text(story.config(self.cast))
+        for line in self.cast.lines():
+            self.console.print(line, style="red", soft_wrap=True, markup=False)
         self._type("town", "create", name, "--config", str(stage / "town.toml"))
+        if self.cast.secret:
+            self.console.print(f"$ gastown secret set {self.cast.secret} --town {name}", style="dim", soft_wrap=True)
+            key = os.environ.get(self.cast.secret) or "of-no-account"
+            secrets.set_secret(Town.objects.get(slug=name), self.cast.secret, key, "demo")
         remote = str(stage / "remote.git")
         self._type("rig", "add", name, remote, "--town", name, "--default-branch", branch)
         square, signs = str(story.HERE / "square.toml"), str(story.HERE / "signs.toml")
@@ -152,6 +167,8 @@ class Command(BaseCommand):
 
     def _follow(self, town: Town, up: subprocess.Popen[bytes], show: Callable[[list[dict[str, Any]]], None]) -> bool:
         end = time.monotonic() + DEADLINE
+        if self.cast.preset:
+            end += REAL_DEADLINE
         with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
             listener.execute(f"listen {WAKE_CHANNEL}")
             while time.monotonic() < end:
@@ -168,7 +185,13 @@ class Command(BaseCommand):
         """What landed, judged from a fresh clone of the remote; True when all is as promised."""
         log = story.landed_log(stage / "remote.git", branch, stage / "clone", since)
         self.console.print(f"\nlanded on {branch} of the remote (git log --oneline):\n{log}", markup=False)
-        wrong = story.shortcomings(town, stage / "clone", since)
+        if self.cast.preset:
+            charged = "as the provider counts them"
+            if self.cast.scripted:
+                charged = "scripted: nothing is charged"
+            spent = spending.words(usage.total(spending.of_town(town).rows))
+            self.console.print(f"models used: {spent} ({charged})", markup=False)
+        wrong = story.shortcomings(town, stage / "clone", since, self.cast)
         if not landed:
             wrong += [f"{d.subject}: {d.why}" for d in reconciler.explain(town)]
         for line in wrong:

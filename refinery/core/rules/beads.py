@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from agents.lifecycle import RunOutcome, RunState
 from beads.config import MergeStrategy, Publish
 from beads.lifecycle import BeadStatus, EffectState, Purpose
 from refinery.core.actions import (
@@ -26,20 +25,20 @@ from refinery.core.beadviews import BeadView, RunView
 from refinery.core.entryviews import EntryView
 from refinery.core.gating import red
 from refinery.core.keys import publish_key
+from refinery.core.questions import ASKS, waits_for_answer
 from refinery.core.readiness import (
     DISPATCH,
+    HELD,
     NO_SLOT,
     UNRELEASED,
     bead_wait,
     breaker,
-    host_faults,
     same_set_up_error,
-    stays,
     unmanned,
 )
+from refinery.core.rules.attempts import another, hopeless, runs_again, voided
 from refinery.core.rules.needs import raised, settled
 from refinery.core.rules.rework import nothing_committed
-from refinery.core.stages import HOST_FAULTS_FREE
 from refinery.core.standing import phase_of
 from refinery.core.telling import led_by
 from refinery.core.world import World
@@ -114,12 +113,14 @@ def _one(world: World, bead: BeadView, slots: Counter[int | str], reviews: Mappi
             return "in-review", f"{phase}: {reviews[f'entry {entry.id}']}", ()
         why = f"review entry {entry.id} is open"
         return "has-entry", why, (MoveBead(bead.id, bead.status, BeadStatus.IN_REVIEW, why),)
+    if bead.hold and bead.status == BeadStatus.IN_PROGRESS:
+        return "stopped", bead.hold, (another(bead, bead.hold),)
     match bead.status:
         case BeadStatus.IN_PROGRESS:
             return _after_run(world, bead)
         case BeadStatus.IN_REVIEW:
             why = "its review entry is gone: back to work"
-            return "review-gone", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+            return "review-gone", why, (another(bead, why),)
         case _:
             return _dispatch(world, bead, slots)
 
@@ -140,7 +141,7 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
     run = bead.last_run
     if run is None:
         why = "has no run: back to the queue"
-        return "no-run", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+        return "no-run", why, (another(bead, why),)
     match run.outcome:
         case "done":
             if bead.purpose == Purpose.WORK and run.work == "nothing":
@@ -152,47 +153,16 @@ def _after_run(world: World, bead: BeadView) -> Ruling:
                 return _publish(world, bead, run)
             return _hand_over(world, bead, run)
         case "failed":
-            if same_set_up_error(bead.runs):
-                return _give_up(bead, run, f"the same set-up error twice: {run.reason}", _SET_UP)
-            limit = world.rigs[bead.rig].config.dispatch.max_attempts
-            if bead.attempts_used >= limit:
-                return _give_up(bead, run, f"gave up after {limit} attempts; the last: {run.reason}")
+            if why := hopeless(world, bead, run):
+                return _give_up(bead, run, why)
             why = f"attempt {bead.attempts_used} failed: {run.reason}"
-            again = MoveBead(bead.id, bead.status, BeadStatus.OPEN, why)
+            again = another(bead, why)
             hidden = run.work == "new" and not run.on_remote and not run.publish_requested
             if hidden and _always(world, bead):
                 return "attempt-failed", why, (PublishRun(run.id), again)
             return "attempt-failed", why, (again,)
         case _:
-            why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
-            alarm = cannot_start(world, bead, run)
-            return "attempt-void", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why), *alarm)
-
-
-def runs_again(world: World, bead: BeadView) -> tuple[Action, ...]:
-    """The end of the need that runs of a rig cannot be started: the bead's run has."""
-    if bead.live_run is None or bead.live_run.state != RunState.RUNNING:
-        return ()
-    return settled(world, _start_key(bead), "runs start again")
-
-
-def _start_key(bead: BeadView) -> str:
-    return f"start:{bead.rig}"
-
-
-def cannot_start(world: World, bead: BeadView, run: RunView) -> tuple[Action, ...]:
-    """What keeps all runs of a rig from starting is one need, until one of them runs."""
-    lasting = stays(run) or host_faults(bead.runs) >= HOST_FAULTS_FREE
-    if run.outcome != RunOutcome.START_FAILED or not lasting:
-        return ()
-    rig = world.rigs[bead.rig].slug
-    text = (
-        f"Run {run.id} of {bead.id} could not be started: {run.reason}\n\n"
-        f"What to do: mend that (gastown doctor looks at this machine; gastown rig config {rig} --config FILE replaces "
-        "the config). It is tried again by itself, more and more rarely."
-    )
-    title = f"Rig {rig}: runs cannot be started: {run.reason}"[:300]
-    return raised(world, Escalate(_start_key(bead), title, text, "high", bead.id))
+            return voided(world, bead, run)
 
 
 def _always(world: World, bead: BeadView) -> bool:
@@ -241,7 +211,7 @@ def _not_published(world: World, bead: BeadView, error: str) -> Ruling:
     refused = sum(1 for key in keys if key in world.effects and world.effects[key].state == EffectState.FAILED)
     why = f"the remote refused its branch: {error}"
     if refused < REFUSALS:
-        return "publish-refused", why, (MoveBead(bead.id, bead.status, BeadStatus.OPEN, why),)
+        return "publish-refused", why, (another(bead, why),)
     rig = world.rigs[bead.rig].slug
     text = (
         f"Rig {rig}, bead {bead.id}: {why}, {refused} times.\n\nWhat to do: let the remote take it, or give agents' "
@@ -298,8 +268,11 @@ _SET_UP = (
 )
 
 
-def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Ruling:
-    text = f"{why}{advice}\nLast run: {run.id}; its output: gastown runs log {run.id}."
+def _give_up(bead: BeadView, run: RunView, why: str) -> Ruling:
+    text = why
+    if same_set_up_error(bead.runs):
+        text += _SET_UP
+    text += f"\nLast run: {run.id}; its output: gastown runs log {run.id}."
     text += f" When it is mended: gastown bead retry {bead.id}"
     return (
         "give-up",
@@ -312,6 +285,10 @@ def _give_up(bead: BeadView, run: RunView, why: str, advice: str = "") -> Ruling
 
 
 def _dispatch(world: World, bead: BeadView, slots: Counter[int | str]) -> Ruling:
+    if bead.hold:
+        return HELD, f"{bead.hold}; it waits until a person lets it go on", ()
+    if asked := waits_for_answer(world.asked.get(bead.id), bead.runs):
+        return ASKS, f"its agent asks: {asked}", ()
     wait = bead_wait(world, bead)
     if wait is not None and wait == bead.unreleased:
         return UNRELEASED, wait, ()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from refinery.core.actions import Action, CheckAnew, CloseEntry, Decision, Hold, Prove, Ruling
-from refinery.core.checks import standing
+from refinery.core.checks import check_standing
 from refinery.core.entryviews import EntryView
 from refinery.core.keys import build_key
 from refinery.core.rules.steps import run_gates
@@ -37,7 +37,7 @@ def _one(world: World, check: CheckView, rig: RigView) -> Ruling:
         return _needless(entry.id, f"nothing is to land on {entry.target} any more")
     if entry.observed_head not in ("", entry.head):
         return "target-moved", f"{entry.target} has moved: its gates are checked again", anew
-    where = standing(check, rig)
+    where = check_standing(check, rig)
     if entry.held:
         return _held(world, check, rig, anew)
     match where.stage:
@@ -58,12 +58,12 @@ def _one(world: World, check: CheckView, rig: RigView) -> Ruling:
 def _held(world: World, check: CheckView, rig: RigView, anew: tuple[Action, ...]) -> Ruling:
     """It has told a person that gates do not pass: it goes on by itself when they do, or are others by now."""
     entry = check.entry
-    now = standing(replace(check, entry=replace(entry, held="")), rig)
+    now = check_standing(replace(check, entry=replace(entry, held="")), rig)
     if entry.held == "gates_broken" and now.stage == Stage.GREEN:
         return "passed", now.why, _passed(world, check, now.why)
     if entry.held == "gates_broken" and now.stage != Stage.GATE_FAILED:
         return "check-again", f"its gates have changed: {now.why}", anew
-    return "held", standing(check, rig).why, ()
+    return "held", check_standing(check, rig).why, ()
 
 
 def _in_lane(world: World, check: CheckView) -> Iterator[EntryView]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from beads.lifecycle import BeadStatus, EffectState, is_final
+from beads.lifecycle import ACHIEVED, BeadStatus, EffectState, is_final
 from refinery.core.actions import (
     Action,
     BranchLanded,
@@ -51,7 +51,7 @@ def _one(world: World, convoy: ConvoyView) -> Ruling:
     if not convoy.all_closed:
         done = sum(1 for b in convoy.beads if b.status == BeadStatus.CLOSED)
         return "active", f"{done} of {len(convoy.beads)} beads closed", ()
-    merged = [b for b in convoy.beads if b.resolution in ("merged", "already_merged", "done")]
+    merged = [b for b in convoy.beads if b.resolution in ACHIEVED]
     if not merged:
         why = "no bead was merged: there is nothing to land"
         return "nothing", why, _fail(convoy, why)

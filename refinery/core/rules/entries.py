@@ -21,20 +21,13 @@ from refinery.core.rules.lanestate import Lane, Refineries
 from refinery.core.rules.rework import after_triage, leave, rework
 from refinery.core.rules.steps import Step, merged
 from refinery.core.stacks import refused
-from refinery.core.stages import Stage, Standing
+from refinery.core.stages import WAITS_FOR_PERSON, Stage, Standing
 from refinery.core.standing import is_judged, proving, stands
 from refinery.core.states import LandingState
 from refinery.core.telling import led_by
 from refinery.core.world import RigView, World
 
-_NEEDS_OTHERS = (
-    Stage.BLOCKED,
-    Stage.HELD,
-    Stage.NO_REVIEWER,
-    Stage.NEEDS_APPROVAL,
-    Stage.MERGE_DELAY,
-    Stage.HOST_UNKNOWN,
-)
+_NEEDS_OTHERS = (Stage.BLOCKED, Stage.HOST_UNKNOWN, *(WAITS_FOR_PERSON - {Stage.EXCUSED}))
 
 
 def decide(world: World) -> Iterator[Decision]:

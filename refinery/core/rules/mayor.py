@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from agents.lifecycle import RunKind, RunOutcome
 from beads.lifecycle import BeadStatus
 from refinery.core.actions import Decision, Escalate, MoveBead, Ruling, StartRun
-from refinery.core.readiness import budget_wait, retry_wait, rig_wait, same_set_up_error
+from refinery.core.questions import ASKS
+from refinery.core.readiness import HELD, budget_wait, retry_wait, rig_wait
 from refinery.core.requestviews import Product, RequestView
-from refinery.core.rules.beads import cannot_start, runs_again
+from refinery.core.rules.attempts import another, hopeless, runs_again, voided
 from refinery.core.telling import led_by, short
 from refinery.core.world import World
 
 PLAN = "plan"  # what a run of the mayor is for
-WAITS_FOR_ANSWER = "asks"
+WAITS_FOR_ANSWER = ASKS
 
 
 def no_mayor(rig: str) -> str:
@@ -48,6 +49,10 @@ def _one(world: World, request: RequestView, at_work: str, before: int) -> Rulin
     if request.live_run is not None:
         why = f"the mayor is at it: run {request.live_run.id} is {request.live_run.state}"
         return "in-work", why, runs_again(world, request)
+    if request.hold:
+        if request.status == BeadStatus.IN_PROGRESS:
+            return "stopped", request.hold, (another(request, request.hold),)
+        return HELD, f"{request.hold}; it waits until a person lets it go on", ()
     if request.status == BeadStatus.IN_PROGRESS:
         return _after_run(world, request)
     if request.question:
@@ -77,13 +82,13 @@ def _after_run(world: World, request: RequestView) -> Ruling:
     """The mayor's run has ended, in whatever way: what it made before that counts, and is not made twice."""
     run = request.last_run
     if run is None:
-        return "no-run", "has no run: back in line", (_back(request, "has no run: back in line"),)
+        return "no-run", "has no run: back in line", (another(request, "has no run: back in line"),)
     made = request.products.get(run.id, Product())
     if made.asked:
         why = "its question is answered"
         if request.question:
             why = f"the mayor asks: {short(request.question, 300)}"
-        return "asked", why, (_back(request, why),)
+        return "asked", why, (another(request, why),)
     if made.convoys or made.beads:
         return "planned", why_planned(made, run.summary), (_end(request, why_planned(made, run.summary)),)
     if made.replied:
@@ -92,25 +97,17 @@ def _after_run(world: World, request: RequestView) -> Ruling:
         last = run.summary or run.reason
         return _fail(request, f'the mayor staged nothing and asked nothing; its last words: "{short(last, 500)}"')
     if run.outcome != RunOutcome.FAILED:
-        why = f"run {run.id} {run.outcome.replace('_', ' ')}: {run.reason}"
-        return "attempt-void", why, (_back(request, why), *cannot_start(world, request, run))
-    if same_set_up_error(request.runs):
-        return _fail(request, f"the same set-up error twice: {run.reason}")
-    limit = world.rigs[request.rig].config.dispatch.max_attempts
-    if request.attempts_used >= limit:
-        return _fail(request, f"gave up after {limit} attempts; the last: {run.reason}")
+        return voided(world, request, run)
+    if why := hopeless(world, request, run):
+        return _fail(request, why)
     why = f"attempt {request.attempts_used} failed: {run.reason}"
-    return "attempt-failed", why, (_back(request, why),)
+    return "attempt-failed", why, (another(request, why),)
 
 
 def why_planned(made: Product, summary: str = "") -> str:
     """What is said of a request that has led to a plan."""
     parts = [f"convoy {key}" for key in made.convoys] + [f"bead {key}" for key in made.beads]
     return f"planned: {', '.join(parts)}{led_by(': ', summary)}"
-
-
-def _back(request: RequestView, why: str) -> MoveBead:
-    return MoveBead(request.id, request.status, BeadStatus.OPEN, why)
 
 
 def _end(request: RequestView, why: str) -> MoveBead:

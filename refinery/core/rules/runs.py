@@ -11,6 +11,7 @@ from beads.values import format_duration
 from refinery.core.actions import Action, Decision, EndRun, Escalate, NudgeRun, StopRun
 from refinery.core.beadviews import RunView
 from refinery.core.budgets import waits
+from refinery.core.questions import ended_asking
 from refinery.core.world import FENCE_MARGIN, World
 
 BUDGET_GRACE = dt.timedelta(seconds=20)
@@ -52,8 +53,9 @@ def _running(world: World, run: RunView, unwanted: str) -> tuple[str, str, tuple
     over = _over(world, run)
     if run.exited_at is not None:
         outcome, why = conclude(run)
-        if outcome == RunOutcome.FAILED and not run.result and over:
-            outcome, why = RunOutcome.STOPPED, over  # no attempt is used up: it could not go on
+        excuse = over or ended_asking(run, world.asked.get(run.bead))
+        if outcome == RunOutcome.FAILED and not run.result and excuse:
+            outcome, why = RunOutcome.STOPPED, excuse  # no attempt is used up: it could not go on
         return "exited", why, (EndRun(run.id, "running", outcome, why),)
     if run.lease_until is not None and world.now > run.lease_until + FENCE_MARGIN:
         why = "no heartbeat within its lease: fenced"

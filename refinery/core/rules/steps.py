@@ -144,7 +144,7 @@ class Step:
         return None
 
     def _by_gates(self) -> Ruling | None:
-        """Gated and reviewed."""
+        """The ruling that follows from gates and review; None where they call for none."""
         entry, lane, why = self.entry, self.lane, self.why
         match self.stage:
             case Stage.NEEDS_GATES if entry.id in lane.ahead:

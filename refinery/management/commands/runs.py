@@ -85,6 +85,7 @@ class Command(GastownCommand):
             "branch": run.branch,
             "target": run.target,
             "start_sha": run.start_sha,
+            "resumed": run.resumed,
             **outcomes.run_facts(run),
             "exit_code": run.exit_code,
             "exit_signal": run.exit_signal,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+PROMPT = re.compile("How to talk to Gastown|in this very session of Gastown")  # each prompt of a run says one of them
 SHELLS = ("Bash", "bash", "exec_command", "shell_command", "shell", "run_shell_command", "local_shell", "execute")
 
 
@@ -26,13 +28,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request. `prompt`: what the user has said; `results`: what tools have answered so far, in order."""
+    """One request. `prompt`: what the user has said since the last prompt of a run; `results`: what tools have answered
+    since, in order; `earlier`: how many prompts of runs came before it, in a session that goes on."""
 
     model: str
     stream: bool
     prompt: str
     results: Sequence[str] = ()
     tools: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name → JSON Schema of its arguments
+    earlier: int = 0
 
     @property
     def shell(self) -> str:
@@ -51,6 +55,29 @@ class Asked:
         if "description" in known:
             given["description"] = "One step of the task"
         return given
+
+
+class Heard:
+    """A conversation as it is read: what was said and answered since the last prompt of a run."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.results: list[str] = []
+        self.prompts = 0
+
+    def say(self, text: str) -> None:
+        """The user says something."""
+        if PROMPT.search(text):
+            self.said, self.results, self.prompts = [], [], self.prompts + 1
+        self.said.append(text)
+
+    def result(self, text: str) -> None:
+        """A tool has answered."""
+        self.results.append(text)
+
+    def asked(self, model: str, stream: bool, tools: Mapping[str, Mapping[str, Any]]) -> Asked:
+        """What it comes down to."""
+        return Asked(model, stream, "\n".join(self.said), tuple(self.results), tools, max(self.prompts - 1, 0))
 
 
 @dataclass(frozen=True)

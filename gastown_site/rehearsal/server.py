@@ -6,14 +6,14 @@ import json
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.modelserver.dialects import Dialect, dialect_of
-from tests.acceptance.modelserver.plays import PLAYS, Play
-from tests.acceptance.modelserver.talk import Asked, Tokens
+from gastown_site.rehearsal.dialects import Dialect, dialect_of
+from gastown_site.rehearsal.plays import PLAYS, Play
+from gastown_site.rehearsal.talk import Asked, Tokens
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,25 @@ class Booked:
     stream: bool
     key: str
     tools: tuple[str, ...]
+    earlier: int = 0  # prompts of runs before this one, in a session that goes on
 
 
 class ModelServer:
-    """`with ModelServer("work", host=…) as model: model.url`. `trace`: a folder that gets every request and answer."""
+    """`with ModelServer("work", host=…) as model: model.url`.
+
+    `trace`: a folder that gets every request and answer; `name`: what its answers call the model, else as it was asked.
+    """
 
     def __init__(
-        self, play: Play | str = "work", *, host: str = "127.0.0.1", port: int = 0, trace: Path | None = None
+        self,
+        play: Play | str = "work",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        trace: Path | None = None,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.play: Play = PLAYS[play] if isinstance(play, str) else play
         self.books: list[Booked] = []
         self.strays: list[str] = []  # requests for what is not there
@@ -147,8 +158,18 @@ class _Handler(BaseHTTPRequestHandler):
         turn = self.model.play(asked)
         self._note(path, body, asked)
         self.model.book(
-            Booked(dialect.name, asked.model, 200, turn.tokens, asked.stream, key, tuple(sorted(asked.tools)))
+            Booked(
+                dialect.name,
+                asked.model,
+                200,
+                turn.tokens,
+                asked.stream,
+                key,
+                tuple(sorted(asked.tools)),
+                asked.earlier,
+            )
         )
+        asked = replace(asked, model=self.model.name or asked.model)
         if asked.stream:
             return self._stream(dialect.streamed(asked, turn))
         return self._json(200, dialect.whole(asked, turn))

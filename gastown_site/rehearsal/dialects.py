@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.acceptance.modelserver.talk import Asked, Turn, joined, sse
+from gastown_site.rehearsal.talk import Asked, Heard, Turn, joined, sse
 
 _numbers = itertools.count(1)
 
@@ -57,17 +57,17 @@ class Anthropic:
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
-        said, results = [], []
+        heard = Heard()
         for message in body.get("messages") or []:
             blocks = message.get("content")
             blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks or []
             for block in blocks:
                 if block.get("type") == "tool_result":
-                    results.append(joined(block.get("content")))
+                    heard.result(joined(block.get("content")))
                 elif message.get("role") == "user":
-                    said.append(joined(block))
+                    heard.say(joined(block))
         tools = {tool["name"]: _schema(tool) for tool in body.get("tools") or [] if "name" in tool}
-        return Asked(str(body.get("model")), bool(body.get("stream")), "\n".join(said), tuple(results), tools)
+        return heard.asked(str(body.get("model")), bool(body.get("stream")), tools)
 
     def _usage(self, turn: Turn, output: int) -> dict[str, int]:
         return {
@@ -129,15 +129,15 @@ class Chat:
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
-        said, results = [], []
+        heard = Heard()
         for message in body.get("messages") or []:
             if message.get("role") == "tool":
-                results.append(joined(message.get("content")))
+                heard.result(joined(message.get("content")))
             elif message.get("role") == "user":
-                said.append(joined(message.get("content")))
+                heard.say(joined(message.get("content")))
         functions = [tool.get("function") or {} for tool in body.get("tools") or []]
         tools = {tool["name"]: _schema(tool) for tool in functions if "name" in tool}
-        return Asked(str(body.get("model")), bool(body.get("stream")), "\n".join(said), tuple(results), tools)
+        return heard.asked(str(body.get("model")), bool(body.get("stream")), tools)
 
     def _usage(self, turn: Turn) -> dict[str, Any]:
         tokens = turn.tokens
@@ -188,15 +188,15 @@ class Responses(Chat):
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
-        said, results = [], []
+        heard = Heard()
         given = body.get("input") or []
         for item in [{"role": "user", "content": given}] if isinstance(given, str) else given:
             if str(item.get("type", "")).endswith("_call_output"):
-                results.append(joined(item.get("output")))
+                heard.result(joined(item.get("output")))
             elif item.get("role") == "user":
-                said.append(joined(item.get("content")))
+                heard.say(joined(item.get("content")))
         tools = {tool.get("name") or tool.get("type"): _schema(tool) for tool in body.get("tools") or []}
-        return Asked(str(body.get("model")), bool(body.get("stream")), "\n".join(said), tuple(results), tools)
+        return heard.asked(str(body.get("model")), bool(body.get("stream")), tools)
 
     def _items(self, asked: Asked, turn: Turn) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
@@ -268,17 +268,17 @@ class Google:
 
     def read(self, body: Mapping[str, Any], path: str) -> Asked:
         """The request."""
-        said, results = [], []
+        heard = Heard()
         for content in body.get("contents") or []:
             for part in content.get("parts") or []:
                 if "functionResponse" in part:
-                    results.append(json.dumps(part["functionResponse"].get("response")))
+                    heard.result(json.dumps(part["functionResponse"].get("response")))
                 elif content.get("role", "user") == "user":
-                    said.append(joined(part))
+                    heard.say(joined(part))
         declared = [one for tool in body.get("tools") or [] for one in tool.get("functionDeclarations") or []]
         tools = {tool["name"]: _lower(_schema(tool)) for tool in declared}
         model = path.rpartition("/")[2].partition(":")[0]
-        return Asked(model, ":streamGenerateContent" in path, "\n".join(said), tuple(results), tools)
+        return heard.asked(model, ":streamGenerateContent" in path, tools)
 
     def whole(self, asked: Asked, turn: Turn) -> dict[str, Any]:
         """The answer in one piece."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tests.acceptance.modelserver.talk import Asked, Tokens, Turn
+from gastown_site.rehearsal.talk import Asked, Tokens, Turn
 
 Play = Callable[[Asked], Turn]
 
@@ -40,7 +40,7 @@ def script(asked: Asked, steps: Sequence[str], last: str) -> Turn:
 
 def is_refinery(asked: Asked) -> bool:
     """True when the prompt is a refinery's."""
-    return "a refinery" in asked.prompt
+    return "a refinery" in asked.prompt or "gt_request_changes" in asked.prompt
 
 
 def work(asked: Asked) -> Turn:
@@ -90,6 +90,18 @@ def overspends(asked: Asked) -> Turn:
     return Turn(turn.text, turn.command, tokens=Tokens(5_000_000, 1_000_000, 500_000))
 
 
+def crashes(asked: Asked) -> Turn:
+    """Its agent is gone in the midst of its work: the shell that it has started kills it."""
+    return script(asked, ["mkdir -p work && echo half > work/half.txt && kill -9 $PPID"], "")
+
+
+def forgets(asked: Asked) -> Turn:
+    """Commits nothing at first, and works as others do when it is told so."""
+    if "This is attempt" in asked.prompt:
+        return work(asked)
+    return commits_nothing(asked)
+
+
 PLAYS: dict[str, Play] = {
     "work": work,
     "approve": approve,
@@ -99,4 +111,6 @@ PLAYS: dict[str, Play] = {
     "lies": lies,
     "commits-nothing": commits_nothing,
     "overspends": overspends,
+    "crashes": crashes,
+    "forgets": forgets,
 }
