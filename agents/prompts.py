@@ -23,7 +23,8 @@ By the command `gt`, which is on your PATH: `gt help` lists everything. A tool t
 command `gt done`: words after it are its arguments, `-` in place of a text is the standard input.
 `gt prime` tells you all of this again, `gt status TEXT` shows one line on the pages, `gt mail check` reads your mail,
 `gt checkpoint JSON` keeps notes for the next attempt, `gt escalate TITLE` calls a person.
-`gt ask TEXT` asks a person a question; ask again in the same words to hear whether it is answered, or add `--wait`.
+`gt ask TEXT` asks a person a question. Go on without the answer where you can (ask again in the same words to hear
+whether it is there); where you cannot, commit and exit: you are started again with it.
 Without a shell you have the same tools by MCP: `gt mcp` on standard input and output, or $GASTOWN_URL/mcp.
 """
 
@@ -32,7 +33,8 @@ POST JSON to $GASTOWN_URL/api/tools/<name> with the header `Authorization: Beare
 are at $GASTOWN_URL/mcp.
 `gt_prime` gives you all of this as JSON, `gt_status` shows one line on the pages, `gt_mail_check` reads your mail,
 `gt_checkpoint` keeps notes for the next attempt, `gt_escalate` calls a person.
-`gt_ask` asks a person a question; ask again in the same words to hear whether it is answered.
+`gt_ask` asks a person a question. Go on without the answer where you can (ask again in the same words to hear whether
+it is there); where you cannot, commit and exit: you are started again with it.
 """
 
 _POLECAT = """You are {agent}, a polecat: a worker agent of Gastown. You work on exactly one bead, {bead}, in this git

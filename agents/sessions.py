@@ -81,7 +81,8 @@ def _preset(agent: AgentCommand | None) -> Preset | None:
 def _earlier(run: Run, part: str, preset: Preset, *, boxed: bool) -> tuple[str, str]:
     """The session of the latest run of this part that named one: (its name, why it is not gone on with)."""
     ended = Run.objects.ended().filter(account=run.account_id or run.bead_id, kind=run.kind, claimed_at__isnull=False)
-    latest = [one for one in ended.order_by("-created_at")[:20] if part_of(one.kind, one.purpose) == part]
+    recent = ended.defer("brief", "step_results").order_by("-created_at")[:20]
+    latest = [one for one in recent if part_of(one.kind, one.purpose) == part]
     if not latest:
         return "", ""
     step = _step(run.steps)
