@@ -52,7 +52,9 @@ def root() -> Path:
 def part_of(kind: str, purpose: str) -> str:
     """Whose session it is among those of a piece of work: a worker goes on from work to rework and conflicts; each
     thing that a refinery does is another conversation."""
-    return f"{kind}-{purpose}" if kind == RunKind.REFINERY else str(kind)
+    if kind == RunKind.REFINERY:
+        return f"{kind}-{purpose}"
+    return str(kind)
 
 
 def going(run: Run) -> Going | None:
@@ -93,8 +95,9 @@ def _earlier(run: Run, part: str, preset: Preset, *, boxed: bool) -> tuple[str, 
     if not boxed and not preset.anywhere:
         return "", f"without a sandbox {preset.name} does not find it again"
     names = (one.session for one in latest[:_TRIED] if _step(one.steps) == step and _NAME.fullmatch(one.session))
-    name = next(names, "")
-    return name, "" if name else "it has named none"
+    for name in names:
+        return name, ""
+    return "", "it has named none"
 
 
 def _step(steps: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
@@ -117,7 +120,9 @@ def forget(beads: Iterable[str]) -> None:
 
 def forget_strays() -> int:
     """Drop the sessions of beads that are not here (any more); returns how many beads' that were."""
-    names = {path.name for path in root().iterdir()} if root().is_dir() else set()
+    if not root().is_dir():
+        return 0
+    names = {path.name for path in root().iterdir()}
     strays = names - set(Bead.objects.filter(pk__in=names).values_list("pk", flat=True))
     forget(strays)
     return len(strays)
