@@ -93,24 +93,30 @@ def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Cha
     inbox.changed(run.town.slug)
 
 
-def since(run: Run, reading: Reading) -> Reading:
-    """What a run itself has used, of a CLI that says what all of its session has: without what the runs before it in
-    that session have told."""
-    before = Usage.objects.filter(run__account=run.account_id, run__session=run.resumed, channel=Channel.STREAM)
-    past = before.exclude(run=run).aggregate(**{name: Coalesce(Sum(name), 0) for name in _COUNTS})
-    own = {name: max(getattr(reading.spent, name) - past[name], 0) for name in _COUNTS}
-    return replace(reading, spent=replace(reading.spent, **own))
-
-
-def hear(run: Run, readings: Sequence[Reading], now: dt.datetime) -> None:
-    """Note what a run's CLI says that it has used so far, and wake the town when a cap is near."""
+def hear(run: Run, readings: Sequence[Reading], now: dt.datetime, *, adds_up: bool = False) -> None:
+    """Note what a run's CLI says that it has used so far, and wake the town when a cap is near. `adds_up`: it says what
+    its session has used, also in the runs before; only what is new is this run's."""
     if not readings:
         return
     config, _ = configs.usable(run.town.config, run.rig.config)
     for reading in readings:
+        if adds_up:
+            reading = _less_earlier(run, reading)
         report(run, reading, config.prices, Channel.STREAM, now)
     if any(cap.near for cap in caps(run, config.budget, now)):
         inbox.wake(run.town)
+
+
+def _less_earlier(run: Run, reading: Reading) -> Reading:
+    """A reading without what earlier runs of the same session were booked with."""
+    rows = Usage.objects.filter(run__account=run.account_id, run__session=run.resumed, channel=Channel.STREAM)
+    sums: dict[str, Any] = {name: Coalesce(Sum(name), 0) for name in _COUNTS}
+    earlier = rows.exclude(run=run).aggregate(**sums, told=Sum("cost"))
+    left = {name: max(getattr(reading.spent, name) - earlier[name], 0) for name in _COUNTS}
+    told = reading.told
+    if told is not None:
+        told = max(told - (earlier["told"] or 0), Decimal(0))
+    return replace(reading, spent=Spent(**left), told=told)
 
 
 def _key(

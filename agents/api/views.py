@@ -266,11 +266,11 @@ class ShimDoor(Door):
 def _book(run: Run, body: _Told, now: dt.datetime) -> None:
     """Note what a run's CLI says that it has used."""
     step: dict[str, Any] = next((step for step in run.steps if step.get("preset")), {})
+    preset = PRESETS.get(str(step.get("preset")))
     readings = [one.reading(str(step.get("model") or "")) for one in body.usage]
-    preset = PRESETS.get(str(step.get("preset") or ""))
-    if preset is not None and preset.sums_sessions and run.resumed and run.resumed == (body.session or run.session):
-        readings = [usage.since(run, one) for one in readings]
-    usage.hear(run, readings, now)
+    same = bool(run.resumed) and run.resumed == (body.session or run.session)  # not where it was lost
+    adds_up = preset is not None and preset.adds_up and same
+    calls.insisted(lambda: usage.hear(run, readings, now, adds_up=adds_up))
 
 
 class ClaimView(ShimDoor):

@@ -171,7 +171,8 @@ class Preset:
     where the meaning of a line depends on those before it.
     `sessions`: what below HOME holds its sessions, and nothing else: folders or files; none where it has no sessions.
     `lost`: a pattern of what it says when it is to go on with a session that it does not find. `anywhere`: it finds
-    them from another working directory, too. `sums_sessions`: the usage that it tells is that of all of its session.
+    them from another working directory, too. `adds_up`: where it goes on with a session, its usage is of all of that,
+    from its first run on.
     """
 
     name: str
@@ -183,10 +184,10 @@ class Preset:
     sessions: tuple[str, ...] = ()
     lost: str = ""
     anywhere: bool = False
-    sums_sessions: bool = False
     needs_model: bool = False
     version: str = "--version"
     reader: Callable[[], Parse] | None = None
+    adds_up: bool = False
 
     def reading(self) -> Parse:
         """What reads the output of one run, line by line from its first on."""

@@ -106,8 +106,8 @@ PRESET = Preset(
     start=_start,
     parse=_parse,
     models=dataclasses.replace(OPENAI, also=("CODEX_API_KEY",)),
+    adds_up=True,
     sessions=(".codex/sessions",),
     lost=r"no rollout found for thread id|thread/resume failed",
     anywhere=True,
-    sums_sessions=True,
 )

@@ -365,7 +365,8 @@ class Steps:
             mark = f"{step['name']} | "
         if preset := PRESETS.get(str(step.get("preset"))):
             place = Path(self.spec["run_dir"]) / NAME
-            transcript = Transcript(place, preset, redactor.text, self.log.say, self.box.inside(str(self.worktree)))
+            root = self.box.inside(str(self.worktree))
+            transcript = Transcript(place, preset, redactor.text, self.log.say, root)
             self.transcript = transcript
         return Pump(process.stdout, redactor, self.log, self._heard, mark.encode(), transcript)
 

@@ -82,11 +82,14 @@ command = [{python}, {json.dumps(str(HERE / "polecat.py"))}]
 [agents.refinery]
 command = [{python}, {json.dumps(str(HERE / "refinery.py"))}]
 """
-    shown = list(dict.fromkeys([sys.prefix, sys.base_prefix, *([str(HERE)] if cast.scripted else [])]))
+    shown = [sys.prefix, sys.base_prefix, *_scripts(cast)]
+    mode = "required"
+    if not cast.boxed:
+        mode = "off"
     told = [
         "[sandbox]",
-        f"mode = {json.dumps('required' if cast.boxed else 'off')}",
-        f"read_only = {json.dumps(shown)}",
+        f"mode = {json.dumps(mode)}",
+        f"read_only = {json.dumps(list(dict.fromkeys(shown)))}",
         f"path = {json.dumps([str(Path(sys.executable).parent)])}",  # the gates' python3
     ]
     for role in ("polecat", "refinery"):
@@ -99,6 +102,13 @@ command = [{python}, {json.dumps(str(HERE / "refinery.py"))}]
         told += [f"[providers.{cast.provider}]", f"base_url = {json.dumps(base_url(cast))}", "scripted = true"]
         told += [f"[prices.{SCRIPTED}]", "input = 3.0", "cached = 0.3", "output = 15.0"]  # so that pages show a cost
     return "\n".join(told)
+
+
+def _scripts(cast: Cast) -> list[str]:
+    """What a scripted model lets its agent run."""
+    if cast.scripted:
+        return [str(HERE)]
+    return []
 
 
 def landed_log(remote: Path, branch: str, scratch: Path, since: str) -> str:

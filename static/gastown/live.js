@@ -13,80 +13,35 @@
 
   // -- morphing -------------------------------------------------------------------------------------------------
 
-  const alike = (a, b) =>
-    a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.id || "") === (b.id || "");
+  const atEnd = (part) => part.scrollHeight - part.scrollTop - part.clientHeight < 24;
+  const followed = new Set(); // transcripts whose end is looked at
 
-  function attributes(old, fresh) {
-    for (const { name } of [...old.attributes]) {
-      if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
-    }
-    for (const { name, value } of fresh.attributes) {
-      if (old.getAttribute(name) !== value && !(name === "open" && old.nodeName === "DETAILS")) {
-        old.setAttribute(name, value);
-      }
-    }
-  }
+  // What people have opened, typed and looked at is theirs; the rest is what the fresh part says (vendor/idiomorph).
+  const OURS = {
+    beforeNodeMorphed(old, fresh) {
+      if (old.isEqualNode(fresh) || ["INPUT", "TEXTAREA", "SELECT"].includes(old.nodeName)) return false;
+      if (old.hasAttribute?.("data-follow") && atEnd(old)) followed.add(old);
+      if (!old.hasAttribute?.("data-tail")) return true;
+      tail(old, fresh);
+      return false;
+    },
+    afterNodeMorphed(old) {
+      if (followed.delete(old)) old.scrollTop = old.scrollHeight;
+    },
+    beforeAttributeUpdated: (name, node) => name !== "open" || node.nodeName !== "DETAILS",
+  };
 
   function morph(old, fresh) {
-    if (old.nodeType !== Node.ELEMENT_NODE) {
-      if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
-      return;
-    }
-    if (old.isEqualNode(fresh)) return;
-    if (old.nodeName === "INPUT" || old.nodeName === "TEXTAREA" || old.nodeName === "SELECT") return;
-    attributes(old, fresh);
-    if (old.hasAttribute("data-tail")) tail(old, fresh);
-    else if (old.hasAttribute("data-follow")) follow(old, fresh);
-    else children(old, fresh);
-  }
-
-  function children(old, fresh) {
-    const named = new Map();
-    for (const child of old.children) if (child.id) named.set(child.id, child);
-    const wanted = new Set();
-    for (const child of fresh.children) if (child.id) wanted.add(child.id);
-    let at = old.firstChild;
-    for (const want of [...fresh.childNodes]) {
-      while (at && at.id && !wanted.has(at.id)) { // what is no longer there goes first: the rest keeps its place
-        const gone = at;
-        at = at.nextSibling;
-        gone.remove();
-      }
-      const known = want.id ? named.get(want.id) : null;
-      if (known && alike(known, want)) {
-        if (known === at) at = at.nextSibling;
-        else old.insertBefore(known, at);
-        morph(known, want);
-      } else if (at && !want.id && alike(at, want)) {
-        const here = at;
-        at = at.nextSibling;
-        morph(here, want);
-      } else {
-        old.insertBefore(want, at);
-      }
-    }
-    while (at) {
-      const gone = at;
-      at = at.nextSibling;
-      gone.remove();
-    }
+    Idiomorph.morph(old, fresh, { callbacks: OURS });
   }
 
   globalThis.gastownMorph = morph; // for review.js
 
   // A log is replaced as a whole, and stays at its end when its end was looked at.
   function tail(old, fresh) {
-    const atEnd = old.scrollHeight - old.scrollTop - old.clientHeight < 24;
-    const top = old.scrollTop;
+    const [end, top] = [atEnd(old), old.scrollTop];
     old.replaceChildren(...fresh.childNodes);
-    old.scrollTop = atEnd ? old.scrollHeight : top;
-  }
-
-  // A transcript keeps what is open in it, and stays at its end when its end was looked at.
-  function follow(old, fresh) {
-    const atEnd = old.scrollHeight - old.scrollTop - old.clientHeight < 24;
-    children(old, fresh);
-    if (atEnd) old.scrollTop = old.scrollHeight;
+    old.scrollTop = end ? old.scrollHeight : top;
   }
 
   // -- fetching ---------------------------------------------------------------------------------------------------

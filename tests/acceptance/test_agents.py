@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from agents import launches, trials, usage
-from agents.models import Run
+from agents.lifecycle import Channel
+from agents.models import Run, Usage
 from agents.presets import PRESETS, Event, Start, bill
 from agents.runtime import gitcmd, sandbox
 from beads import config as configs
@@ -25,7 +26,7 @@ from beads import ledger, secrets
 from beads.models import Bead
 from gastown_site.rehearsal import PLAYS, ModelServer
 from gastown_site.rehearsal.plays import WRITE, script
-from refinery.pages import boards
+from refinery.pages import boards, transcripts
 from tests.acceptance import modeldesk
 from tests.acceptance.conftest import WHO, Stage
 from tests.acceptance.scenes import NOBODY, Scene
@@ -130,10 +131,17 @@ def test_a_bead_is_done_rejected_done_again_and_landed(stage: Stage, model: Mode
     charged = [one.tokens for one in model.books if one.status == 200 and one.tools]  # without titles
     said = taken.input, taken.cached, taken.output
     booked = sum(t.fresh for t in charged), sum(t.cached for t in charged), sum(t.output for t in charged)
+    stream = Usage.objects.filter(channel=Channel.STREAM).values_list("input", "cached", "output")
+    heard = tuple(sum(column) for column in zip(*stream, strict=True))
     if all(run.exit_code == 0 for run in runs):
-        assert said == booked
+        assert heard == said == booked
     else:  # what was ended by us, for its change has landed, has not told its last
-        assert said <= booked
+        assert said <= booked and heard <= booked
+    for run in runs:
+        path = transcripts.file_of(run)
+        assert path is not None, _logs(runs)
+        assert {"text", "call", "result"} <= {row.kind for row in transcripts.rows(path)}, path.read_text()
+        assert KEY not in path.read_text()
 
 
 PROVIDERS = {

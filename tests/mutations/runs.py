@@ -298,8 +298,8 @@ MUTATIONS = (
     Mutation(
         "what a CLI says that it used is not booked",
         "agents/api/views.py",
-        "    usage.hear(run, readings, now)\n",
-        "    usage.hear(run, [], now)\n",
+        "usage.hear(run, readings, now, adds_up=adds_up)",
+        "usage.hear(run, [], now, adds_up=adds_up)",
         "tests/web/test_transcript.py -k noted_with_the_heartbeat",
     ),
     Mutation(

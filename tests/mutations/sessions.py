@@ -73,8 +73,8 @@ MUTATIONS = (
     Mutation(
         "what a session has used is booked for each of its runs",
         "agents/api/views.py",
-        "    if preset is not None and preset.sums_sessions and run.resumed and",
-        "    if preset is not None and False and",
+        "adds_up = preset is not None and preset.adds_up and same",
+        "adds_up = False",
         "tests/web/test_transcript.py -k all_of_its_session",
     ),
     Mutation(

@@ -94,6 +94,7 @@ def test_a_reviewer_sends_back_with_file_and_line(place: Place, reviewer: Client
         "gastown/review.css",
         "gastown/review.js",
         "gastown/live.js",
+        "vendor/idiomorph/idiomorph.min.js",
         "gastown/favicon.svg",
         "admin/css/base.css",
     ],

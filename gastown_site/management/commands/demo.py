@@ -166,7 +166,9 @@ class Command(BaseCommand):
         return self._follow(town, up, lines)
 
     def _follow(self, town: Town, up: subprocess.Popen[bytes], show: Callable[[list[dict[str, Any]]], None]) -> bool:
-        end = time.monotonic() + (REAL_DEADLINE if self.cast.preset else DEADLINE)
+        end = time.monotonic() + DEADLINE
+        if self.cast.preset:
+            end += REAL_DEADLINE
         with psycopg.connect(**listen_parameters(), autocommit=True) as listener:
             listener.execute(f"listen {WAKE_CHANNEL}")
             while time.monotonic() < end:
