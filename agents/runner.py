@@ -219,7 +219,9 @@ class Runner:
         if run.agent:
             name = run.agent.name
         told = [(run.brief.get("conflict") or {}).get("base_sha"), (run.brief.get("candidate") or {}).get("base")]
-        saved = mirrors.resolve(repo, str(run.brief["saved"])) if run.brief.get("saved") else None
+        saved = None
+        if ref := run.brief.get("saved"):
+            saved = mirrors.resolve(repo, str(ref))
         if not saved:  # its agent is not told of what is not there
             run.brief = {**run.brief, "saved": ""}
         plan = workspace.Plan(

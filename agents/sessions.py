@@ -52,7 +52,9 @@ def root() -> Path:
 def part_of(kind: str, purpose: str) -> str:
     """Whose session it is among those of a piece of work: a worker goes on from work to rework and conflicts; each
     thing that a refinery does is another conversation."""
-    return f"{kind}-{purpose}" if kind == RunKind.REFINERY else str(kind)
+    if kind == RunKind.REFINERY:
+        return f"{kind}-{purpose}"
+    return str(kind)
 
 
 def going(run: Run) -> Going | None:
@@ -81,7 +83,8 @@ def _preset(agent: AgentCommand | None) -> Preset | None:
 def _earlier(run: Run, part: str, preset: Preset, *, boxed: bool) -> tuple[str, str]:
     """The session of the latest run of this part that named one: (its name, why it is not gone on with)."""
     ended = Run.objects.ended().filter(account=run.account_id or run.bead_id, kind=run.kind, claimed_at__isnull=False)
-    latest = [one for one in ended.order_by("-created_at")[:20] if part_of(one.kind, one.purpose) == part]
+    recent = ended.defer("brief", "step_results").order_by("-created_at")[:20]
+    latest = [one for one in recent if part_of(one.kind, one.purpose) == part]
     if not latest:
         return "", ""
     step = _step(run.steps)
@@ -92,8 +95,9 @@ def _earlier(run: Run, part: str, preset: Preset, *, boxed: bool) -> tuple[str, 
     if not boxed and not preset.anywhere:
         return "", f"without a sandbox {preset.name} does not find it again"
     names = (one.session for one in latest[:_TRIED] if _step(one.steps) == step and _NAME.fullmatch(one.session))
-    name = next(names, "")
-    return name, "" if name else "it has named none"
+    for name in names:
+        return name, ""
+    return "", "it has named none"
 
 
 def _step(steps: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
@@ -116,7 +120,9 @@ def forget(beads: Iterable[str]) -> None:
 
 def forget_strays() -> int:
     """Drop the sessions of beads that are not here (any more); returns how many beads' that were."""
-    names = {path.name for path in root().iterdir()} if root().is_dir() else set()
+    if not root().is_dir():
+        return 0
+    names = {path.name for path in root().iterdir()}
     strays = names - set(Bead.objects.filter(pk__in=names).values_list("pk", flat=True))
     forget(strays)
     return len(strays)

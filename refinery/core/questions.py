@@ -33,13 +33,17 @@ def ended_asking(run: RunView, asked: AskedView | None) -> str:
         return ""
     if asked.open:
         return f"it has asked a person, and waits for the answer: {asked.open}"
-    return "it has asked a person, who has answered" if asked.latest >= run.created_at else ""
+    if asked.latest >= run.created_at:
+        return "it has asked a person, who has answered"
+    return ""
 
 
 def waits_for_answer(asked: AskedView | None, runs: Sequence[RunView]) -> str:
     """The question for whose answer a piece of work waits, which has these runs; empty where it waits for none: nothing
     is asked, its last run was lost by the host's fault and goes on, or a person has said since that it is to go on."""
     ended = [run for run in runs if not run.live]
-    if asked is None or not asked.open or not ended or ended[-1].forgotten:
+    if asked is None or not ended or ended[-1].forgotten:
         return ""
-    return asked.open if ended[-1].outcome in (RunOutcome.STOPPED, RunOutcome.FAILED) else ""
+    if ended[-1].outcome not in (RunOutcome.STOPPED, RunOutcome.FAILED):
+        return ""
+    return asked.open

@@ -45,8 +45,8 @@ MUTATIONS = (
     Mutation(
         "a refinery's review goes on with its triage",
         "agents/sessions.py",
-        '    return f"{kind}-{purpose}" if kind == RunKind.REFINERY else str(kind)\n',
-        "    return str(kind)\n",
+        '        return f"{kind}-{purpose}"\n',
+        "        return str(kind)\n",
         "tests/db/test_sessions.py -k parts",
     ),
     Mutation(

@@ -20,7 +20,7 @@ def test_prime_tells_the_agent_what_it_needs(polecat: Agent) -> None:
     assert data["bead"]["title"] == "Paint the fence"
     assert data["branch"] == polecat.run.branch
     assert data["target"] == "main"
-    assert data["gates"] == [{"name": "true", "run": "true"}]
+    assert data["gates"] == [{"name": "true", "run": "true", "timeout": 600.0}]
 
 
 def test_done_is_recorded_once_and_becomes_a_review_entry(place: Place, polecat: Agent) -> None:

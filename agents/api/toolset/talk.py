@@ -44,9 +44,9 @@ def ask(call: Call, args: AskArgs) -> dict[str, Any]:
     """Ask a person. It answers at once, with `state` "open"; a person's `answer` comes later: into your mail, and as
     the answer to this same call, so ask again in the same words to hear whether it is there (`state` "answered").
 
-    Go on meanwhile with what does not depend on it. "closed" means that nobody will answer. Questions count as
-    escalations ([limits] escalations_per_run). The mayor asks once in a run, and exits: it is started again with the
-    answer.
+    Go on meanwhile with what does not depend on it; where you cannot go on, commit and exit: you are started again with
+    the answer, and no attempt is used up. "closed" means that nobody will answer. Questions count as escalations
+    ([limits] escalations_per_run). The mayor asks once in a run, and exits.
     """
     run = call.run
     if planner.is_asked(run):
