@@ -37,6 +37,13 @@ def api(config: Config) -> str:
     return f"https://api.{GITHUB}"
 
 
+def page(config: Config, remote: str, number: int) -> str:
+    """The address of a pull request for people. It is made from the config alone: no answer of a host, and nothing that
+    an agent has written, is in it."""
+    site = config.pr.url.rstrip("/") or f"https://{GITHUB}"
+    return f"{site}/{repository(config, remote)}/pull/{number}"
+
+
 def _is_there(config: Config, remote: str) -> bool:
     """True when the remote is a repository of GitHub, or of the Enterprise that the config names."""
     host = _parts(remote)[0]

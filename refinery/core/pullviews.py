@@ -129,8 +129,9 @@ class PullView:
     """A row: a pull request that concerns us. `pull`: as last read; None: not known.
 
     `wanted_at`: when something was last heard of it; what was read before that may be past. `heard`: what reviews and
-    comments were taken in: `r<id>` → opinion, `c` → the latest comment's id. `told`, `reported`: digests of our comment
-    and of the statuses at its head as they are there; `answer`: what came of the last command.
+    comments were taken in: `r<id>` → opinion, `c` → the latest comment's id. `told`: a digest of our comment as it
+    is there; `said`: by context, the mark of each status there (see `refinery.core.rules.pulls.mark`); `answer`: what
+    came of the last command.
     """
 
     id: int
@@ -144,7 +145,7 @@ class PullView:
     heard: Mapping[str, Any] = field(default_factory=dict)
     told: str = ""
     told_at: dt.datetime | None = None
-    reported: str = ""
+    said: Mapping[str, str] = field(default_factory=dict)
     answer: str = ""
     entry: str = ""
     outcome: str = ""  # of its entry, once that has ended: a reason of `refinery.core.reasons.Exit`

@@ -141,6 +141,14 @@ def note(entry: ReviewEntry, *, by: Actor, text: Annotated[str, Hint(lines=3, po
         return inbox.record_once(entry.rig.town, "entry.note", entry.pk, {"reason": text}, actor=by)
 
 
+def note_once(entry: ReviewEntry, *, by: Actor, text: str, key: str) -> bool:
+    """The same for words that were said elsewhere, under the key of what said them: however often they are passed on,
+    there is one note."""
+    if entry.kind == EntryKind.CHECK or entry.state == EntryState.MERGED:
+        must_be_active(entry)
+    return inbox.record(entry.rig.town, "entry.note", entry.pk, {"reason": text}, actor=by, dedupe_key=key)
+
+
 def _author_mails(entry: ReviewEntry) -> set[str]:
     """The authors of the change's commits. Raises Unavailable when git cannot tell: unknown is nobody's approval."""
     try:

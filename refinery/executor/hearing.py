@@ -81,7 +81,8 @@ def _review(host: Host, entry: ReviewEntry, number: int, review: Review) -> str:
                 reviews.request_changes(entry, by=by, body=body, items=items, head=review.commit)
             elif body or items:
                 lines = [f"{i['file']}:{i['line']}: {i['problem']}" for i in items]
-                reviews.note(entry, by=by, text="\n".join([body, *lines]).strip()[:4000])
+                key = f"pull:note:{entry.pk}:{review.id}"
+                reviews.note_once(entry, by=by, text="\n".join([body, *lines]).strip()[:4000], key=key)
     except HostUnknown as error:
         if error.kind != "gone":
             raise

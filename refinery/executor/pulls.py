@@ -16,6 +16,7 @@ from beads.errors import Refused
 from beads.models import Rig
 from refinery.core import effects, pullviews
 from refinery.core.pullviews import Pull
+from refinery.core.rules.pulls import READY, mark
 from refinery.core.states import EntryState
 from refinery.executor import pulltexts
 from refinery.executor.registry import Result, does
@@ -128,12 +129,15 @@ def report(work: effects.ReportPull) -> Result | None:
     if row.entry is not None:
         url = pulltexts.url(row.entry)
     statuses = [Status(context, state, pulltexts.plain(text), url) for context, state, text in work.statuses]
+    said = {context: mark(work.sha, state, text) for context, state, text in work.statuses}
+    if work.ready:
+        said[READY] = mark(work.sha)
 
     def _say(host: Host) -> Result:
         host.report(work.sha, statuses)
         if work.ready:
             host.ready(_known(row))
-        return "pull.reported", str(row.pk), {"digest": work.digest, "ready": work.ready}
+        return "pull.reported", str(row.pk), {"said": said, "ready": work.ready}
 
     return asked(row.rig, _say)
 

@@ -309,7 +309,7 @@ class PullTold(Payload):
 
 
 class PullReported(Payload):
-    """pull.reported"""
+    """pull.reported: by context, what is kept of each status that was said"""
 
-    digest: Digest
+    said: Annotated[dict[Annotated[str, Field(max_length=100)], Digest], Field(max_length=200)] = {}
     ready: bool = False

@@ -94,7 +94,7 @@ def told(it: Taken[PullTold]) -> None:
 @fact("pull.reported", says=PullReported, replayable=True)
 def reported(it: Taken[PullReported]) -> None:
     """Our statuses are there."""
-    pulls.reported(_row(it), it.said.digest, it.now, ready=it.said.ready)
+    pulls.reported(_row(it), it.said.said, it.now, ready=it.said.ready)
 
 
 @fact("pull.ended", says=PullDone, replayable=True)

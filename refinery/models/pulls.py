@@ -29,8 +29,9 @@ class HostedPull(models.Model):
     """One pull request of a rig's host that concerns us: it shows an entry of ours, or somebody has called us there.
 
     `wanted_at`: something was heard of it then; `read_at`: begin of the last reading, whose answer is `state`. `head`:
-    where it and its entry were last the same. `heard`: what of it was taken in. `told`, `reported`: digests of our
-    comment and of the statuses as they are there. `offered`: we made it. `ended_at`: it is over.
+    where it and its entry were last the same. `heard`: what of it was taken in. `told`: a digest of our comment as it
+    is there; `said`: by context, the mark of each status, of one head alone. `offered`: we made it. `ended_at`: it is
+    over.
     """
 
     rig = models.ForeignKey(Rig, on_delete=models.CASCADE, related_name="pulls")
@@ -45,7 +46,7 @@ class HostedPull(models.Model):
     comment = models.BigIntegerField(default=0, help_text="the id of our comment")
     told = models.CharField(max_length=64, blank=True)
     told_at = models.DateTimeField(null=True, blank=True)
-    reported = models.CharField(max_length=64, blank=True)
+    said = models.JSONField(default=dict, blank=True, help_text="the statuses that are there, by context")
     answer = models.TextField(blank=True, help_text="what came of the last command")
     created_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True, blank=True)

@@ -27,7 +27,7 @@ from refinery.core.rules.troubles import OUTAGE, ROOM
 from refinery.core.states import EntryState
 from refinery.core.world import World
 from refinery.models import Landing, ReviewEntry
-from refinery.pages import ways
+from refinery.pages import pulls, ways
 from refinery.store import history as history_of
 from refinery.store.results import gate_results
 from refinery.tick import snapshot
@@ -263,12 +263,12 @@ def view_data(board: Board, view: EntryView) -> dict[str, Any]:
 def entry_detail(board: Board, entry: ReviewEntry) -> dict[str, Any]:
     """An entry with all that is known about it."""
     candidate = entry.candidates.filter(build_no=entry.build_no).first() or entry.candidates.last()
-    built: dict[str, Any] = {"candidate": None, "gates": []}
+    built: dict[str, Any] = {"candidate": None, "gates": [], **pulls.of_entry(entry)}
     if candidate is not None:
         told = {"sha": candidate.sha, "tree": candidate.tree_sha, "base": candidate.base_sha}
         told |= {"head": candidate.head_sha, "result": candidate.result}
         told |= {"files": candidate.files, "error": candidate.error}
-        built = {"candidate": told, "gates": gate_results(entry, candidate, past=True)}
+        built |= {"candidate": told, "gates": gate_results(entry, candidate, past=True)}
     return entry_data(board, entry) | {
         **built,
         "superseded_by": entry.superseded_by_id,

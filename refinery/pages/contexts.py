@@ -23,7 +23,7 @@ from refinery import links
 from refinery.core import estimates
 from refinery.core.states import EntryKind, GateOutcome
 from refinery.models import ReviewEntry
-from refinery.pages import ansi, attention, boards, outcomes, spending, transcripts, ways
+from refinery.pages import ansi, attention, boards, outcomes, pulls, spending, transcripts, ways
 from refinery.pages.live import Topic
 from refinery.store.results import telling
 
@@ -191,6 +191,7 @@ def bead(bead: Bead, most: int = LISTED) -> dict[str, Any]:
         "needs": attention.of_questions(questions.unanswered([bead.pk])),
         "runs": runs,
         "entries": bead.entries.order_by("created_at"),
+        "pulls": pulls.of_bead(bead),
         "after": [d.on for d in bead.blocked_by.select_related("on")],
         "children": bead.children.all(),
         "spending": spending.shown(spending.of_bead(bead)),

@@ -18,6 +18,7 @@ from refinery.models import HostedPull, RigHost
 
 WAITS = tuple(dt.timedelta(seconds=s) for s in (5, 10, 20, 40, 60))  # then every 60 s
 HEARD = 400  # so much is remembered of what was taken in from one pull request
+STATUSES = 200  # so many statuses of it are remembered
 
 
 # -- the host --
@@ -78,7 +79,7 @@ def offered(rig: Rig, entry: str, number: int, head: str, now: dt.datetime) -> N
     """A pull request shows an entry. One that has shown another before, or was known before we were called there, shows
     this one from now on, and is whose it was."""
     HostedPull.objects.filter(entry=entry).exclude(rig=rig, number=number).update(entry=None)
-    told = {"entry_id": entry, "head": head, "wanted_at": now, "ended_at": None, "told": "", "reported": ""}
+    told = {"entry_id": entry, "head": head, "wanted_at": now, "ended_at": None, "told": ""}
     HostedPull.objects.update_or_create(rig=rig, number=number, defaults=told, create_defaults=told | {"offered": True})
 
 
@@ -92,7 +93,7 @@ def heard(row: HostedPull, what: str, value: Any, answer: str, entry: str) -> No
         change |= {"answer": storable(answer[:1000]), "told": ""}
     if entry and entry != row.entry_id:
         HostedPull.objects.filter(entry=entry).exclude(pk=row.pk).update(entry=None)
-        change |= {"entry_id": entry, "head": row.state.get("head", ""), "reported": ""}
+        change |= {"entry_id": entry, "head": row.state.get("head", "")}
     HostedPull.objects.filter(pk=row.pk).update(**change)
 
 
@@ -106,9 +107,13 @@ def told(row: HostedPull, digest: str, comment: int, now: dt.datetime) -> None:
     HostedPull.objects.filter(pk=row.pk).update(told=digest, told_at=now, comment=comment)
 
 
-def reported(row: HostedPull, digest: str, now: dt.datetime, *, ready: bool) -> None:
-    """The statuses there say this. `ready`: it is no draft any more, which is to be read."""
-    change: dict[str, Any] = {"reported": digest}
+def reported(row: HostedPull, said: Mapping[str, str], now: dt.datetime, *, ready: bool) -> None:
+    """These statuses are there now, beside those that were said at the same head before. `ready`: it is no draft any
+    more, which is to be read."""
+    heads = {kept.partition(" ")[0] for kept in said.values()}
+    before = {context: kept for context, kept in row.said.items() if kept.partition(" ")[0] in heads}
+    latest = list({**before, **said}.items())[-STATUSES:]
+    change: dict[str, Any] = {"said": dict(latest)}
     if ready:
         change["wanted_at"] = now
     HostedPull.objects.filter(pk=row.pk).update(**change)

@@ -107,7 +107,7 @@ def _pull(row: HostedPull) -> PullView:
         heard=row.heard,
         told=row.told,
         told_at=row.told_at,
-        reported=row.reported,
+        said=row.said,
         answer=row.answer,
         entry=row.entry_id or "",
         **end,

@@ -9,14 +9,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from refinery.core.effects import KINDS
+from refinery.core.effects import KINDS, OfHost
 from tests.acceptance.living import Living
 from tests.acceptance.test_installation import ROOT
 
 FUNCTION = "crashpoint"
+HOSTS = {kind.name for kind in get_args(OfHost)}
 GROUPS = {"doors": ("tick", "door"), "runners": ("run",), "shims": ("shim",), "effects": ("effect", "land")}
 ELSEWHERE = {"backup", "restore", "archive", "repo"}  # test_backup.py, test_housekeeping.py, test_installation.py
 
@@ -37,13 +39,14 @@ def _name(node: ast.expr) -> str:
 
 
 def _expand(argument: ast.expr, path: Path) -> list[str]:
-    """The name itself; or, for `f"….{effect.kind}"`, one for each kind of effect."""
+    """The name itself; or, for `f"….{effect.kind}"`, one for each kind of effect; those of a host are killed in
+    `tests/hosts/test_kills.py`."""
     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
         return [argument.value]
     if isinstance(argument, ast.JoinedStr) and ast.unparse(argument).endswith("{effect.kind}'"):
         prefix = argument.values[0]
         assert isinstance(prefix, ast.Constant) and isinstance(prefix.value, str)
-        return [prefix.value + kind for kind in sorted(KINDS)]
+        return [prefix.value + kind for kind in sorted(set(KINDS) - HOSTS)]
     raise AssertionError(f"{path}: a crash point's name must be readable: {ast.unparse(argument)}")
 
 

@@ -64,6 +64,27 @@ MUTATIONS = (
         f"{GITHUB} -k allowed_places",
     ),
     Mutation(
+        "each change of phase says all statuses again",
+        "refinery/core/rules/pulls.py",
+        "    fresh = tuple(one for one in statuses if _is_news(row, pull.head, one))\n",
+        "    fresh = tuple(statuses)\n",
+        f"{RULES} -k say_something_else",
+    ),
+    Mutation(
+        "a pull request that a person has made a draft again is made ready again",
+        "refinery/core/rules/pulls.py",
+        " and READY not in said_at(row.said, pull.head)",
+        "",
+        f"{RULES} -k ready_once",
+    ),
+    Mutation(
+        "a page leads where a host's answer says",
+        "refinery/pages/pulls.py",
+        "    url = hosting.page(config, row.rig.remote_url, row.number)\n",
+        '    url = row.state.get("url", "")\n',
+        "tests/web/test_pull_links.py",
+    ),
+    Mutation(
         "our comment is made again after a crash",
         "refinery/hosts/github.py",
         '            known = next((_number(c, "id") for c in said if marker in (c.get("body") or "")), 0)\n',

@@ -17,6 +17,7 @@ from refinery.core.pullviews import Comment, HostView, Opinion, Pull, PullState,
 from refinery.core.rules import commands, pulls
 from refinery.core.stages import Stage
 from refinery.core.standing import standing
+from refinery.core.states import GateOutcome
 from refinery.core.world import RigView, World
 from tests.unit.test_rules import BUILT, ENTRY, NOW, PASS
 
@@ -216,6 +217,57 @@ def test_a_pull_request_is_kept_as_json_and_read_again() -> None:
     assert pullviews.load(pullviews.dump(pull)) == pull
     assert pullviews.load({"number": "x"}) is None
     assert pullviews.load({}) is None
+
+
+def told(row: PullView, gate: str = "pass") -> tuple[tuple[str, str, str], ...]:
+    """The statuses that are reported when the gate's result is this."""
+    entry = replace(GREEN, gates=(replace(PASS, outcome=GateOutcome(gate)),))
+    found = World(NOW, "main", rigs={1: RIG}, entries=(entry,), pulls=(row,))
+    work = asked(of(found, "pull"))
+    return work.statuses if isinstance(work, effects.ReportPull) else ()
+
+
+def noted(row: PullView, *statuses: tuple[str, str, str]) -> PullView:
+    said = {context: pulls.mark(PULL.head, state, text) for context, state, text in statuses}
+    return replace(row, said={**row.said, **said})
+
+
+def test_only_the_statuses_that_say_something_else_are_reported() -> None:
+    first = told(ROW)
+    assert {context: state for context, state, _ in first} == {"gastown": "success", "gastown/test": "success"}
+    known = noted(ROW, *first)
+    assert told(known) == ()
+    red = told(known, "fail")
+    assert {context: state for context, state, _ in red} == {"gastown": "failure", "gastown/test": "failure"}
+    other = replace(known, said={c: f"{'e' * 12} {m[13:]}" for c, m in known.said.items()})
+    assert len(told(other)) == 2  # what was said at another head is not said here
+
+
+def test_a_gate_that_runs_again_keeps_what_it_came_to_and_the_change_itself_is_pending() -> None:
+    known = noted(ROW, *told(ROW))
+    found = World(NOW, "main", rigs={1: RIG}, entries=(replace(GREEN, gates=()),), pulls=(known,))
+    work = asked(of(found, "pull"))
+    assert isinstance(work, effects.ReportPull)
+    assert [(context, state) for context, state, _ in work.statuses] == [("gastown", "pending")]
+
+
+def test_gates_with_long_names_have_a_status_each() -> None:
+    names = ["x" * 150 + end for end in "ab"]
+    rig = replace(RIG, config=effective({}, validate({"refinery": {"gates": names}, "pr": PR})))
+    work = asked(of(world(ROW, rig=rig), "pull"))
+    assert isinstance(work, effects.ReportPull)
+    assert len({context[:100] for context, _, _ in work.statuses}) == 3
+
+
+def test_a_draft_is_made_ready_once_for_each_head() -> None:
+    draft = replace(ROW, pull=replace(PULL, draft=True))
+    work = asked(of(world(draft), "pull"))
+    assert isinstance(work, effects.ReportPull) and work.ready
+    known = noted(draft, *work.statuses)
+    again = asked(of(world(known), "pull"))
+    assert isinstance(again, effects.ReportPull) and (again.ready, again.statuses) == (True, ())
+    ready = replace(known, said={**known.said, pulls.READY: pulls.mark(PULL.head)})
+    assert not isinstance(asked(of(world(ready), "pull")), effects.ReportPull)  # a person has made it a draft again
 
 
 def test_what_the_host_refuses_for_good_keeps_nothing_else_from_being_done() -> None:

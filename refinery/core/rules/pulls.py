@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from beads.config import MergeStrategy
 from beads.lifecycle import EffectState
@@ -29,6 +29,7 @@ from refinery.core.world import RigView, World
 
 HOST = "pr-host:"  # the key of the need that a rig's host cannot be asked
 PATIENCE = 3  # so many tries in a row before people are told of what may go by itself
+OVERALL, CONTEXT = "gastown", 100  # the status of the change itself; characters of the name of one
 TELL_EVERY = dt.timedelta(seconds=30)  # our comment is changed at most so often, but for an end or an answer
 _STATES = {GateOutcome.PASS: "success", GateOutcome.FAIL: "failure", GateOutcome.ERROR: "error"}
 _BAD = frozenset({Stage.GATE_FAILED, Stage.CONFLICT, Stage.UNFIT, Stage.CHANGES_REQUESTED, Stage.NOTHING})
@@ -198,11 +199,14 @@ def digest(*parts: object) -> str:
 
 
 def _to_report(world: World, rig: RigView, row: PullView, pull: Pull, entry: EntryView | None) -> Iterator[Ask]:
-    """How the gates are, as statuses of its head; a draft of ours is ready for people when it is green."""
+    """How the gates are, as statuses of its head: those that say something else now, for each is a request, and a host
+    grants so many an hour. A gate that runs again keeps what it came to before at this head: `gastown` says how the
+    change is now. A draft of ours is ready for people when it is green, once for each head: they may make it a draft
+    again."""
     if entry is None or pull.state != PullState.OPEN or pull.head != entry.head:
         return
     stage = stands(world, entry).stage
-    statuses = [("gastown", _overall(stage), phase_of(world, entry).replace("_", " "))]
+    statuses = [(OVERALL, _overall(stage), phase_of(world, entry).replace("_", " "))]
     current = entry.candidate
     if current is not None and current.head == entry.head:
         found = results_on(current, entry.gates)
@@ -211,11 +215,41 @@ def _to_report(world: World, rig: RigView, row: PullView, pull: Pull, entry: Ent
             state, text = "pending", ""
             if result is not None:
                 state, text = _STATES[GateOutcome(result.outcome)], result.telling
-            statuses.append((f"gastown/{gate.name}", state, text))
-    ready = row.offered and pull.draft and stage in _GREEN
-    named = digest(pull.head, statuses, ready)
-    if named != row.reported:
-        yield "report", "its checks are told", effects.ReportPull(row.id, pull.head, tuple(statuses), named, ready)
+            statuses.append((_context(gate.name), state, text))
+    fresh = tuple(one for one in statuses if _is_news(row, pull.head, one))
+    ready = row.offered and pull.draft and stage in _GREEN and READY not in said_at(row.said, pull.head)
+    if fresh or ready:
+        named = digest(pull.head, fresh, ready)
+        yield "report", "its checks are told", effects.ReportPull(row.id, pull.head, fresh, named, ready)
+
+
+def _context(gate: str) -> str:
+    """The name of a gate's status: no two have the same, however long the gates' names are."""
+    name = f"{OVERALL}/{gate}"
+    if len(name) <= CONTEXT:
+        return name
+    return f"{name[: CONTEXT - 13]} {digest(gate)[:12]}"
+
+
+READY = "ready"  # beside the statuses that were said: it is no draft any more
+
+
+def mark(head: str, *said: str) -> str:
+    """What is kept of something that was said at a head."""
+    return f"{head[:12]} {digest(*said)[:12]}"
+
+
+def said_at(said: Mapping[str, str], head: str) -> dict[str, str]:
+    """What was said at this head: by context, its mark."""
+    return {context: kept for context, kept in said.items() if kept.startswith(f"{head[:12]} ")}
+
+
+def _is_news(row: PullView, head: str, status: tuple[str, str, str]) -> bool:
+    context, state, text = status
+    known = said_at(row.said, head).get(context)
+    if known is not None and state == "pending" and context != OVERALL:
+        return False
+    return known != mark(head, state, text)
 
 
 def _overall(stage: Stage) -> str:

@@ -24,7 +24,7 @@ from refinery import links
 from refinery.decisions import exchange as decisions
 from refinery.decisions import work
 from refinery.management.verbs import add_verbs
-from refinery.pages import boards, outcomes, ways
+from refinery.pages import boards, outcomes, pulls, ways
 
 
 class Command(GastownCommand):
@@ -67,7 +67,8 @@ class Command(GastownCommand):
             "blocks": list(bead.blocks.values_list("bead_id", flat=True)),
             "children": [{"id": c.pk, "purpose": c.purpose, "status": c.status} for c in bead.children.all()],
             "entries": [
-                {"id": e.pk, "state": e.state, "reason": e.reason, "text": e.reason_text} for e in bead.entries.all()
+                {"id": e.pk, "state": e.state, "reason": e.reason, "text": e.reason_text} | pulls.of_entry(e)
+                for e in bead.entries.all()
             ],
             "runs": [
                 {"id": r.pk, "kind": r.kind, "state": r.state, "outcome": r.outcome, "reason": r.reason}
@@ -86,6 +87,8 @@ class Command(GastownCommand):
             lines += ["", f"who works on it is started with the model {bead.model}"]
         lines += [f"{e['at'][:19]} {e['kind']} {e['from']}→{e['to']} {e['reason']}" for e in data["history"]]
         lines += links.addresses(data["reason"])
+        shown = [e["pull_request"] for e in data["entries"] if e["pull_request"]]
+        lines += [f"pull request {pull['name']}: {pull['url']}" for pull in shown]
         last = bead.runs.order_by("created_at").last()
         if last is not None:
             what = last.pk

@@ -121,6 +121,8 @@ class Command(GastownCommand):
             f"{data['phase']}: {data['detail']}",
             f"{data['branch']} at {data['head'][:12]} → {data['target']}",
         ]
+        if data["pull_request"]:
+            lines.append(f"pull request {data['pull_request']['name']}: {data['pull_request']['url']}")
         if data["estimate"]:
             usual = ""
             if data["eta"]:
