@@ -9,11 +9,14 @@ from pydantic import Field
 from agents.api.tools import Args, Call, tool
 from agents.api.toolset.convoys import convoy_extras
 from agents.api.toolset.shared import MAYOR, REFINERY
-from agents.api.toolset.work import prime_extras
+from agents.api.toolset.work import prime_extras, pull_checks
 from agents.models import Run
+from beads import config as configs
 from beads import inbox
-from beads.errors import Forbidden, NotFound
+from beads.errors import Forbidden, Invalid, NotFound
+from beads.limits import Provider
 from beads.models import Convoy
+from refinery.core import hosting
 from refinery.models import Candidate, ReviewEntry
 from refinery.pages import boards
 from refinery.store.results import gate_results
@@ -92,3 +95,18 @@ def _landing_time(convoy: Convoy) -> dict[str, Any]:
 
 convoy_extras.append(_landing_time)
 prime_extras.append(_review_context)
+
+
+def _check_pull(run: Run, url: str) -> None:
+    """A pull request must be one of the rig's repository. Whether it shows the run's head is asked of the host when it
+    is offered, for no host is waited for here."""
+    rig = run.rig
+    config = configs.usable(rig.town.config, rig.config)[0]
+    if hosting.provider(config, rig.remote_url) != Provider.GITHUB:
+        raise Invalid("pr_url: this rig's changes are reviewed on pages of Gastown: leave it out", field="pr_url")
+    if not hosting.numbered(config, rig.remote_url, url):
+        example = hosting.page(config, rig.remote_url, 1)
+        raise Invalid(f"pr_url: it is no pull request of this repository, such as {example}", field="pr_url")
+
+
+pull_checks.append(_check_pull)

@@ -44,6 +44,16 @@ def page(config: Config, remote: str, number: int) -> str:
     return f"{site}/{repository(config, remote)}/pull/{number}"
 
 
+def numbered(config: Config, remote: str, url: str) -> int:
+    """The number of the pull request at this address; 0 where it is none of the rig's repository."""
+    number = url.strip().rstrip("/").rpartition("/")[2]
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", number):
+        return 0
+    if url.strip().rstrip("/").lower() != page(config, remote, int(number)).lower():
+        return 0
+    return int(number)
+
+
 def _is_there(config: Config, remote: str) -> bool:
     """True when the remote is a repository of GitHub, or of the Enterprise that the config names."""
     host = _parts(remote)[0]

@@ -82,7 +82,7 @@ class Comment:
 class Pull:
     """A pull request as its host shows it. `head_repo`: `owner/name` of where its branch is; `authors`: the logins of
     those who wrote its commits, as far as the host knows them; `merge_sha`: the commit that it says it was merged as;
-    `mergeable`: None: not known."""
+    `mergeable`: None: not known; `etags`: of the lists that this was read from, by which the next reading is spared."""
 
     number: int
     head: str
@@ -102,6 +102,7 @@ class Pull:
     reviews: tuple[Review, ...] = ()
     commands: tuple[Comment, ...] = ()
     whole: bool = True  # False: it has more reviews or comments than are read
+    etags: Mapping[str, str] = field(default_factory=dict)
     on_target: bool = False  # git has shown `merge_sha` on its base
 
 
@@ -122,6 +123,21 @@ def load(told: Mapping[str, Any]) -> Pull | None:
         return _adapter().validate_python(dict(told)) if told else None
     except pydantic.ValidationError:
         return None
+
+
+def unlike(pull: Pull, repository: str, head: str, base: str) -> str:
+    """What keeps a pull request that somebody has made from showing this head for `base`, in a sentence; empty when it
+    is just that."""
+    name = f"pull request #{pull.number}"
+    if pull.state != PullState.OPEN:
+        return f"{name} is {pull.state}"
+    if pull.head_repo.lower() != repository.lower():
+        return f"the branch of {name} is in {pull.head_repo or 'a repository that is gone'}, not in {repository}"
+    if pull.base != base:
+        return f"{name} is for {pull.base}, not for {base}"
+    if pull.head != head:
+        return f"the head of {name} is {pull.head[:12]}, not {head[:12]}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,13 @@ from collections.abc import Callable
 
 from django.utils import timezone
 
+from agents.models import Run
 from agents.runtime.gitcmd import GitFailed
+from beads import config as configs
+from beads import inbox
 from beads.errors import Refused
 from beads.models import Rig
-from refinery.core import effects, pullviews
+from refinery.core import effects, hosting, pullviews
 from refinery.core.pullviews import Pull
 from refinery.core.rules.pulls import READY, mark
 from refinery.core.states import EntryState
@@ -23,7 +26,7 @@ from refinery.executor.registry import Result, does
 from refinery.git.mirror import repo_of
 from refinery.hosts.base import Host, HostUnknown, Offer, Seen, Status
 from refinery.hosts.opening import host_of
-from refinery.models import HostedPull, ReviewEntry, RigHost
+from refinery.models import HostedPull, Lane, ReviewEntry, RigHost
 
 
 def asked(rig: Rig, act: Callable[[Host], Result | None], *, writes: bool = True) -> Result | None:
@@ -77,7 +80,7 @@ def read(work: effects.ReadPull) -> Result | None:
 
     def look(host: Host) -> Result:
         try:
-            pull = host.read(work.number)
+            pull = host.read(work.number, pullviews.load(row.state))
         except HostUnknown as error:
             if error.kind != "gone":
                 raise
@@ -108,9 +111,42 @@ def offer(work: effects.OfferPull) -> Result | None:
     told = Offer(entry.branch, entry.target, pulltexts.title(entry), pulltexts.body(entry), draft=True)
 
     def _show(host: Host) -> Result:
-        return "pull.offered", entry.pk, {"number": host.offer(told), "head": entry.head_sha}
+        shown, answer = _of_its_agent(host, entry)
+        if shown is not None:
+            said = {"number": shown.number, "head": entry.head_sha, "branch": shown.branch}
+            return "pull.offered", entry.pk, said
+        return "pull.offered", entry.pk, {"number": host.offer(told), "head": entry.head_sha, "answer": answer}
 
     return asked(entry.rig, _show)
+
+
+def _of_its_agent(host: Host, entry: ReviewEntry) -> tuple[Pull | None, str]:
+    """The pull request that the agent has made itself and named (`gt_done`), when the host shows that it is for exactly
+    this; or why it is not. What an agent says is a number to look at, and no more."""
+    rig = entry.rig
+    config = configs.usable(rig.town.config, rig.config)[0]
+    run = Run.objects.filter(bead=entry.source_id, head_sha=entry.head_sha).order_by("created_at").last()
+    number = 0
+    if run is not None:
+        url = str((inbox.payload_of(f"result:{run.pk}") or {}).get("pr_url") or "")
+        number = hosting.numbered(config, rig.remote_url, url)
+    if not number:
+        return None, ""
+    others = HostedPull.objects.filter(rig=rig, number=number).exclude(entry=None).exclude(entry=entry)
+    if others.exists():
+        return None, f"Its agent named pull request #{number}, which shows another change."
+    try:
+        pull = host.read(number)
+    except HostUnknown as error:
+        if error.kind != "gone":
+            raise
+        return None, f"Its agent named pull request #{number}, which is not there."
+    if pull.branch == rig.default_branch or Lane.objects.filter(rig=rig, target=pull.branch).exists():
+        return None, f"Its agent named pull request #{number}, whose branch {pull.branch} others land on."
+    wrong = pullviews.unlike(pull, hosting.repository(config, rig.remote_url), entry.head_sha, entry.target)
+    if wrong:
+        return None, f"Its agent named another: {wrong}."
+    return pull, ""
 
 
 @does(effects.PushPull)

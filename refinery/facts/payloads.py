@@ -280,10 +280,12 @@ class PullRead(Payload):
 
 
 class PullOffered(Payload):
-    """pull.offered"""
+    """pull.offered; `branch`: where its head is, when an agent has made it; `answer`: why the one it made is not it"""
 
     number: Annotated[int, Field(ge=1, lt=2**31)]
     head: Sha
+    branch: Annotated[str, Field(max_length=250)] = ""
+    answer: Line = ""
 
 
 class PullHeard(Payload):

@@ -67,6 +67,10 @@ def offered(it: Taken[PullOffered]) -> None:
     """An entry has its pull request."""
     entry = subjects.entry(it)
     pulls.offered(entry.rig, entry.pk, it.said.number, it.said.head, it.now)
+    if it.said.branch:
+        entries.on_branch(entry.pk, it.said.head, it.said.branch)
+    if it.said.answer:
+        pulls.answered(entry.rig, it.said.number, it.said.answer)
 
 
 @fact("pull.heard", says=PullHeard)

@@ -72,8 +72,9 @@ class Host(Protocol):
     def poll(self, seen: Seen) -> Polled:
         """What has changed since the last look: at most two requests where nothing has, and these are free."""
 
-    def read(self, number: int) -> Pull:
-        """A pull request with its reviews and commands, and the rights of who wrote them."""
+    def read(self, number: int, known: Pull | None = None) -> Pull:
+        """A pull request with its reviews and commands, and the rights of who wrote them. `known`: as it was read
+        before, so that the host need not say again what has not changed since."""
 
     def words(self, number: int, review: int) -> tuple[str, Sequence[Remark]]:
         """What a review says, and of which lines."""

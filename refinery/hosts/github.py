@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ _OPINIONS = {
     "DISMISSED": Opinion.DISMISSED,
 }
 _RIGHTS = {"admin": Right.ADMIN, "write": Right.WRITE, "read": Right.READ, "none": Right.NONE}
+_NOTHING = Pull(0, "", "", "", "", "", "", PullState.OPEN)  # what is known of one that was never read
 _READY = """mutation($id: ID!) {
   markPullRequestReadyForReview(input: {pullRequestId: $id}) { pullRequest { isDraft } } }"""
 
@@ -45,7 +47,6 @@ class GitHubHost:
         self.client = client
         self.repository = repository
         self.place = f"/repos/{repository}"
-        self._rights: dict[str, Right] = {}
         self._now = dt.datetime.now(dt.UTC)  # by the host's clock, as soon as it has answered
 
     # -- reading --
@@ -73,7 +74,7 @@ class GitHubHost:
         known = set(etags.get("calls", "").split(","))
         wanted = {"sort": "updated", "direction": "desc", "since": f"{since - OVERLAP:%Y-%m-%dT%H:%M:%SZ}"}
         latest, recent = since, []
-        for row in self._pages(f"{self.place}/issues/comments", wanted):
+        for row in self.pages(f"{self.place}/issues/comments", wanted):
             latest = max(latest, dt.datetime.fromisoformat(_text(row, "updated_at")))
             if is_command(row.get("body") or "") and "/pull/" in _text(row, "html_url"):
                 recent.append(str(_number(row, "id")))
@@ -93,23 +94,33 @@ class GitHubHost:
         etags[name] = found.headers.get("etag", "")[:200]
         yield from rows
         if len(rows) == PAGE:
-            yield from self._pages(path, wanted, first=2)
+            yield from self.pages(path, wanted, first=2)
 
-    def _pages(self, path: str, wanted: Mapping[str, Any], first: int = 1) -> Iterator[Any]:
+    def pages(self, path: str, wanted: Mapping[str, Any], first: int = 1) -> Iterator[Any]:
+        """The rows of a list, page by page, as far as it is read."""
         for page in range(first, PAGES + 1):
             rows = _rows(self._ask("GET", path, params={**wanted, "per_page": PAGE, "page": page}))
             yield from rows
             if len(rows) < PAGE:
                 return
 
-    def read(self, number: int) -> Pull:
-        """See `Host`."""
+    def read(self, number: int, known: Pull | None = None) -> Pull:
+        """See `Host`. What is as it was (304) costs nothing of what GitHub lets us ask in an hour."""
         place = f"{self.place}/pulls/{number}"
         row = self._object("GET", place)
-        reviews = list(self._pages(f"{place}/reviews", {}))
-        said = list(self._pages(f"{self.place}/issues/{number}/comments", {}))
-        commands = [c for c in said if is_command(c.get("body") or "")]
-        authors = {(c.get("author") or {}).get("login") for c in self._pages(f"{place}/commits", {})}
+        before = known or _NOTHING
+        asked = _Asked(self, before)
+        reviews, commands, whole = before.reviews, before.commands, True  # only what was read whole has an ETag
+        if (rows := asked.rows("reviews", f"{place}/reviews")) is not None:
+            reviews = tuple(_review(r) for r in rows[-REVIEWS:] if r.get("state") in _OPINIONS)
+            whole = len(rows) <= REVIEWS
+        if (rows := asked.rows("said", f"{self.place}/issues/{number}/comments")) is not None:
+            commands = tuple([_command(c) for c in rows if is_command(c.get("body") or "")][-COMMANDS:])
+            whole = whole and len(rows) < PAGE * PAGES
+        authors = before.authors
+        if (before.head, before.base) != (_text(row, "head", "sha"), _text(row, "base", "ref")):
+            found = {(c.get("author") or {}).get("login") for c in self.pages(f"{place}/commits", {})}
+            authors = tuple(sorted(a[:100] for a in found if a))[:100]
         state, merged_as = PullState.OPEN, ""
         if row.get("merged"):
             state, merged_as = PullState.MERGED, str(row.get("merge_commit_sha") or "")
@@ -129,44 +140,21 @@ class GitHubHost:
             draft=bool(row.get("draft")),
             mergeable=row.get("mergeable"),
             merge_sha=merged_as[:64],
-            authors=tuple(sorted(a[:100] for a in authors if a))[:100],
+            authors=authors,
             labels=tuple(str(one.get("name"))[:100] for one in row.get("labels") or [])[:50],
-            reviews=tuple(self._review(r) for r in reviews[-REVIEWS:] if r.get("state") in _OPINIONS),
-            commands=tuple(self._command(c) for c in commands[-COMMANDS:]),
-            whole=len(reviews) <= REVIEWS and len(said) < PAGE * PAGES,
+            reviews=tuple(replace(r, right=asked.right(r.by)) for r in reviews),
+            commands=tuple(replace(c, right=asked.right(c.by)) for c in commands),
+            whole=whole,
+            etags=asked.etags,
         )
-
-    def _review(self, row: Mapping[str, Any]) -> Review:
-        by = str((row.get("user") or {}).get("login") or "")[:100]
-        return Review(
-            _number(row, "id"), by, _OPINIONS[row["state"]], str(row.get("commit_id") or "")[:64], self._right(by)
-        )
-
-    def _command(self, row: Mapping[str, Any]) -> Comment:
-        by = str((row.get("user") or {}).get("login") or "")[:100]
-        return Comment(_number(row, "id"), by, _text(row, "body").strip().split("\n", 1)[0][:300], self._right(by))
-
-    def _right(self, login: str) -> Right:
-        """What somebody may do here, as the host says; asked once for each reading."""
-        if not login:
-            return Right.NONE
-        if login not in self._rights:
-            try:
-                told = self._object("GET", f"{self.place}/collaborators/{login}/permission")
-                self._rights[login] = _RIGHTS.get(str(told.get("permission")), Right.UNKNOWN)
-            except HostUnknown as error:
-                if error.kind != "gone":  # an account that is no more
-                    raise
-                self._rights[login] = Right.NONE
-        return self._rights[login]
 
     def words(self, number: int, review: int) -> tuple[str, Sequence[Remark]]:
         """See `Host`."""
         place = f"{self.place}/pulls/{number}"
-        found = next((r for r in self._pages(f"{place}/reviews", {}) if r.get("id") == review), None)
+        found = next((r for r in self.pages(f"{place}/reviews", {}) if r.get("id") == review), None)
         if found is None:
             raise HostUnknown("gone", f"pull request {number} has no review {review} any more")
-        lines = [c for c in self._pages(f"{place}/comments", {}) if c.get("pull_request_review_id") == review]
+        lines = [c for c in self.pages(f"{place}/comments", {}) if c.get("pull_request_review_id") == review]
         return str(found.get("body") or "")[:LONG], [_remark(c) for c in lines[:REMARKS]]
 
     # -- acting: each looks before it acts, for it may be done twice --
@@ -175,7 +163,7 @@ class GitHubHost:
         """See `Host`."""
         owner = self.repository.partition("/")[0]
         wanted = {"state": "open", "head": f"{owner}:{offer.branch}", "base": offer.base}
-        for row in self._pages(f"{self.place}/pulls", wanted):
+        for row in self.pages(f"{self.place}/pulls", wanted):
             return _number(row, "number")
         told = {"title": offer.title, "head": offer.branch, "base": offer.base, "body": offer.body}
         try:
@@ -204,7 +192,7 @@ class GitHubHost:
     def comment(self, number: int, marker: str, text: str, known: int) -> int:
         """See `Host`."""
         if not known:
-            said = self._pages(f"{self.place}/issues/{number}/comments", {})
+            said = self.pages(f"{self.place}/issues/{number}/comments", {})
             known = next((_number(c, "id") for c in said if marker in (c.get("body") or "")), 0)
         if known:
             try:
@@ -239,6 +227,13 @@ class GitHubHost:
             self._now = parsedate_to_datetime(found.headers["date"])
         return found
 
+    def ask_since(self, path: str, etag: str, **params: int) -> httpx.Response:
+        """What is there, or 304 where it is as it was under this ETag."""
+        headers = {}
+        if etag:
+            headers["If-None-Match"] = etag
+        return self._ask("GET", path, params=params, headers=headers)
+
     def _object(self, method: str, path: str, **words: Any) -> dict[str, Any]:
         found = _json(self._ask(method, path, **words))
         if not isinstance(found, dict):
@@ -264,6 +259,70 @@ class GitHubHost:
             raise
         except ValueError as error:  # a key that is none, an answer that is no JSON
             raise HostUnknown("denied", f"the credential for GitHub cannot be used: {_line(error)}") from error
+
+
+class _Asked:
+    """One reading of a pull request: what of it is as it was `before`, and the ETags of what it is now."""
+
+    def __init__(self, host: GitHubHost, before: Pull) -> None:
+        self.host, self.before = host, before
+        self.etags: dict[str, str] = {}
+        self.rights: dict[str, Right] = {}
+
+    def rows(self, name: str, path: str) -> list[Any] | None:
+        """The rows of a list; None where it is as it was. What is longer than a page is always read anew."""
+        known = self.before.etags.get(name, "")
+        found = self.host.ask_since(path, known, per_page=PAGE)
+        if found.status_code == 304:
+            self.etags[name] = known
+            return None
+        rows = _rows(found)
+        if len(rows) == PAGE:
+            return [*rows, *self.host.pages(path, {}, first=2)]
+        self.etags[name] = found.headers.get("etag", "")[:200]
+        return rows
+
+    def right(self, login: str) -> Right:
+        """What somebody may do here, as the host says; asked once for each reading."""
+        if not login:
+            return Right.NONE
+        if login not in self.rights:
+            self.rights[login] = self._right(login)
+        return self.rights[login]
+
+    def _right(self, login: str) -> Right:
+        name = f"right {login}"
+        said: tuple[Review | Comment, ...] = (*self.before.reviews, *self.before.commands)
+        known = {one.by: one.right for one in said}
+        etag = ""
+        if login in known:
+            etag = self.before.etags.get(name, "")
+        try:
+            found = self.host.ask_since(f"{self.host.place}/collaborators/{login}/permission", etag)
+        except HostUnknown as error:
+            if error.kind != "gone":  # an account that is no more
+                raise
+            return Right.NONE
+        if found.status_code == 304:
+            self.etags[name] = etag
+            return known[login]
+        told = _json(found)
+        if not isinstance(told, dict):
+            return Right.UNKNOWN
+        self.etags[name] = found.headers.get("etag", "")[:200]
+        return _RIGHTS.get(str(told.get("permission")), Right.UNKNOWN)
+
+
+def _login(row: Mapping[str, Any]) -> str:
+    return str((row.get("user") or {}).get("login") or "")[:100]
+
+
+def _review(row: Mapping[str, Any]) -> Review:
+    return Review(_number(row, "id"), _login(row), _OPINIONS[row["state"]], str(row.get("commit_id") or "")[:64])
+
+
+def _command(row: Mapping[str, Any]) -> Comment:
+    return Comment(_number(row, "id"), _login(row), _text(row, "body").strip().split("\n", 1)[0][:300])
 
 
 def _unknown(response: httpx.Response) -> HostUnknown:

@@ -83,6 +83,11 @@ def offered(rig: Rig, entry: str, number: int, head: str, now: dt.datetime) -> N
     HostedPull.objects.update_or_create(rig=rig, number=number, defaults=told, create_defaults=told | {"offered": True})
 
 
+def answered(rig: Rig, number: int, answer: str) -> None:
+    """What our comment there says beside how it stands."""
+    HostedPull.objects.filter(rig=rig, number=number).update(answer=storable(answer[:1000]), told="")
+
+
 def heard(row: HostedPull, what: str, value: Any, answer: str, entry: str) -> None:
     """What was said there was taken in. `answer`: what came of it; `entry`: that it has become."""
     known = {k: v for k, v in row.heard.items() if k != what}

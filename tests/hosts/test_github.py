@@ -101,6 +101,26 @@ def test_a_look_costs_nothing_where_nothing_has_changed_and_tells_a_call_once(ho
     assert host.poll(Seen(second.etags)).commanded == frozenset()
 
 
+def test_a_second_reading_costs_one_request_and_sees_whatever_has_changed(hosted: Hosted, host: Host) -> None:
+    pull = hosted.github.open("ann", "feature", "Add a")
+    review = hosted.github.review(pull, "rita", "APPROVED")
+    hosted.github.say(pull, "sam", "/gastown why")
+    first = host.read(1)
+    hosted.server.answered.clear()
+    assert host.read(1, first) == first
+    assert sorted(hosted.server.answered) == [200, 304, 304, 304, 304]
+    hosted.github.dismiss(pull, review)
+    hosted.github.people["sam"] = "read"
+    hosted.github.say(pull, "rita", "/gastown land")
+    second = host.read(1, first)
+    assert second.reviews[0].opinion == Opinion.DISMISSED
+    assert [(c.by, c.right) for c in second.commands] == [("sam", Right.READ), ("rita", Right.WRITE)]
+    head = hosted.stage.commit("feature", {"b.txt": "b\n"}, start="feature")
+    hosted.github.people["ann"] = "write"
+    third = host.read(1, second)
+    assert (third.head, third.authors) == (head, ("ann",))
+
+
 def test_a_credential_is_for_allowed_places_alone(hosted: Hosted, host: Host, settings: object) -> None:
     settings.GASTOWN_OWNER_CONFIG = ""  # type: ignore[attr-defined]
     with pytest.raises(HostUnknown, match="plain http"):

@@ -85,6 +85,13 @@ MUTATIONS = (
         "tests/web/test_pull_links.py",
     ),
     Mutation(
+        "an agent's word is enough for the pull request that it names",
+        "refinery/core/pullviews.py",
+        "    if pull.head != head:\n",
+        "    if False:\n",
+        f"{RULES} -k agent_names",
+    ),
+    Mutation(
         "our comment is made again after a crash",
         "refinery/hosts/github.py",
         '            known = next((_number(c, "id") for c in said if marker in (c.get("body") or "")), 0)\n',

@@ -259,6 +259,39 @@ def test_gates_with_long_names_have_a_status_each() -> None:
     assert len({context[:100] for context, _, _ in work.statuses}) == 3
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"state": PullState.CLOSED}, "pull request #7 is closed"),
+        ({"head_repo": "ann/proj"}, "the branch of pull request #7 is in ann/proj, not in acme/proj"),
+        ({"head_repo": ""}, "the branch of pull request #7 is in a repository that is gone, not in acme/proj"),
+        ({"base": "release"}, "pull request #7 is for release, not for main"),
+        ({"head": "e" * 40}, f"the head of pull request #7 is {'e' * 12}, not {GREEN.head[:12]}"),
+    ],
+)
+def test_the_pull_request_that_an_agent_names_must_show_just_its_work(change: dict[str, Any], why: str) -> None:
+    assert pullviews.unlike(replace(PULL, **change), "acme/proj", GREEN.head, "main") == why
+
+
+@pytest.mark.parametrize(
+    ("url", "number"),
+    [
+        ("https://github.com/acme/proj/pull/7", 7),
+        ("https://github.com/Acme/Proj/pull/7/", 7),
+        ("https://github.com/acme/other/pull/7", 0),
+        ("https://github.com.evil.org/acme/proj/pull/7", 0),
+        ("https://github.com/acme/proj/pull/7?x", 0),
+        ("https://github.com/acme/proj/pull/0", 0),
+        ("https://github.com/acme/proj/pull/" + "9" * 30, 0),
+        ("javascript:alert(1)", 0),
+        ("", 0),
+    ],
+)
+def test_the_address_of_a_pull_request_is_one_of_the_rigs_repository(url: str, number: int) -> None:
+    assert hosting.numbered(config(), "https://github.com/acme/proj.git", url) == number
+
+
 def test_a_draft_is_made_ready_once_for_each_head() -> None:
     draft = replace(ROW, pull=replace(PULL, draft=True))
     work = asked(of(world(draft), "pull"))

@@ -10,10 +10,12 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
+from beads.models import Fact
 from refinery.core import pullviews
 from refinery.core.pullviews import Pull, PullState
 from refinery.models import HostedPull, ReviewEntry
 from tests.db.conftest import Place
+from tests.web.conftest import Agent
 
 
 @pytest.fixture
@@ -63,3 +65,21 @@ def test_a_change_without_one_says_nothing_of_it(place: Place, operator: Client,
     data, text = shown("mq", entry.pk, capsys)
     assert data["pull_request"] is None
     assert "pull request" not in text
+
+
+def test_an_agent_names_a_pull_request_of_its_rigs_own_repository_or_none(place: Place, polecat: Agent) -> None:
+    def done(url: str) -> tuple[int, str]:
+        answer = polecat.call("gt_done", summary="painted", pr_url=url)
+        return answer.status_code, answer.json().get("error", {}).get("message", "")
+
+    url = "https://github.com/acme/proj/pull/7"
+    status, why = done(url)
+    assert (status, "reviewed on pages of Gastown" in why) == (400, True)
+    place.town.config["pr"] = {"provider": "github", "credential": "TOKEN", "repository": "acme/proj"}
+    place.town.save()
+    for other in ("https://github.com/acme/other/pull/7", "https://evil.org/acme/proj/pull/7", "javascript:bad()"):
+        status, why = done(other)
+        assert (status, "such as https://github.com/acme/proj/pull/1" in why) == (400, True)
+    assert not Fact.objects.filter(kind="run.done").exists()
+    assert done(url)[0] == 200
+    assert Fact.objects.get(kind="run.done").payload["pr_url"] == url

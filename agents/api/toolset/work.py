@@ -35,6 +35,7 @@ BRIEFED = (  # of its brief, what `gt_prime` tells as it is
     *("rounds", "attempts", "start", "instructions", "request"),
 )
 prime_extras: list[Callable[[Run], dict[str, Any]]] = []
+pull_checks: list[Callable[[Run, str], None]] = []  # each raises Invalid for what is no pull request for a run's work
 
 
 @tool("gt_prime", ALL, reads=True)
@@ -121,12 +122,15 @@ def done(call: Call, args: DoneArgs) -> dict[str, Any]:
     Repeats are no-ops.
 
     `branch`: where your commits are, when it is not the branch that you were given. `{"result": "nothing_changed"}`
-    says that there is no commit of yours yet: what you have changed must be committed before you exit.
+    says that there is no commit of yours yet: what you have changed must be committed before you exit. `pr_url`: the
+    pull request that you have made yourself, if you have: with just your commits, from a branch of the repository
+    itself, onto your target. Else leave it out: Gastown makes one where that is wanted.
     """
-    if args.pr_url:
-        raise Invalid(
-            "pr_url: the pull request of your branch is made, or found, by Gastown itself: leave it out", field="pr_url"
-        )
+    if args.pr_url and call.run.kind != Role.POLECAT:
+        raise Invalid("pr_url: only a polecat's work is shown by a pull request: leave it out", field="pr_url")
+    for check in pull_checks:
+        if args.pr_url:
+            check(call.run, args.pr_url)
     told: dict[str, Any] = {}
     if call.run.kind == Role.POLECAT:
         told = _seen(call.run, args.branch)

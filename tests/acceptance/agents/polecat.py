@@ -1,4 +1,5 @@
-"""A scripted polecat: its task is a shell script, the bead's body. After `---rework---`: what to do on rework."""
+"""A scripted polecat: its task is a shell script, the bead's body. After `---rework---`: what to do on rework; after
+`---pull---`: the pull request that it says it has made."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from tool import call
 
 prime = call("gt_prime")
 source = prime.get("merge_request", {}).get("source") or prime["bead"]
-work, _, rework = source["body"].partition("---rework---")
+task, _, pull = source["body"].partition("---pull---")
+work, _, rework = task.partition("---rework---")
 if prime["conflict"]:
     subprocess.run(["git", "merge", "--no-edit", prime["conflict"]["base_sha"]], check=False)
     for name in prime["conflict"]["files"]:
@@ -28,4 +30,4 @@ subprocess.run(["git", "add", "-A"], check=True)
 subprocess.run(
     ["git", "commit", "-q", "--no-edit", "--allow-empty", "-m", f"{prime['purpose']}: {source['title']}"], check=True
 )
-call("gt_done", summary=f"{prime['purpose']} done")
+call("gt_done", summary=f"{prime['purpose']} done", pr_url=pull.strip())
