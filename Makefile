@@ -9,7 +9,7 @@ PYTHON ?= python3
 
 TEMPLATES = $(shell find templates -name '*.html')
 
-.PHONY: setup demo run check test test-long agents test-agents lint bench format soak ci-full screenshots
+.PHONY: setup demo run check test test-long agents test-agents hosts lint bench format soak ci-full screenshots
 
 setup: .venv/.ready
 
@@ -46,6 +46,10 @@ agents:
 # each of them against a scripted model, in the sandbox; what is not there is skipped, with the reason
 test-agents: setup
 	@$(PY) -m pytest -q -rs --durations 10 -m agents tests/acceptance
+
+# what GitHub says of its own API (15 MB), into .hosts: the tests' GitHub is judged by it
+hosts:
+	@.ci/hosts
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -6,9 +6,11 @@ import datetime as dt
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from beads.values import FOREVER, Age, Duration, Section, enum_of
+from beads.values import FOREVER, Age, Duration, OptionalSecret, Section, enum_of
+
+Person = Annotated[str, StringConstraints(min_length=1, max_length=150, pattern=r"^[^\s:]+$")]
 
 
 class FiledBeads(StrEnum):
@@ -32,10 +34,39 @@ class LimitsConfig(Section):
     filed_beads: Annotated[FiledBeads, enum_of(FiledBeads)] = FiledBeads.STAGED
 
 
-class PrConfig(Section):
-    """[pr]"""
+class Provider(StrEnum):
+    """Where changes are reviewed. `auto`: on the remote's host, where that is known and can be asked; else here."""
 
-    provider: Annotated[str, StringConstraints(pattern=r"^builtin$")] = "builtin"
+    AUTO = "auto"
+    BUILTIN = "builtin"
+    GITHUB = "github"
+
+
+def _provider(value: object) -> object:
+    if isinstance(value, str) and value in ("gitlab", "forgejo"):
+        raise ValueError(f"{value} is not served yet: builtin reviews on pages of Gastown's own")
+    if isinstance(value, str) and value in list(Provider):
+        return Provider(value)
+    raise ValueError(f"expected one of {', '.join(Provider)}")
+
+
+_LOGIN = r"^[A-Za-z0-9][A-Za-z0-9_.\[\]-]{0,99}$"
+
+
+class PrConfig(Section):
+    """[pr]: where changes are reviewed by people.
+
+    `credential`, `webhook_secret`: names of the town's secrets, used by the server alone: what opens the host's API (a
+    token, or a GitHub App), and what signs its hooks. `url`: a GitHub Enterprise. `repository`: `owner/name` there,
+    where the remote's URL does not say it. `people`: logins there, and who they are here.
+    """
+
+    provider: Annotated[Provider, BeforeValidator(_provider)] = Provider.AUTO
+    credential: OptionalSecret = ""
+    webhook_secret: OptionalSecret = ""
+    url: Annotated[str, StringConstraints(max_length=300, pattern=r"^(https?://[^\s/@?#]+/?)?$")] = ""
+    repository: Annotated[str, StringConstraints(max_length=200, pattern=r"^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)?$")] = ""
+    people: Annotated[dict[Annotated[str, StringConstraints(pattern=_LOGIN)], Person], Field(max_length=1000)] = {}
     poll_interval: Duration = dt.timedelta(seconds=60)
     auto_merge_delay: Duration = dt.timedelta(minutes=5)
     required_approvals: Annotated[int, Field(ge=1, le=100)] = 1

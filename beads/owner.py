@@ -17,6 +17,7 @@ import ipaddress
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -179,10 +180,7 @@ def refused(old: Config, new: Config, allow: Allow) -> list[str]:
     hook = new.notify.webhook
     if hook and hook != old.notify.webhook and not allow.webhook(hook):
         found.append(f"notify.webhook: {urlsplit(hook).netloc} is not allowed here")
-    for name, provider in dict(new.providers).items():
-        url = provider.base_url
-        if url and url != getattr(old.providers, name).base_url and (why := _inside_url(url, allow)):
-            found.append(f"providers.{name}.base_url: {why}")
+    found += [f"{key}: {why}" for key, why in _inside_urls(old, new, allow)]
     return [f"{line}; {ASK}" for line in found]
 
 
@@ -220,14 +218,18 @@ def check(old: Config, new: Config, *, by_owner: bool) -> None:
             raise Forbidden("; ".join(found), details={"refused": found})
     if new.notify != old.notify:
         check_webhook(new.notify)
-    for name, provider in dict(new.providers).items():
-        url = provider.base_url
-        if url and url != getattr(old.providers, name).base_url and (why := _inside_url(url, allowed())):
-            raise Invalid(
-                f"providers.{name}.base_url: {why}; the installation's owner can name it in [allow] networks of "
-                "GASTOWN_OWNER_CONFIG",
-                field=f"providers.{name}.base_url",
-            )
+    for key, why in _inside_urls(old, new, allowed()):
+        named = "the installation's owner can name it in [allow] networks of GASTOWN_OWNER_CONFIG"
+        raise Invalid(f"{key}: {why}; {named}", field=key)
+
+
+def _inside_urls(old: Config, new: Config, allow: Allow) -> Iterator[tuple[str, str]]:
+    """(key, why) for each new URL to which a key would be sent, and may not be."""
+    told = {f"providers.{name}.base_url": (one.base_url, getattr(old.providers, name).base_url)
+            for name, one in dict(new.providers).items()}  # fmt: skip
+    for key, (url, before) in {**told, "pr.url": (new.pr.url, old.pr.url)}.items():
+        if url and url != before and (why := inside_url(url, allow)):
+            yield key, why
 
 
 def place_of(url: str) -> tuple[str, int]:
@@ -236,7 +238,7 @@ def place_of(url: str) -> tuple[str, int]:
     return (parts.hostname or "").rstrip("."), parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _inside_url(url: str, allow: Allow) -> str:
+def inside_url(url: str, allow: Allow) -> str:
     """Why a key may not be sent to this base URL, or an empty string: it must be https at a public address, unless the
     owner has named the place. What a name stands for is looked at with each call."""
     host, port = place_of(url)

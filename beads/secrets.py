@@ -125,6 +125,7 @@ def named(config: Config) -> dict[str, list[str]]:
     agents = {f"agents.{role}.secrets": agent.secrets for role, agent in dict(config.agents).items() if agent}
     gates = {f"refinery.gates {gate.name!r} secrets": gate.secrets for gate in config.refinery.gates}
     keys = {"git.credential": (config.git.credential,), "git.signing_key": (config.git.signing_key,)}
+    keys |= {"pr.credential": (config.pr.credential,), "pr.webhook_secret": (config.pr.webhook_secret,)}
     doors = {f"providers.{name}.secret": (one.secret,) for name, one in dict(config.providers).items()}
     for key, wanted in {**agents, **gates, **keys, **doors}.items():
         for name in filter(None, wanted):

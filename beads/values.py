@@ -231,7 +231,8 @@ Value = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")
 _LOOKS = {  # what a value is to look like, where only a pattern says it
     "git.branch_prefix": 'expected words that each end with a slash, such as "gt/"',
     "git.email": 'expected a mail address, such as "refinery@example.org"',
-    "pr.provider": 'expected "builtin"',
+    "pr.url": 'expected the URL of a GitHub Enterprise without a path, such as "https://github.example.org"',
+    "pr.repository": 'expected "owner/name"',
     "notify.webhook": 'expected an http or https URL without user and password, such as "https://hooks.example.org/x"',
     **{
         f"providers.{name}.base_url": "expected an http or https URL without user, password and query"

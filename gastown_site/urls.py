@@ -8,6 +8,7 @@ from django.urls import include, path
 
 from agents.api import git_door
 from gastown_site import entrance, health
+from refinery.hosts.hook import hook
 
 admin.autodiscover()
 admin.site.index_title = "Ops console"
@@ -18,6 +19,7 @@ urlpatterns = [
     path("metrics", health.metrics, name="metrics"),
     path("api/", include("agents.api.urls")),
     path("git/<str:run_id>/<path:path>", git_door.door_view, name="git-door"),
+    path("hooks/<slug:provider>/<slug:rig>/", hook, name="hook"),
     path("accounts/login/", entrance.Login.as_view(), name="login"),
     path("accounts/first/<str:uidb64>/<str:token>/", entrance.FirstPassword.as_view(), name="first-password"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),

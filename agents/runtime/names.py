@@ -42,6 +42,19 @@ def check_branch(name: str | bytes, field: str = "branch") -> str:
     return name
 
 
+PULL = re.compile(r"refs/pull/\d{1,10}/head")  # where GitHub keeps the head of a pull request, also of a fork's
+
+
+def check_source(name: str, field: str = "branch") -> str:
+    """As `check_branch`, and the ref of a pull request's head, which changes are taken from like from a branch."""
+    return name if PULL.fullmatch(name) else check_branch(name, field)
+
+
+def ref_of(name: str) -> str:
+    """The ref on the remote of a branch, or of a pull request."""
+    return name if PULL.fullmatch(name) else f"refs/heads/{check_branch(name)}"
+
+
 def check_remote_url(url: str, field: str = "remote_url") -> str:
     """Return a remote URL that git may be given: an absolute path, file, http, https, ssh, git, or user@host:path."""
     if not url or url.startswith("-") or any(ord(c) < 32 for c in url) or len(url) > 1000:

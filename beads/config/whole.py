@@ -132,10 +132,16 @@ def problems(config: Config) -> list[str]:
         found.append(
             'refinery.gates: each has when = "entry": nothing would check what lands. Let one be "landing" or "both"'
         )
-    for key, name in (("credential", config.git.credential), ("signing_key", config.git.signing_key)):
+    ours = {
+        "git.credential": config.git.credential,
+        "git.signing_key": config.git.signing_key,
+        "pr.credential": config.pr.credential,
+        "pr.webhook_secret": config.pr.webhook_secret,
+    }
+    for key, name in ours.items():
         agents = [agent for agent in dict(config.agents).values() if agent is not None]
         if name and any(name in one.secrets for one in (*agents, *refinery.gates)):
-            found.append(f"git.{key}: the secret {name} is for the server alone, and is also handed to runs (secrets)")
+            found.append(f"{key}: the secret {name} is for the server alone, and is also handed to runs (secrets)")
     return found
 
 

@@ -326,6 +326,27 @@ class LaneAdmin(ReadOnlyAdmin):
     actions = actions_of(models.Lane)
 
 
+@admin.register(models.HostedPull)
+class HostedPullAdmin(ReadOnlyAdmin):
+    """Pull requests on rigs' hosts, as they were last read."""
+
+    town_path = "rig__town"
+    list_display = ("rig", "number", "entry", "offered", "head", "wanted_at", "read_at", "answer", "ended_at")
+    list_filter = (BY_RIG, ("ended_at", admin.EmptyFieldListFilter))
+    list_select_related = ("rig", "entry")
+    search_fields = ("entry__bead__id", "number", "head")
+    ordering = ("-id",)
+
+
+@admin.register(models.RigHost)
+class RigHostAdmin(ReadOnlyAdmin):
+    """Hosts of pull requests: whether they answer."""
+
+    town_path = "rig__town"
+    list_display = ("rig", "polled_at", "kind", "trouble", "since", "next_try_at")
+    list_select_related = ("rig",)
+
+
 @admin.register(models.ReviewComment)
 class ReviewCommentAdmin(ReadOnlyAdmin):
     """Remarks on lines."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from refinery.core.effects import OfHost
 from refinery.core.entryviews import NotNeeded
 
 
@@ -330,12 +331,20 @@ class RetireAgent:
     agent: int
 
 
+@dataclass(frozen=True, slots=True)
+class AskHost:
+    """Have something done at the host of a rig's pull requests."""
+
+    rig: int
+    work: OfHost
+
+
 OfRuns = StartRun | EndRun | StopRun | NudgeRun | PublishRun | RetireAgent
 OfEntries = OpenEntry | OpenCheck | NewHead | Answered | OpenRework | OpenConflict | Hold | CloseEntry
 OfTrains = (
     Admit | Leave | Prove | CheckAnew | Regroup | Rebuild | Land | PushAgain | AbandonLanding | SetWindow | Foresee
 )
-OfLedger = MoveBead | CreateBranch | ObserveBranch | BranchLanded | ConvoyLanded | Escalate | Settle
+OfLedger = MoveBead | CreateBranch | ObserveBranch | BranchLanded | ConvoyLanded | Escalate | Settle | AskHost
 Action = OfRuns | OfEntries | OfTrains | OfLedger
 
 Ruling = tuple[str, str, tuple[Action, ...]]

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from beads.config import Config, MergeStrategy
-from refinery.core.entryviews import EntryView, VerdictView
+from refinery.core.entryviews import HOST, PERSON_THERE, EntryView, VerdictView, person
 from refinery.core.order import is_feature_lane
 from refinery.core.states import Judgement
 
-_SIGNED_IN = ("web", "admin")
-
-
-def person(by: str) -> str:
-    """Who somebody is, whichever door they came through: `web:ann` and `cli:ann` are one person."""
-    return by.partition(":")[2] or by
+_SIGNED_IN = ("web", "admin", HOST, PERSON_THERE)
 
 
 def is_own(author: str, by: str) -> bool:
@@ -32,9 +27,9 @@ def objection(entry: EntryView) -> VerdictView | None:
     if not entry.verdicts:
         return None
     merged_over = max((v.id for v in approvals(entry) if v.merge_now), default=0)
-    approved = {person(v.by): v.id for v in entry.verdicts if v.human and v.decision == Judgement.APPROVE}
+    over = {person(v.by): v.id for v in entry.verdicts if v.human and v.decision != Judgement.REQUEST_CHANGES}
     standing_ones = [v for v in entry.people if v.decision == Judgement.REQUEST_CHANGES]
-    standing_ones += [v for v in entry.verdicts if v.pending and approved.get(person(v.by), 0) < v.id]
+    standing_ones += [v for v in entry.verdicts if v.pending and over.get(person(v.by), 0) < v.id]
     return max((v for v in standing_ones if v.id > merged_over), key=lambda v: v.id, default=None)
 
 

@@ -193,8 +193,134 @@ class Notify(Effect):
         return f"notify:{self.kind}:{self.about}"[:200]
 
 
+# -- at the host of a rig's pull requests --
+
+
+@dataclass(frozen=True, slots=True)
+class PollHost(Effect):
+    """Look what has changed on a rig's host."""
+
+    name: ClassVar[str] = "poll_host"
+    rig: int
+
+    @property
+    def key(self) -> str:
+        """One for each rig."""
+        return f"host:{self.rig}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPull(Effect):
+    """Read a pull request."""
+
+    name: ClassVar[str] = "read_pull"
+    rig: int
+    number: int
+
+    @property
+    def key(self) -> str:
+        """One for each pull request."""
+        return f"pull:read:{self.rig}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferPull(Effect):
+    """Let an entry be shown by a pull request."""
+
+    name: ClassVar[str] = "offer_pull"
+    entry: str
+
+    @property
+    def key(self) -> str:
+        """One for each entry."""
+        return f"pull:offer:{self.entry}"
+
+
+@dataclass(frozen=True, slots=True)
+class HearPull(Effect):
+    """Carry out what somebody said on a pull request: `what`: `r<id>` for a review, whose opinion is `value`, or `c`
+    for the comment whose id is `value`."""
+
+    name: ClassVar[str] = "hear_pull"
+    pull: int
+    what: str
+    value: str
+
+    @property
+    def key(self) -> str:
+        """One for each that is said."""
+        return f"pull:hear:{self.pull}:{self.what}:{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class PushPull(Effect):
+    """Let the pull request's branch, which is at `old`, be at `new`: what a round of rework has made."""
+
+    name: ClassVar[str] = "push_pull"
+    remote: ClassVar[Remote] = Remote.PUSH
+    pull: int
+    old: str
+    new: str
+
+    @property
+    def key(self) -> str:
+        """One for each head."""
+        return f"pull:push:{self.pull}:{self.new}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPull(Effect):
+    """Say of a commit how its checks are: (context, state, text) of each. `ready`: it is no draft any more."""
+
+    name: ClassVar[str] = "report_pull"
+    pull: int
+    sha: str
+    statuses: tuple[tuple[str, str, str], ...]
+    digest: str
+    ready: bool = False
+
+    @property
+    def key(self) -> str:
+        """One for each thing to say."""
+        return f"pull:report:{self.pull}:{self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class TellPull(Effect):
+    """Let our comment on a pull request say these lines."""
+
+    name: ClassVar[str] = "tell_pull"
+    pull: int
+    lines: tuple[str, ...]
+    digest: str
+
+    @property
+    def key(self) -> str:
+        """One for each thing to say."""
+        return f"pull:tell:{self.pull}:{self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndPull(Effect):
+    """Close a pull request, if it is open: its entry has ended."""
+
+    name: ClassVar[str] = "end_pull"
+    pull: int
+
+    @property
+    def key(self) -> str:
+        """One for each pull request."""
+        return f"pull:end:{self.pull}"
+
+
+OfHost = PollHost | ReadPull | OfferPull | HearPull | PushPull | ReportPull | TellPull | EndPull
+
 KINDS: dict[str, type[Effect]] = {
-    kind.name: kind for kind in (Build, Land, Publish, CreateBranch, ObserveBranch, DeleteBranch, Foresee, Notify)
+    kind.name: kind
+    for kind in (
+        *(Build, Land, Publish, CreateBranch, ObserveBranch, DeleteBranch, Foresee, Notify),
+        *(PollHost, ReadPull, OfferPull, HearPull, PushPull, ReportPull, TellPull, EndPull),
+    )
 }
 
 

@@ -133,9 +133,16 @@ class VerdictView:
     pending: bool = False  # a person's request that no agent has been given yet
 
 
+HOST = "github"  # the channel of an account of the host that is nobody's here: `github:ann` is not ann
+PERSON_THERE = "pr"  # the channel of a person of ours who speaks there
+
+
 def person(by: str) -> str:
     """Who somebody is, whichever door they came through: `web:ann` and `cli:ann` are one person."""
-    return by.partition(":")[2] or by
+    channel, _, name = by.partition(":")
+    if channel == HOST:
+        return by
+    return name or by
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Stage(StrEnum):
     NO_REVIEWER = "no_reviewer"
     NEEDS_APPROVAL = "needs_approval"
     MERGE_DELAY = "merge_delay"
+    HOST_UNKNOWN = "host_unknown"
     GREEN = "green"
     LANDING = "landing"
     LANDED = "landed"

@@ -288,6 +288,8 @@ def _approved(entry: EntryView, rig: RigView, now: dt.datetime) -> Standing:
         due = sorted(v.created_at for v in given)[needed - 1] + config.pr.auto_merge_delay
         if now < due:
             return Standing(Stage.MERGE_DELAY, f"approved by {names}; merges by itself at {due:%H:%M:%S} UTC")
+    if unknown := rig.unknown(now):
+        return Standing(Stage.HOST_UNKNOWN, unknown)
     if entry.ties.waived:
         remark = f" (gates skipped {entry.ties.waived})"
     return Standing(Stage.GREEN, f"green{remark}")
@@ -312,6 +314,7 @@ _WANTS_NO_SLOT = WAITS_FOR_PERSON | {
     Stage.CHANGES_REQUESTED,
     Stage.BEHIND,
     Stage.CHECKING,
+    Stage.HOST_UNKNOWN,
     Stage.LANDING,
     Stage.LANDED,
 }

@@ -49,10 +49,11 @@ class GateOutcome(StrEnum):
 
 
 class Judgement(StrEnum):
-    """What a reviewer, agent or person, says of one head."""
+    """What a reviewer, agent or person, says of one head. `withdraw`: what a person said before is past."""
 
     APPROVE = "approve"
     REQUEST_CHANGES = "request_changes"
+    WITHDRAW = "withdraw"
 
 
 class LandingState(StrEnum):

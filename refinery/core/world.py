@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from beads.config import Config
+from beads.config import Config, MergeStrategy
 from beads.lifecycle import EffectState, Purpose
 from refinery.core.beadviews import BeadView, RunView
 from refinery.core.budgets import Budgets
@@ -21,6 +21,7 @@ from refinery.core.entryviews import (
     LaneView,
 )
 from refinery.core.outageviews import EffectView, OutageView
+from refinery.core.pullviews import HostView, PullView
 from refinery.core.questions import AskedView
 from refinery.core.relations import KnownCheck
 from refinery.core.requestviews import RequestView
@@ -29,6 +30,7 @@ from refinery.core.stages import Standing
 BREAKER_WINDOW = dt.timedelta(minutes=30)
 BREAKER_LIMIT = 20
 BREAKER_PROBE = dt.timedelta(minutes=5)
+STALE = dt.timedelta(minutes=5)  # older is what was last seen of a host, and so unknown
 FENCE_MARGIN = dt.timedelta(seconds=15)
 _NEW_LANE = LaneView()
 
@@ -44,6 +46,19 @@ class RigView:
     parked: bool = False
     problems: tuple[str, ...] = ()
     outage: OutageView | None = None
+    host: HostView | None = None  # of its pull requests; None: reviews are on pages of ours
+    repository: str = ""  # there
+
+    def unknown(self, now: dt.datetime) -> str:
+        """Why it is not known what people say of its changes on their host; empty where it is, or where none is."""
+        if self.host is None or self.config.refinery.merge_strategy != MergeStrategy.PR:
+            return ""
+        if self.host.trouble:
+            return f"what people say of it is not known: {self.host.trouble}"
+        late = max(self.config.pr.poll_interval * 3, STALE)
+        if self.host.polled_at is None or now - self.host.polled_at > late:
+            return "what people say of it is not known: its host was not asked lately"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,7 @@ class World:
     escalated: frozenset[str] = frozenset()  # theirs, and those of what was told about beads that still live
     asked: Mapping[str, AskedView] = field(default_factory=dict)  # of people, by the bead that it is about
     effects: Mapping[str, EffectView] = field(default_factory=dict)
+    pulls: tuple[PullView, ...] = ()
     behind: bool = False
     budgets: Budgets = field(default_factory=Budgets)
     no_room: str = ""  # why what writes has to wait

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents.models import Run
-from agents.runtime.names import check_branch
+from agents.runtime.names import check_branch, check_source
 from beads import config as configs
 from beads import inbox, ledger
 from beads.actors import Actor
@@ -27,20 +27,23 @@ from refinery.store import emergencies, entries, lanes
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is to be enqueued: a branch that is on the rig's remote. Without a `target` it is for the rig's default
-    branch; without a `title` it has that of its bead or of its commits."""
+    """What is to be enqueued: a branch that is on the rig's remote (or a pull request's own ref there). Without a
+    `target` it is for the rig's default branch; without a `title` it has that of its bead or of its commits. `author`:
+    who made the change, where that is not whoever enqueues it; `head`: it must be there."""
 
     branch: str
     target: str | None = None
     title: str | None = None
     bead: Bead | None = None
     priority: int = 2
+    author: str = ""
+    head: str = ""
 
 
 def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, bool]:
     """Enqueue an existing remote branch; returns the entry and whether it is new."""
     bead, priority = wanted.bead, wanted.priority
-    branch = check_branch(wanted.branch, "branch")
+    branch = check_source(wanted.branch, "branch")
     target = check_branch(wanted.target or rig.default_branch, "target")
     if branch == target:
         raise Invalid("branch and target are the same", field="branch")
@@ -61,6 +64,8 @@ def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, boo
         head = repo.ls_remote(rig.remote_url, branch)
         if head is None:
             raise Invalid(f"rig {rig.slug} has no branch {branch} on its remote", field="branch")
+        if wanted.head and head != wanted.head:
+            raise Conflict(f"the head moved: it is {head[:12]}, not {wanted.head[:12]}", details={"head": head})
         onto = repo.ls_remote(rig.remote_url, target)
         if onto is None:
             raise Invalid(f"rig {rig.slug} has no branch {target} on its remote", field="target")
@@ -77,7 +82,7 @@ def submit(rig: Rig, wanted: Submission, *, by: Actor) -> tuple[ReviewEntry, boo
                 head=head,
                 target=target,
                 title=title[:300].strip() or branch,
-                author=str(by),
+                author=wanted.author or str(by),
                 priority=priority,
                 source=bead,
             ),

@@ -75,6 +75,17 @@ def approve(entry: ReviewEntry, *, by: Actor, head: str | None = None, merge_now
     return _record_verdict(entry, by, {"decision": "approve", "merge_now": merge_now})
 
 
+def withdraw(entry: ReviewEntry, *, by: Actor, head: str) -> bool:
+    """What a person has said of exactly this head counts no more: their review was dismissed on the host. False where
+    they have said nothing, or it counts no more already."""
+    must_be_active(entry)
+    given = entry.verdicts.filter(by=str(by), head_sha=head).last()
+    if given is None or given.decision == Judgement.WITHDRAW:
+        return False
+    must_be_head(entry, head)
+    return _record_verdict(entry, by, {"decision": "withdraw"})
+
+
 @verb(
     ReviewEntry,
     "request-changes",

@@ -21,11 +21,11 @@ from beads.errors import Disposition, GastownError
 from beads.models import Effect, Rig
 from refinery.core import effects
 from refinery.core.effects import Remote
-from refinery.executor import branches, build, foresee, land, notify
+from refinery.executor import branches, build, foresee, hearing, land, notify, pulls
 from refinery.executor.registry import HANDLERS
 from refinery.git.mirror import missing_target, repo_of
 
-_HANDLERS = (branches, build, foresee, land, notify)  # loaded: each registers what it does
+_HANDLERS = (branches, build, foresee, hearing, land, notify, pulls)  # loaded: each registers what it does
 log = structlog.get_logger(__name__)
 STRUGGLING = 5
 

@@ -29,8 +29,8 @@ from beads.models import Bead, BeadEvent, Convoy, ConvoyBranch, Dependency, Esca
 from refinery.executor import archive, families
 from refinery.executor.archive import Archive
 from refinery.git.repo import Repo
-from refinery.models import Candidate, GateResult, Landing, ReviewComment, ReviewEntry, Verdict, Waiver
-from refinery.store import candidates, comments, entries, gates, landings, lanes, verdicts
+from refinery.models import Candidate, GateResult, HostedPull, Landing, ReviewComment, ReviewEntry, Verdict, Waiver
+from refinery.store import candidates, comments, entries, gates, landings, lanes, pulls, verdicts
 from refinery.tick import invariants, metrics
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,7 @@ def of_town(town: Town, kept: RetentionConfig, work: dt.timedelta, now: dt.datet
         ("tick records", metrics.past(town, now - kept.ticks), metrics.forget),
         ("violations cleared", invariants.past(town, now - work), invariants.forget),
         ("mail", mail.past(town, now - work), mail.forget),
+        ("pull requests", pulls.past(town, now - work), pulls.forget_rows),
         ("config versions", ledger.old_configs(town, now - work), ledger.forget_configs),
     )
     for name, rows, forget in sweeps:
@@ -162,6 +163,7 @@ def _hanging(keys: list[str]) -> Iterator[Model]:
         GateResult.objects.filter(entry__any=keys),
         ReviewComment.objects.filter(entry__any=keys),
         Landing.objects.filter(entry__any=keys),
+        HostedPull.objects.filter(entry__any=keys),
     )
     for rows in every:
         yield from rows.order_by("pk").iterator(chunk_size=200)
@@ -179,7 +181,7 @@ def _forget(keys: list[str]) -> int:
     agents = Agent.objects.filter(convoy__any=keys)
     nudges = Nudge.objects.filter(Q(agent__in=agents) | Q(run__bead__any=keys))
     mail.forget_nudges(list(nudges.values_list("pk", flat=True)))
-    for writer in (usage, comments, landings, gates, verdicts, candidates, entries, runs, roster):
+    for writer in (usage, comments, pulls, landings, gates, verdicts, candidates, entries, runs, roster):
         writer.forget(keys)
     return ledger.forget(keys)
 

@@ -7,7 +7,7 @@ ends in quarantine.
 
 from __future__ import annotations
 
-from refinery.facts import beads, budgets, convoys, door, entries, escalations, mayor, outside, runs
+from refinery.facts import beads, budgets, convoys, door, entries, escalations, mayor, outside, pulls, runs
 from refinery.facts.registry import KINDS, check, take
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "escalations",
     "mayor",
     "outside",
+    "pulls",
     "runs",
     "take",
 ]

@@ -238,3 +238,78 @@ class EffectKey(Payload):
     """effect.recovered: it has failed time and again, and now succeeded"""
 
     key: Annotated[str, Field(max_length=200)]
+
+
+# -- pull requests on a host --
+
+Number = Annotated[int, Field(ge=0, lt=2**31)]
+At = Annotated[AwareDatetime, Field(strict=False)]
+Digest = Annotated[str, Field(max_length=64)]
+
+
+class Hint(Payload):
+    """host.hint: what a hook names. `calls`: it tells of a comment that begins with our word"""
+
+    event: Annotated[str, Field(max_length=60)]
+    number: Number = 0
+    calls: bool = False
+
+
+class HostPolled(Payload):
+    """host.polled: a look that began at `at`; by number when each pull request was changed; who calls us"""
+
+    at: At
+    etags: Annotated[dict[str, Annotated[str, Field(max_length=8000)]], Field(max_length=10)] = {}
+    pulls: Annotated[dict[str, Annotated[str, Field(max_length=40)]], Field(max_length=2000)] = {}
+    calls: Annotated[list[Number], Field(max_length=2000)] = []
+
+
+class HostUnknownTold(Payload):
+    """host.unknown: why it did not say"""
+
+    kind: Annotated[str, Field(max_length=20)]
+    error: Line
+    wait: Annotated[float, Field(ge=0)] = 0.0
+
+
+class PullRead(Payload):
+    """pull.read: what a reading that began at `at` has shown; see `refinery.core.pullviews.Pull`"""
+
+    at: At
+    state: dict[str, Any]
+
+
+class PullOffered(Payload):
+    """pull.offered"""
+
+    number: Annotated[int, Field(ge=1, lt=2**31)]
+    head: Sha
+
+
+class PullHeard(Payload):
+    """pull.heard: see `refinery.core.effects.HearPull`; `entry`: that it has become"""
+
+    what: Annotated[str, Field(max_length=40)]
+    value: Annotated[str, Field(max_length=40)]
+    answer: Line = ""
+    entry: Annotated[str, Field(max_length=32)] = ""
+
+
+class PullDone(Payload):
+    """pull.pushed and pull.ended"""
+
+    head: MaybeSha = ""
+
+
+class PullTold(Payload):
+    """pull.told"""
+
+    digest: Digest
+    comment: Annotated[int, Field(ge=1, lt=2**62)]
+
+
+class PullReported(Payload):
+    """pull.reported"""
+
+    digest: Digest
+    ready: bool = False

@@ -8,10 +8,10 @@ from django.db.models import Model, QuerySet
 
 from agents.models import Run
 from beads.errors import Invalid, NotFound
-from beads.models import Bead, Convoy, ConvoyBranch, Escalation
+from beads.models import Bead, Convoy, ConvoyBranch, Escalation, Rig
 from beads.prepared import Prepared
 from refinery.facts.registry import Taken
-from refinery.models import Forecast, Landing, ReviewEntry
+from refinery.models import Forecast, HostedPull, Landing, ReviewEntry
 
 M = TypeVar("M", bound=Model)
 _BEAD = Prepared(lambda pk, town: Bead.objects.filter(pk=pk, town=town))
@@ -79,6 +79,19 @@ def landing(it: Taken[Any]) -> Landing:
 def forecast(it: Taken[Any]) -> Forecast:
     """The lane's forecast."""
     return _of_a_rig(it, Forecast.objects.all(), "forecast")
+
+
+def pull(it: Taken[Any]) -> HostedPull:
+    """The pull request, by its row."""
+    return _of_a_rig(it, HostedPull.objects.select_related("entry"), "pull request")
+
+
+def rig(it: Taken[Any]) -> Rig:
+    """The rig, by its row."""
+    found = Rig.objects.filter(pk=_number(it), town=it.town).first()
+    if found is None:
+        raise NotFound(f"no rig {it.subject}")
+    return found
 
 
 def _of_a_rig(it: Taken[Any], rows: QuerySet[M], what: str) -> M:

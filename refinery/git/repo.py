@@ -15,6 +15,7 @@ from pathlib import Path
 from agents.runtime import gitcmd, mirrors
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.gitcmd import GitFailed, check_branch, check_sha, run_git
+from agents.runtime.names import PULL, ref_of
 from beads.errors import GastownError
 from refinery.core.relations import contained
 from refinery.git import diffs
@@ -101,13 +102,13 @@ class Repo(Candidates):
 
     def heads(self, url: str, branches: Sequence[str], timeout: float = gitcmd.TIMEOUT) -> dict[str, str | None]:
         """Where these branches are on the remote, asked at once; None: the remote answered that there is no such."""
-        refs = [f"refs/heads/{check_branch(branch)}" for branch in dict.fromkeys(branches)]
+        refs = [ref_of(branch) for branch in dict.fromkeys(branches)]
         asked = ["ls-remote", "--end-of-options", url, *refs]
         patience = gitcmd.Patience(timeout, gitcmd.ASK_SILENCE)
         result = run_git(asked, cwd=self.path, timeout=patience, env=self.access.env())
         rows = [line.partition("\t") for line in result.text.splitlines()]
         found = {name: check_sha(sha) for sha, _, name in rows if name in refs}
-        return {branch: found.get(f"refs/heads/{branch}") for branch in branches}
+        return {branch: found.get(ref_of(branch)) for branch in branches}
 
     def look(self, url: str, branches: Sequence[str], old: str, new: str) -> dict[str, str | None]:
         """`heads`, while git is asked whether `new` contains `old`; raises GastownError when it does not."""
@@ -149,7 +150,7 @@ class Repo(Candidates):
             mirrors.fetch(self.path, url, check_sha(sha), env=self.access.env())
             return
         except GitFailed as error:
-            if error.kind not in ("missing_ref", "bad_object", "other"):
+            if error.kind not in ("missing_ref", "bad_object", "other") or PULL.fullmatch(branch):
                 raise
         mirrors.fetch(self.path, url, check_branch(branch), env=self.access.env())
         if not mirrors.has_commit(self.path, sha):
@@ -236,6 +237,22 @@ class Repo(Candidates):
                 if found is None:
                     raise
         return found or sha
+
+    def move_branch(self, url: str, branch: str, old: str, new: str) -> None:
+        """Let `branch` be at `new`, if it is at `old`; nothing when it is there already.
+
+        Raises GitFailed, `stale_lease` when somebody else has moved it.
+        """
+        found = self.ls_remote(url, branch)
+        if found == new:
+            return
+        if found != old:
+            raise GitFailed(f"{branch} is at {(found or 'nothing')[:12]}, not at {old[:12]}", kind="stale_lease")
+        ref = f"refs/heads/{check_branch(branch)}"
+        lease = f"--force-with-lease={ref}:{check_sha(old)}"
+        words = ["push", "--quiet", "--no-verify", lease, "--end-of-options", url, f"{check_sha(new)}:{ref}"]
+        patience = gitcmd.Patience(gitcmd.NETWORK_TIMEOUT, gitcmd.PUSH_SILENCE)
+        run_git(words, cwd=self.path, timeout=patience, env=self.access.env())
 
     def delete_branch(self, url: str, branch: str, expected: str) -> bool:
         """Delete `branch` if it still is at `expected`; True when it is gone."""

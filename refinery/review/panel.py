@@ -15,8 +15,7 @@ from beads import inbox
 from beads.config import MergeStrategy
 from beads.models import Fact
 from refinery.core import approvals, standing
-from refinery.core.approvals import person
-from refinery.core.entryviews import EntryView, VerdictView
+from refinery.core.entryviews import EntryView, VerdictView, person
 from refinery.core.stages import Stage
 from refinery.core.states import EntryKind, EntryState
 from refinery.core.world import RigView
@@ -126,7 +125,11 @@ def _name(by: str, who: str) -> str:
     return by
 
 
-_DECISIONS = {"approve": "approved this head", "request_changes": "asked for changes to this head"}
+_DECISIONS = {
+    "approve": "approved this head",
+    "request_changes": "asked for changes to this head",
+    "withdraw": "took back what they had said of this head",
+}
 
 
 def _of_verdicts(view: EntryView, who: str) -> list[Word]:

@@ -234,6 +234,11 @@ def new_head(entry_id: str, expect: str, head: str, branch: str, *, on_remote: b
     )
 
 
+def on_branch(entry_id: str, head: str, branch: str) -> None:
+    """Observation: the same head is on another branch, whose moves count from now on."""
+    ReviewEntry.objects.active().filter(pk=entry_id, head_sha=head).update(branch=branch)
+
+
 def answered(entry_id: str, head: str, answer: str) -> None:
     """Its author has given this head back as it was, with an answer to all that was said of it until now."""
     latest = Verdict.objects.filter(entry=entry_id).last()

@@ -41,7 +41,7 @@ def record(entry: ReviewEntry, review: Review) -> bool:
         feedback=review.feedback,
         items=[dict(i) for i in review.items],
     )
-    if review.run is None:
+    if review.run is None and review.decision != Judgement.WITHDRAW:
         entries.let_go(entry.pk, review.head if review.decision == Judgement.APPROVE else None)
     ledger.note(entry.bead, f"verdict_{review.decision}", review.by, review.feedback[:2000], head=review.head)
     return True

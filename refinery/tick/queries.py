@@ -12,7 +12,19 @@ from beads.lifecycle import FINAL, LIVE, BeadStatus, BeadType
 from beads.models import Bead, Convoy, ConvoyBranch, Dependency, Effect, Escalation, Outage, Rig
 from beads.prepared import Prepared
 from refinery.core.states import EntryKind
-from refinery.models import Candidate, Forecast, GateResult, Landing, Lane, ReviewEntry, Stack, Verdict, Waiver
+from refinery.models import (
+    Candidate,
+    Forecast,
+    GateResult,
+    HostedPull,
+    Landing,
+    Lane,
+    ReviewEntry,
+    RigHost,
+    Stack,
+    Verdict,
+    Waiver,
+)
 
 _LIVE = sorted(LIVE)
 # What the rules ask of the rows beside an entry: a row of each for every entry would cost more than all the rest.
@@ -93,6 +105,19 @@ EFFECTS = Prepared(
     )
 )
 OUTAGES = Prepared(lambda: Outage.objects.order_by("since"))
+HOSTS = Prepared(lambda town: RigHost.objects.filter(rig__town=town))
+PULLS = Prepared(  # those that are not over
+    lambda town: (
+        HostedPull.objects.filter(rig__town=town, ended_at=None)
+        .annotate(
+            entry_state=F("entry__state"),
+            entry_reason=F("entry__reason"),
+            entry_text=F("entry__reason_text"),
+            entry_sha=F("entry__merge_sha"),
+        )
+        .order_by("pk")
+    )
+)
 LANES = Prepared(lambda town: Lane.objects.filter(rig__town=town))
 FORECASTS = Prepared(lambda town: Forecast.objects.filter(rig__town=town))
 STACKS = Prepared(

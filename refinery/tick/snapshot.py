@@ -35,6 +35,7 @@ def load(town: Town, now: dt.datetime) -> World:
     """The world of `town` at `now`: about fifteen queries."""
     troubles = {outage.key: outage for outage in queries.OUTAGES()}
     rigs = {rig.pk: outside.rig_view(town, rig, troubles) for rig in queries.RIGS(town.pk)}
+    pulls = outside.with_hosts(town, rigs)
     entries = queries.ENTRIES(town.pk)
     runs = _runs(town)
     by_bead: dict[str, list[RunView]] = defaultdict(list)
@@ -82,6 +83,7 @@ def load(town: Town, now: dt.datetime) -> World:
         escalated=frozenset(key for key, *_ in escalated),
         asked=asked,
         effects=effects,
+        pulls=pulls,
         no_room=room.lacking(),
         behind=inbox.has_pending(town),  # read after the effects: an answer is recorded as they are ended
     )

@@ -19,7 +19,7 @@ from agents.models import Mail, Run
 from beads import questions as of_agents
 from beads.lifecycle import Purpose
 from beads.models import Bead, Effect, Escalation
-from refinery.core.approvals import person
+from refinery.core.entryviews import person
 from refinery.core.keys import publish_key
 from refinery.core.states import EntryKind, Judgement
 from refinery.facts.hearsay import KINDS
@@ -72,10 +72,9 @@ def of_people(entries: Iterable[ReviewEntry], task: str, current: ReviewEntry | 
     head; and their open remarks likewise. Who approved afterwards asks for nothing any more."""
     keys = [e.pk for e in entries]
     verdicts = list(Verdict.objects.filter(entry__in=keys, run=None).order_by("id"))
-    approved = {(v.entry_id, person(v.by)): v.pk for v in verdicts if v.decision == Judgement.APPROVE}
-    asked = [
-        v for v in verdicts if v.decision != Judgement.APPROVE and approved.get((v.entry_id, person(v.by)), 0) < v.pk
-    ]
+    asks = [v for v in verdicts if v.decision == Judgement.REQUEST_CHANGES]
+    over = {(v.entry_id, person(v.by)): v.pk for v in verdicts if v not in asks}
+    asked = [v for v in asks if over.get((v.entry_id, person(v.by)), 0) < v.pk]
     wanted = [v for v in asked if v.task_id in (None, task)]
     if current is not None and not wanted:  # tried again: what was said of this head has led to no other one
         wanted = [v for v in asked if (v.entry_id, v.head_sha) == (current.pk, current.head_sha)]

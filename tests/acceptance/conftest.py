@@ -95,8 +95,16 @@ class Stage:
 
     # -- the town --
 
-    def open(self, *, agents: bool = True, git: dict[str, Any] | None = None, **refinery: Any) -> Rig:
-        """Make the town and the rig. Keywords go into [refinery]; `git` is [git]; `agents=False`: no agent commands."""
+    def open(
+        self,
+        *,
+        agents: bool = True,
+        git: dict[str, Any] | None = None,
+        pr: dict[str, Any] | None = None,
+        **refinery: Any,
+    ) -> Rig:
+        """Make the town and the rig. Keywords go into [refinery]; `git` is [git], `pr` [pr]; `agents=False`: no agent
+        commands."""
         config: dict[str, Any] = {
             "refinery": {"code_review": False, "gates": ["true"], "triage": "off", **refinery},
             "dispatch": {"max_polecats": 8, "backoff": ["1ms"], "heartbeat": "1s", "lease": "20s"},
@@ -104,6 +112,8 @@ class Stage:
         }
         if git:
             config["git"] = git
+        if pr:
+            config["pr"] = pr
         if agents:
             config["agents"] = {
                 "polecat": {"command": [sys.executable, str(AGENTS / "polecat.py")]},

@@ -239,6 +239,14 @@ def test_what_a_row_of_work_holds_is_read_as_what_was_written() -> None:
         work.DeleteBranch(1, "gt/toast/1", SHA["a"], "gt-1"),
         work.Foresee(5, 6),
         work.Notify("landed", "main", "t", "b", "u", "gt-1"),
+        work.PollHost(1),
+        work.ReadPull(1, 7),
+        work.OfferPull("gt-1"),
+        work.HearPull(3, "r12", "approve"),
+        work.PushPull(3, SHA["a"], SHA["b"]),
+        work.ReportPull(3, SHA["a"], (("gastown", "success", "landing"),), "d", ready=True),
+        work.TellPull(3, ("landing: green",), "d"),
+        work.EndPull(3),
     )
     assert {type(one) for one in asked} == set(work.KINDS.values())
     for one in asked:

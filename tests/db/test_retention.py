@@ -35,7 +35,7 @@ YEARS = dt.timedelta(days=800)
 # Tables that do not grow with what is done, and why each row of the others goes is in refinery.executor.retention.
 LASTS = {
     "beads.Town", "beads.Rig", "beads.Membership", "beads.Secret", "refinery.TickTotal", "refinery.Forecast",
-    "refinery.Stack", "refinery.LostDecision", "beads.Outage", "beads.Installation", "auth.User",
+    "refinery.Stack", "refinery.LostDecision", "beads.Outage", "beads.Installation", "auth.User", "refinery.RigHost",
     "auth.Group", "auth.Permission", "contenttypes.ContentType", "django_q.Schedule",
     "django_q.OrmQ", "axes.AccessAttemptExpiration", "axes.AccessLog", "axes.AccessFailureLog",
 }  # fmt: skip

@@ -6,7 +6,7 @@ tests that should fail. A mutation that nothing notices is the result that matte
 
 from __future__ import annotations
 
-from tests.mutations import core, ledger, models, refinery, runs, sessions
+from tests.mutations import core, hosts, ledger, models, refinery, runs, sessions
 
 MUTATIONS = (
     *core.MUTATIONS,
@@ -14,5 +14,6 @@ MUTATIONS = (
     *ledger.MUTATIONS,
     *refinery.MUTATIONS,
     *models.MUTATIONS,
+    *hosts.MUTATIONS,
     *sessions.MUTATIONS,
 )

@@ -46,7 +46,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="gastown-mutant-") as scratch:
             os.chmod(scratch, 0o755)
             root = Path(scratch) / "project"
-            ignore = shutil.ignore_patterns(".venv", ".uv", ".git", "*.pyc", "__pycache__", "screenshots")
+            ignore = shutil.ignore_patterns(
+                ".venv", ".uv", ".git", ".agents", ".hosts", "*.pyc", "__pycache__", "screenshots"
+            )
             shutil.copytree(ROOT, root, ignore=ignore)
             (root / ".git").symlink_to(ROOT / ".git")  # the last release is read from the history
             _mutate(root, mutation)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from beads.config import effective, validate
-from refinery.core.approvals import approvals, is_own, objection, person
-from refinery.core.entryviews import EntryView, VerdictView
+from refinery.core.approvals import approvals, is_own, objection
+from refinery.core.entryviews import EntryView, VerdictView, person
 from refinery.core.rules import plan
 from refinery.core.stages import Stage
 from refinery.core.standing import standing

@@ -49,6 +49,7 @@ WRITERS = {
     "TickRecord": "refinery/tick/metrics.py",
     "TickTotal": "refinery/tick/metrics.py",
     "ReviewComment": "refinery/store/comments.py",
+    **dict.fromkeys(("HostedPull", "RigHost"), "refinery/store/pulls.py"),
 }
 WRITES = "create|bulk_create|update|update_or_create|get_or_create|delete|bulk_update"
 

@@ -19,7 +19,13 @@ OPEN = {"/healthz", "/accounts/login/", "/admin/login/", "/admin/logout/"}  # fo
 def routes(patterns: Any, prefix: str = "/") -> Iterator[str]:
     for entry in patterns:
         text = str(entry.pattern)
-        for bit, filler in (("<slug:slug>", "main"), ("<str:key>", "gt-1"), ("<str:run_id>", "run-1")):
+        for bit, filler in (
+            ("<slug:slug>", "main"),
+            ("<slug:provider>", "github"),
+            ("<slug:rig>", "proj"),
+            ("<str:key>", "gt-1"),
+            ("<str:run_id>", "run-1"),
+        ):
             text = text.replace(bit, filler)
         text = text.replace("<str:verb>", "approve").replace("<str:name>", "gt_prime").replace("<path:object_id>", "1")
         text = text.replace("<int:content_type_id>/<path:object_id>", "1/1").replace("<app_label>", "beads")

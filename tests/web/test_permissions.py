@@ -31,6 +31,7 @@ from tests.web.test_console_actions import CASES
 
 # Acting on nobody's town but one's own account: everybody who is logged in may.
 OWN_ACCOUNT = {"login", "logout", "set_language", "account"}
+SIGNED = ("/git/", "/hooks/")  # shims': tests/acceptance/test_git_door.py; hosts': tests/hosts/test_hooks.py
 STREAMS = {"events", "events-all"}  # answer under ASGI only: see the test of their own
 VERBS = {
     "review-act": (
@@ -84,9 +85,7 @@ def walk(patterns: Any, prefix: str = "/") -> Iterator[tuple[str, URLPattern]]:
         if isinstance(entry, URLResolver):
             if not text.startswith(("/admin/", "/api/")):
                 yield from walk(entry.url_patterns, text)
-        elif isinstance(entry, URLPattern) and not text.startswith(
-            "/git/"
-        ):  # shims': tests/acceptance/test_git_door.py
+        elif isinstance(entry, URLPattern) and not text.startswith(SIGNED):
             yield text, entry
 
 

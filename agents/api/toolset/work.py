@@ -125,7 +125,7 @@ def done(call: Call, args: DoneArgs) -> dict[str, Any]:
     """
     if args.pr_url:
         raise Invalid(
-            "pr_url: no pull request can be verified here (pr.provider is builtin): leave it out", field="pr_url"
+            "pr_url: the pull request of your branch is made, or found, by Gastown itself: leave it out", field="pr_url"
         )
     told: dict[str, Any] = {}
     if call.run.kind == Role.POLECAT:

@@ -25,6 +25,7 @@ from beads.command import ExitWith, GastownCommand, Said, table
 from beads.errors import GastownError
 from beads.models import Effect, Fact, Rig, Town
 from gastown_site import database, entrance, escape, health
+from refinery.hosts import checks
 from refinery.tick import invariants
 
 Check = tuple[str, str, str]  # ok, warn or fail; what; what to do
@@ -146,6 +147,16 @@ def _secrets() -> Iterator[Check]:
             yield "warn", f"rig {rig.slug}", note
 
 
+def _hosts() -> Iterator[Check]:
+    """Whether hosts of pull requests can be asked, with all the rights that are needed."""
+    for rig in Rig.objects.select_related("town").order_by("slug"):
+        found = checks.look(rig)
+        for wrong in found.wrong:
+            yield "warn", f"pull requests of {rig.slug}", wrong
+        if found.says and not found.wrong:
+            yield "ok", f"pull requests of {rig.slug}", found.says
+
+
 def _invariants() -> Iterator[Check]:
     """What constraints cannot say."""
     broken = [(town, b) for town in Town.objects.all() for b in invariants.check(town, timezone.now())]
@@ -189,5 +200,5 @@ def _front() -> Iterator[Check]:
 
 
 CHECKS: list[Callable[[], Iterator[Check]]] = [
-    _tools, _sandbox, _parts, _queues, _secrets, _invariants, _workspaces, _front
+    _tools, _sandbox, _parts, _queues, _secrets, _hosts, _invariants, _workspaces, _front
 ]  # fmt: skip

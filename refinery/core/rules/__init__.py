@@ -17,6 +17,7 @@ from refinery.core.rules import (
     forecasts,
     lanes,
     mayor,
+    pulls,
     runs,
     troubles,
 )
@@ -40,4 +41,5 @@ def plan(world: World) -> list[Decision]:
         *agents.decide(world),
         *troubles.decide(world),
         *budgets.decide(world),
+        *pulls.decide(world),
     ]

@@ -27,7 +27,7 @@ from refinery.core.states import LandingState
 from refinery.core.telling import led_by
 from refinery.core.world import RigView, World
 
-_NEEDS_OTHERS = (Stage.BLOCKED, *(WAITS_FOR_PERSON - {Stage.EXCUSED}))
+_NEEDS_OTHERS = (Stage.BLOCKED, Stage.HOST_UNKNOWN, *(WAITS_FOR_PERSON - {Stage.EXCUSED}))
 
 
 def decide(world: World) -> Iterator[Decision]:

@@ -16,12 +16,16 @@ from beads.models import Rig
 from refinery.decisions import gatechecks, towns
 from refinery.files import read_config, read_text
 from refinery.git import contents
+from refinery.hosts import checks
 from refinery.management.verbs import add_verbs
 
 
 def sandboxed(rig: Rig) -> list[str]:
-    """What the rig's config leaves outside the sandbox, and what its presets lack, to be seen to."""
-    return [*boxes.notes(configs.usable(rig.town.config, rig.config)[0]), *launches.notes(rig)]
+    """What the rig's config leaves outside the sandbox, what its presets and its host's credential lack."""
+    found = checks.look(rig)
+    reviewed = list(filter(None, [found.says]))
+    hosted = [f"pull requests: {line}" for line in found.wrong]
+    return [*boxes.notes(configs.usable(rig.town.config, rig.config)[0]), *launches.notes(rig), *reviewed, *hosted]
 
 
 PATIENCE = 120.0  # seconds that `add` and `config` wait for the gates

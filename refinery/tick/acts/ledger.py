@@ -10,6 +10,7 @@ from beads.models import Bead, ConvoyBranch, Town
 from refinery import links
 from refinery.core import effects
 from refinery.core.actions import (
+    AskHost,
     BranchLanded,
     ConvoyLanded,
     CreateBranch,
@@ -40,6 +41,8 @@ def apply(town: Town, action: OfLedger, now: dt.datetime) -> None:
             convoy_landed(town, convoy, sha, now)
         case Escalate():
             _escalate(town, action, now)
+        case AskHost(rig, work):
+            enqueue(town, work, now, rig)
         case Settle(key, reason):
             ledger.settle_key(town, key, ACTOR, now, reason)
 

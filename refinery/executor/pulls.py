@@ -1,0 +1,164 @@
+"""What is done at the host of a rig's pull requests. A host that does not say is a fact of its own: `host.unknown`.
+
+Each handler looks before it acts, so that one that was killed in between does nothing twice: the branch's pull request
+is looked for before one is made, our comment is found by its hidden mark, statuses are said again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from django.utils import timezone
+
+from agents.runtime.gitcmd import GitFailed
+from beads.errors import Refused
+from beads.models import Rig
+from refinery.core import effects, pullviews
+from refinery.core.pullviews import Pull
+from refinery.core.states import EntryState
+from refinery.executor import pulltexts
+from refinery.executor.registry import Result, does
+from refinery.git.mirror import repo_of
+from refinery.hosts.base import Host, HostUnknown, Offer, Seen, Status
+from refinery.hosts.opening import host_of
+from refinery.models import HostedPull, ReviewEntry, RigHost
+
+
+def asked(rig: Rig, act: Callable[[Host], Result | None], *, writes: bool = True) -> Result | None:
+    """What comes of asking the rig's host. Raises Refused for what it will not do, however often it is asked: then it
+    works but for that, also where it lacks the right to write just this."""
+    try:
+        return act(host_of(rig))
+    except HostUnknown as error:
+        if error.kind == "refused" or (writes and error.kind == "forbidden"):
+            raise Refused(error.message) from error
+        return "host.unknown", str(rig.pk), {"kind": error.kind, "error": error.message, "wait": error.wait}
+
+
+def _row(pk: int) -> HostedPull:
+    return HostedPull.objects.select_related("rig__town", "entry").get(pk=pk)
+
+
+def _known(row: HostedPull) -> Pull:
+    pull = pullviews.load(row.state)
+    if pull is None:
+        raise Refused(f"pull request #{row.number} was not read yet")
+    return pull
+
+
+@does(effects.PollHost)
+def poll(work: effects.PollHost) -> Result | None:
+    """Look what has changed."""
+    rig = Rig.objects.select_related("town").get(pk=work.rig)
+    known = RigHost.objects.filter(rig=rig).first()
+    began = timezone.now()
+    seen = Seen(known.etags) if known else Seen()
+
+    def look(host: Host) -> Result:
+        found = host.poll(seen)
+        told = {"at": began.isoformat(), "etags": dict(found.etags), "calls": sorted(found.commanded)[:2000]}
+        ours = set(HostedPull.objects.filter(rig=rig, ended_at=None).values_list("number", flat=True))
+        told["pulls"] = {
+            str(n): f"{updated} {head[:12]}"[:40] for n, (updated, head) in found.pulls.items() if n in ours
+        }
+        return "host.polled", str(rig.pk), told
+
+    return asked(rig, look, writes=False)
+
+
+@does(effects.ReadPull)
+def read(work: effects.ReadPull) -> Result | None:
+    """Read one, and see whether what it says it was merged as is on its base. One that is no more is over."""
+    rig = Rig.objects.select_related("town").get(pk=work.rig)
+    row = HostedPull.objects.get(rig=rig, number=work.number)
+    began = timezone.now()
+
+    def look(host: Host) -> Result:
+        try:
+            pull = host.read(work.number)
+        except HostUnknown as error:
+            if error.kind != "gone":
+                raise
+            host.lacking()  # it raises where the whole repository is gone, and nothing is known of this one
+            return "pull.ended", str(row.pk), {}
+        if pull.merge_sha:
+            pull = dataclasses.replace(pull, on_target=_is_on(rig, pull))
+        return "pull.read", f"{rig.pk}#{work.number}", {"at": began.isoformat(), "state": pullviews.dump(pull)}
+
+    return asked(rig, look, writes=False)
+
+
+def _is_on(rig: Rig, pull: Pull) -> bool:
+    """True when git shows on the base what the host says that it was merged as."""
+    try:
+        repo = repo_of(rig)
+        return repo.is_ancestor(pull.merge_sha, repo.fetch_branch(rig.remote_url, pull.base))
+    except GitFailed:
+        return False
+
+
+@does(effects.OfferPull)
+def offer(work: effects.OfferPull) -> Result | None:
+    """Show an entry by a pull request of its branch."""
+    entry = ReviewEntry.objects.select_related("bead", "source", "convoy__bead", "rig__town").get(pk=work.entry)
+    if entry.state != EntryState.ACTIVE:
+        return None
+    told = Offer(entry.branch, entry.target, pulltexts.title(entry), pulltexts.body(entry), draft=True)
+
+    def _show(host: Host) -> Result:
+        return "pull.offered", entry.pk, {"number": host.offer(told), "head": entry.head_sha}
+
+    return asked(entry.rig, _show)
+
+
+@does(effects.PushPull)
+def push(work: effects.PushPull) -> Result | None:
+    """Let its branch be where a round of rework has led, unless somebody else has pushed to it."""
+    row = _row(work.pull)
+    repo_of(row.rig).move_branch(row.rig.remote_url, _known(row).branch, work.old, work.new)
+    return "pull.pushed", str(row.pk), {"head": work.new}
+
+
+@does(effects.ReportPull)
+def report(work: effects.ReportPull) -> Result | None:
+    """Say how its checks are."""
+    row = _row(work.pull)
+    url = ""
+    if row.entry is not None:
+        url = pulltexts.url(row.entry)
+    statuses = [Status(context, state, pulltexts.plain(text), url) for context, state, text in work.statuses]
+
+    def _say(host: Host) -> Result:
+        host.report(work.sha, statuses)
+        if work.ready:
+            host.ready(_known(row))
+        return "pull.reported", str(row.pk), {"digest": work.digest, "ready": work.ready}
+
+    return asked(row.rig, _say)
+
+
+@does(effects.TellPull)
+def tell(work: effects.TellPull) -> Result | None:
+    """Let our comment say so."""
+    row = _row(work.pull)
+    mark = pulltexts.mark(row.rig)
+    text = pulltexts.comment(mark, row.entry, work.lines)
+
+    def _say(host: Host) -> Result:
+        known = host.comment(row.number, mark, text, row.comment)
+        return "pull.told", str(row.pk), {"digest": work.digest, "comment": known}
+
+    return asked(row.rig, _say)
+
+
+@does(effects.EndPull)
+def end(work: effects.EndPull) -> Result | None:
+    """Close it, if it is open."""
+    row = _row(work.pull)
+
+    def _close(host: Host) -> Result:
+        host.close(row.number)
+        return "pull.ended", str(row.pk), {}
+
+    return asked(row.rig, _close)

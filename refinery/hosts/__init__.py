@@ -1,0 +1,1 @@
+"""Pull-request hosts: one file each, no policy. They say what they saw; *unknown* is an answer of its own."""

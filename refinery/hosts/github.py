@@ -1,0 +1,328 @@
+"""GitHub, and GitHub Enterprise: what of its API is asked, and what is made of its answers.
+
+An answer is read leniently (keys that are not known are ignored) and completely: what lacks something that we need is
+half an answer, and that is none. Sources: https://docs.github.com/en/rest, and its description in @octokit/openapi.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from refinery.core.pullviews import Comment, Opinion, Pull, PullState, Remark, Review, Right
+from refinery.core.rules.commands import is_command
+from refinery.hosts.base import HostUnknown, Offer, Polled, Seen, Status
+
+if TYPE_CHECKING:
+    import httpx
+    from githubkit import GitHub
+
+PAGE = 100
+PAGES = 10  # of anything that is read: what is longer is not read to its end
+REVIEWS, COMMANDS, REMARKS, CALLS = 100, 50, 100, 200
+LONG, LINE = 8_000, 2_000  # characters of a review's words, and of those on a line
+STATUS_TEXT = 140
+OVERLAP = dt.timedelta(minutes=2)  # of two looks at comments: clocks differ
+_OPINIONS = {
+    "APPROVED": Opinion.APPROVE,
+    "CHANGES_REQUESTED": Opinion.REQUEST_CHANGES,
+    "COMMENTED": Opinion.COMMENT,
+    "DISMISSED": Opinion.DISMISSED,
+}
+_RIGHTS = {"admin": Right.ADMIN, "write": Right.WRITE, "read": Right.READ, "none": Right.NONE}
+_READY = """mutation($id: ID!) {
+  markPullRequestReadyForReview(input: {pullRequestId: $id}) { pullRequest { isDraft } } }"""
+
+
+class GitHubHost:
+    """One repository of a GitHub."""
+
+    def __init__(self, client: GitHub[Any], repository: str) -> None:
+        self.client = client
+        self.repository = repository
+        self.place = f"/repos/{repository}"
+        self._rights: dict[str, Right] = {}
+        self._now = dt.datetime.now(dt.UTC)  # by the host's clock, as soon as it has answered
+
+    # -- reading --
+
+    def poll(self, seen: Seen) -> Polled:
+        """See `Host`: the latest changed pull requests, and the latest comments of the repository."""
+        etags = dict(seen.etags)
+        pulls: dict[int, tuple[str, str]] = {}
+        wanted = {"state": "all", "sort": "updated", "direction": "desc"}
+        before = etags.get("until", "")
+        for row in self._changed("pulls", f"{self.place}/pulls", wanted, etags):
+            updated = _text(row, "updated_at")
+            if before and updated < before:
+                break
+            pulls[_number(row, "number")] = updated, _text(row, "head", "sha")
+        etags["until"] = max([before, *(updated for updated, _ in pulls.values())])
+        return Polled(etags, pulls, frozenset(self._calls(etags)))
+
+    def _calls(self, etags: dict[str, str]) -> Iterator[int]:
+        """The pull requests with a new comment that calls us. Since when is told by GitHub's clock, not by ours; what
+        is seen a little late is not missed, and what was seen before is known by its id."""
+        since = self._now
+        if etags.get("said"):
+            since = dt.datetime.fromisoformat(etags["said"])
+        known = set(etags.get("calls", "").split(","))
+        wanted = {"sort": "updated", "direction": "desc", "since": f"{since - OVERLAP:%Y-%m-%dT%H:%M:%SZ}"}
+        latest, recent = since, []
+        for row in self._pages(f"{self.place}/issues/comments", wanted):
+            latest = max(latest, dt.datetime.fromisoformat(_text(row, "updated_at")))
+            if is_command(row.get("body") or "") and "/pull/" in _text(row, "html_url"):
+                recent.append(str(_number(row, "id")))
+                if recent[-1] not in known:
+                    yield int(_text(row, "issue_url").rpartition("/")[2])
+        etags["said"], etags["calls"] = latest.isoformat(), ",".join(recent[:CALLS])
+
+    def _changed(self, name: str, path: str, wanted: Mapping[str, Any], etags: dict[str, str]) -> Iterator[Any]:
+        """The rows of a list, unless it is as it was when its ETag was kept."""
+        headers = {}
+        if name in etags:
+            headers["If-None-Match"] = etags[name]
+        found = self._ask("GET", path, params={**wanted, "per_page": PAGE}, headers=headers)
+        if found.status_code == 304:
+            return
+        rows = _rows(found)
+        etags[name] = found.headers.get("etag", "")[:200]
+        yield from rows
+        if len(rows) == PAGE:
+            yield from self._pages(path, wanted, first=2)
+
+    def _pages(self, path: str, wanted: Mapping[str, Any], first: int = 1) -> Iterator[Any]:
+        for page in range(first, PAGES + 1):
+            rows = _rows(self._ask("GET", path, params={**wanted, "per_page": PAGE, "page": page}))
+            yield from rows
+            if len(rows) < PAGE:
+                return
+
+    def read(self, number: int) -> Pull:
+        """See `Host`."""
+        place = f"{self.place}/pulls/{number}"
+        row = self._object("GET", place)
+        reviews = list(self._pages(f"{place}/reviews", {}))
+        said = list(self._pages(f"{self.place}/issues/{number}/comments", {}))
+        commands = [c for c in said if is_command(c.get("body") or "")]
+        authors = {(c.get("author") or {}).get("login") for c in self._pages(f"{place}/commits", {})}
+        state, merged_as = PullState.OPEN, ""
+        if row.get("merged"):
+            state, merged_as = PullState.MERGED, str(row.get("merge_commit_sha") or "")
+        elif _text(row, "state") == "closed":
+            state = PullState.CLOSED
+        return Pull(
+            number=_number(row, "number"),
+            head=_text(row, "head", "sha"),
+            head_repo=str(((row["head"].get("repo") or {}).get("full_name")) or "")[:200],
+            branch=_text(row, "head", "ref")[:250],
+            base=_text(row, "base", "ref")[:250],
+            title=_text(row, "title")[:300],
+            author=_text(row, "user", "login")[:100],
+            state=state,
+            node=_text(row, "node_id")[:200],
+            url=_text(row, "html_url")[:500],
+            draft=bool(row.get("draft")),
+            mergeable=row.get("mergeable"),
+            merge_sha=merged_as[:64],
+            authors=tuple(sorted(a[:100] for a in authors if a))[:100],
+            labels=tuple(str(one.get("name"))[:100] for one in row.get("labels") or [])[:50],
+            reviews=tuple(self._review(r) for r in reviews[-REVIEWS:] if r.get("state") in _OPINIONS),
+            commands=tuple(self._command(c) for c in commands[-COMMANDS:]),
+            whole=len(reviews) <= REVIEWS and len(said) < PAGE * PAGES,
+        )
+
+    def _review(self, row: Mapping[str, Any]) -> Review:
+        by = str((row.get("user") or {}).get("login") or "")[:100]
+        return Review(
+            _number(row, "id"), by, _OPINIONS[row["state"]], str(row.get("commit_id") or "")[:64], self._right(by)
+        )
+
+    def _command(self, row: Mapping[str, Any]) -> Comment:
+        by = str((row.get("user") or {}).get("login") or "")[:100]
+        return Comment(_number(row, "id"), by, _text(row, "body").strip().split("\n", 1)[0][:300], self._right(by))
+
+    def _right(self, login: str) -> Right:
+        """What somebody may do here, as the host says; asked once for each reading."""
+        if not login:
+            return Right.NONE
+        if login not in self._rights:
+            try:
+                told = self._object("GET", f"{self.place}/collaborators/{login}/permission")
+                self._rights[login] = _RIGHTS.get(str(told.get("permission")), Right.UNKNOWN)
+            except HostUnknown as error:
+                if error.kind != "gone":  # an account that is no more
+                    raise
+                self._rights[login] = Right.NONE
+        return self._rights[login]
+
+    def words(self, number: int, review: int) -> tuple[str, Sequence[Remark]]:
+        """See `Host`."""
+        place = f"{self.place}/pulls/{number}"
+        found = next((r for r in self._pages(f"{place}/reviews", {}) if r.get("id") == review), None)
+        if found is None:
+            raise HostUnknown("gone", f"pull request {number} has no review {review} any more")
+        lines = [c for c in self._pages(f"{place}/comments", {}) if c.get("pull_request_review_id") == review]
+        return str(found.get("body") or "")[:LONG], [_remark(c) for c in lines[:REMARKS]]
+
+    # -- acting: each looks before it acts, for it may be done twice --
+
+    def offer(self, offer: Offer) -> int:
+        """See `Host`."""
+        owner = self.repository.partition("/")[0]
+        wanted = {"state": "open", "head": f"{owner}:{offer.branch}", "base": offer.base}
+        for row in self._pages(f"{self.place}/pulls", wanted):
+            return _number(row, "number")
+        told = {"title": offer.title, "head": offer.branch, "base": offer.base, "body": offer.body}
+        try:
+            return self._make(told | {"draft": offer.draft})
+        except HostUnknown as error:
+            if error.kind != "refused" or not offer.draft:
+                raise
+            return self._make(told)  # private repositories of some plans know no drafts
+
+    def _make(self, told: Mapping[str, Any]) -> int:
+        return _number(self._object("POST", f"{self.place}/pulls", json=told), "number")
+
+    def ready(self, pull: Pull) -> None:
+        """See `Host`; the one thing that only GraphQL can do."""
+        if pull.draft:
+            self._guarded(lambda: self.client.graphql(_READY, {"id": pull.node}))
+
+    def report(self, sha: str, statuses: Sequence[Status]) -> None:
+        """See `Host`."""
+        for one in statuses:
+            told = {"state": one.state, "context": one.context[:100], "description": one.text[:STATUS_TEXT]}
+            if one.url:
+                told["target_url"] = one.url
+            self._ask("POST", f"{self.place}/statuses/{sha}", json=told)
+
+    def comment(self, number: int, marker: str, text: str, known: int) -> int:
+        """See `Host`."""
+        if not known:
+            said = self._pages(f"{self.place}/issues/{number}/comments", {})
+            known = next((_number(c, "id") for c in said if marker in (c.get("body") or "")), 0)
+        if known:
+            try:
+                self._ask("PATCH", f"{self.place}/issues/comments/{known}", json={"body": text})
+                return known
+            except HostUnknown as error:
+                if error.kind != "gone":  # somebody has deleted it
+                    raise
+        made = self._object("POST", f"{self.place}/issues/{number}/comments", json={"body": text})
+        return _number(made, "id")
+
+    def close(self, number: int) -> None:
+        """See `Host`."""
+        if _text(self._object("GET", f"{self.place}/pulls/{number}"), "state") == "open":
+            self._ask("PATCH", f"{self.place}/pulls/{number}", json={"state": "closed"})
+
+    def lacking(self) -> list[str]:
+        """See `Host`."""
+        told = self._object("GET", self.place)
+        rights = told.get("permissions")
+        if rights is not None and not rights.get("push"):
+            return [f"it may not write to {self.repository} (contents, pull requests, commit statuses: write)"]
+        return []
+
+    # -- asking --
+
+    def _ask(self, method: str, path: str, **words: Any) -> httpx.Response:
+        found: httpx.Response = self._guarded(lambda: self.client.request(method, path, **words)).raw_response
+        if found.has_redirect_location:
+            raise HostUnknown("gone", f"{self.repository} has moved: set [pr] repository, or the rig's remote, anew")
+        with contextlib.suppress(KeyError, ValueError, TypeError):
+            self._now = parsedate_to_datetime(found.headers["date"])
+        return found
+
+    def _object(self, method: str, path: str, **words: Any) -> dict[str, Any]:
+        found = _json(self._ask(method, path, **words))
+        if not isinstance(found, dict):
+            raise HostUnknown("down", "GitHub's answer is not the object that was asked for")
+        return found
+
+    def _guarded(self, ask: Any) -> Any:
+        """What is asked; each way in which it can fail as one HostUnknown."""
+        from githubkit.exception import GitHubException, GraphQLFailed, RequestFailed
+
+        try:
+            return ask()
+        except RequestFailed as error:
+            raise _unknown(error.response.raw_response) from error
+        except GraphQLFailed as error:
+            raise HostUnknown("refused", f"GitHub refuses: {error.response.errors}") from error
+        except GitHubException as error:
+            why = getattr(error, "exc", error)
+            if isinstance(why, HostUnknown):
+                raise why from error
+            raise HostUnknown("down", f"GitHub does not answer: {_line(why)}") from error
+        except HostUnknown:
+            raise
+        except ValueError as error:  # a key that is none, an answer that is no JSON
+            raise HostUnknown("denied", f"the credential for GitHub cannot be used: {_line(error)}") from error
+
+
+def _unknown(response: httpx.Response) -> HostUnknown:
+    """What an error says. 403 is a limit or a lack of rights: its headers tell which."""
+    status, headers = response.status_code, response.headers
+    try:
+        told = response.json()
+        said = _line("; ".join([str(told["message"]), *(str(e.get("message") or e) for e in told.get("errors") or [])]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = f"status {status}"
+    wait = 0.0
+    if headers.get("retry-after", "").isdigit():
+        wait = float(headers["retry-after"])
+    elif headers.get("x-ratelimit-remaining") == "0" and headers.get("x-ratelimit-reset", "").isdigit():
+        wait = max(float(headers["x-ratelimit-reset"]) - time.time(), 1.0)
+    if status == 429 or (status == 403 and (wait or "rate limit" in said.lower())):
+        return HostUnknown("limited", f"GitHub lets us ask no more for now: {said}", wait or 60.0)
+    kinds = {401: "denied", 403: "forbidden", 404: "gone", 410: "gone"}
+    if status >= 500:
+        return HostUnknown("down", f"GitHub answers {status}: {said}", wait)
+    return HostUnknown(kinds.get(status, "refused"), f"GitHub refuses ({status}): {said}")
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise HostUnknown("down", "GitHub's answer is no JSON") from error
+
+
+def _rows(response: httpx.Response) -> list[Any]:
+    rows = _json(response)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise HostUnknown("down", "GitHub's answer is not the list that was asked for")
+    return rows
+
+
+def _text(row: Any, *keys: str) -> str:
+    for key in keys:
+        if not isinstance(row, dict):
+            break
+        row = row.get(key)
+    if not isinstance(row, str):
+        raise HostUnknown("down", f"GitHub's answer lacks {'.'.join(keys)}")
+    return row
+
+
+def _number(row: Any, key: str) -> int:
+    found = row.get(key)
+    if not isinstance(found, int):
+        raise HostUnknown("down", f"GitHub's answer lacks {key}")
+    return found
+
+
+def _remark(row: Mapping[str, Any]) -> Remark:
+    side = {"LEFT": "old"}.get(row.get("side") or "", "new")
+    line = row.get("line") or row.get("original_line") or 0
+    return Remark(str(row.get("path") or "")[:1000], int(line), side, str(row.get("body") or "")[:LINE])

@@ -1,0 +1,73 @@
+"""What is promised of pull requests on a host."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+RULES, HOOKS, GITHUB = "tests/unit/test_pull_rules.py", "tests/hosts/test_hooks.py", "tests/hosts/test_github.py"
+
+MUTATIONS = (
+    Mutation(
+        "a review by somebody who may only read, or whose right is not known, counts",
+        "refinery/core/rules/pulls.py",
+        "    return review.right.writes and review.by != pull.author",
+        "    return review.by != pull.author",
+        f"{RULES} -k may_write",
+    ),
+    Mutation(
+        "somebody approves the commits that they have made",
+        "refinery/core/rules/pulls.py",
+        " and review.by not in pull.authors",
+        "",
+        f"{RULES} -k may_write",
+    ),
+    Mutation(
+        "what lands does not wait for a host that does not say",
+        "refinery/core/standing.py",
+        "    if unknown := rig.unknown(now):\n",
+        "    if (unknown := rig.unknown(now)) and False:\n",
+        f"{RULES} -k lets_nothing_land",
+    ),
+    Mutation(
+        "a host's word that it has merged is believed without git",
+        "refinery/core/rules/pulls.py",
+        "pull.state != PullState.MERGED or not pull.on_target or",
+        "pull.state != PullState.MERGED or",
+        f"{RULES} -k git_shows_it",
+    ),
+    Mutation(
+        "a host in trouble is asked all the same",
+        "refinery/core/rules/pulls.py",
+        "        if rig.host.trouble or rig.problems:\n",
+        "        if rig.problems:\n",
+        f"{RULES} -k in_trouble",
+    ),
+    Mutation(
+        "an account of the host is taken for the person of that name",
+        "refinery/core/entryviews.py",
+        "    if channel == HOST:\n",
+        "    if False:\n",
+        f"{RULES} -k nobodys_here",
+    ),
+    Mutation(
+        "a hook is believed whoever has signed it",
+        "refinery/hosts/hook.py",
+        '    return hmac.compare_digest(due.encode(), signature.encode("utf-8", "replace"))',
+        "    return bool(due)",
+        f"{HOOKS} -k bad_signature",
+    ),
+    Mutation(
+        "a credential goes over plain http to a place that the owner has not named",
+        "refinery/hosts/opening.py",
+        '            if request.url.scheme != "https" and not named:\n',
+        "            if False:\n",
+        f"{GITHUB} -k allowed_places",
+    ),
+    Mutation(
+        "our comment is made again after a crash",
+        "refinery/hosts/github.py",
+        '            known = next((_number(c, "id") for c in said if marker in (c.get("body") or "")), 0)\n',
+        "            known = len([c for c in said if False])\n",
+        f"{GITHUB} -k done_once",
+    ),
+)
