@@ -75,10 +75,11 @@ def read(rig: Rig, number: int, at: dt.datetime, state: Mapping[str, Any]) -> Ho
 
 
 def offered(rig: Rig, entry: str, number: int, head: str, now: dt.datetime) -> None:
-    """A pull request shows an entry. One that has shown another before shows this one from now on."""
+    """A pull request shows an entry. One that has shown another before, or was known before we were called there, shows
+    this one from now on, and is whose it was."""
     HostedPull.objects.filter(entry=entry).exclude(rig=rig, number=number).update(entry=None)
-    told = {"entry_id": entry, "offered": True, "head": head, "wanted_at": now, "ended_at": None}
-    HostedPull.objects.update_or_create(rig=rig, number=number, defaults=told | {"told": "", "reported": ""})
+    told = {"entry_id": entry, "head": head, "wanted_at": now, "ended_at": None, "told": "", "reported": ""}
+    HostedPull.objects.update_or_create(rig=rig, number=number, defaults=told, create_defaults=told | {"offered": True})
 
 
 def heard(row: HostedPull, what: str, value: Any, answer: str, entry: str) -> None:

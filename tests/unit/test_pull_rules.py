@@ -59,6 +59,8 @@ def test_an_entry_is_offered_once_and_not_again_while_that_is_under_way_or_was_r
         assert (found.rule, found.actions) == (rule, ())
     assert of(world(behind=True), "offer").actions == ()
     assert not [d for d in pulls.decide(world(ROW)) if d.subject.startswith("offer")]
+    fork = World(NOW, "main", rigs={1: RIG}, entries=(replace(GREEN, branch="refs/pull/7/head"),))
+    assert not [d for d in pulls.decide(fork) if d.subject.startswith("offer")]
 
 
 def test_what_was_heard_of_since_it_was_read_is_read_first() -> None:

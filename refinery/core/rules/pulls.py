@@ -109,7 +109,9 @@ def _is_offered(entry: EntryView, rig: RigView) -> bool:
     """True for what people are to review on the host."""
     by_people = rig.config.refinery.merge_strategy == MergeStrategy.PR
     begun = entry.landing is not None and entry.landing.under_way
-    return by_people and entry.on_remote and entry.kind != EntryKind.CHECK and not is_feature_lane(entry) and not begun
+    if entry.kind == EntryKind.CHECK or is_feature_lane(entry) or entry.branch.startswith("refs/"):  # of a fork
+        return False
+    return by_people and entry.on_remote and not begun
 
 
 def _one(world: World, rig: RigView, row: PullView) -> Decision:
