@@ -82,6 +82,7 @@ def test_what_bd_has_written_comes_in_once_and_in_order(place: Place, file: Path
 def test_what_goes_out_is_what_bd_reads(place: Place, tmp_path: Path) -> None:
     first = place.bead("First")
     second = place.bead("Second", first)
+    Bead.objects.filter(pk=second.pk).update(model="anthropic/dear")
     call_command("bead", "cancel", first.pk, "--reason", "not needed")
     place.tick()
     out = tmp_path / "out.jsonl"
@@ -92,7 +93,8 @@ def test_what_goes_out_is_what_bd_reads(place: Place, tmp_path: Path) -> None:
     edge = rows[second.pk]["dependencies"][0]
     assert (edge["issue_id"], edge["depends_on_id"], edge["type"]) == (second.pk, first.pk, "blocks")
     assert set(rows[second.pk]) >= {"title", "description", "priority", "issue_type", "created_at", "updated_at"}
-    assert rows[second.pk]["gastown"]["rig"] == place.rig.slug
+    own = rows[second.pk]["gastown"]
+    assert (own["rig"], own["model"]) == (place.rig.slug, "anthropic/dear")
     assert said("import", str(out)) == {"made": {}, "known": [second.pk], "over": [first.pk]}
     assert len(said("export", "-")) == 2 and len(said("export", "-", "--status", "in_progress")) <= 1
 
