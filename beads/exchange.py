@@ -53,8 +53,15 @@ def line(bead: Bead, blockers: Sequence[str]) -> str:
     if blockers:
         edge = {"issue_id": bead.pk, "type": BLOCKS, "created_at": told["created_at"], "created_by": bead.created_by}
         told["dependencies"] = [edge | {"depends_on_id": key} for key in blockers]
-    own = {"rig": bead.rig.slug if bead.rig else "", "convoy": bead.convoy_id or "", "status": bead.status}
-    told["gastown"] = own | {"resolution": bead.resolution, "merge_sha": bead.merge_sha, "reason": bead.reason}
+    told["gastown"] = {
+        "rig": bead.rig.slug if bead.rig else "",
+        "convoy": bead.convoy_id or "",
+        "status": bead.status,
+        "resolution": bead.resolution,
+        "merge_sha": bead.merge_sha,
+        "reason": bead.reason,
+        "model": bead.model,
+    }
     return json.dumps(told, ensure_ascii=False)
 
 
@@ -76,6 +83,7 @@ class _Edge(BaseModel):
 
 class _Own(BaseModel):
     rig: Annotated[str, Field(max_length=50)] = ""
+    model: Annotated[str, Field(max_length=200)] = ""
 
 
 class _Issue(BaseModel):
@@ -98,7 +106,7 @@ class _Issue(BaseModel):
 @dataclass(frozen=True, slots=True)
 class Item:
     """One piece of work that a file holds. `over`: nothing is left to do. `after`: ids of the same file. `rig`: its
-    slug where the file names one."""
+    slug where the file names one; `model`: the one that it is to be worked on with, likewise."""
 
     id: str
     title: str
@@ -107,6 +115,7 @@ class Item:
     over: bool
     after: tuple[str, ...]
     rig: str = ""
+    model: str = ""
 
 
 def read(source: str, lines: Iterable[bytes]) -> list[Item]:
@@ -132,7 +141,7 @@ def read(source: str, lines: Iterable[bytes]) -> list[Item]:
             continue
         after = [edge.depends_on_id for edge in issue.dependencies if edge.type == BLOCKS]
         said = (issue.id, issue.title, _body(where, issue), issue.priority)
-        found[issue.id] = Item(*said, issue.status in OVER, tuple(after), issue.gastown.rig)
+        found[issue.id] = Item(*said, issue.status in OVER, tuple(after), issue.gastown.rig, issue.gastown.model)
     return list(_in_order(source, found))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
+from agents import launches
 from beads import inbox, ledger
 from beads.actors import Actor
 from beads.errors import Invalid
@@ -47,7 +48,9 @@ def take_in(items: Sequence[Item], home: Callable[[str], Rig], *, by: Actor) -> 
         if item.over or item.id in here:
             continue
         rig = rigs[item.rig]
-        draft = ledger.Draft(item.title, item.body, priority=item.priority, context={ORIGIN: item.id})
+        launches.check_models([{"key": item.id, "rig": rig, "model": item.model}])
+        origin = {ORIGIN: item.id}
+        draft = ledger.Draft(item.title, item.body, priority=item.priority, model=item.model, context=origin)
         blockers = [here[key] for key in item.after if key in here]
         here[item.id] = ledger.create_bead(rig.town, rig, draft, actor=str(by), after=blockers)
         made[item.id] = here[item.id].pk

@@ -22,13 +22,6 @@ MUTATIONS = (
         f"{UNIT} -k reached_by_a_link",
     ),
     Mutation(
-        "a session may be as large as it likes",
-        "agents/runtime/sessions.py",
-        "        if told.st_size > left.size:\n",
-        "        if told.st_size < 0:\n",
-        f"{UNIT} -k too_much",
-    ),
-    Mutation(
         "a session may have as many files as it likes",
         "agents/runtime/sessions.py",
         "        if self.entries < 0:\n",

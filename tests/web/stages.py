@@ -282,6 +282,17 @@ def merge_delay(make: Make) -> tuple[Place, ReviewEntry]:
     return place, entry
 
 
+def host_unknown(make: Make) -> tuple[Place, ReviewEntry]:
+    place, entry = merge_delay(make)
+    hosted = {"provider": "github", "credential": "TOKEN", "repository": "acme/proj", "auto_merge_delay": "1s"}
+    ledger.set_config(place.town, {**place.town.config, "pr": hosted})
+    place.town.refresh_from_db()
+    place.later(seconds=2)
+    inbox.record(place.town, "host.unknown", str(place.rig.pk), {"kind": "down", "error": "GitHub answers 503"})
+    place.tick()
+    return place, entry
+
+
 def frozen(make: Make) -> tuple[Place, ReviewEntry]:
     place = make()
     entry = in_lane(place)
@@ -339,6 +350,7 @@ STAGES: dict[Stage, Callable[[Make], tuple[Place, ReviewEntry]]] = {
     Stage.NO_REVIEWER: no_reviewer,
     Stage.NEEDS_APPROVAL: needs_approval,
     Stage.MERGE_DELAY: merge_delay,
+    Stage.HOST_UNKNOWN: host_unknown,
     Stage.GREEN: frozen,
     Stage.LANDING: landing,
     Stage.LANDED: pushed("landed"),

@@ -23,6 +23,7 @@ from rich.live import Live
 from rich.table import Table
 
 from agents import usage
+from agents.models import Run
 from agents.presets import PRESETS
 from agents.runtime.gitcmd import run_git
 from beads import secrets
@@ -91,11 +92,18 @@ class Command(BaseCommand):
             landed = self._watch(town, up)
             kept = self._report(town, stage, branch, since, landed)
             if os.environ.get("DEMO_EXIT"):
+                self._await_ends(town)
                 return int(not kept)
             return self._serve(up, url)
         finally:
             up.send_signal(signal.SIGTERM)
             up.wait(30)
+
+    def _await_ends(self, town: Town) -> None:
+        """Let the last agents end while there is a server to tell: the last reviewer is still at its last words."""
+        end = time.monotonic() + 60
+        while Run.objects.live().filter(town=town).exists() and time.monotonic() < end:
+            time.sleep(0.5)
 
     def _start(self, port: int, stage: Path) -> subprocess.Popen[bytes]:
         """`gastown up`, on this database, logging to the stage."""
