@@ -202,7 +202,7 @@ def check_models(plan: Iterable[Mapping[str, Any]]) -> None:
     """As `check_model`, of the beads of a plan."""
     for item in plan:
         try:
-            check_model(item["rig"], item["model"])
+            check_model(item["rig"], item.get("model", ""))
         except Invalid as error:
             raise Invalid(f"{item['key']}: {error.message}", field="model") from None
 

@@ -121,7 +121,11 @@ def _command(there: _There, said: Comment) -> tuple[str, str]:
 
 
 def _queue(there: _There, by: Actor, asks: commands.Command) -> tuple[str, str]:
+    """Put it into the queue. Who names the commit, which a comment does not do by itself, approves it as well: what was
+    pushed after the comment was written, nobody has seen."""
     entry, pull = there.entry, there.pull
+    if asks.sha and not pull.head.startswith(asks.sha):
+        raise Conflict(f"its head is {pull.head[:12]} now, not {asks.sha[:12]}")
     if entry is None or entry.state == EntryState.FAILED:
         if pull.state != PullState.OPEN:
             raise Conflict(f"it is {pull.state}")
@@ -136,6 +140,9 @@ def _queue(there: _There, by: Actor, asks: commands.Command) -> tuple[str, str]:
         entry = merge_queue.submit(there.rig, wanted, by=by)[0]
     if asks.verb == "queue":
         return f"queued by {by.name}", entry.pk
+    if not asks.sha:
+        more = f"where it has to be approved, `{commands.WORD} land {pull.head}` or a review does that"
+        return f"queued by {by.name}; {more}", entry.pk
     own = f"queued by {by.name}, whose own change it is: somebody else has to approve it where that is needed"
     try:
         if asks.by in (pull.author, *pull.authors):

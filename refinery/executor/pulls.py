@@ -35,7 +35,7 @@ def asked(rig: Rig, act: Callable[[Host], Result | None], *, writes: bool = True
     try:
         return act(host_of(rig))
     except HostUnknown as error:
-        if error.kind == "refused" or (writes and error.kind == "forbidden"):
+        if writes and error.kind in ("refused", "forbidden"):  # to look is never given up
             raise Refused(error.message) from error
         return "host.unknown", str(rig.pk), {"kind": error.kind, "error": error.message, "wait": error.wait}
 

@@ -48,6 +48,24 @@ def test_hooks_that_are_lost_altogether_are_made_good_by_looking(hosted: Hosted)
     hosted.stage.await_phase(entry, "merged")
 
 
+def test_who_says_land_approves_only_the_commit_that_is_named(hosted: Hosted) -> None:
+    hosted.open(merge_strategy="pr")
+    hosted.stage.commit("feature", {"a.txt": "a\n"})
+    pull = hosted.github.open("ann", "feature")
+    hosted.github.say(pull, "sam", "/gastown land")
+    hosted.deliver()
+    entry = hosted.stage.until(lambda: hosted.entry())
+    hosted.stage.until(lambda: f"land {pull.head}" in hosted.said())
+    assert not entry.verdicts.exists()
+    hosted.github.say(pull, "sam", f"/gastown land {'b' * 40}")
+    hosted.deliver()
+    hosted.stage.until(lambda: "its head is" in hosted.said())
+    assert not entry.verdicts.exists()
+    hosted.github.say(pull, "sam", f"/gastown land {pull.head}")
+    hosted.deliver()
+    hosted.stage.await_phase(entry, "merged")
+
+
 def test_a_fork_is_taken_from_githubs_own_ref(hosted: Hosted) -> None:
     hosted.open()
     stage = hosted.stage

@@ -111,7 +111,11 @@ def test_of_two_heads_the_one_that_they_had_not_in_common_is_newer() -> None:
     ours = replace(theirs, head="e" * 40)
     assert asked(of(world(ours), "pull")) == effects.PushPull(5, "e" * 40, GREEN.head)
     fork = replace(ours, pull=replace(PULL, head="e" * 40, head_repo="ann/proj"))
-    assert of(world(fork), "pull").rule == "fork-behind"
+    onto = replace(ours, pull=replace(PULL, head="e" * 40, branch="main"))
+    for row in (fork, onto):  # it is pushed to no fork, and to no branch that others land on; but it is heard and told
+        assert isinstance(asked(of(world(row), "pull")), effects.TellPull)
+        called = replace(row.pull or PULL, commands=(Comment(9, "sam", "/gastown cancel", Right.WRITE),))
+        assert asked(of(world(replace(row, pull=called)), "pull")) == effects.HearPull(5, "c", "9")
     (moved,) = of(world(replace(fork, head="")), "pull").actions
     assert isinstance(moved, NewHead) and moved.branch == "refs/pull/7/head"
 
@@ -178,6 +182,7 @@ def test_accounts_that_are_nobodys_here_are_nobody_here() -> None:
         ("/gastown PRIORITY 9", "", 0),
         ("/gastown", "", 0),
         ("/gastown land now", "", 0),
+        ("/gastown land abc1234", "", 0),
         ("/gastown " + "x" * 5000, "", 0),
     ],
 )
@@ -311,3 +316,17 @@ def test_what_the_host_refuses_for_good_keeps_nothing_else_from_being_done() -> 
     assert isinstance(second, effects.TellPull)
     both = {work.key: EffectView("failed", "no right to") for work in (first, second)}
     assert of(world(ROW, effects=both), "pull").rule == "report-refused"
+
+
+def test_who_lands_names_the_whole_commit_or_most_of_it() -> None:
+    """A comment has no commit of its own, and a few characters can be met on purpose."""
+    for sha in ("a" * 40, "a" * 16):
+        assert commands.parse(f"/gastown land {sha}") == commands.Command("land", sha=sha)
+    assert commands.parse("/gastown land").sha == ""
+    assert commands.parse(f"/gastown land {'a' * 15}").wrong
+
+
+def test_a_rig_that_has_left_its_host_has_no_trouble_with_it() -> None:
+    key = f"{pulls.HOST}proj"
+    (decision,) = pulls.decide(world(rig=replace(RIG, host=None), needs=frozenset({key})))
+    assert isinstance(decision.actions[0], Settle) and decision.actions[0].key == key

@@ -41,6 +41,7 @@ def decide(world: World) -> Iterator[Decision]:
     """For each rig with a host: one decision about it, one for each entry to be offered, one for each pull request."""
     for rig in world.rigs.values():
         if rig.host is None:
+            yield from _without(world, rig)
             continue
         yield _host(world, rig, rig.host)
         if rig.host.trouble or rig.problems:
@@ -103,6 +104,13 @@ def _told(world: World, rig: RigView, host: HostView, why: str) -> tuple[Action,
     return needs.raised(world, Escalate(HOST + rig.slug, title, text, "high"))
 
 
+def _without(world: World, rig: RigView) -> Iterator[Decision]:
+    """A rig whose reviews are on no host any more has no trouble with one."""
+    why = "its changes are not reviewed there any more"
+    if over := needs.settled(world, HOST + rig.slug, why):
+        yield Decision(f"host {rig.slug}", "host-left", why, over)
+
+
 # -- pull requests --
 
 
@@ -143,13 +151,23 @@ def source_of(pull: Pull, repository: str) -> str:
     return pull.branch if pull.head_repo == repository else f"refs/pull/{pull.number}/head"
 
 
+def _is_behind(world: World, rig: RigView, row: PullView, pull: Pull, entry: EntryView) -> bool:
+    """True when a round of rework is ahead of a pull request whose branch we do not push to: one of a fork, and one
+    that others land on, where it would be there without any gate."""
+    if pull.head == entry.head or pull.head != row.head or pull.state != PullState.OPEN:
+        return False
+    landed_on = {rig.default_branch, *(other.target for other in world.entries if other.rig == rig.id)}
+    landed_on |= {branch.name for convoy in world.convoys for branch in convoy.branches if branch.rig == rig.id}
+    return pull.head_repo != rig.repository or pull.branch in landed_on
+
+
 def _moved(world: World, subject: str, rig: RigView, row: PullView, pull: Pull, entry: EntryView) -> Decision | None:
     """Its head and the entry's differ: one of the two is newer, as what they last had in common tells."""
     busy = entry.landing is not None and entry.landing.under_way
     if pull.head == entry.head or pull.state != PullState.OPEN or busy:
         return None
-    if pull.head == row.head and pull.head_repo != rig.repository:
-        return Decision(subject, "fork-behind", "a round of rework is ahead of it, and its fork cannot be pushed to")
+    if _is_behind(world, rig, row, pull, entry):
+        return None  # what is said there is heard all the same, and answered
     if pull.head == row.head:
         why = "what a round of rework has made is pushed to it"
         return _asks(world, subject, rig, ("push", why, effects.PushPull(row.id, pull.head, entry.head)))
@@ -286,7 +304,10 @@ def _said(world: World, row: PullView, entry: EntryView | None) -> tuple[str, ..
     said = tuple(filter(None, (row.answer,)))
     if entry is not None:
         stage = phase_of(world, entry).replace("_", " ")
-        return (f"{stage}: {stands(world, entry).why}", *said)
+        behind: tuple[str, ...] = ()
+        if row.pull is not None and _is_behind(world, world.rigs[row.rig], row, row.pull, entry):
+            behind = ("A round of rework is ahead of this branch, which Gastown does not push to: review it there.",)
+        return (f"{stage}: {stands(world, entry).why}", *behind, *said)
     if not row.outcome:
         return said
     if row.merge_sha:
