@@ -90,13 +90,13 @@ def _earlier(run: Run, part: str, preset: Preset, *, boxed: bool) -> tuple[str, 
     step = _step(run.steps)
     if _step(latest[0].steps) != step:
         return "", "another preset or model"
-    if latest[0].resumed and latest[0].outcome == RunOutcome.FAILED:
-        return "", f"run {latest[0].pk} has failed going on with it"
     if not boxed and not preset.anywhere:
         return "", f"without a sandbox {preset.name} does not find it again"
-    names = (one.session for one in latest[:_TRIED] if _step(one.steps) == step and _NAME.fullmatch(one.session))
-    for name in names:
-        return name, ""
+    for one in latest[:_TRIED]:
+        if one.resumed and one.outcome == RunOutcome.FAILED:
+            return "", f"run {one.pk} has failed going on with it"
+        if _step(one.steps) == step and _NAME.fullmatch(one.session):
+            return one.session, ""
     return "", "it has named none"
 
 

@@ -77,7 +77,7 @@ class _Reader:
         return (*_events(told), *self._taken(table(told.get("message"))))
 
     def _taken(self, message: dict[str, Any]) -> tuple[Event, ...]:
-        name, one = str(message.get("id") or ""), table(message.get("usage"))
+        name, one = str(message.get("id") or "")[:200], table(message.get("usage"))
         if not name or name in self.seen:
             return ()
         self.seen.append(name)

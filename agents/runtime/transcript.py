@@ -206,13 +206,13 @@ class Transcript:
     def _row(self, event: Event) -> dict[str, Any]:
         """What is written of an event; only what it has."""
         if event.kind is EventKind.CALL:
-            self._tools[event.call] = event.tool
+            self._tools[event.call[:MOST_NAME]] = event.tool[:MOST_NAME]  # what is remembered is bounded, too
             if len(self._tools) > 500:
                 del self._tools[next(iter(self._tools))]
         row = {
             "kind": event.kind,
             "text": self._cut(event.text),
-            "tool": self._cut(event.tool or self._tools.get(event.call, ""), MOST_NAME),
+            "tool": self._cut(event.tool or self._tools.get(event.call[:MOST_NAME], ""), MOST_NAME),
             "call": self._cut(event.call, MOST_NAME),
             "arguments": self._arguments(event.arguments),
             "paths": [self._path(path) for path in event.paths[:MOST_PATHS]],

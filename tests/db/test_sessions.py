@@ -100,6 +100,10 @@ def test_who_fails_going_on_begins_anew_and_then_goes_on_again(town: Place) -> N
     going = now(town, bead)
     assert going is not None and going.name == "" and "has failed going on with it" in going.because
     Run.objects.filter(state="queued").delete()
+    ran(town, bead, "", outcome="failed")  # which has died before it named one
+    going = now(town, bead)
+    assert going is not None and going.name == "" and "has failed going on with it" in going.because
+    Run.objects.filter(state="queued").delete()
     ran(town, bead, "anew", outcome="failed")
     assert name(town, bead) == "anew"
 

@@ -296,6 +296,13 @@ MUTATIONS = (
         "tests/unit/test_transcripts.py -k whatever_a_line",
     ),
     Mutation(
+        "names of tools are remembered as long as they are",
+        "agents/runtime/transcript.py",
+        "self._tools[event.call[:MOST_NAME]] = event.tool[:MOST_NAME]",
+        "self._tools[event.call] = event.tool",
+        "tests/unit/test_transcripts.py -k long_names",
+    ),
+    Mutation(
         "what a CLI says that it used is not booked",
         "agents/api/views.py",
         "usage.hear(run, readings, now, adds_up=adds_up)",

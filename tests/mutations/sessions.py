@@ -59,8 +59,8 @@ MUTATIONS = (
     Mutation(
         "a session that fails is gone on with for ever",
         "agents/sessions.py",
-        "    if latest[0].resumed and latest[0].outcome == RunOutcome.FAILED:\n",
-        "    if False:\n",
+        "        if one.resumed and one.outcome == RunOutcome.FAILED:\n",
+        "        if False:\n",
         "tests/db/test_sessions.py -k fails_going_on",
     ),
     Mutation(

@@ -193,6 +193,19 @@ def test_of_100_mb_there_are_8_and_the_usage_of_all(desk: Desk) -> None:
     assert whole["sum"]["output"] == 30 * times
 
 
+def test_long_names_are_not_remembered_as_a_whole(desk: Desk) -> None:
+    made = desk.open("claude")
+    tracemalloc.start()
+    for number in range(100):
+        use = {"type": "tool_use", "id": f"{number}" + "i" * 400_000, "name": f"{number}" + "n" * 400_000, "input": {}}
+        told = {"id": f"{number}" + "m" * 100_000, "usage": {"input_tokens": 1, "output_tokens": 1}, "content": [use]}
+        made.feed(json.dumps({"type": "assistant", "message": told}).encode() + b"\n")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20 << 20, f"{most >> 20} MiB"
+    assert len(desk.of("call")) == 100
+
+
 def test_a_line_that_is_too_long_is_never_kept_as_a_whole(desk: Desk) -> None:
     made = desk.open()
     tracemalloc.start()
