@@ -75,7 +75,7 @@ class GitHubHost:
         latest, recent = since, []
         for row in self._pages(f"{self.place}/issues/comments", wanted):
             latest = max(latest, dt.datetime.fromisoformat(_text(row, "updated_at")))
-            if is_command(row.get("body") or "") and "/pull/" in _text(row, "html_url"):
+            if _is_command(row) and "/pull/" in _text(row, "html_url"):
                 recent.append(str(_number(row, "id")))
                 if recent[-1] not in known:
                     yield int(_text(row, "issue_url").rpartition("/")[2])
@@ -108,7 +108,7 @@ class GitHubHost:
         row = self._object("GET", place)
         reviews = list(self._pages(f"{place}/reviews", {}))
         said = list(self._pages(f"{self.place}/issues/{number}/comments", {}))
-        commands = [c for c in said if is_command(c.get("body") or "")]
+        commands = [c for c in said if _is_command(c)]
         authors = {(c.get("author") or {}).get("login") for c in self._pages(f"{place}/commits", {})}
         state, merged_as = PullState.OPEN, ""
         if row.get("merged"):
@@ -320,6 +320,12 @@ def _number(row: Any, key: str) -> int:
     if not isinstance(found, int):
         raise HostUnknown("down", f"GitHub's answer lacks {key}")
     return found
+
+
+def _is_command(row: Mapping[str, Any]) -> bool:
+    """True for a comment that calls us, as its author wrote it: whoever may write to the repository can edit what others
+    have said, and it still is theirs by name."""
+    return is_command(row.get("body") or "") and _text(row, "updated_at") == _text(row, "created_at")
 
 
 def _remark(row: Mapping[str, Any]) -> Remark:

@@ -118,6 +118,10 @@ class GitHub:
         self._touch(pull, "issue_comment", "created", comment=self.comment(pull, comment))
         return comment
 
+    def edit(self, comment: dict[str, Any], body: str) -> None:
+        """Somebody who may write changes what another has said: it stays the other's."""
+        comment["body"], comment["updated_at"] = body, _text(self.now())
+
     def review(
         self, pull: Pull, who: str, state: str, body: str = "", lines: list[tuple[str, int, str]] | None = None
     ) -> dict[str, Any]:
