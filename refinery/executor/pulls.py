@@ -146,11 +146,11 @@ def report(work: effects.ReportPull) -> Result | None:
 def tell(work: effects.TellPull) -> Result | None:
     """Let our comment say so."""
     row = _row(work.pull)
-    mark = pulltexts.mark(row.rig)
-    text = pulltexts.comment(mark, row.entry, work.lines)
+    hidden = pulltexts.mark(row.rig, row.number)
+    text = pulltexts.comment(hidden, row.entry, work.lines)
 
     def _say(host: Host) -> Result:
-        known = host.comment(row.number, mark, text, row.comment)
+        known = host.comment(row.number, hidden, text, row.comment)
         return "pull.told", str(row.pk), {"digest": work.digest, "comment": known}
 
     return asked(row.rig, _say)

@@ -211,7 +211,7 @@ class GitHubHost:
                 self._ask("PATCH", f"{self.place}/issues/comments/{known}", json={"body": text})
                 return known
             except HostUnknown as error:
-                if error.kind != "gone":  # somebody has deleted it
+                if error.kind not in ("gone", "forbidden"):  # somebody has deleted it, or it is not ours
                     raise
         made = self._object("POST", f"{self.place}/issues/{number}/comments", json={"body": text})
         return _number(made, "id")

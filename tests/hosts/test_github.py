@@ -67,6 +67,14 @@ def test_a_comment_that_somebody_has_deleted_is_made_again(hosted: Hosted, host:
     assert host.comment(1, MARK, MARK, one) != one
 
 
+def test_a_comment_that_is_not_ours_to_change_is_left_and_one_of_ours_is_made(hosted: Hosted, host: Host) -> None:
+    pull = hosted.github.open("ann", "feature")
+    theirs = hosted.github.say(pull, "eve", MARK)
+    hosted.server.fail("PATCH .*/issues/comments/", 403, message="Resource not accessible by integration")
+    assert host.comment(1, MARK, f"{MARK} ours", 0) != theirs["id"]
+    assert (theirs["body"], hosted.said()) == (MARK, f"{MARK} ours")
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "wait"),
     [
