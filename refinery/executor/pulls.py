@@ -12,11 +12,13 @@ from collections.abc import Callable
 from django.utils import timezone
 
 from agents.runtime.gitcmd import GitFailed
-from beads.errors import Refused
+from agents.runtime.names import ref_of
+from beads import config as configs
+from beads.errors import Invalid, Refused
 from beads.models import Rig
-from refinery.core import effects, pullviews
-from refinery.core.pullviews import Pull
-from refinery.core.rules.pulls import READY, mark
+from refinery.core import effects, hosting, pullviews
+from refinery.core.pullviews import Pull, PullState
+from refinery.core.rules.pulls import READY, mark, source_of
 from refinery.core.states import EntryState
 from refinery.executor import pulltexts
 from refinery.executor.registry import Result, does
@@ -83,11 +85,25 @@ def read(work: effects.ReadPull) -> Result | None:
                 raise
             host.lacking()  # it raises where the whole repository is gone, and nothing is known of this one
             return "pull.ended", str(row.pk), {}
+        if pull.state == PullState.OPEN:
+            pull = dataclasses.replace(pull, head=_head_of(rig, pull))
         if pull.merge_sha:
             pull = dataclasses.replace(pull, on_target=_is_on(rig, pull))
         return "pull.read", f"{rig.pk}#{work.number}", {"at": began.isoformat(), "state": pullviews.dump(pull)}
 
     return asked(rig, look, writes=False)
+
+
+def _head_of(rig: Rig, pull: Pull) -> str:
+    """The head of an open pull request, as git says: what a host's API answers may be older than the last push, and an
+    old head would take back what a round of rework has made. Raises GitFailed."""
+    config = configs.usable(rig.town.config, rig.config)[0]
+    source = source_of(pull, hosting.repository(config, rig.remote_url))
+    try:
+        ref_of(source)
+    except Invalid:
+        return pull.head  # no branch that we take: it is said to whoever asks for it
+    return repo_of(rig).ls_remote(rig.remote_url, source) or pull.head
 
 
 def _is_on(rig: Rig, pull: Pull) -> bool:

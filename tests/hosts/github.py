@@ -54,6 +54,7 @@ class GitHub:
         self.pulls: dict[int, Pull] = {}
         self.statuses: dict[str, dict[str, dict[str, Any]]] = {}
         self.hooks: list[tuple[str, dict[str, Any]]] = []  # that were not delivered yet: event, payload
+        self.late: dict[int, str] = {}  # pull requests whose shown head is not the one that git has: number → head
         self.url = ""
         self._ids = itertools.count(1000)
         self._numbers = itertools.count(1)
@@ -182,6 +183,7 @@ class GitHub:
         if pull.merged:
             shown["merged_at"] = _text(pull.updated)
         shown["base"]["ref"], shown["head"]["ref"], shown["head"]["sha"] = pull.base, pull.branch, pull.head
+        shown["head"]["sha"] = self.late.get(pull.number, pull.head)
         shown["base"]["sha"] = self.git("rev-parse", f"refs/heads/{pull.base}", check=False) or "0" * 40
         for side, owner in (("base", self.owner), ("head", pull.author if pull.fork else self.owner)):
             shown[side]["repo"] |= {"full_name": f"{owner}/{self.name}", "name": self.name}

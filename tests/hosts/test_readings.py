@@ -1,0 +1,40 @@
+"""What a reading of a pull request believes: of its head, and of what it was merged as, git has the last word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from refinery.core import effects
+from refinery.executor import pulls
+from refinery.models import HostedPull
+from tests.hosts.conftest import Hosted
+
+
+@pytest.fixture
+def feature(hosted: Hosted) -> Hosted:
+    """A pull request that concerns us."""
+    hosted.open()
+    hosted.stage.commit("feature", {"a.txt": "a\n"})
+    pull = hosted.github.open("ann", "feature")
+    HostedPull.objects.create(rig=hosted.stage.rig, number=pull.number, wanted_at=timezone.now())
+    return hosted
+
+
+def read(hosted: Hosted) -> dict[str, Any]:
+    found = pulls.read(effects.ReadPull(hosted.stage.rig.pk, 1))
+    assert found is not None and found[0] == "pull.read", found
+    state: dict[str, Any] = found[2]["state"]
+    return state
+
+
+def test_the_head_of_an_open_pull_request_is_the_one_that_git_has(feature: Hosted) -> None:
+    old = feature.pull().head
+    new = feature.stage.commit("feature", {"b.txt": "b\n"}, start="feature")
+    feature.github.late[1] = old  # an answer from before the push
+    assert read(feature)["head"] == new
+    feature.stage.git("push", "-q", str(feature.stage.remote), ":feature")
+    feature.github.late[1] = old
+    assert read(feature)["head"] == old  # closed with its branch: nothing is newer
