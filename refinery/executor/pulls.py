@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from django.utils import timezone
 
-from agents.runtime.gitcmd import GitFailed
+from agents.runtime.mirrors import has_commit
 from agents.runtime.names import ref_of
 from beads import config as configs
 from beads.errors import Invalid, Refused
@@ -107,12 +107,13 @@ def _head_of(rig: Rig, pull: Pull) -> str:
 
 
 def _is_on(rig: Rig, pull: Pull) -> bool:
-    """True when git shows on the base what the host says that it was merged as."""
-    try:
-        repo = repo_of(rig)
-        return repo.is_ancestor(pull.merge_sha, repo.fetch_branch(rig.remote_url, pull.base))
-    except GitFailed:
+    """True when git shows on the base what the host says that it was merged as; False when the base, which is there as a
+    whole, has it not, or is gone. Raises GitFailed where git does not say."""
+    repo = repo_of(rig)
+    if repo.ls_remote(rig.remote_url, pull.base) is None:
         return False
+    base = repo.fetch_branch(rig.remote_url, pull.base)
+    return has_commit(repo.path, pull.merge_sha) and repo.is_ancestor(pull.merge_sha, base)
 
 
 @does(effects.OfferPull)

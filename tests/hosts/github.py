@@ -213,7 +213,7 @@ class GitHub:
         return shown | {"pull_request_review_id": line["review"], "user": self.user(line["user"])}
 
     def commits(self, pull: Pull) -> list[dict[str, Any]]:
-        base = self.git("merge-base", f"refs/heads/{pull.base}", pull.head)
+        base = self.git("merge-base", f"refs/heads/{pull.base}", pull.head, check=False)
         rows = []
         for sha in self.git("rev-list", "--reverse", f"{base}..{pull.head}").split():
             shown: dict[str, Any] = copy.deepcopy(SHAPES["commit"])

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from agents.runtime.gitcmd import GitFailed
+from beads.models import Rig
 from refinery.core import effects
 from refinery.executor import pulls
 from refinery.models import HostedPull
@@ -38,3 +40,17 @@ def test_the_head_of_an_open_pull_request_is_the_one_that_git_has(feature: Hoste
     feature.stage.git("push", "-q", str(feature.stage.remote), ":feature")
     feature.github.late[1] = old
     assert read(feature)["head"] == old  # closed with its branch: nothing is newer
+
+
+def test_what_it_was_merged_as_is_believed_by_git_alone_and_where_git_does_not_say_nothing_is_told(
+    feature: Hosted,
+) -> None:
+    feature.github.squash(feature.pull())
+    assert read(feature)["on_target"] is True
+    feature.pull().merge_sha = "d" * 40
+    assert read(feature)["on_target"] is False
+    feature.pull().base = "gone"
+    assert read(feature)["on_target"] is False
+    Rig.objects.update(remote_url=str(feature.stage.root / "nowhere.git"))
+    with pytest.raises(GitFailed):
+        read(feature)
