@@ -101,8 +101,13 @@ class Pull:
     labels: tuple[str, ...] = ()
     reviews: tuple[Review, ...] = ()
     commands: tuple[Comment, ...] = ()
-    whole: bool = True  # False: it has more reviews or comments than are read
+    whole: bool = True  # False: it has more reviews or comments than are read; see TOO_MUCH
     on_target: bool = False  # git has shown `merge_sha` on its base
+
+
+TOO_MUCH = (
+    "it has more reviews or comments than can be read: close it, and submit its branch by itself (gastown mq submit)"
+)
 
 
 @cache

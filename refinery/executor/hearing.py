@@ -113,6 +113,8 @@ def _command(there: _There, said: Comment) -> tuple[str, str]:
         return f"{said.by} may not write to this repository: nothing was done", ""
     if asks.wrong:
         return f"{said.by}: {asks.wrong}", ""
+    if asks.verb in ("land", "queue") and not there.pull.whole:
+        return f"{said.by}, {asks.verb}: {pullviews.TOO_MUCH}", ""
     by = actor(there.rig, said.by)
     try:
         return _DO[asks.verb](there, by, replace(asks, by=said.by))

@@ -63,6 +63,8 @@ def read(it: Taken[PullRead]) -> None:
         if not _is_merged_here(row.entry, pull):
             why = f"pull request #{number} was merged on its host at {pull.head[:12]}, which is not what was reviewed here"
             entries.request_reject(row.entry, why)
+    elif not pull.whole:
+        entries.request_reject(row.entry, f"pull request #{number}: {pullviews.TOO_MUCH}")
     elif pull.base != row.entry.target:
         entries.request_reject(row.entry, f"pull request #{number} is for {pull.base[:100]} now: ask for it again")
 

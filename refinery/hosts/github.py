@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from refinery.core.pullviews import Comment, Opinion, Pull, PullState, Remark, Review, Right
 from refinery.core.rules.commands import is_command
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import httpx
     from githubkit import GitHub
 
+T = TypeVar("T", Review, Comment)
 PAGE = 100
-PAGES = 10  # of anything that is read: what is longer is not read to its end
-REVIEWS, COMMANDS, REMARKS, CALLS = 100, 50, 100, 200
+PAGES, MOST = 10, 50  # of what has changed, and of a pull request: what is longer is not read to its end
+REVIEWS, NOTES, COMMANDS, REFUSED, REMARKS, CALLS = 100, 50, 50, 10, 100, 200
+LOGINS = 200  # so many people of one pull request are asked for by their rights
 LONG, LINE = 8_000, 2_000  # characters of a review's words, and of those on a line
 STATUS_TEXT = 140
 OVERLAP = dt.timedelta(minutes=2)  # of two looks at comments: clocks differ
@@ -95,8 +97,8 @@ class GitHubHost:
         if len(rows) == PAGE:
             yield from self._pages(path, wanted, first=2)
 
-    def _pages(self, path: str, wanted: Mapping[str, Any], first: int = 1) -> Iterator[Any]:
-        for page in range(first, PAGES + 1):
+    def _pages(self, path: str, wanted: Mapping[str, Any], first: int = 1, most: int = PAGES) -> Iterator[Any]:
+        for page in range(first, most + 1):
             rows = _rows(self._ask("GET", path, params={**wanted, "per_page": PAGE, "page": page}))
             yield from rows
             if len(rows) < PAGE:
@@ -106,9 +108,9 @@ class GitHubHost:
         """See `Host`."""
         place = f"{self.place}/pulls/{number}"
         row = self._object("GET", place)
-        reviews = list(self._pages(f"{place}/reviews", {}))
-        said = list(self._pages(f"{self.place}/issues/{number}/comments", {}))
-        commands = [c for c in said if _is_command(c)]
+        self._rights = {}
+        reviews, all_reviews = self._sifted(f"{place}/reviews", self._review)
+        commands, all_said = self._sifted(f"{self.place}/issues/{number}/comments", self._command)
         authors = {(c.get("author") or {}).get("login") for c in self._pages(f"{place}/commits", {})}
         state, merged_as = PullState.OPEN, ""
         if row.get("merged"):
@@ -131,26 +133,41 @@ class GitHubHost:
             merge_sha=merged_as[:64],
             authors=tuple(sorted(a[:100] for a in authors if a))[:100],
             labels=tuple(str(one.get("name"))[:100] for one in row.get("labels") or [])[:50],
-            reviews=tuple(self._review(r) for r in reviews[-REVIEWS:] if r.get("state") in _OPINIONS),
-            commands=tuple(self._command(c) for c in commands[-COMMANDS:]),
-            whole=len(reviews) <= REVIEWS and len(said) < PAGE * PAGES,
+            reviews=_latest(reviews, lambda one: one.opinion == Opinion.COMMENT, REVIEWS, NOTES),
+            commands=_latest(commands, lambda one: not one.right.writes, COMMANDS, REFUSED),
+            whole=all_reviews and all_said and sum(r.opinion != Opinion.COMMENT for r in reviews) <= REVIEWS,
         )
 
-    def _review(self, row: Mapping[str, Any]) -> Review:
-        by = str((row.get("user") or {}).get("login") or "")[:100]
-        return Review(
-            _number(row, "id"), by, _OPINIONS[row["state"]], str(row.get("commit_id") or "")[:64], self._right(by)
-        )
+    def _sifted(self, path: str, take: Callable[[Mapping[str, Any]], T | None]) -> tuple[list[T], bool]:
+        """What is to be kept of a list's rows, of whatever length; False: it was not read to its end, or more people
+        speak there than are asked for by their rights."""
+        kept, count = [], 0
+        for row in self._pages(path, {}, most=MOST):
+            count += 1
+            if (one := take(row)) is not None:
+                kept.append(one)
+        return kept, count < PAGE * MOST and len(self._rights) < LOGINS
 
-    def _command(self, row: Mapping[str, Any]) -> Comment:
-        by = str((row.get("user") or {}).get("login") or "")[:100]
+    def _review(self, row: Mapping[str, Any]) -> Review | None:
+        """None for what is no opinion, and for what somebody says who may not write: strangers crowd nobody out."""
+        by, opinion = _login(row), _OPINIONS.get(row.get("state") or "")
+        if opinion is None or not (right := self._right(by)).writes:
+            return None
+        return Review(_number(row, "id"), by, opinion, str(row.get("commit_id") or "")[:64], right)
+
+    def _command(self, row: Mapping[str, Any]) -> Comment | None:
+        if not _is_command(row):
+            return None
+        by = _login(row)
         return Comment(_number(row, "id"), by, _text(row, "body").strip().split("\n", 1)[0][:300], self._right(by))
 
     def _right(self, login: str) -> Right:
-        """What somebody may do here, as the host says; asked once for each reading."""
+        """What somebody may do here, as the host says; asked once for each reading, and of so many people."""
         if not login:
             return Right.NONE
         if login not in self._rights:
+            if len(self._rights) >= LOGINS:
+                return Right.UNKNOWN
             try:
                 told = self._object("GET", f"{self.place}/collaborators/{login}/permission")
                 self._rights[login] = _RIGHTS.get(str(told.get("permission")), Right.UNKNOWN)
@@ -163,11 +180,12 @@ class GitHubHost:
     def words(self, number: int, review: int) -> tuple[str, Sequence[Remark]]:
         """See `Host`."""
         place = f"{self.place}/pulls/{number}"
-        found = next((r for r in self._pages(f"{place}/reviews", {}) if r.get("id") == review), None)
+        found = next((r for r in self._pages(f"{place}/reviews", {}, most=MOST) if r.get("id") == review), None)
         if found is None:
             raise HostUnknown("gone", f"pull request {number} has no review {review} any more")
-        lines = [c for c in self._pages(f"{place}/comments", {}) if c.get("pull_request_review_id") == review]
-        return str(found.get("body") or "")[:LONG], [_remark(c) for c in lines[:REMARKS]]
+        said = self._pages(f"{place}/comments", {}, most=MOST)
+        lines = [_remark(c) for c in said if c.get("pull_request_review_id") == review]
+        return str(found.get("body") or "")[:LONG], lines[:REMARKS]
 
     # -- acting: each looks before it acts, for it may be done twice --
 
@@ -204,7 +222,7 @@ class GitHubHost:
     def comment(self, number: int, marker: str, text: str, known: int) -> int:
         """See `Host`."""
         if not known:
-            said = self._pages(f"{self.place}/issues/{number}/comments", {})
+            said = self._pages(f"{self.place}/issues/{number}/comments", {}, most=MOST)
             known = next((_number(c, "id") for c in said if marker in (c.get("body") or "")), 0)
         if known:
             try:
@@ -320,6 +338,16 @@ def _number(row: Any, key: str) -> int:
     if not isinstance(found, int):
         raise HostUnknown("down", f"GitHub's answer lacks {key}")
     return found
+
+
+def _login(row: Mapping[str, Any]) -> str:
+    return str((row.get("user") or {}).get("login") or "")[:100]
+
+
+def _latest(rows: Sequence[T], lesser: Callable[[T], bool], most: int, few: int) -> tuple[T, ...]:
+    """The latest `most`, and the latest `few` of the lesser ones, which take no place from the others; in their order."""
+    kept = [row for row in rows if not lesser(row)][-most:] + [row for row in rows if lesser(row)][-few:]
+    return tuple(row for row in rows if row in kept)
 
 
 def _is_command(row: Mapping[str, Any]) -> bool:

@@ -120,7 +120,7 @@ def test_a_host_that_does_not_say_is_left_alone_and_what_it_has_said_before_stay
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"state": "closed"}, "rejected"), ({"base": "release"}, "rejected")],
+    [({"state": "closed"}, "rejected"), ({"base": "release"}, "rejected"), ({"whole": False}, "rejected")],
 )
 def test_what_is_closed_or_aimed_elsewhere_there_leaves_the_queue(
     hosted: Place, change: dict[str, Any], reason: str

@@ -11,7 +11,8 @@ from agents.runtime.gitcmd import GitFailed
 from beads.models import Rig
 from refinery.core import effects
 from refinery.executor import pulls
-from refinery.models import HostedPull
+from refinery.hosts import github
+from refinery.models import HostedPull, ReviewEntry
 from tests.hosts.conftest import Hosted
 
 
@@ -54,3 +55,41 @@ def test_what_it_was_merged_as_is_believed_by_git_alone_and_where_git_does_not_s
     Rig.objects.update(remote_url=str(feature.stage.root / "nowhere.git"))
     with pytest.raises(GitFailed):
         read(feature)
+
+
+def test_strangers_crowd_nobody_out(feature: Hosted) -> None:
+    pull = feature.pull()
+    first = feature.github.review(pull, "rita", "CHANGES_REQUESTED", "no")
+    feature.github.say(pull, "sam", "/gastown queue")
+    for number in range(130):
+        feature.github.review(pull, ("eve", "sam")[number % 2], ("APPROVED", "COMMENTED")[number % 2])
+        feature.github.say(pull, "eve", "/gastown land")
+    found = read(feature)
+    assert [r["opinion"] for r in found["reviews"] if r["by"] != "sam"] == ["request_changes"]
+    assert found["reviews"][0]["id"] == first["id"] and len(found["reviews"]) == 51
+    assert found["commands"][0]["by"] == "sam" and len(found["commands"]) == 11 and found["whole"]
+
+
+def test_what_cannot_be_read_to_its_end_is_not_whole(feature: Hosted, monkeypatch: Any) -> None:
+    for _ in range(200):
+        feature.github.say(feature.pull(), "eve", "so many words")
+    assert read(feature)["whole"] is True
+    monkeypatch.setattr(github, "MOST", 2)
+    assert read(feature)["whole"] is False
+    monkeypatch.undo()
+    for who in ("rita", "sam") * 51:
+        feature.github.review(feature.pull(), who, "APPROVED")
+    found = read(feature)
+    assert (len(found["reviews"]), found["whole"]) == (100, False)
+    monkeypatch.setattr(github, "LOGINS", 1)
+    assert read(feature)["whole"] is False
+
+
+def test_what_cannot_be_read_to_its_end_is_not_queued(feature: Hosted, monkeypatch: Any) -> None:
+    monkeypatch.setattr(github, "REVIEWS", 1)
+    for who in ("rita", "sam"):
+        feature.github.review(feature.pull(), who, "APPROVED")
+    feature.github.say(feature.pull(), "sam", "/gastown queue")
+    feature.deliver()
+    feature.stage.until(lambda: "more reviews or comments than can be read" in feature.said())
+    assert not ReviewEntry.objects.exclude(kind="check").exists()
