@@ -81,7 +81,8 @@ class Comment:
 @dataclass(frozen=True, slots=True)
 class Pull:
     """A pull request as its host shows it. `head_repo`: `owner/name` of where its branch is; `authors`: the logins of
-    those who wrote its commits, as far as the host knows them; `merge_sha`: the commit that it says it was merged as;
+    those who wrote its commits, as far as the host knows them (`authors_known`: all of them, but for our agents);
+    `merge_sha`: the commit that it says it was merged as;
     `mergeable`: None: not known."""
 
     number: int
@@ -98,6 +99,7 @@ class Pull:
     mergeable: bool | None = None
     merge_sha: str = ""
     authors: tuple[str, ...] = ()
+    authors_known: bool = True
     labels: tuple[str, ...] = ()
     reviews: tuple[Review, ...] = ()
     commands: tuple[Comment, ...] = ()

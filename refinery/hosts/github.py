@@ -25,6 +25,8 @@ T = TypeVar("T", Review, Comment)
 PAGE = 100
 PAGES, MOST = 10, 50  # of what has changed, and of a pull request: what is longer is not read to its end
 REVIEWS, NOTES, COMMANDS, REFUSED, REMARKS, CALLS = 100, 50, 50, 10, 100, 200
+COMMITS, AUTHORS = 250, 100  # so many commits GitHub tells of a pull request; so many logins of theirs are kept
+OURS = "@gastown.invalid"  # the mail of agents, who have no account there
 LOGINS = 200  # so many people of one pull request are asked for by their rights
 LONG, LINE = 8_000, 2_000  # characters of a review's words, and of those on a line
 STATUS_TEXT = 140
@@ -111,7 +113,7 @@ class GitHubHost:
         self._rights = {}
         reviews, all_reviews = self._sifted(f"{place}/reviews", self._review)
         commands, all_said = self._sifted(f"{self.place}/issues/{number}/comments", self._command)
-        authors = {(c.get("author") or {}).get("login") for c in self._pages(f"{place}/commits", {})}
+        authors, authors_known = _authors(list(self._pages(f"{place}/commits", {})))
         state, merged_as = PullState.OPEN, ""
         if row.get("merged"):
             state, merged_as = PullState.MERGED, str(row.get("merge_commit_sha") or "")
@@ -131,7 +133,8 @@ class GitHubHost:
             draft=bool(row.get("draft")),
             mergeable=row.get("mergeable"),
             merge_sha=merged_as[:64],
-            authors=tuple(sorted(a[:100] for a in authors if a))[:100],
+            authors=authors,
+            authors_known=authors_known,
             labels=tuple(str(one.get("name"))[:100] for one in row.get("labels") or [])[:50],
             reviews=_latest(reviews, lambda one: one.opinion == Opinion.COMMENT, REVIEWS, NOTES),
             commands=_latest(commands, lambda one: not one.right.writes, COMMANDS, REFUSED),
@@ -338,6 +341,19 @@ def _number(row: Any, key: str) -> int:
     if not isinstance(found, int):
         raise HostUnknown("down", f"GitHub's answer lacks {key}")
     return found
+
+
+def _authors(commits: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], bool]:
+    """The logins of those who wrote these commits; False where it is not known of each who wrote it."""
+    logins, known = set(), len(commits) < COMMITS
+    for row in commits:
+        login = (row.get("author") or {}).get("login")
+        mail = ((row.get("commit") or {}).get("author") or {}).get("email") or ""
+        if login:
+            logins.add(login[:100])
+        elif not mail.lower().endswith(OURS):
+            known = False
+    return tuple(sorted(logins))[:AUTHORS], known and len(logins) <= AUTHORS
 
 
 def _login(row: Mapping[str, Any]) -> str:

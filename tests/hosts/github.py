@@ -217,9 +217,12 @@ class GitHub:
         rows = []
         for sha in self.git("rev-list", "--reverse", f"{base}..{pull.head}").split():
             shown: dict[str, Any] = copy.deepcopy(SHAPES["commit"])
-            name = self.git("show", "-s", "--format=%an", sha).lower()
-            known = name in self.people
-            rows.append(shown | {"sha": sha, "author": self.user(name) if known else None})
+            name, mail = self.git("show", "-s", "--format=%an%n%ae", sha).splitlines()
+            shown["commit"]["author"] |= {"name": name, "email": mail}
+            shown |= {"sha": sha, "author": None}
+            if name.lower() in self.people:
+                shown["author"] = self.user(name.lower())
+            rows.append(shown)
         return rows
 
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from agents.runtime.gitcmd import GitFailed
 from beads.models import Rig
 from refinery.core import effects
-from refinery.executor import pulls
+from refinery.executor import hearing, pulls
 from refinery.hosts import github
 from refinery.models import HostedPull, ReviewEntry
 from tests.hosts.conftest import Hosted
@@ -93,3 +93,32 @@ def test_what_cannot_be_read_to_its_end_is_not_queued(feature: Hosted, monkeypat
     feature.deliver()
     feature.stage.until(lambda: "more reviews or comments than can be read" in feature.said())
     assert not ReviewEntry.objects.exclude(kind="check").exists()
+
+
+def test_who_has_made_it_is_known_when_each_commit_is_an_accounts_or_an_agents(feature: Hosted) -> None:
+    found = read(feature)
+    assert (found["authors"], found["authors_known"]) == (["ann"], True)
+    del feature.github.people["ann"]  # her mail is linked to no account
+    found = read(feature)
+    assert (found["authors"], found["authors_known"]) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("count", "mail", "known"),
+    [(249, "toast@gastown.invalid", True), (250, "toast@gastown.invalid", False), (1, "toast@example.org", False)],
+)
+def test_agents_have_no_account_and_what_is_longer_than_is_told_is_not_known(
+    count: int, mail: str, *, known: bool
+) -> None:
+    row = {"author": None, "commit": {"author": {"name": "toast", "email": mail}}}
+    assert github._authors([row] * count) == ((), known)
+
+
+def test_a_linked_person_is_known_by_the_mail_of_their_commits_whatever_the_case_of_their_login(
+    hosted: Hosted, django_user_model: Any
+) -> None:
+    hosted.open(pr={"people": {"Rita": "rita-here"}})
+    django_user_model.objects.create_user("rita-here", email="rita@example.org")
+    by = hearing.actor(hosted.stage.rig, "rita")
+    assert (str(by), by.mail) == ("pr:rita-here", "rita@example.org")
+    assert str(hearing.actor(hosted.stage.rig, "sam")) == "github:sam"
