@@ -81,8 +81,9 @@ class Comment:
 @dataclass(frozen=True, slots=True)
 class Pull:
     """A pull request as its host shows it. `head_repo`: `owner/name` of where its branch is; `authors`: the logins of
-    those who wrote its commits, as far as the host knows them; `merge_sha`: the commit that it says it was merged as;
-    `mergeable`: None: not known; `etags`: of the lists that this was read from, by which the next reading is spared."""
+    those who wrote its commits, as far as the host knows them (`authors_known`: all of them, but for our agents);
+    `merge_sha`: the commit that it says it was merged as; `mergeable`: None: not known; `etags`: of the lists that this
+    was read from, by which the next reading is spared."""
 
     number: int
     head: str
@@ -98,12 +99,18 @@ class Pull:
     mergeable: bool | None = None
     merge_sha: str = ""
     authors: tuple[str, ...] = ()
+    authors_known: bool = True
     labels: tuple[str, ...] = ()
     reviews: tuple[Review, ...] = ()
     commands: tuple[Comment, ...] = ()
-    whole: bool = True  # False: it has more reviews or comments than are read
+    whole: bool = True  # False: it has more reviews or comments than are read; see TOO_MUCH
     etags: Mapping[str, str] = field(default_factory=dict)
     on_target: bool = False  # git has shown `merge_sha` on its base
+
+
+TOO_MUCH = (
+    "it has more reviews or comments than can be read: close it, and submit its branch by itself (gastown mq submit)"
+)
 
 
 @cache

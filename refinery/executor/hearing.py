@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from django.contrib.auth import get_user_model
+
 from beads import config as configs
 from beads.actors import Actor
 from beads.errors import Conflict, Forbidden, Invalid, NotFound, Refused
@@ -30,11 +32,14 @@ _SAID_NO = (Conflict, Forbidden, Invalid, NotFound, Refused)
 
 
 def actor(rig: Rig, login: str) -> Actor:
-    """Who an account of the host is."""
-    known = configs.usable(rig.town.config, rig.config)[0].pr.people.get(login)
+    """Who an account of the host is: a person of ours has the mail address that their commits may bear. Logins are the
+    same whatever their case."""
+    people = configs.usable(rig.town.config, rig.config)[0].pr.people
+    known = {there.lower(): here for there, here in people.items()}.get(login.lower())
     if known is None:
         return Actor(HOST, login)
-    return Actor(PERSON_THERE, known)
+    mail = get_user_model().objects.filter(username=known).values_list("email", flat=True).first()
+    return Actor(PERSON_THERE, known, mail=mail or "")
 
 
 @does(effects.HearPull)
@@ -113,6 +118,8 @@ def _command(there: _There, said: Comment) -> tuple[str, str]:
         return f"{said.by} may not write to this repository: nothing was done", ""
     if asks.wrong:
         return f"{said.by}: {asks.wrong}", ""
+    if asks.verb in ("land", "queue") and not there.pull.whole:
+        return f"{said.by}, {asks.verb}: {pullviews.TOO_MUCH}", ""
     by = actor(there.rig, said.by)
     try:
         return _DO[asks.verb](there, by, replace(asks, by=said.by))

@@ -12,14 +12,15 @@ from collections.abc import Callable
 from django.utils import timezone
 
 from agents.models import Run
-from agents.runtime.gitcmd import GitFailed
+from agents.runtime.mirrors import has_commit
+from agents.runtime.names import ref_of
 from beads import config as configs
 from beads import inbox
-from beads.errors import Refused
+from beads.errors import Invalid, Refused
 from beads.models import Rig
 from refinery.core import effects, hosting, pullviews
-from refinery.core.pullviews import Pull
-from refinery.core.rules.pulls import READY, mark
+from refinery.core.pullviews import Pull, PullState
+from refinery.core.rules.pulls import READY, mark, source_of
 from refinery.core.states import EntryState
 from refinery.executor import pulltexts
 from refinery.executor.registry import Result, does
@@ -86,6 +87,8 @@ def read(work: effects.ReadPull) -> Result | None:
                 raise
             host.lacking()  # it raises where the whole repository is gone, and nothing is known of this one
             return "pull.ended", str(row.pk), {}
+        if pull.state == PullState.OPEN:
+            pull = dataclasses.replace(pull, head=_head_of(rig, pull))
         if pull.merge_sha:
             pull = dataclasses.replace(pull, on_target=_is_on(rig, pull))
         return "pull.read", f"{rig.pk}#{work.number}", {"at": began.isoformat(), "state": pullviews.dump(pull)}
@@ -93,13 +96,26 @@ def read(work: effects.ReadPull) -> Result | None:
     return asked(rig, look, writes=False)
 
 
-def _is_on(rig: Rig, pull: Pull) -> bool:
-    """True when git shows on the base what the host says that it was merged as."""
+def _head_of(rig: Rig, pull: Pull) -> str:
+    """The head of an open pull request, as git says: what a host's API answers may be older than the last push, and an
+    old head would take back what a round of rework has made. Raises GitFailed."""
+    config = configs.usable(rig.town.config, rig.config)[0]
+    source = source_of(pull, hosting.repository(config, rig.remote_url))
     try:
-        repo = repo_of(rig)
-        return repo.is_ancestor(pull.merge_sha, repo.fetch_branch(rig.remote_url, pull.base))
-    except GitFailed:
+        ref_of(source)
+    except Invalid:
+        return pull.head  # no branch that we take: it is said to whoever asks for it
+    return repo_of(rig).ls_remote(rig.remote_url, source) or pull.head
+
+
+def _is_on(rig: Rig, pull: Pull) -> bool:
+    """True when git shows on the base what the host says that it was merged as; False when the base, which is there as
+    a whole, has it not, or is gone. Raises GitFailed where git does not say."""
+    repo = repo_of(rig)
+    if repo.ls_remote(rig.remote_url, pull.base) is None:
         return False
+    base = repo.fetch_branch(rig.remote_url, pull.base)
+    return has_commit(repo.path, pull.merge_sha) and repo.is_ancestor(pull.merge_sha, base)
 
 
 @does(effects.OfferPull)
@@ -182,11 +198,11 @@ def report(work: effects.ReportPull) -> Result | None:
 def tell(work: effects.TellPull) -> Result | None:
     """Let our comment say so."""
     row = _row(work.pull)
-    mark = pulltexts.mark(row.rig)
-    text = pulltexts.comment(mark, row.entry, work.lines)
+    hidden = pulltexts.mark(row.rig, row.number)
+    text = pulltexts.comment(hidden, row.entry, work.lines)
 
     def _say(host: Host) -> Result:
-        known = host.comment(row.number, mark, text, row.comment)
+        known = host.comment(row.number, hidden, text, row.comment)
         return "pull.told", str(row.pk), {"digest": work.digest, "comment": known}
 
     return asked(row.rig, _say)

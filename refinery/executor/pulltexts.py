@@ -3,6 +3,8 @@ nobody, closes no issue, and is no markup."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from html import escape
 
@@ -44,9 +46,10 @@ def url(entry: ReviewEntry) -> str:
     return f"{settings.GASTOWN_URL}{reverse('review', args=[entry.pk])}"
 
 
-def mark(rig: Rig) -> str:
-    """What is hidden in our comment, and tells it from others."""
-    return f"<!-- gastown:{rig.slug} -->"
+def mark(rig: Rig, number: int) -> str:
+    """What is hidden in our comment on a pull request, and tells it from others: nobody can write it before we have."""
+    told = f"pull-comment:{rig.pk}:{number}".encode()
+    return f"<!-- gastown:{hmac.new(settings.SECRET_KEY.encode(), told, hashlib.sha256).hexdigest()[:32]} -->"
 
 
 def title(entry: ReviewEntry) -> str:
@@ -71,7 +74,6 @@ def body(entry: ReviewEntry) -> str:
     parts.append("Gates: " + (", ".join(words(gate.name) for gate in gates) or "none"))
     if spent := _spent(bead):
         parts.append(f"Spent so far: {spent}")
-    parts.append(f"{mark(entry.rig)}")
     return "\n\n".join(parts)[:60_000]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from beads.errors import NotFound
 from beads.models import Rig
 from refinery.core import pullviews
-from refinery.core.states import EntryState
+from refinery.core.states import EntryState, LandingState
 from refinery.facts import subjects
 from refinery.facts.payloads import (
     Hint,
@@ -21,7 +21,7 @@ from refinery.facts.payloads import (
     PullTold,
 )
 from refinery.facts.registry import Taken, fact
-from refinery.models import HostedPull
+from refinery.models import HostedPull, ReviewEntry
 from refinery.store import entries, pulls
 
 
@@ -50,7 +50,8 @@ def unknown(it: Taken[HostUnknownTold]) -> None:
 
 @fact("pull.read", says=PullRead, replayable=True)
 def read(it: Taken[PullRead]) -> None:
-    """What a pull request is. One that was closed there, unmerged, withdraws its entry (but no push)."""
+    """What a pull request is. One that was closed there, unmerged, or merged as something else than what was reviewed
+    here, withdraws its entry (but no push)."""
     rig, number = _numbered(it)
     row = pulls.read(rig, number, it.said.at, it.said.state)
     pull = pullviews.load(it.said.state)
@@ -58,6 +59,12 @@ def read(it: Taken[PullRead]) -> None:
         return
     if pull.state == pullviews.PullState.CLOSED:
         entries.request_reject(row.entry, f"pull request #{number} was closed on its host")
+    elif pull.state == pullviews.PullState.MERGED:
+        if not _is_merged_here(row.entry, pull):
+            why = f"pull request #{number} was merged on its host at {pull.head[:12]}, not as it was reviewed"
+            entries.request_reject(row.entry, why)
+    elif not pull.whole:
+        entries.request_reject(row.entry, f"pull request #{number}: {pullviews.TOO_MUCH}")
     elif pull.base != row.entry.target:
         entries.request_reject(row.entry, f"pull request #{number} is for {pull.base[:100]} now: ask for it again")
 
@@ -105,6 +112,15 @@ def reported(it: Taken[PullReported]) -> None:
 def ended(it: Taken[PullDone]) -> None:
     """It is over."""
     pulls.ended(_row(it), it.now)
+
+
+def _is_merged_here(entry: ReviewEntry, pull: pullviews.Pull) -> bool:
+    """True for the entry's head, which git shows on the target (the rules close it as merged), and while a landing of
+    ours is under way: git decides."""
+    if pull.on_target and pull.head == entry.head_sha:
+        return True
+    ours = (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED)
+    return entry.landings.filter(state__in=ours).exists()
 
 
 def _row(it: Taken[Any]) -> HostedPull:

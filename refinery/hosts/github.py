@@ -10,31 +10,25 @@ import contextlib
 import datetime as dt
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from refinery.core.pullviews import Comment, Opinion, Pull, PullState, Remark, Review, Right
-from refinery.core.rules.commands import is_command
+from refinery.core.pullviews import Pull, PullState, Remark
+from refinery.hosts.answers import calls_us, json_of, remark, rows_of
+from refinery.hosts.answers import number as _number
+from refinery.hosts.answers import text as _text
 from refinery.hosts.base import HostUnknown, Offer, Polled, Seen, Status
+from refinery.hosts.reading import MOST, PAGE, Reading
 
 if TYPE_CHECKING:
     import httpx
     from githubkit import GitHub
 
-PAGE = 100
-PAGES = 10  # of anything that is read: what is longer is not read to its end
-REVIEWS, COMMANDS, REMARKS, CALLS = 100, 50, 100, 200
-LONG, LINE = 8_000, 2_000  # characters of a review's words, and of those on a line
+PAGES = 10  # of what has changed: what is longer is not read to its end
+REMARKS, CALLS = 100, 200
+LONG = 8_000  # characters of a review's words
 STATUS_TEXT = 140
 OVERLAP = dt.timedelta(minutes=2)  # of two looks at comments: clocks differ
-_OPINIONS = {
-    "APPROVED": Opinion.APPROVE,
-    "CHANGES_REQUESTED": Opinion.REQUEST_CHANGES,
-    "COMMENTED": Opinion.COMMENT,
-    "DISMISSED": Opinion.DISMISSED,
-}
-_RIGHTS = {"admin": Right.ADMIN, "write": Right.WRITE, "read": Right.READ, "none": Right.NONE}
 _NOTHING = Pull(0, "", "", "", "", "", "", PullState.OPEN)  # what is known of one that was never read
 _READY = """mutation($id: ID!) {
   markPullRequestReadyForReview(input: {pullRequestId: $id}) { pullRequest { isDraft } } }"""
@@ -76,7 +70,7 @@ class GitHubHost:
         latest, recent = since, []
         for row in self.pages(f"{self.place}/issues/comments", wanted):
             latest = max(latest, dt.datetime.fromisoformat(_text(row, "updated_at")))
-            if is_command(row.get("body") or "") and "/pull/" in _text(row, "html_url"):
+            if calls_us(row) and "/pull/" in _text(row, "html_url"):
                 recent.append(str(_number(row, "id")))
                 if recent[-1] not in known:
                     yield int(_text(row, "issue_url").rpartition("/")[2])
@@ -90,16 +84,16 @@ class GitHubHost:
         found = self._ask("GET", path, params={**wanted, "per_page": PAGE}, headers=headers)
         if found.status_code == 304:
             return
-        rows = _rows(found)
+        rows = rows_of(found)
         etags[name] = found.headers.get("etag", "")[:200]
         yield from rows
         if len(rows) == PAGE:
             yield from self.pages(path, wanted, first=2)
 
-    def pages(self, path: str, wanted: Mapping[str, Any], first: int = 1) -> Iterator[Any]:
+    def pages(self, path: str, wanted: Mapping[str, Any], first: int = 1, most: int = PAGES) -> Iterator[Any]:
         """The rows of a list, page by page, as far as it is read."""
-        for page in range(first, PAGES + 1):
-            rows = _rows(self._ask("GET", path, params={**wanted, "per_page": PAGE, "page": page}))
+        for page in range(first, most + 1):
+            rows = rows_of(self._ask("GET", path, params={**wanted, "per_page": PAGE, "page": page}))
             yield from rows
             if len(rows) < PAGE:
                 return
@@ -108,19 +102,11 @@ class GitHubHost:
         """See `Host`. What is as it was (304) costs nothing of what GitHub lets us ask in an hour."""
         place = f"{self.place}/pulls/{number}"
         row = self._object("GET", place)
-        before = known or _NOTHING
-        asked = _Asked(self, before)
-        reviews, commands, whole = before.reviews, before.commands, True  # only what was read whole has an ETag
-        if (rows := asked.rows("reviews", f"{place}/reviews")) is not None:
-            reviews = tuple(_review(r) for r in rows[-REVIEWS:] if r.get("state") in _OPINIONS)
-            whole = len(rows) <= REVIEWS
-        if (rows := asked.rows("said", f"{self.place}/issues/{number}/comments")) is not None:
-            commands = tuple([_command(c) for c in rows if is_command(c.get("body") or "")][-COMMANDS:])
-            whole = whole and len(rows) < PAGE * PAGES
-        authors = before.authors
-        if (before.head, before.base) != (_text(row, "head", "sha"), _text(row, "base", "ref")):
-            found = {(c.get("author") or {}).get("login") for c in self.pages(f"{place}/commits", {})}
-            authors = tuple(sorted(a[:100] for a in found if a))[:100]
+        asked = Reading(self, known or _NOTHING)
+        reviews = asked.reviews(f"{place}/reviews")
+        commands = asked.commands(f"{self.place}/issues/{number}/comments")
+        head, base = _text(row, "head", "sha"), _text(row, "base", "ref")
+        authors, authors_known = asked.authors(f"{place}/commits", head, base)
         state, merged_as = PullState.OPEN, ""
         if row.get("merged"):
             state, merged_as = PullState.MERGED, str(row.get("merge_commit_sha") or "")
@@ -141,21 +127,23 @@ class GitHubHost:
             mergeable=row.get("mergeable"),
             merge_sha=merged_as[:64],
             authors=authors,
+            authors_known=authors_known,
             labels=tuple(str(one.get("name"))[:100] for one in row.get("labels") or [])[:50],
-            reviews=tuple(replace(r, right=asked.right(r.by)) for r in reviews),
-            commands=tuple(replace(c, right=asked.right(c.by)) for c in commands),
-            whole=whole,
+            reviews=reviews,
+            commands=commands,
+            whole=asked.whole,
             etags=asked.etags,
         )
 
     def words(self, number: int, review: int) -> tuple[str, Sequence[Remark]]:
         """See `Host`."""
         place = f"{self.place}/pulls/{number}"
-        found = next((r for r in self.pages(f"{place}/reviews", {}) if r.get("id") == review), None)
+        found = next((r for r in self.pages(f"{place}/reviews", {}, most=MOST) if r.get("id") == review), None)
         if found is None:
             raise HostUnknown("gone", f"pull request {number} has no review {review} any more")
-        lines = [c for c in self.pages(f"{place}/comments", {}) if c.get("pull_request_review_id") == review]
-        return str(found.get("body") or "")[:LONG], [_remark(c) for c in lines[:REMARKS]]
+        said = self.pages(f"{place}/comments", {}, most=MOST)
+        lines = [c for c in said if c.get("pull_request_review_id") == review]
+        return str(found.get("body") or "")[:LONG], [remark(c) for c in lines[:REMARKS]]
 
     # -- acting: each looks before it acts, for it may be done twice --
 
@@ -192,14 +180,14 @@ class GitHubHost:
     def comment(self, number: int, marker: str, text: str, known: int) -> int:
         """See `Host`."""
         if not known:
-            said = self.pages(f"{self.place}/issues/{number}/comments", {})
+            said = self.pages(f"{self.place}/issues/{number}/comments", {}, most=MOST)
             known = next((_number(c, "id") for c in said if marker in (c.get("body") or "")), 0)
         if known:
             try:
                 self._ask("PATCH", f"{self.place}/issues/comments/{known}", json={"body": text})
                 return known
             except HostUnknown as error:
-                if error.kind != "gone":  # somebody has deleted it
+                if error.kind not in ("gone", "forbidden"):  # somebody has deleted it, or it is not ours
                     raise
         made = self._object("POST", f"{self.place}/issues/{number}/comments", json={"body": text})
         return _number(made, "id")
@@ -235,7 +223,7 @@ class GitHubHost:
         return self._ask("GET", path, params=params, headers=headers)
 
     def _object(self, method: str, path: str, **words: Any) -> dict[str, Any]:
-        found = _json(self._ask(method, path, **words))
+        found = json_of(self._ask(method, path, **words))
         if not isinstance(found, dict):
             raise HostUnknown("down", "GitHub's answer is not the object that was asked for")
         return found
@@ -261,70 +249,6 @@ class GitHubHost:
             raise HostUnknown("denied", f"the credential for GitHub cannot be used: {_line(error)}") from error
 
 
-class _Asked:
-    """One reading of a pull request: what of it is as it was `before`, and the ETags of what it is now."""
-
-    def __init__(self, host: GitHubHost, before: Pull) -> None:
-        self.host, self.before = host, before
-        self.etags: dict[str, str] = {}
-        self.rights: dict[str, Right] = {}
-
-    def rows(self, name: str, path: str) -> list[Any] | None:
-        """The rows of a list; None where it is as it was. What is longer than a page is always read anew."""
-        known = self.before.etags.get(name, "")
-        found = self.host.ask_since(path, known, per_page=PAGE)
-        if found.status_code == 304:
-            self.etags[name] = known
-            return None
-        rows = _rows(found)
-        if len(rows) == PAGE:
-            return [*rows, *self.host.pages(path, {}, first=2)]
-        self.etags[name] = found.headers.get("etag", "")[:200]
-        return rows
-
-    def right(self, login: str) -> Right:
-        """What somebody may do here, as the host says; asked once for each reading."""
-        if not login:
-            return Right.NONE
-        if login not in self.rights:
-            self.rights[login] = self._right(login)
-        return self.rights[login]
-
-    def _right(self, login: str) -> Right:
-        name = f"right {login}"
-        said: tuple[Review | Comment, ...] = (*self.before.reviews, *self.before.commands)
-        known = {one.by: one.right for one in said}
-        etag = ""
-        if login in known:
-            etag = self.before.etags.get(name, "")
-        try:
-            found = self.host.ask_since(f"{self.host.place}/collaborators/{login}/permission", etag)
-        except HostUnknown as error:
-            if error.kind != "gone":  # an account that is no more
-                raise
-            return Right.NONE
-        if found.status_code == 304:
-            self.etags[name] = etag
-            return known[login]
-        told = _json(found)
-        if not isinstance(told, dict):
-            return Right.UNKNOWN
-        self.etags[name] = found.headers.get("etag", "")[:200]
-        return _RIGHTS.get(str(told.get("permission")), Right.UNKNOWN)
-
-
-def _login(row: Mapping[str, Any]) -> str:
-    return str((row.get("user") or {}).get("login") or "")[:100]
-
-
-def _review(row: Mapping[str, Any]) -> Review:
-    return Review(_number(row, "id"), _login(row), _OPINIONS[row["state"]], str(row.get("commit_id") or "")[:64])
-
-
-def _command(row: Mapping[str, Any]) -> Comment:
-    return Comment(_number(row, "id"), _login(row), _text(row, "body").strip().split("\n", 1)[0][:300])
-
-
 def _unknown(response: httpx.Response) -> HostUnknown:
     """What an error says. 403 is a limit or a lack of rights: its headers tell which."""
     status, headers = response.status_code, response.headers
@@ -348,40 +272,3 @@ def _unknown(response: httpx.Response) -> HostUnknown:
 
 def _line(error: object) -> str:
     return " ".join(str(error).split())[:400] or type(error).__name__
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError as error:
-        raise HostUnknown("down", "GitHub's answer is no JSON") from error
-
-
-def _rows(response: httpx.Response) -> list[Any]:
-    rows = _json(response)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise HostUnknown("down", "GitHub's answer is not the list that was asked for")
-    return rows
-
-
-def _text(row: Any, *keys: str) -> str:
-    for key in keys:
-        if not isinstance(row, dict):
-            break
-        row = row.get(key)
-    if not isinstance(row, str):
-        raise HostUnknown("down", f"GitHub's answer lacks {'.'.join(keys)}")
-    return row
-
-
-def _number(row: Any, key: str) -> int:
-    found = row.get(key)
-    if not isinstance(found, int):
-        raise HostUnknown("down", f"GitHub's answer lacks {key}")
-    return found
-
-
-def _remark(row: Mapping[str, Any]) -> Remark:
-    side = {"LEFT": "old"}.get(row.get("side") or "", "new")
-    line = row.get("line") or row.get("original_line") or 0
-    return Remark(str(row.get("path") or "")[:1000], int(line), side, str(row.get("body") or "")[:LINE])

@@ -120,7 +120,7 @@ def test_a_host_that_does_not_say_is_left_alone_and_what_it_has_said_before_stay
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"state": "closed"}, "rejected"), ({"base": "release"}, "rejected")],
+    [({"state": "closed"}, "rejected"), ({"base": "release"}, "rejected"), ({"whole": False}, "rejected")],
 )
 def test_what_is_closed_or_aimed_elsewhere_there_leaves_the_queue(
     hosted: Place, change: dict[str, Any], reason: str
@@ -129,6 +129,24 @@ def test_what_is_closed_or_aimed_elsewhere_there_leaves_the_queue(
     read(hosted, entry, **change)
     entry.refresh_from_db()
     assert (entry.state, entry.reason) == ("failed", reason)
+
+
+@pytest.mark.parametrize("change", [{"on_target": False}, {"head": SHA["9"], "on_target": True}])
+def test_what_was_merged_there_otherwise_than_it_was_reviewed_here_leaves_the_queue(
+    hosted: Place, change: dict[str, Any]
+) -> None:
+    entry = offered(hosted)
+    read(hosted, entry, state="merged", merge_sha=SHA["8"], **change)
+    entry.refresh_from_db()
+    assert (entry.state, entry.reason) == ("failed", "rejected")
+    assert "merged on its host" in entry.reason_text and "not as it was reviewed" in entry.reason_text
+
+
+def test_what_was_merged_there_as_it_was_reviewed_is_merged(hosted: Place) -> None:
+    entry = offered(hosted)
+    read(hosted, entry, state="merged", merge_sha=SHA["8"], on_target=True)
+    entry.refresh_from_db()
+    assert (entry.state, entry.reason) == ("merged", "already_merged")
 
 
 def test_a_town_without_a_host_asks_nothing_of_it(place: Place) -> None:

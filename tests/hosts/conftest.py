@@ -24,7 +24,7 @@ class Hosted:
     def __init__(self, stage: Stage, server: Server, url: str) -> None:
         self.stage, self.server, self.github = stage, server, server.github
         self.hooks = f"{url}/hooks/github/proj/"
-        self.github.people |= {"rita": "write", "sam": "write", "eve": "read"}
+        self.github.people |= {"rita": "write", "sam": "write", "eve": "read", "ann": "read"}
 
     def open(self, *, agents: bool = False, pr: dict[str, Any] | None = None, **refinery: Any) -> None:
         told = {"credential": "GITHUB_TOKEN", "webhook_secret": "HOOKS", "url": self.server.url}

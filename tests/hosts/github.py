@@ -54,6 +54,7 @@ class GitHub:
         self.pulls: dict[int, Pull] = {}
         self.statuses: dict[str, dict[str, dict[str, Any]]] = {}
         self.hooks: list[tuple[str, dict[str, Any]]] = []  # that were not delivered yet: event, payload
+        self.late: dict[int, str] = {}  # pull requests whose shown head is not the one that git has: number → head
         self.url = ""
         self._ids = itertools.count(1000)
         self._numbers = itertools.count(1)
@@ -118,6 +119,10 @@ class GitHub:
         self._touch(pull, "issue_comment", "created", comment=self.comment(pull, comment))
         return comment
 
+    def edit(self, comment: dict[str, Any], body: str) -> None:
+        """Somebody who may write changes what another has said: it stays the other's."""
+        comment["body"], comment["updated_at"] = body, _text(self.now())
+
     def review(
         self, pull: Pull, who: str, state: str, body: str = "", lines: list[tuple[str, int, str]] | None = None
     ) -> dict[str, Any]:
@@ -178,6 +183,7 @@ class GitHub:
         if pull.merged:
             shown["merged_at"] = _text(pull.updated)
         shown["base"]["ref"], shown["head"]["ref"], shown["head"]["sha"] = pull.base, pull.branch, pull.head
+        shown["head"]["sha"] = self.late.get(pull.number, pull.head)
         shown["base"]["sha"] = self.git("rev-parse", f"refs/heads/{pull.base}", check=False) or "0" * 40
         for side, owner in (("base", self.owner), ("head", pull.author if pull.fork else self.owner)):
             shown[side]["repo"] |= {"full_name": f"{owner}/{self.name}", "name": self.name}
@@ -207,13 +213,16 @@ class GitHub:
         return shown | {"pull_request_review_id": line["review"], "user": self.user(line["user"])}
 
     def commits(self, pull: Pull) -> list[dict[str, Any]]:
-        base = self.git("merge-base", f"refs/heads/{pull.base}", pull.head)
+        base = self.git("merge-base", f"refs/heads/{pull.base}", pull.head, check=False)
         rows = []
         for sha in self.git("rev-list", "--reverse", f"{base}..{pull.head}").split():
             shown: dict[str, Any] = copy.deepcopy(SHAPES["commit"])
-            name = self.git("show", "-s", "--format=%an", sha).lower()
-            known = name in self.people
-            rows.append(shown | {"sha": sha, "author": self.user(name) if known else None})
+            name, mail = self.git("show", "-s", "--format=%an%n%ae", sha).splitlines()
+            shown["commit"]["author"] |= {"name": name, "email": mail}
+            shown |= {"sha": sha, "author": None}
+            if name.lower() in self.people:
+                shown["author"] = self.user(name.lower())
+            rows.append(shown)
         return rows
 
 

@@ -35,6 +35,17 @@ def test_a_pull_request_is_read_with_the_rights_of_who_speaks(hosted: Hosted, ho
     ]
 
 
+def test_what_another_has_edited_commands_nothing(hosted: Hosted, host: Host) -> None:
+    pull = hosted.github.open("ann", "feature")
+    seen = host.poll(Seen()).etags
+    said = hosted.github.say(pull, "rita", "/gastown queue")
+    hosted.github.edit(said, "/gastown land")
+    assert host.poll(Seen(seen)).commanded == frozenset()
+    assert host.read(1).commands == ()
+    hosted.github.say(pull, "rita", "/gastown land")
+    assert [c.body for c in host.read(1).commands] == ["/gastown land"]
+
+
 def test_what_is_done_twice_is_done_once(hosted: Hosted, host: Host) -> None:
     offer = Offer("feature", "main", "T", "B", draft=True)
     assert host.offer(offer) == host.offer(offer) == 1
@@ -54,6 +65,14 @@ def test_a_comment_that_somebody_has_deleted_is_made_again(hosted: Hosted, host:
     one = host.comment(1, MARK, MARK, 0)
     hosted.pull().comments.clear()
     assert host.comment(1, MARK, MARK, one) != one
+
+
+def test_a_comment_that_is_not_ours_to_change_is_left_and_one_of_ours_is_made(hosted: Hosted, host: Host) -> None:
+    pull = hosted.github.open("ann", "feature")
+    theirs = hosted.github.say(pull, "eve", MARK)
+    hosted.server.fail("PATCH .*/issues/comments/", 403, message="Resource not accessible by integration")
+    assert host.comment(1, MARK, f"{MARK} ours", 0) != theirs["id"]
+    assert (theirs["body"], hosted.said()) == (MARK, f"{MARK} ours")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
+from beads.models import Rig
 from refinery.executor import pulltexts
 
 
@@ -36,3 +38,11 @@ def test_many_lines_stay_in_their_fence() -> None:
 
 def test_a_title_is_one_line() -> None:
     assert pulltexts.plain("a\r\nb\x00\tc") == "a b⟨U+0000⟩ c"
+
+
+def test_the_mark_of_our_comment_cannot_be_guessed_and_is_of_one_pull_request(settings: Any) -> None:
+    first = pulltexts.mark(Rig(pk=1, slug="proj"), 7)
+    assert re.fullmatch("<!-- gastown:[0-9a-f]{32} -->", first) and first == pulltexts.mark(Rig(pk=1), 7)
+    settings.SECRET_KEY = "another"
+    others = {pulltexts.mark(Rig(pk=1), 7), pulltexts.mark(Rig(pk=1), 8), pulltexts.mark(Rig(pk=2), 7)}
+    assert len(others | {first}) == 4

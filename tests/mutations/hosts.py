@@ -5,21 +5,50 @@ from __future__ import annotations
 from tests.mutations.mutation import Mutation
 
 RULES, HOOKS, GITHUB = "tests/unit/test_pull_rules.py", "tests/hosts/test_hooks.py", "tests/hosts/test_github.py"
+READINGS = "tests/hosts/test_readings.py"
 
 MUTATIONS = (
     Mutation(
         "a review by somebody who may only read, or whose right is not known, counts",
         "refinery/core/rules/pulls.py",
-        "    return review.right.writes and review.by != pull.author",
-        "    return review.by != pull.author",
+        "    return review.right.writes and pull.authors_known",
+        "    return pull.authors_known",
         f"{RULES} -k may_write",
     ),
     Mutation(
         "somebody approves the commits that they have made",
         "refinery/core/rules/pulls.py",
-        " and review.by not in pull.authors",
+        " and review.by.lower() not in made",
         "",
         f"{RULES} -k may_write",
+    ),
+    Mutation(
+        "somebody approves what has authors whom nobody knows",
+        "refinery/core/rules/pulls.py",
+        " and pull.authors_known and",
+        " and",
+        f"{RULES} -k nobody_approves",
+    ),
+    Mutation(
+        "a comment that another has edited is a command",
+        "refinery/hosts/answers.py",
+        ' and text(row, "updated_at") == text(row, "created_at")',
+        "",
+        f"{GITHUB} -k commands_nothing",
+    ),
+    Mutation(
+        "a late answer of the host takes back the last push",
+        "refinery/executor/pulls.py",
+        "            pull = dataclasses.replace(pull, head=_head_of(rig, pull))\n",
+        "            pass\n",
+        f"{READINGS} -k git_has",
+    ),
+    Mutation(
+        "strangers crowd out those who may write",
+        "refinery/hosts/reading.py",
+        "        found = [one for one in found if one.right.writes]\n",
+        "",
+        f"{READINGS} -k crowd",
     ),
     Mutation(
         "what lands does not wait for a host that does not say",

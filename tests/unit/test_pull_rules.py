@@ -86,6 +86,12 @@ def test_reviews_count_by_who_may_write_and_has_not_made_it() -> None:
         assert heard(review(right=right)) is None
     assert heard(review(by="bot")) is None
     assert heard(review(), authors=("rita",)) is None
+    assert heard(review(by="Rita"), authors=("rita",)) is None
+    assert heard(review(by="Bot")) is None
+
+
+def test_where_it_is_not_known_who_has_made_it_nobody_approves() -> None:
+    assert heard(review(), authors_known=False) is None
 
 
 def test_a_review_is_heard_once_and_again_when_it_is_dismissed() -> None:

@@ -193,7 +193,8 @@ def _merged_there(subject: str, row: PullView, pull: Pull, entry: EntryView) -> 
 def counts(review: Review, pull: Pull) -> bool:
     """True for a review by somebody who may write there and has not made the change. What somebody may is not known
     counts for nothing."""
-    return review.right.writes and review.by != pull.author and review.by not in pull.authors
+    made = {login.lower() for login in (pull.author, *pull.authors)}
+    return review.right.writes and pull.authors_known and review.by.lower() not in made
 
 
 def _to_hear(row: PullView, pull: Pull, entry: EntryView | None) -> Iterator[Ask]:
