@@ -17,6 +17,7 @@ from beads.models import Rig, Town
 from refinery.models import HostedPull, RigHost
 
 WAITS = tuple(dt.timedelta(seconds=s) for s in (5, 10, 20, 40, 60))  # then every 60 s
+CALM = WAITS[-1]  # so long after its last pause a host is well again
 HEARD = 400  # so much is remembered of what was taken in from one pull request
 STATUSES = 200  # so many statuses of it are remembered
 
@@ -25,11 +26,17 @@ STATUSES = 200  # so many statuses of it are remembered
 
 
 def polled(rig: Rig, at: dt.datetime, etags: Mapping[str, str]) -> None:
-    """A look that began at `at` was answered: whatever trouble was known is over."""
+    """A look that began at `at` was answered: whatever trouble was known is over. How often the host has failed is
+    forgotten when it has been well for a while: a look that works says not yet that all else does."""
     known, _ = RigHost.objects.get_or_create(rig=rig)
-    if known.polled_at is None or known.polled_at < at:
-        told = {"polled_at": at, "etags": dict(etags), "kind": "", "trouble": "", "since": None}
-        RigHost.objects.filter(pk=rig.pk).update(**told, failures=0, next_try_at=None)
+    if known.polled_at is not None and known.polled_at >= at:
+        return
+    told: dict[str, Any] = {"polled_at": at, "etags": dict(etags), "kind": "", "trouble": ""}
+    if known.next_try_at is None or at >= known.next_try_at + CALM:
+        told |= {"since": None, "failures": 0, "next_try_at": None}
+    else:
+        told["next_try_at"] = min(at, known.next_try_at)  # it may be asked, and may fail again
+    RigHost.objects.filter(pk=rig.pk).update(**told)
 
 
 def unknown(rig: Rig, kind: str, error: str, wait: float, now: dt.datetime) -> None:

@@ -118,6 +118,23 @@ def test_a_host_that_does_not_say_is_left_alone_and_what_it_has_said_before_stay
     assert RigHost.objects.get().trouble == ""
 
 
+def test_one_pull_request_that_cannot_be_read_makes_the_pauses_grow_though_each_look_works(hosted: Place) -> None:
+    pauses = []
+    for _ in range(6):
+        polled(hosted)
+        say(hosted, "host.unknown", hosted.rig.pk, kind="down", error="half an answer", wait=0.0)
+        known = RigHost.objects.get()
+        assert known.next_try_at is not None
+        pauses.append(round((known.next_try_at - hosted.now).total_seconds()))
+        hosted.later(seconds=pauses[-1] + 1)
+    assert pauses == [5, 10, 20, 40, 60, 60]
+    assert known.failures > pulls.PATIENCE
+    hosted.later(seconds=60)
+    polled(hosted)
+    calm = RigHost.objects.get()
+    assert (calm.failures, calm.since, calm.next_try_at) == (0, None, None)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [({"state": "closed"}, "rejected"), ({"base": "release"}, "rejected"), ({"whole": False}, "rejected")],
