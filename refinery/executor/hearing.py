@@ -20,7 +20,7 @@ from refinery.core import effects, hosting, pullviews
 from refinery.core.entryviews import HOST, PERSON_THERE
 from refinery.core.pullviews import Comment, Opinion, Pull, PullState, Review
 from refinery.core.rules import commands
-from refinery.core.rules.pulls import source_of
+from refinery.core.rules.pulls import has_made, source_of
 from refinery.core.states import EntryState
 from refinery.decisions import merge_queue, reviews
 from refinery.executor.pulls import asked
@@ -152,7 +152,10 @@ def _queue(there: _There, by: Actor, asks: commands.Command) -> tuple[str, str]:
         return f"queued by {by.name}; {more}", entry.pk
     own = f"queued by {by.name}, whose own change it is: somebody else has to approve it where that is needed"
     try:
-        if asks.by in (pull.author, *pull.authors):
+        if not pull.authors_known:
+            more = "its host does not know who wrote all of its commits: approve it on Gastown's page"
+            return f"queued by {by.name}; {more}", entry.pk
+        if has_made(asks.by, pull):
             return own, entry.pk
         if not reviews.approve(entry, by=by, head=pull.head):
             return f"{by.name} has said so already", entry.pk

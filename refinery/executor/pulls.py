@@ -88,7 +88,9 @@ def read(work: effects.ReadPull) -> Result | None:
             host.lacking()  # it raises where the whole repository is gone, and nothing is known of this one
             return "pull.ended", str(row.pk), {}
         if pull.state == PullState.OPEN:
-            pull = dataclasses.replace(pull, head=_head_of(rig, pull))
+            head = _head_of(rig, pull)
+            same = head == pull.head  # else whose commits were read is not who wrote these
+            pull = dataclasses.replace(pull, head=head, authors_known=pull.authors_known and same)
         if pull.merge_sha:
             pull = dataclasses.replace(pull, on_target=_is_on(rig, pull))
         return "pull.read", f"{rig.pk}#{work.number}", {"at": began.isoformat(), "state": pullviews.dump(pull)}

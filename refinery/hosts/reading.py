@@ -45,8 +45,10 @@ class Reading:
         found = list(self.before.reviews)
         if rows is not None:
             found = [self._review(row) for row in rows if row.get("state") in OPINIONS]
-        found = [replace(one, right=self.right(one.by)) for one in found]
-        found = [one for one in found if one.right.writes]
+        said = [replace(one, right=self.right(one.by)) for one in found]
+        found = [one for one in said if one.right.writes]
+        if len(found) < len(said):  # who may write later is heard then
+            self.etags.pop("reviews", None)
         self.whole = self.whole and sum(one.opinion != Opinion.COMMENT for one in found) <= REVIEWS
         return answers.latest(found, lambda one: one.opinion == Opinion.COMMENT, REVIEWS, NOTES)
 
@@ -61,8 +63,8 @@ class Reading:
 
     def authors(self, path: str, head: str, base: str) -> tuple[tuple[str, ...], bool]:
         """Who wrote its commits, and whether that is known of all."""
-        if (self.before.head, self.before.base) == (head, base):
-            return self.before.authors, self.before.authors_known
+        if (self.before.head, self.before.base) == (head, base) and self.before.authors_known:
+            return self.before.authors, True
         return answers.authors(list(self.host.pages(path, {})))
 
     @staticmethod

@@ -336,3 +336,12 @@ def test_a_rig_that_has_left_its_host_has_no_trouble_with_it() -> None:
     key = f"{pulls.HOST}proj"
     (decision,) = pulls.decide(world(rig=replace(RIG, host=None), needs=frozenset({key})))
     assert isinstance(decision.actions[0], Settle) and decision.actions[0].key == key
+
+
+def test_where_not_all_authors_are_known_nobody_approves_there_and_people_are_told() -> None:
+    unknown = replace(PULL, authors_known=False, reviews=(review(),))
+    row = replace(ROW, pull=unknown)
+    assert not isinstance(asked(of(world(row), "pull")), effects.HearPull)
+    (told,) = pulls._to_tell(world(row), row, GREEN)
+    assert isinstance(told[2], effects.TellPull) and any("who wrote all of its" in line for line in told[2].lines)
+    assert pulls.has_made("nobody", unknown) and not pulls.has_made("rita", PULL) and pulls.has_made("BOT", PULL)

@@ -83,7 +83,7 @@ def _host(world: World, rig: RigView, host: HostView) -> Decision:
         why = f"{host.trouble}; asked again at {moment(host.next_try_at, world.now)}"
         return Decision(subject, "host-unknown", why, _told(world, rig, host, why))
     over: tuple[Action, ...] = ()
-    if not host.trouble:
+    if not host.trouble and not host.failures:  # a look that works says not yet that all else does
         over = needs.settled(world, key, "it answers again")
     every = rig.config.pr.poll_interval
     if not host.trouble and host.polled_at is not None and world.now < host.polled_at + every:
@@ -193,8 +193,12 @@ def _merged_there(subject: str, row: PullView, pull: Pull, entry: EntryView) -> 
 def counts(review: Review, pull: Pull) -> bool:
     """True for a review by somebody who may write there and has not made the change. What somebody may is not known
     counts for nothing."""
-    made = {login.lower() for login in (pull.author, *pull.authors)}
-    return review.right.writes and pull.authors_known and review.by.lower() not in made
+    return review.right.writes and not has_made(review.by, pull)
+
+
+def has_made(login: str, pull: Pull) -> bool:
+    """True for an author of a pull request or of one of its commits, and for everybody where these are not known."""
+    return not pull.authors_known or login.lower() in {one.lower() for one in (pull.author, *pull.authors)}
 
 
 def _to_hear(row: PullView, pull: Pull, entry: EntryView | None) -> Iterator[Ask]:
@@ -306,8 +310,10 @@ def _said(world: World, row: PullView, entry: EntryView | None) -> tuple[str, ..
     if entry is not None:
         stage = phase_of(world, entry).replace("_", " ")
         behind: tuple[str, ...] = ()
+        if row.pull is not None and not row.pull.authors_known:
+            behind = ("Its host does not know who wrote all of its commits: approve it on Gastown's page.",)
         if row.pull is not None and _is_behind(world, world.rigs[row.rig], row, row.pull, entry):
-            behind = ("A round of rework is ahead of this branch, which Gastown does not push to: review it there.",)
+            behind += ("A round of rework is ahead of this branch, which Gastown does not push to: review it there.",)
         return (f"{stage}: {stands(world, entry).why}", *behind, *said)
     if not row.outcome:
         return said
