@@ -65,6 +65,7 @@ class Executor:
         url = f"postgres://{told['USER']}:{told['PASSWORD']}@{host}:{told['PORT']}/{told['NAME']}"
         more = {"DATABASE_URL": url, "GASTOWN_CRASH_AT": str(self.armed), "GASTOWN_URL": settings.GASTOWN_URL}
         more |= {"GASTOWN_HOME": settings.GASTOWN_HOME, "GASTOWN_OWNER_CONFIG": settings.GASTOWN_OWNER_CONFIG}
+        more["GASTOWN_SECRET_KEY"] = settings.SECRET_KEY
         return os.environ | more
 
 
