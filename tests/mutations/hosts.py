@@ -11,22 +11,22 @@ MUTATIONS = (
     Mutation(
         "a review by somebody who may only read, or whose right is not known, counts",
         "refinery/core/rules/pulls.py",
-        "    return review.right.writes and pull.authors_known",
-        "    return pull.authors_known",
+        "    return review.right.writes and not has_made",
+        "    return not has_made",
         f"{RULES} -k may_write",
     ),
     Mutation(
         "somebody approves the commits that they have made",
         "refinery/core/rules/pulls.py",
-        " and review.by.lower() not in made",
+        " and not has_made(review.by, pull)",
         "",
         f"{RULES} -k may_write",
     ),
     Mutation(
         "somebody approves what has authors whom nobody knows",
         "refinery/core/rules/pulls.py",
-        " and pull.authors_known and",
-        " and",
+        "    return not pull.authors_known or login",
+        "    return login",
         f"{RULES} -k nobody_approves",
     ),
     Mutation(
@@ -39,15 +39,15 @@ MUTATIONS = (
     Mutation(
         "a late answer of the host takes back the last push",
         "refinery/executor/pulls.py",
-        "            pull = dataclasses.replace(pull, head=_head_of(rig, pull))\n",
-        "            pass\n",
+        "            head = _head_of(rig, pull)\n",
+        "            head = pull.head\n",
         f"{READINGS} -k git_has",
     ),
     Mutation(
         "strangers crowd out those who may write",
         "refinery/hosts/reading.py",
-        "        found = [one for one in found if one.right.writes]\n",
-        "",
+        "        found = [one for one in said if one.right.writes]\n",
+        "        found = said\n",
         f"{READINGS} -k crowd",
     ),
     Mutation(
