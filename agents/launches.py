@@ -82,10 +82,10 @@ def found(config: Config, preset: Preset) -> find.Found | None:
 def of_run(run: Run, home: Path, session: str = "") -> Prepared | None:
     """How a run is started, its files written into `home`, which is to be its HOME; None: it has no preset. `session`:
     one that it goes on with."""
-    step = next((step for step in run.steps if step.get("preset")), None)
+    step = run.preset_step
     config = configs.effective(run.rig.town.config, run.rig.config)
     agent = boxes.agent_of(config, run)
-    if step is None or agent is None:
+    if not step or agent is None:
         return None
     model = str(step.get("model") or "")
     town = run.rig.town
@@ -187,8 +187,10 @@ def lacking(config: Config, agent: AgentCommand, role: str, town: Town | None) -
 def check_model(rig: Rig, model: str) -> None:
     """May the polecats of a rig work with this model? Empty is the config's, which is theirs; where no polecat is
     configured yet, nobody can tell. Raises Invalid."""
+    if not model:
+        return
     agent = configs.usable(rig.town.config, rig.config)[0].agents.polecat
-    if not model or agent is None:
+    if agent is None:
         return
     if agent.preset is None:
         wrong = f"the polecats of rig {rig.slug} are a command, which takes no model: say it there, or use a preset"

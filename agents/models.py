@@ -10,7 +10,7 @@ A `Run` is one supervised process (an agent, or a set of gates) with a lease and
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from django.db import models
 from django.db.models import Q
@@ -185,6 +185,11 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def preset_step(self) -> dict[str, Any]:
+        """Its step that is a preset's; empty where there is none."""
+        return next((step for step in self.steps if step.get("preset")), {})
 
     @property
     def agent_name(self) -> str:

@@ -46,6 +46,7 @@ from agents.runtime import (
 from agents.runtime import sessions as kept_sessions
 from agents.runtime.crashpoints import crashpoint
 from agents.runtime.forkserver import Child, ForkServer
+from agents.runtime.names import mail_of
 from agents.sessions import Going
 from beads import channels, ops, outages, room
 from beads import config as configs
@@ -230,7 +231,7 @@ class Runner:
             heads,
             branch=run.branch,
             agent=name,
-            mail=f"{name}@gastown.invalid",
+            mail=mail_of(name),
             also=tuple(sha for sha in told if sha and mirrors.has_commit(repo, str(sha))),
             saved=saved or "",
         )

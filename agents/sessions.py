@@ -9,7 +9,7 @@ the name of a session is what the run's output has said (`Run.session`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,22 +87,22 @@ def _earlier(run: Run, part: str, preset: Preset, *, boxed: bool) -> tuple[str, 
     latest = [one for one in recent if part_of(one.kind, one.purpose) == part]
     if not latest:
         return "", ""
-    step = _step(run.steps)
-    if _step(latest[0].steps) != step:
+    step = _step(run)
+    if _step(latest[0]) != step:
         return "", "another preset or model"
     if not boxed and not preset.anywhere:
         return "", f"without a sandbox {preset.name} does not find it again"
     for one in latest[:_TRIED]:
         if one.resumed and one.outcome == RunOutcome.FAILED:
             return "", f"run {one.pk} has failed going on with it"
-        if _step(one.steps) == step and _NAME.fullmatch(one.session):
+        if _step(one) == step and _NAME.fullmatch(one.session):
             return one.session, ""
     return "", "it has named none"
 
 
-def _step(steps: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+def _step(run: Run) -> tuple[str, str]:
     """Preset and model of a run's agent."""
-    found: Mapping[str, Any] = next((step for step in steps if step.get("preset")), {})
+    found = run.preset_step
     return str(found.get("preset") or ""), str(found.get("model") or "")
 
 

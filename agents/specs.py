@@ -15,6 +15,7 @@ from agents.leftovers import MARK
 from agents.lifecycle import RunKind
 from agents.models import Run
 from agents.runtime import sandbox
+from agents.runtime.names import mail_of
 from agents.sessions import Going
 from beads import config as configs
 from beads import owner, secrets
@@ -110,7 +111,7 @@ def _gates_env(run: Run, made: Prepared) -> dict[str, str]:
 
 def _agents_env(run: Run, made: Prepared, branch: str) -> dict[str, str]:
     agent = _name(run)
-    address = f"{agent}@gastown.invalid"
+    address = mail_of(agent)
     return {
         "HOME": str(work.workspace_of(run).home),
         "GIT_AUTHOR_NAME": agent,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from django.db import transaction
 from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce, Greatest
+from django.db.models.functions import Coalesce
 
 from agents.lifecycle import Channel, CostSource
 from agents.models import Allowance, Run, Usage
@@ -70,9 +70,9 @@ def book(run: Run, reading: Reading, prices: Mapping[str, Price], now: dt.dateti
     inbox.changed(run.town.slug)
 
 
-def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Channel, now: dt.datetime) -> None:
+def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Channel, now: dt.datetime) -> bool:
     """Note what a CLI's output or an agent says that the run has used so far. Never lowers: a report that comes late or
-    twice changes nothing. What was said on earlier days stays theirs."""
+    twice changes nothing, and tells nobody; False then. What was said on earlier days stays theirs."""
     key, cost = _key(run, reading, prices, channel, now)
     with transaction.atomic():
         Run.objects.select_for_update().only("pk").get(pk=run.pk)
@@ -81,16 +81,19 @@ def report(run: Run, reading: Reading, prices: Mapping[str, Price], channel: Cha
             # what had no price until now is in the cost that is told at last
             mine.filter(day=key["day"], source=CostSource.UNKNOWN).update(source=key["source"], cost=0)
         before = mine.exclude(day=key["day"], source=key["source"])
-        past = before.aggregate(**{name: Coalesce(Sum(name), 0) for name in _COUNTS}, cost=Sum("cost"))
+        past = before.aggregate(**_counted_up(), cost=Sum("cost"))
         today: dict[str, Any] = {name: max(getattr(reading.spent, name) - past[name], 0) for name in _COUNTS}
         if cost is not None:
             today["cost"] = max(cost - (past["cost"] or 0), Decimal(0))
         row, new = Usage.objects.get_or_create(**key, defaults={**_owner(run), **today})
+        # the run is locked, and nobody else writes what was said of it
+        more = {name: value for name, value in today.items() if (known := getattr(row, name)) is None or known < value}
+        if not new and not more:
+            return False
         if not new:
-            Usage.objects.filter(pk=row.pk).update(
-                **{name: Greatest(F(name), value) for name, value in today.items()}, updated_at=now
-            )
+            Usage.objects.filter(pk=row.pk).update(**more, updated_at=now)
     inbox.changed(run.town.slug)
+    return True
 
 
 def hear(run: Run, readings: Sequence[Reading], now: dt.datetime, *, adds_up: bool = False) -> None:
@@ -99,19 +102,19 @@ def hear(run: Run, readings: Sequence[Reading], now: dt.datetime, *, adds_up: bo
     if not readings:
         return
     config, _ = configs.usable(run.town.config, run.rig.config)
+    grown = False  # a heartbeat says again what the one before has said
     for reading in readings:
         if adds_up:
             reading = _less_earlier(run, reading)
-        report(run, reading, config.prices, Channel.STREAM, now)
-    if any(cap.near for cap in caps(run, config.budget, now)):
+        grown |= report(run, reading, config.prices, Channel.STREAM, now)
+    if grown and any(cap.near for cap in caps(run, config.budget, now)):
         inbox.wake(run.town)
 
 
 def _less_earlier(run: Run, reading: Reading) -> Reading:
     """A reading without what earlier runs of the same session were booked with."""
     rows = Usage.objects.filter(run__account=run.account_id, run__session=run.resumed, channel=Channel.STREAM)
-    sums: dict[str, Any] = {name: Coalesce(Sum(name), 0) for name in _COUNTS}
-    earlier = rows.exclude(run=run).aggregate(**sums, told=Sum("cost"))
+    earlier = rows.exclude(run=run).aggregate(**_counted_up(), told=Sum("cost"))
     left = {name: max(getattr(reading.spent, name) - earlier[name], 0) for name in _COUNTS}
     told = reading.told
     if told is not None:
@@ -162,11 +165,14 @@ def forget(beads: Sequence[str]) -> int:
 # -- sums -----------------------------------------------------------------------------------------------------------
 
 
+def _counted_up() -> dict[str, Any]:
+    return {name: Coalesce(Sum(name), 0) for name in _COUNTS}
+
+
 def _sums() -> dict[str, Any]:
-    zero: dict[str, Any] = {name: Coalesce(Sum(name), 0) for name in _COUNTS}
     every = F("input") + F("cached") + F("written") + F("output")
     unpriced = Coalesce(Sum(every, filter=Q(cost__isnull=True)), 0)
-    return {f"sum_{k}": v for k, v in zero.items()} | {"sum_cost": Sum("cost"), "sum_unpriced": unpriced}
+    return {f"sum_{k}": v for k, v in _counted_up().items()} | {"sum_cost": Sum("cost"), "sum_unpriced": unpriced}
 
 
 def _spent(row: Mapping[str, Any]) -> Spent:

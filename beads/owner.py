@@ -17,7 +17,7 @@ import ipaddress
 import os
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ from django.conf import settings
 from pydantic import AfterValidator, Field, StringConstraints
 
 from beads import values
-from beads.addresses import is_near
+from beads.addresses import is_near, is_public
 from beads.config import AgentCommand, Config, Gate, NotifyConfig
 from beads.errors import Forbidden, Invalid
 from beads.values import NONE, OPEN, Section
@@ -247,6 +247,18 @@ def inside_url(url: str, allow: Allow) -> str:
     if is_near(host):
         return f"{host} is no public address"
     return "" if url.startswith("https://") else "it must be https, for a key goes there"
+
+
+def refused_address(host: str, addresses: Iterable[str], key: str) -> str:
+    """Why a host that stands for these addresses may not be connected to, though its name may be set: all of them must
+    be public, unless the owner names it. Empty: it may. `key`: of `[allow]`, where it can be named."""
+    inside = next((one for one in addresses if not is_public(one)), "")
+    if not inside:
+        return ""
+    return (
+        f"{host} is at {inside}, which is no public address: the installation's owner can name it in [allow] {key} of "
+        "GASTOWN_OWNER_CONFIG"
+    )
 
 
 def check_webhook(notify: NotifyConfig) -> None:

@@ -47,18 +47,17 @@ def is_question(escalation: Escalation) -> bool:
 
 def about(bead: Bead) -> QuerySet[Escalation]:
     """All questions about this work."""
-    return Escalation.objects.select_related("bead", "town").filter(about=bead, key__startswith=PREFIX)
+    return asked_about([bead.pk])
 
 
 def asked_about(beads: Iterable[str]) -> QuerySet[Escalation]:
     """All questions about any of these beads."""
-    return Escalation.objects.select_related("bead").filter(about_id__in=list(beads), key__startswith=PREFIX)
+    return Escalation.objects.select_related("bead", "town").filter(about_id__in=list(beads), key__startswith=PREFIX)
 
 
 def unanswered(beads: Iterable[str]) -> QuerySet[Escalation]:
     """The open questions about these beads, oldest first."""
-    asked = Escalation.objects.select_related("bead", "town").filter(about_id__in=list(beads), key__startswith=PREFIX)
-    return asked.filter(closed_at=None).order_by("bead__created_at")
+    return asked_about(beads).filter(closed_at=None).order_by("bead__created_at")
 
 
 def standing(escalation: Escalation) -> Question:

@@ -265,7 +265,7 @@ class ShimDoor(Door):
 
 def _book(run: Run, body: _Told, now: dt.datetime) -> None:
     """Note what a run's CLI says that it has used."""
-    step: dict[str, Any] = next((step for step in run.steps if step.get("preset")), {})
+    step = run.preset_step
     preset = PRESETS.get(str(step.get("preset")))
     readings = [one.reading(str(step.get("model") or "")) for one in body.usage]
     same = bool(run.resumed) and run.resumed == (body.session or run.session)  # not where it was lost

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from agents.model_door.apis import Refusal
 from agents.model_door.desk import Pass
-from beads.addresses import is_near, is_public
-from beads.owner import place_of
+from beads.addresses import is_near
+from beads.owner import place_of, refused_address
 
 if TYPE_CHECKING:
     import httpx
@@ -98,14 +98,8 @@ async def _addresses(host: str, port: int, *, named: bool) -> list[str]:
     except (OSError, UnicodeError) as error:
         raise Refusal(502, f"the provider's host {host} is not known: {error}", again=True, fault="place") from None
     found = list(dict.fromkeys(str(row[4][0]) for row in rows))
-    inside = [address for address in found if not is_public(address)]
-    if inside and not named:
-        raise Refusal(
-            403,
-            f"the provider's host {host} is at {inside[0]}, which is no public address: the installation's owner can "
-            "name it in [allow] networks of GASTOWN_OWNER_CONFIG",
-            fault="place",
-        )
+    if not named and (why := refused_address(host, found, "networks")):
+        raise Refusal(403, f"the provider's host {why}", fault="place")
     return found
 
 

@@ -8,6 +8,12 @@ import unicodedata
 from beads.errors import Invalid
 
 MAX_BRANCH = 200
+OUR_MAIL = "@gastown.invalid"  # of agents, who have no account anywhere
+
+
+def mail_of(agent: str) -> str:
+    """The mail address of an agent's commits, by which it is told that they are its own."""
+    return f"{agent}{OUR_MAIL}"
 
 
 def check_branch(name: str | bytes, field: str = "branch") -> str:

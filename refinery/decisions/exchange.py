@@ -44,11 +44,10 @@ def take_in(items: Sequence[Item], home: Callable[[str], Rig], *, by: Actor) -> 
     here = _known(list(towns), {key for item in items for key in (item.id, *item.after)})
     made: dict[str, str] = {}
     known = [item.id for item in items if item.id in here and not item.over]
-    for item in items:
-        if item.over or item.id in here:
-            continue
+    fresh = [item for item in items if not item.over and item.id not in here]
+    launches.check_models({"key": item.id, "rig": rigs[item.rig], "model": item.model} for item in fresh)
+    for item in fresh:
         rig = rigs[item.rig]
-        launches.check_models([{"key": item.id, "rig": rig, "model": item.model}])
         origin = {ORIGIN: item.id}
         draft = ledger.Draft(item.title, item.body, priority=item.priority, model=item.model, context=origin)
         blockers = [here[key] for key in item.after if key in here]

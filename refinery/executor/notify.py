@@ -16,7 +16,6 @@ from django.core.mail import EmailMessage
 
 from beads import config as configs
 from beads import owner, people, secrets
-from beads.addresses import is_public
 from beads.errors import Refused, Unavailable
 from beads.models import Town
 from refinery.core import effects
@@ -91,12 +90,8 @@ def _resolve(url: str, host: str, port: int) -> str:
         found = [str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
         raise Unavailable(f"the webhook's host {host} is not known: {error}") from error
-    inside = [address for address in found if not is_public(address)]
-    if inside and not owner.allowed().webhook(url):
-        raise Refused(
-            f"the webhook's host {host} is at {inside[0]}, which is no public address: the installation's owner can "
-            "name it in [allow] webhooks of GASTOWN_OWNER_CONFIG"
-        )
+    if (why := owner.refused_address(host, found, "webhooks")) and not owner.allowed().webhook(url):
+        raise Refused(f"the webhook's host {why}")
     return found[0]
 
 

@@ -7,6 +7,7 @@ has landed. Closing its bead for that would call work merged that nobody did.
 from __future__ import annotations
 
 from agents.models import Run
+from agents.runtime.names import mail_of
 from refinery.git.repo import AlreadyMerged, NothingToMerge, Repo
 from refinery.models import ReviewEntry
 
@@ -23,4 +24,4 @@ def is_on_target(repo: Repo, entry: ReviewEntry, found: AlreadyMerged | NothingT
     if isinstance(found, NothingToMerge):
         base = repo.merge_base(found.base, found.head)
         return base is not None and bool(repo.touched(base, found.head))
-    return f"{run.agent.name}@gastown.invalid" in repo.committers(run.start_sha, found.head)
+    return mail_of(run.agent.name) in repo.committers(run.start_sha, found.head)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from beads.errors import NotFound
 from beads.models import Rig
 from refinery.core import pullviews
@@ -21,7 +19,7 @@ from refinery.facts.payloads import (
     PullTold,
 )
 from refinery.facts.registry import Taken, fact
-from refinery.models import HostedPull, ReviewEntry
+from refinery.models import ReviewEntry
 from refinery.store import entries, pulls
 
 
@@ -83,13 +81,13 @@ def offered(it: Taken[PullOffered]) -> None:
 @fact("pull.heard", says=PullHeard)
 def heard(it: Taken[PullHeard]) -> None:
     """What somebody said there was carried out, or refused."""
-    pulls.heard(_row(it), it.said.what, it.said.value, it.said.answer, it.said.entry)
+    pulls.heard(subjects.pull(it), it.said.what, it.said.value, it.said.answer, it.said.entry)
 
 
 @fact("pull.pushed", says=PullDone, replayable=True)
 def pushed(it: Taken[PullDone]) -> None:
     """Its branch is at the entry's head: that is the entry's branch from now on."""
-    row = _row(it)
+    row = subjects.pull(it)
     pulls.pushed(row, it.said.head, it.now)
     pull = pullviews.load(row.state)
     if row.entry_id is not None and pull is not None:
@@ -99,19 +97,19 @@ def pushed(it: Taken[PullDone]) -> None:
 @fact("pull.told", says=PullTold, replayable=True)
 def told(it: Taken[PullTold]) -> None:
     """Our comment is there."""
-    pulls.told(_row(it), it.said.digest, it.said.comment, it.now)
+    pulls.told(subjects.pull(it), it.said.digest, it.said.comment, it.now)
 
 
 @fact("pull.reported", says=PullReported, replayable=True)
 def reported(it: Taken[PullReported]) -> None:
     """Our statuses are there."""
-    pulls.reported(_row(it), it.said.said, it.now, ready=it.said.ready)
+    pulls.reported(subjects.pull(it), it.said.said, it.now, ready=it.said.ready)
 
 
 @fact("pull.ended", says=PullDone, replayable=True)
 def ended(it: Taken[PullDone]) -> None:
     """It is over."""
-    pulls.ended(_row(it), it.now)
+    pulls.ended(subjects.pull(it), it.now)
 
 
 def _is_merged_here(entry: ReviewEntry, pull: pullviews.Pull) -> bool:
@@ -121,10 +119,6 @@ def _is_merged_here(entry: ReviewEntry, pull: pullviews.Pull) -> bool:
         return True
     ours = (LandingState.INTENT, LandingState.PUSHING, LandingState.LANDED)
     return entry.landings.filter(state__in=ours).exists()
-
-
-def _row(it: Taken[Any]) -> HostedPull:
-    return subjects.pull(it)
 
 
 def _numbered(it: Taken[PullRead]) -> tuple[Rig, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agents.runtime.names import OUR_MAIL
 from refinery.core.pullviews import Remark
 from refinery.core.rules.commands import is_command
 from refinery.hosts.base import HostUnknown
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 COMMITS, AUTHORS = 250, 100  # so many commits GitHub tells of a pull request; so many logins of theirs are kept
-OURS = "@gastown.invalid"  # the mail of agents, who have no account there
 LINE = 2_000  # characters of what is said of a line
 
 
@@ -73,7 +73,7 @@ def authors(commits: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], bool
         mail = ((row.get("commit") or {}).get("author") or {}).get("email") or ""
         if name:
             logins.add(name[:100])
-        elif not mail.lower().endswith(OURS):
+        elif not mail.lower().endswith(OUR_MAIL):
             known = False
     return tuple(sorted(logins))[:AUTHORS], known and len(logins) <= AUTHORS
 

@@ -78,10 +78,7 @@ class GitHubHost:
 
     def _changed(self, name: str, path: str, wanted: Mapping[str, Any], etags: dict[str, str]) -> Iterator[Any]:
         """The rows of a list, unless it is as it was when its ETag was kept."""
-        headers = {}
-        if name in etags:
-            headers["If-None-Match"] = etags[name]
-        found = self._ask("GET", path, params={**wanted, "per_page": PAGE}, headers=headers)
+        found = self.ask_since(path, etags.get(name, ""), **wanted, per_page=PAGE)
         if found.status_code == 304:
             return
         rows = rows_of(found)
@@ -105,7 +102,7 @@ class GitHubHost:
         asked = Reading(self, known or _NOTHING)
         reviews = asked.reviews(f"{place}/reviews")
         commands = asked.commands(f"{self.place}/issues/{number}/comments")
-        head, base = _text(row, "head", "sha"), _text(row, "base", "ref")
+        head, base = _text(row, "head", "sha"), _text(row, "base", "ref")[:250]
         authors, authors_known = asked.authors(f"{place}/commits", head, base)
         state, merged_as = PullState.OPEN, ""
         if row.get("merged"):
@@ -114,10 +111,10 @@ class GitHubHost:
             state = PullState.CLOSED
         return Pull(
             number=_number(row, "number"),
-            head=_text(row, "head", "sha"),
+            head=head,
             head_repo=str(((row["head"].get("repo") or {}).get("full_name")) or "")[:200],
             branch=_text(row, "head", "ref")[:250],
-            base=_text(row, "base", "ref")[:250],
+            base=base,
             title=_text(row, "title")[:300],
             author=_text(row, "user", "login")[:100],
             state=state,
@@ -215,7 +212,7 @@ class GitHubHost:
             self._now = parsedate_to_datetime(found.headers["date"])
         return found
 
-    def ask_since(self, path: str, etag: str, **params: int) -> httpx.Response:
+    def ask_since(self, path: str, etag: str, **params: Any) -> httpx.Response:
         """What is there, or 304 where it is as it was under this ETag."""
         headers = {}
         if etag:

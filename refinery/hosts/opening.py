@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from beads import config as configs
 from beads import owner, secrets
-from beads.addresses import is_public
 from beads.errors import GastownError
 from beads.models import Rig
 from refinery.core import hosting
@@ -84,11 +83,6 @@ def _address(host: str, port: int, *, named: bool) -> str:
     except (OSError, UnicodeError) as error:
         raise HostUnknown("down", f"the host {host} is not known: {error}") from error
     found = [str(row[4][0]) for row in rows]
-    inside = [address for address in found if not is_public(address)]
-    if inside and not named:
-        raise HostUnknown(
-            "denied",
-            f"{host} is at {inside[0]}, which is no public address: the installation's owner can name it in [allow] "
-            "networks of GASTOWN_OWNER_CONFIG",
-        )
+    if not named and (why := owner.refused_address(host, found, "networks")):
+        raise HostUnknown("denied", why)
     return found[0]

@@ -56,9 +56,9 @@ def _remedy(kind: failures.Kind, rig: Rig, branch: str, secret: str) -> str:
 def rig_view(town: Town, rig: Rig, troubles: Mapping[str, Outage]) -> RigView:
     """A rig with its effective config, and with what does not work of its remote (`troubles`: by their keys)."""
     config, problems = configs.usable(town.config, rig.config)
-    host = None
+    host, repository = None, ""
     if hosting.provider(config, rig.remote_url) == Provider.GITHUB:
-        host = HostView(rig.pk)
+        host, repository = HostView(rig.pk), hosting.repository(config, rig.remote_url)
         problems = [*problems, *filter(None, [hosting.problem(config, rig.remote_url)])]
     return RigView(
         id=rig.pk,
@@ -69,7 +69,7 @@ def rig_view(town: Town, rig: Rig, troubles: Mapping[str, Outage]) -> RigView:
         problems=tuple(problems),
         outage=_outage(rig, troubles, config.git.credential),
         host=host,
-        repository=hosting.repository(config, rig.remote_url),
+        repository=repository,
     )
 
 

@@ -30,8 +30,8 @@ MUTATIONS = (
     Mutation(
         "a provider at a private address is asked",
         "agents/model_door/upstream.py",
-        "    if inside and not named:",
-        "    if inside and not named and not inside:",
+        '    if not named and (why := refused_address(host, found, "networks")):',
+        '    if not named and (why := refused_address(host, [], "networks")):',
         DOOR,
     ),
     Mutation(
@@ -93,8 +93,8 @@ MUTATIONS = (
     Mutation(
         "a late report lowers what was said before",
         "agents/usage.py",
-        "**{name: Greatest(F(name), value) for name, value in today.items()}",
-        "**{name: value for name, value in today.items()}",
+        "is None or known < value}",
+        "is None or known != value}",
         USAGE,
     ),
     Mutation(

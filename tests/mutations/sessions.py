@@ -45,15 +45,15 @@ MUTATIONS = (
     Mutation(
         "a session goes on with another model",
         "agents/sessions.py",
-        "    if _step(latest[0].steps) != step:\n",
+        "    if _step(latest[0]) != step:\n",
         "    if False:\n",
         "tests/db/test_sessions.py -k another_model",
     ),
     Mutation(
         "whatever a run has named becomes an argument",
         "agents/sessions.py",
-        "if _step(one.steps) == step and _NAME.fullmatch(one.session)",
-        "if _step(one.steps) == step and one.session",
+        "if _step(one) == step and _NAME.fullmatch(one.session)",
+        "if _step(one) == step and one.session",
         "tests/db/test_sessions.py -k no_name",
     ),
     Mutation(

@@ -159,7 +159,10 @@ def test_usage_and_session_are_noted_with_the_heartbeat_and_the_exit(polecat: Ag
         ("m", "reported", "stream"): (600, 500, 40, Decimal("0.5")),
         ("n", "priced", "stream"): (600, 500, 40, Decimal("0.00255")),
     }
-    assert polecat.post(f"{door}/heartbeat", {}).status_code == 200  # says nothing new
+    before = list(Usage.objects.values_list("updated_at", flat=True))
+    for again in (told, {}):  # which say nothing new: a run at its cap is stopped so long after its last use
+        assert polecat.post(f"{door}/heartbeat", again).status_code == 200
+    assert list(Usage.objects.values_list("updated_at", flat=True)) == before
     more = {"exit_code": 1, "usage": [{**USED, "input": 900, "cost": "0.75"}], "steps": [step("I give up.")]}
     for _ in range(2):
         assert polecat.post(f"{door}/exit", more).status_code == 200
