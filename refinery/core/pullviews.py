@@ -153,8 +153,8 @@ class PullView:
 
     `wanted_at`: when something was last heard of it; what was read before that may be past. `heard`: what reviews and
     comments were taken in: `r<id>` → opinion, `c` → the latest comment's id. `told`: a digest of our comment as it
-    is there; `said`: by context, the mark of each status there (see `refinery.core.rules.pulls.mark`); `answer`: what
-    came of the last command.
+    is there; `said`: by context, the mark of each status there (see `refinery.core.rules.pullreports.mark`);
+    `answer`: what came of the last command.
     """
 
     id: int

@@ -20,7 +20,8 @@ from refinery.core import effects, hosting, pullviews
 from refinery.core.entryviews import HOST, PERSON_THERE
 from refinery.core.pullviews import Comment, Opinion, Pull, PullState, Review
 from refinery.core.rules import commands
-from refinery.core.rules.pulls import has_made, source_of
+from refinery.core.rules.pullreports import source_of
+from refinery.core.rules.pulls import has_made
 from refinery.core.states import EntryState
 from refinery.decisions import merge_queue, reviews
 from refinery.executor.pulls import asked

@@ -20,7 +20,7 @@ from beads.errors import Invalid, Refused
 from beads.models import Rig
 from refinery.core import effects, hosting, pullviews
 from refinery.core.pullviews import Pull, PullState
-from refinery.core.rules.pulls import READY, mark, source_of
+from refinery.core.rules.pullreports import READY, mark, source_of
 from refinery.core.states import EntryState
 from refinery.executor import pulltexts
 from refinery.executor.registry import Result, does

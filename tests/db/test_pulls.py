@@ -12,7 +12,7 @@ from beads import inbox
 from beads.models import Effect
 from refinery.core import pullviews
 from refinery.core.pullviews import Pull, PullState
-from refinery.core.rules import pulls
+from refinery.core.rules import pullreports, pulls
 from refinery.models import HostedPull, ReviewEntry, RigHost
 from refinery.tick import snapshot
 from tests.db.conftest import SHA, Place
@@ -60,7 +60,7 @@ def test_an_entry_is_offered_read_and_told_of_each_asked_once_and_the_plan_rests
     assert (row.number, row.entry_id, row.offered, row.head) == (7, entry.pk, True, entry.head_sha)
     (report,) = hosted.effects("report_pull")
     Effect.objects.filter(pk=report.pk).update(state="done")
-    said = {"gastown": pulls.mark(entry.head_sha, *report.payload["statuses"][0][1:])}
+    said = {"gastown": pullreports.mark(entry.head_sha, *report.payload["statuses"][0][1:])}
     say(hosted, "pull.reported", row.pk, said=said)
     (tell,) = hosted.effects("tell_pull")
     Effect.objects.filter(pk=tell.pk).update(state="done")
@@ -75,11 +75,11 @@ def test_what_is_kept_of_the_statuses_is_of_one_head_and_bounded(hosted: Place) 
     entry = offered(hosted)
     row = HostedPull.objects.get()
     for number in range(3):
-        told = {f"gastown/{number}-{n}": pulls.mark(entry.head_sha, "success", "") for n in range(100)}
+        told = {f"gastown/{number}-{n}": pullreports.mark(entry.head_sha, "success", "") for n in range(100)}
         say(hosted, "pull.reported", row.pk, said=told)
     row.refresh_from_db()
     assert len(row.said) == 200 and "gastown/2-99" in row.said
-    say(hosted, "pull.reported", row.pk, said={"gastown": pulls.mark(SHA["9"], "pending", "")})
+    say(hosted, "pull.reported", row.pk, said={"gastown": pullreports.mark(SHA["9"], "pending", "")})
     row.refresh_from_db()
     assert list(row.said) == ["gastown"]
 

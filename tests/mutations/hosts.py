@@ -94,14 +94,14 @@ MUTATIONS = (
     ),
     Mutation(
         "each change of phase says all statuses again",
-        "refinery/core/rules/pulls.py",
+        "refinery/core/rules/pullreports.py",
         "    fresh = tuple(one for one in statuses if _is_news(row, pull.head, one))\n",
         "    fresh = tuple(statuses)\n",
         f"{RULES} -k say_something_else",
     ),
     Mutation(
         "a pull request that a person has made a draft again is made ready again",
-        "refinery/core/rules/pulls.py",
+        "refinery/core/rules/pullreports.py",
         " and READY not in said_at(row.said, pull.head)",
         "",
         f"{RULES} -k ready_once",

@@ -14,7 +14,7 @@ from refinery.core.actions import AskHost, CloseEntry, Decision, Escalate, NewHe
 from refinery.core.entryviews import VerdictView, person
 from refinery.core.outageviews import EffectView
 from refinery.core.pullviews import Comment, HostView, Opinion, Pull, PullState, PullView, Review, Right
-from refinery.core.rules import commands, pulls
+from refinery.core.rules import commands, pullreports, pulls
 from refinery.core.stages import Stage
 from refinery.core.standing import standing
 from refinery.core.states import GateOutcome
@@ -239,7 +239,7 @@ def told(row: PullView, gate: str = "pass") -> tuple[tuple[str, str, str], ...]:
 
 
 def noted(row: PullView, *statuses: tuple[str, str, str]) -> PullView:
-    said = {context: pulls.mark(PULL.head, state, text) for context, state, text in statuses}
+    said = {context: pullreports.mark(PULL.head, state, text) for context, state, text in statuses}
     return replace(row, said={**row.said, **said})
 
 
@@ -310,7 +310,7 @@ def test_a_draft_is_made_ready_once_for_each_head() -> None:
     known = noted(draft, *work.statuses)
     again = asked(of(world(known), "pull"))
     assert isinstance(again, effects.ReportPull) and (again.ready, again.statuses) == (True, ())
-    ready = replace(known, said={**known.said, pulls.READY: pulls.mark(PULL.head)})
+    ready = replace(known, said={**known.said, pullreports.READY: pullreports.mark(PULL.head)})
     assert not isinstance(asked(of(world(ready), "pull")), effects.ReportPull)  # a person has made it a draft again
 
 
@@ -342,6 +342,6 @@ def test_where_not_all_authors_are_known_nobody_approves_there_and_people_are_to
     unknown = replace(PULL, authors_known=False, reviews=(review(),))
     row = replace(ROW, pull=unknown)
     assert not isinstance(asked(of(world(row), "pull")), effects.HearPull)
-    (told,) = pulls._to_tell(world(row), row, GREEN)
+    (told,) = pullreports.to_tell(world(row), row, GREEN)
     assert isinstance(told[2], effects.TellPull) and any("who wrote all of its" in line for line in told[2].lines)
     assert pulls.has_made("nobody", unknown) and not pulls.has_made("rita", PULL) and pulls.has_made("BOT", PULL)
